@@ -1,0 +1,1 @@
+"""MoDL and UFLoss for fastMRI."""

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8"]
+
+setup(
+    name="fastmri-ufloss",
+    version="0.1.0",
+    description="MoDL and UFLoss, a feature loss learned from MR patches, as a plugin for fastMRI",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["fastmri_ufloss", "fastmri_ufloss.*"]),
+    package_data={"fastmri_ufloss": ["py.typed"]},
+    install_requires=[
+        "fastmri>=0.3.0",
+        "h5py>=3.8",
+        "matplotlib>=3.7",  # the picture at the end of a run
+        "numpy>=1.26",
+        "pytorch-lightning>=2.4",
+        "pyyaml>=6.0",  # fastmri_dirs.yaml
+        "requests",  # imported by fastmri, but not declared there
+        "safetensors>=0.4",  # feature networks
+        "scipy>=1.10",
+        "sigpy>=0.1.26",
+        "tensorboard>=2.14",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "tqdm",
+    ],
+    extras_require={"test": TEST, "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"]},
+)
