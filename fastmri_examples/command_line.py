@@ -1,0 +1,312 @@
+"""What the recipes of this folder share: flags, paths, data and trainer. Put on the path by each script.
+
+A flag that the user does not type is not passed on, so every default stands in a constructor's signature;
+the few that belong to the recipes stand here.
+"""
+
+import argparse
+import inspect
+import re
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, SensMapCache, SensMapFiles
+from fastmri_ufloss.data import create_mask_for_mask_type, make_demo_dataset
+from fastmri_ufloss.losses import LOSS_NAMES
+from fastmri_ufloss.pl_modules import MriDataModule, SeededSteps, read_checkpoint
+
+DIRS_FILE = "fastmri_dirs.yaml"
+PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE
+
+DATA_ARGS = (
+    "combine_train_val",
+    "test_split",
+    "test_path",
+    "sample_rate",
+    "val_sample_rate",
+    "test_sample_rate",
+    "volume_sample_rate",
+    "val_volume_sample_rate",
+    "test_volume_sample_rate",
+    "batch_size",
+    "num_workers",
+)
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose result holds only what the user typed, and defaults that are named in a flag's help."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+
+
+def add_arguments_of(parser: Any, function: Callable[..., Any], names: Iterable[str]) -> None:
+    """Flags for some arguments of a class, with their types, defaults and the words of its docstring."""
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    defaults = inspect.signature(function).parameters
+    for name in names:
+        kind: dict[str, Any] = {"type": _simple_type(hints[name])}
+        if kind["type"] is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif typing.get_origin(hints[name]) is typing.Literal:
+            kind["choices"] = typing.get_args(hints[name])
+        text = _doc_of(function, name).replace("%", "%%")
+        parser.add_argument(f"--{name}", help=f"{text} (default: {defaults[name].default})", **kind)
+
+
+def _simple_type(hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.Literal:
+        return str
+    options = [option for option in typing.get_args(hint) if option is not type(None)] or [hint]
+    return next(kind for kind in (bool, int, float, Path, str) if kind in options)
+
+
+def _doc_of(function: Callable[..., Any], name: str) -> str:
+    found = re.search(rf"^ +(?:[\w, ]+, )?{name}(?:, [\w, ]+)?: (.+?)(?=\n +[\w, ]+: |\n\n|\Z)", function.__doc__ or "", re.S | re.M)
+    return " ".join(found[1].split()).replace("``", "") if found else name.replace("_", " ")
+
+
+def typed(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named arguments that the user typed."""
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def add_data_args(parser: argparse.ArgumentParser) -> None:
+    """fastMRI's data flags."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
+    group.add_argument(
+        "--data_path",
+        type=Path,
+        default=None,
+        help=f"folder with {{challenge}}_train, _val and _test; otherwise knee_path of {DIRS_FILE} in the working "
+        "folder; otherwise a generated demo data set",
+    )
+    group.add_argument("--cache_dir", type=Path, default=None, help="for index, maps and patches (default: beside the run)")
+    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see README")
+    add_mask_args(group)
+    add_arguments_of(group, MriDataModule, DATA_ARGS)
+
+
+def add_mask_args(group: Any) -> None:
+    """fastMRI's mask flags; the defaults are those of the UFLoss paper."""
+    group.add_argument("--mask_type", default="random", help=f"one of {', '.join(MASK_TYPES)} (default: random)")
+    group.add_argument("--center_fractions", nargs="+", type=float, default=[0.08], help="(default: 0.08)")
+    group.add_argument("--accelerations", nargs="+", type=int, default=[5], help="(default: 5)")
+
+
+def add_trainer_args(parser: argparse.ArgumentParser, *, run_name: str, max_epochs: int) -> None:
+    """Trainer flags by Lightning's names."""
+    group = parser.add_argument_group("trainer")
+    group.add_argument("--max_epochs", type=int, help=f"(default: {max_epochs})")
+    group.add_argument("--max_steps", type=int)
+    group.add_argument("--accelerator", default="auto")
+    group.add_argument("--devices", default="auto")
+    group.add_argument("--num_nodes", type=int, default=1)
+    group.add_argument("--strategy", default="auto")
+    group.add_argument("--precision", default="32-true", help="such as bf16-mixed (default: 32-true)")
+    group.add_argument("--gradient_clip_val", type=float)
+    group.add_argument("--accumulate_grad_batches", type=int)
+    group.add_argument("--limit_train_batches", type=_int_or_float)
+    group.add_argument("--limit_val_batches", type=_int_or_float)
+    group.add_argument("--log_every_n_steps", type=int)
+    group.add_argument(
+        "--default_root_dir", type=Path, default=None, help=f"folder of the run (default: LOG_PATH/{run_name})"
+    )
+    group.add_argument("--checkpoint_every_n_steps", type=int, default=500, help="beside each epoch's (default: 500)")
+    group.add_argument("--seed", type=int, default=42, help="fixes everything (default: 42)")
+    group.add_argument(
+        "--resume", default="auto", help="'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file"
+    )
+
+
+TRAINER_ARGS = (
+    "max_steps",
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "limit_val_batches",
+    "log_every_n_steps",
+)
+
+
+def _int_or_float(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
+
+
+def parse_loss(items: Iterable[str]) -> dict[str, float]:
+    """``["l2=1", "ufloss=1.5"]`` as weights by name; a name alone has weight 1.
+
+    Raises:
+        ValueError: if a name is unknown or given twice, or a weight is no number >= 0.
+    """
+    weights: dict[str, float] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        if name not in LOSS_NAMES:
+            raise ValueError(f"--loss: unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
+        if name in weights:
+            raise ValueError(f"--loss: {name!r} is given twice")
+        try:
+            weights[name] = float(text or 1)
+        except ValueError:
+            raise ValueError(f"--loss: the weight of {name!r} must be a number, got {text!r}") from None
+        if not 0 <= weights[name] < float("inf"):
+            raise ValueError(f"--loss: the weight of {name!r} must be a number >= 0, got {text!r}")
+    return weights
+
+
+def read_dirs() -> Mapping[str, str]:
+    """What fastMRI's ``fastmri_dirs.yaml`` of the working folder says, if there is one."""
+    file = Path(DIRS_FILE)
+    if not file.is_file():
+        return {}
+    dirs = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return {key: value for key, value in dirs.items() if value not in PLACEHOLDERS}
+
+
+def log_path() -> Path:
+    """``log_path`` of ``fastmri_dirs.yaml``, or ``runs``."""
+    return Path(read_dirs().get("log_path", "runs"))
+
+
+def find_data(args: argparse.Namespace) -> tuple[Path, bool]:
+    """The data folder, and whether it is the demo's, which is generated if need be."""
+    path = args.data_path or read_dirs().get("knee_path")
+    if path is not None:
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"no data folder {path}: check --data_path or knee_path in {DIRS_FILE}")
+        return Path(path), False
+    root = log_path() / "demo_data"
+    say(f"No --data_path: using the generated demo data set in {root}")
+    make_demo_dataset(root, challenge=args.challenge)
+    return root, True
+
+
+def make_data_module(
+    args: argparse.Namespace, data_path: Path, run_dir: Path, *, maps: bool, train_seed: int
+) -> MriDataModule:
+    """The data module of a recipe. With ``maps`` coil maps come from files or the CPU's cache, as needed."""
+    mask_func = create_mask_for_mask_type(args.mask_type, args.center_fractions, args.accelerations)
+    cache_dir = args.cache_dir or run_dir.parent / "cache"
+    source: SensMapCache | SensMapFiles | None = None
+    if maps and args.sens_maps_path is not None:
+        source = SensMapFiles(args.sens_maps_path)
+    elif maps and not uses_gpu(args):
+        source = SensMapCache(cache_dir / "sens_maps")
+    transforms = [
+        MoDLDataTransform(
+            mask_func, use_seed=use_seed, seed=train_seed, sens_maps=source, keep_reference=maps
+        )
+        for use_seed in (False, True, True)
+    ]
+    return MriDataModule(
+        data_path,
+        args.challenge,
+        *transforms,
+        cache_dir=cache_dir,
+        mask_func=mask_func,
+        seed=train_seed,
+        **typed(args, DATA_ARGS),
+    )
+
+
+def uses_gpu(args: argparse.Namespace) -> bool:
+    """Whether the trainer will run on something else than the CPU."""
+    if args.accelerator == "auto":
+        return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return args.accelerator != "cpu"
+
+
+def make_trainer(args: argparse.Namespace, run_dir: Path, *, max_epochs: int, monitor: str = "validation_loss", mode: str = "min") -> pl.Trainer:
+    """A trainer with the best and the last checkpoint, TensorBoard, and randomness that a resume repeats."""
+    checkpoints = run_dir / "checkpoints"
+    best = ModelCheckpoint(
+        dirpath=checkpoints, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+    )
+    within_epoch = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="last",
+        every_n_train_steps=args.checkpoint_every_n_steps,
+        save_top_k=1,
+        enable_version_counter=False,
+    )
+    return pl.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
+        num_nodes=args.num_nodes,
+        strategy=args.strategy,
+        precision=args.precision,
+        max_epochs=getattr(args, "max_epochs", max_epochs),
+        default_root_dir=run_dir,
+        callbacks=[best, within_epoch, SeededSteps(args.seed), EpochLine()],
+        logger=TensorBoardLogger(run_dir, name="tensorboard"),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **typed(args, TRAINER_ARGS),
+    )
+
+
+class EpochLine(pl.Callback):
+    """Prints a line with the scores of each epoch."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        names = ("train_loss_epoch", "train_loss", "validation_loss", "val_metrics/nmse", "val_metrics/ssim", "retrieval@1")
+        values = [f"{name} {float(trainer.callback_metrics[name]):.4g}" for name in names if name in trainer.callback_metrics]
+        if trainer.is_global_zero and values:
+            say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
+
+
+def checkpoint_to_resume(args: argparse.Namespace, run_dir: Path, *, prefix: str, settings: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that ``--resume`` asks for, checked.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is missing, no checkpoint, or of another model.
+    """
+    if args.resume == "never":
+        return None
+    last = run_dir / "checkpoints" / "last.ckpt"
+    path = last if args.resume == "auto" else Path(args.resume)
+    if args.resume == "auto" and not last.is_file():
+        return None
+    stored = read_checkpoint(path, prefix=prefix).get("hyper_parameters", {})
+    for name, value in settings.items():
+        if stored.get(name) != value:
+            raise ValueError(
+                f"{path} was trained with {name}={stored.get(name)}, not {value}: type the same flags again, or "
+                "start anew with --resume never or another --default_root_dir"
+            )
+    say(f"Resuming from {path}")
+    return path
+
+
+def say(text: str) -> None:
+    """Print at once, from the first process only."""
+    if pl.utilities.rank_zero_only.rank == 0:
+        print(text, flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script; errors about input end it with their message, not with a traceback."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    torch.set_float32_matmul_precision("high")
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(f"error: {error}")

@@ -1,0 +1,154 @@
+"""Train MoDL with UFLoss on a fastMRI folder, test it, and compare it with zero-filled and CG-SENSE.
+
+    python fastmri_examples/modl_ufloss/train.py --challenge multicoil --data_path DATA
+
+Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo data set. Without
+--feature_net it trains the feature network of UFLoss first, on the training split. The same command again
+goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for `python -m fastmri.evaluate`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytorch_lightning as pl
+from pretrain import pretrain  # its folder is on the path, and it puts this one's parent there
+
+import command_line as cli
+
+from fastmri_ufloss.losses import LOSS_NAMES, make_loss
+from fastmri_ufloss.models import MoDL, PatchFeatureNet
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_module
+
+MAX_EPOCHS = 50
+LOSS = ["l2=1", "ufloss=1.5"]  # the UFLoss paper's
+# what trains in minutes on two cores
+DEMO = {"chans": 16, "num_unrolls": 3, "lr": 1e-3, "max_epochs": 8, "num_workers": 2}
+
+MODEL_ARGS = (
+    "num_unrolls",
+    "num_cg_iterations",
+    "denoiser",
+    "chans",
+    "num_pools",
+    "residual",
+    "share_weights",
+    "lam",
+    "learn_lambda",
+    "cg_backward",
+    "checkpoint_denoiser",
+)
+MODULE_ARGS = ("lr", "num_log_images", "score_stride")
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument("--mode", choices=("train", "test"), default="train")
+    cli.add_data_args(parser)
+    cli.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
+    group = parser.add_argument_group("loss")
+    group.add_argument(
+        "--loss", nargs="+", default=LOSS, help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: {' '.join(LOSS)})"
+    )
+    group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network")
+    group = parser.add_argument_group("model")
+    cli.add_arguments_of(group, MoDL, MODEL_ARGS)
+    cli.add_arguments_of(group, MoDLModule, MODULE_ARGS)
+    group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's best)")
+    return parser
+
+
+def main() -> None:
+    args = make_arguments().parse_args()
+    weights = cli.parse_loss(args.loss)
+    pl.seed_everything(args.seed, workers=True)
+    run_dir = args.default_root_dir or cli.log_path() / "modl_ufloss"
+    data_path, is_demo = cli.find_data(args)
+    if is_demo:
+        for name, value in DEMO.items():
+            vars(args).setdefault(name, value)
+        cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in DEMO)}")
+    data = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
+    trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+    if args.mode == "train":
+        train(args, weights, data, trainer, run_dir, is_demo=is_demo)
+    else:
+        best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
+        module = load_modl_module(best, score_feature_net=find_feature_net(args, run_dir))
+        trainer.test(module, datamodule=data, verbose=False)
+
+
+def train(
+    args: argparse.Namespace,
+    weights: dict[str, float],
+    data: MriDataModule,
+    trainer: pl.Trainer,
+    run_dir: Path,
+    *,
+    is_demo: bool,
+) -> None:
+    model = cli.typed(args, MODEL_ARGS)
+    resume = cli.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
+    file = find_feature_net(args, run_dir)
+    if "ufloss" in weights and file is None:
+        cli.say("No --feature_net: training the feature network of UFLoss on the training split first")
+        file = pretrain_here(args, data, run_dir, is_demo=is_demo)
+    net = None if file is None else load_feature_net(file)
+    module = MoDLModule(
+        model=model,
+        loss=make_loss(weights, feature_net=net),
+        score_feature_net=net,
+        **cli.typed(args, MODULE_ARGS),
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    if trainer.interrupted:
+        sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
+    best = load_modl_module(trainer.checkpoint_callback.best_model_path, score_feature_net=net)
+    data.test_path = split_to_score(data)
+    cli.say(f"\nThe best checkpoint on {data.test_path}:")
+    trainer.test(best, datamodule=data, verbose=False)
+
+
+def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path, *, is_demo: bool) -> Path:
+    """Train the feature network in a folder of its own, with the trainer flags that make sense there."""
+    own = argparse.Namespace(**{**vars(args), "resume": "auto"})
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
+        vars(own).pop(name, None)
+    return pretrain(own, data, run_dir / "feature_net", typed={}, is_demo=is_demo)
+
+
+def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Any:
+    """The file that --feature_net names, or the one that an earlier call has trained in this run's folder."""
+    file = run_dir / "feature_net" / "feature_net.safetensors"
+    if args.feature_net is None and file.is_file():
+        cli.say(f"Feature network of this run: {file}")
+        return file
+    return args.feature_net
+
+
+def load_feature_net(file: Path) -> PatchFeatureNet:
+    net = PatchFeatureNet.load(file)
+    if net.in_chans != 2:
+        raise ValueError(
+            f"{file} is a feature network of {net.in_chans} channel, MoDL's complex images need one of 2: "
+            "train one with pretrain.py --images combined"
+        )
+    return net
+
+
+def split_to_score(data: MriDataModule) -> Path:
+    """The test split where it has references, as in the demo; the validation split where it has none, as in
+    fastMRI's data, or where it is missing."""
+    folder = data.folder("test")
+    first = next(iter(sorted(folder.glob("*.h5"))), None) if folder.is_dir() else None
+    if first is not None:
+        with h5py.File(first, "r") as volume:
+            if "reconstruction_rss" in volume or "reconstruction_esc" in volume:
+                return folder
+    return data.folder("val")
+
+
+if __name__ == "__main__":
+    cli.run(main)

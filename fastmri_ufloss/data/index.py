@@ -1,0 +1,265 @@
+"""The metadata index: what is known of each volume of a folder, read once and kept as JSON."""
+
+import hashlib
+import json
+import time
+import warnings
+import xml.etree.ElementTree as etree
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from fastmri.data.mri_data import et_query
+from tqdm import tqdm
+
+from fastmri_ufloss.files import atomic_path
+
+__all__ = ["MetadataIndex", "count_mask_center", "list_volumes", "read_metadata", "volume_scale"]
+
+VERSION = 1
+SAVE_EVERY_SECONDS = 30.0
+
+
+def list_volumes(folder: str | Path) -> list[Path]:
+    """The HDF5 volumes of a folder in the order of their names; anything else is skipped with a warning.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or has no volume.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: the data path must contain it")
+    volumes, strays = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        (volumes if path.is_file() and path.suffix in (".h5", ".hdf5") else strays).append(path)
+    if strays:
+        names = ", ".join(path.name for path in strays[:5])
+        warnings.warn(f"{folder}: skipped {len(strays)} that are no HDF5 volumes: {names}", stacklevel=2)
+    if not volumes:
+        raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}")
+    return volumes
+
+
+def count_mask_center(mask: np.ndarray) -> int:
+    """Number of contiguous sampled columns around the centre of a mask (cols,), as a symmetric block."""
+    mask = np.asarray(mask).astype(bool).ravel()
+    if mask.all():
+        return mask.size
+    center = mask.size // 2
+    left, right = mask[:center][::-1], mask[center:]
+    half = min(side.size if side.all() else int(np.argmin(side)) for side in (left, right))
+    return max(2 * half, int(mask[center]))
+
+
+def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
+    """What fastMRI's ``SliceDataset`` knows of a volume, checked, in plain values.
+
+    Args:
+        path: an HDF5 volume.
+        challenge: ``"singlecoil"`` or ``"multicoil"``.
+
+    Returns:
+        ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
+        ``kspace_shape``, ``mask_center`` (centre lines of the file's own mask, or None).
+
+    Raises:
+        ValueError: if the file cannot be used; the message names it and says why.
+    """
+    try:
+        with h5py.File(path, "r") as volume:
+            return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
+    except OSError as error:
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
+
+
+def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> dict[str, Any]:
+    if "kspace" not in volume:
+        raise ValueError(f"{path} has no data set 'kspace', only {sorted(volume)}")
+    shape = volume["kspace"].shape
+    ndim = 4 if challenge == "multicoil" else 3
+    if len(shape) != ndim:
+        layout = "(slices, coils, rows, cols)" if ndim == 4 else "(slices, rows, cols)"
+        raise ValueError(
+            f"{path}: kspace of a {challenge} volume must have shape {layout}, got {shape}; "
+            f"is it a {'singlecoil' if ndim == 4 else 'multicoil'} file?"
+        )
+    facts: dict[str, Any] = {name: _plain(value) for name, value in volume.attrs.items()}
+    facts["kspace_shape"] = list(shape)
+    facts["mask_center"] = count_mask_center(volume["mask"][()]) if "mask" in volume else None
+    return facts
+
+
+def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
+    if "ismrmrd_header" not in volume:
+        raise ValueError(f"{path} has no data set 'ismrmrd_header'")
+    try:
+        root = etree.fromstring(volume["ismrmrd_header"][()])
+
+        def size(space: str) -> list[int]:
+            return [int(et_query(root, ["encoding", space, "matrixSize", axis])) for axis in "xyz"]
+
+        encoding_size, recon_size = size("encodedSpace"), size("reconSpace")
+        limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
+        center = int(et_query(root, [*limits, "center"]))
+        maximum = int(et_query(root, [*limits, "maximum"]))
+    except (etree.ParseError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a broken 'ismrmrd_header' ({error})") from error
+    # a negative padding, which some headers give, would blank every mask
+    cols = volume["kspace"].shape[-1]
+    left = encoding_size[1] // 2 - center
+    return {
+        "padding_left": min(max(left, 0), cols),
+        "padding_right": min(max(left + maximum + 1, 0), cols),
+        "encoding_size": encoding_size,
+        "recon_size": recon_size,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """An HDF5 attribute as a plain value for JSON."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def volume_scale(path: str | Path, num_lines: int) -> tuple[float, list[int]]:
+    """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares image of its centre lines.
+
+    The image has the resolution of those lines, and the intensity of the zero-filled image of full size.
+
+    Args:
+        path: an HDF5 volume.
+        num_lines: number of centre lines, all of which must have been acquired.
+
+    Returns:
+        The scale, positive, and the slices without any signal, which do not count.
+
+    Raises:
+        ValueError: if a centre line is not finite, or no slice has a signal.
+    """
+    magnitudes, empty = [], []
+    with h5py.File(path, "r") as volume:
+        kspace = volume["kspace"]
+        cols = kspace.shape[-1]
+        start = (cols - num_lines + 1) // 2
+        for index in range(kspace.shape[0]):
+            center = kspace[index, ..., start : start + num_lines]
+            if not np.isfinite(center).all():
+                raise ValueError(f"{path}: k-space of slice {index} has NaN or infinite values")
+            if not center.any():
+                empty.append(index)
+                continue
+            shifted = np.fft.ifftshift(center.reshape(-1, *center.shape[-2:]), axes=(-2, -1))
+            images = np.fft.ifft2(shifted, norm="ortho") * np.sqrt(num_lines / cols)
+            magnitudes.append(np.sqrt((np.abs(images) ** 2).sum(axis=0)).astype(np.float32))
+    scale = float(np.percentile(np.stack(magnitudes), 95)) if magnitudes else 0.0
+    if not scale > 0:
+        raise ValueError(f"{path}: no slice has a signal in its {num_lines} centre lines")
+    return scale, empty
+
+
+class MetadataIndex:
+    """Metadata and intensity scales of volumes, kept in a JSON file.
+
+    An entry is trusted as long as the volume's size and time of modification are those it was made from. The
+    file holds numbers and strings only and is replaced as a whole, so it is never half-written.
+
+    Args:
+        path: the JSON file. It may be missing; a damaged one is made anew with a warning.
+        challenge: ``"singlecoil"`` or ``"multicoil"``.
+    """
+
+    def __init__(self, path: str | Path, *, challenge: str) -> None:
+        if challenge not in ("singlecoil", "multicoil"):
+            raise ValueError(f"challenge must be 'singlecoil' or 'multicoil', got {challenge!r}")
+        self.path = Path(path)
+        self.challenge = challenge
+        self._entries = self._read()
+
+    @classmethod
+    def for_folder(cls, folder: str | Path, cache_dir: str | Path, *, challenge: str) -> "MetadataIndex":
+        """The index of a data folder, kept in ``cache_dir`` (the data folder may be read-only)."""
+        folder = Path(folder).resolve()
+        stamp = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+        return cls(Path(cache_dir) / f"index-{folder.name}-{stamp}.json", challenge=challenge)
+
+    def metadata(self, path: str | Path) -> dict[str, Any]:
+        """`read_metadata` of a volume, from the index where it is known."""
+        return dict(self._entry(Path(path))["metadata"])
+
+    def scale(self, path: str | Path, num_lines: int) -> float:
+        """`volume_scale` of a volume, from the index where it is known."""
+        return float(self._scale_entry(Path(path), num_lines)["scales"][str(num_lines)])
+
+    def empty_slices(self, path: str | Path, num_lines: int) -> list[int]:
+        """Slices of a volume without any signal."""
+        return list(self._scale_entry(Path(path), num_lines)["empty_slices"])
+
+    def build(self, paths: Iterable[Path], num_lines: Callable[[dict[str, Any]], int]) -> None:
+        """Make what is missing for ``paths``, with a progress bar, saved as it goes.
+
+        Args:
+            paths: volumes.
+            num_lines: from a volume's metadata, the centre lines for its scale.
+        """
+        paths = list(paths)
+        missing = [path for path in paths if not self._is_known(path, num_lines)]
+        if not missing:
+            return
+        saved = time.monotonic()
+        for path in tqdm(missing, desc=f"Index of {missing[0].parent.name}", unit="volume"):
+            self._scale_entry(path, num_lines(self._entry(path)["metadata"]))
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the index; entries that another process has added meanwhile are kept."""
+        entries = {**self._read(), **self._entries}
+        with atomic_path(self.path) as temporary:
+            document = {"version": VERSION, "challenge": self.challenge, "volumes": entries}
+            temporary.write_text(json.dumps(document), encoding="utf-8")
+
+    def _is_known(self, path: Path, num_lines: Callable[[dict[str, Any]], int]) -> bool:
+        entry = self._entries.get(str(path.resolve()))
+        if entry is None or entry["stamp"] != _stamp(path):
+            return False
+        return str(num_lines(entry["metadata"])) in entry["scales"]
+
+    def _entry(self, path: Path) -> dict[str, Any]:
+        key, stamp = str(path.resolve()), _stamp(path)
+        entry = self._entries.get(key)
+        if entry is None or entry["stamp"] != stamp:
+            metadata = read_metadata(path, self.challenge)
+            entry = {"stamp": stamp, "metadata": metadata, "scales": {}, "empty_slices": []}
+            self._entries[key] = entry
+        return entry
+
+    def _scale_entry(self, path: Path, num_lines: int) -> dict[str, Any]:
+        entry = self._entry(path)
+        if str(num_lines) not in entry["scales"]:
+            scale, empty = volume_scale(path, num_lines)
+            entry["scales"][str(num_lines)] = scale
+            entry["empty_slices"] = empty
+        return entry
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            return {}
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+            if document["version"] == VERSION and document["challenge"] == self.challenge:
+                return dict(document["volumes"])
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+            warnings.warn(f"{self.path} is damaged and is made anew", stacklevel=3)
+        return {}
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

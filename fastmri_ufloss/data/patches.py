@@ -1,0 +1,234 @@
+"""Image patches on disk, one file for each volume, and the data set that reads them."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.mri.patch_images import SCALE_RULE, image_scale, to_patch_channels
+
+__all__ = ["MARGIN", "PatchDataset", "patch_file_name", "write_volume_patches"]
+
+MARGIN = 2
+"""Pixels around a stored patch, so that a copy of it can be shifted."""
+
+_FORMAT_VERSION = 1
+
+
+def patch_file_name(
+    volume_path: str | Path,
+    *,
+    in_chans: int,
+    patch_size: int,
+    patches_per_slice: int,
+    seed: int,
+    source: str = "",
+) -> str:
+    """The name of the patch file of a volume: it changes with everything that its content depends on.
+
+    A file of that name that exists is therefore complete and up to date.
+
+    Args:
+        volume_path: the file that the images come from. Its name, size and time of change count.
+        in_chans: 2 for complex images, 1 for magnitude images.
+        patch_size: as in `write_volume_patches`.
+        patches_per_slice: as in `write_volume_patches`.
+        seed: as in `write_volume_patches`.
+        source: whatever else the images depend on, such as the way the coils were combined.
+
+    Returns:
+        ``<stem of the volume>-<16 hexadecimal digits>.npy``.
+
+    Raises:
+        FileNotFoundError: if there is no such volume.
+    """
+    volume_path = Path(volume_path)
+    stat = volume_path.stat()
+    parts = (
+        *(volume_path.name, stat.st_size, stat.st_mtime_ns),
+        *(in_chans, patch_size, patches_per_slice, seed, source),
+        *(MARGIN, SCALE_RULE, _FORMAT_VERSION),
+    )
+    return f"{volume_path.stem}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npy"
+
+
+def write_volume_patches(
+    path: str | Path,
+    images: Iterable[NDArray[Any] | Tensor],
+    *,
+    patch_size: int,
+    patches_per_slice: int,
+    seed: int,
+    volume_name: str,
+) -> Path:
+    """Write patches of a volume at random places, unless the file exists.
+
+    The file is a float16 array (slices * patches_per_slice, in_chans, p + 2 * MARGIN, p + 2 * MARGIN) with 2
+    channels for complex and 1 for real images. Each image is divided by its own
+    `fastmri_ufloss.mri.patch_images.image_scale`. Places are uniform and depend on seed, volume_name, the
+    number of the slice and the size of its image only, so processes may share the volumes in any way. The
+    file appears at once and complete. An image that has room for the patch but not for the margin is
+    extended by reflection.
+
+    Args:
+        path: the file, best named by `patch_file_name`. Its folder is made if it is missing.
+        images: fully sampled, coil-combined complex or magnitude images (rows, cols), all of one kind. They
+            are read one after another, and not at all if the file exists.
+        patch_size: p, rows and columns of a patch without the margin.
+        patches_per_slice: patches of each image (80 in the paper).
+        seed: of the places.
+        volume_name: the name of the volume's file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is no image, an image is smaller than a patch, not 2D, of another kind than the
+            first, not finite, or too bright for float16 once scaled.
+
+    Wang et al., MRM 2022.
+    """
+    path = Path(path)
+    if patch_size < 1 or patches_per_slice < 1:
+        raise ValueError(
+            f"patch_size and patches_per_slice must be at least 1, got {patch_size} and {patches_per_slice}"
+        )
+    if path.is_file():
+        return path
+    slices: list[NDArray[np.float16]] = []
+    for number, image in enumerate(images):
+        where = f"image {number} of {volume_name}"
+        channels = _scaled_channels(torch.as_tensor(image), where)
+        if slices and channels.shape[0] != slices[0].shape[1]:
+            raise ValueError(f"images must be all complex or all real, got another kind at {where}")
+        channels = _with_room(channels, patch_size, where)
+        rows, cols = _places(channels.shape[1:], patch_size, patches_per_slice, (seed, volume_name, number))
+        size = patch_size + 2 * MARGIN
+        patches = [channels[:, r : r + size, c : c + size] for r, c in zip(rows, cols, strict=True)]
+        slices.append(np.stack(patches))
+    if not slices:
+        raise ValueError(f"images must hold at least one image, got none for {volume_name}")
+    # no other process ever sees half a file
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, np.concatenate(slices).astype("<f2", copy=False))
+    return path
+
+
+class PatchDataset(Dataset[tuple[Tensor, int]]):
+    """All patches of some patch files, numbered through in the order of the files.
+
+    A patch is read from disk when it is asked for. Nothing is held in memory or kept open, so the data set
+    can be copied to workers and may be larger than the memory.
+
+    Args:
+        files: what `write_volume_patches` wrote, in an order that the caller keeps: it fixes the numbers.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if there is no file, one is no patch file, or they differ in channels or patch size.
+    """
+
+    def __init__(self, files: Sequence[str | Path]) -> None:
+        if len(files) == 0:
+            raise ValueError("files must name at least one patch file, got none")
+        self.files = [Path(file) for file in files]
+        self._offsets: list[int] = []
+        counts = []
+        for file in self.files:
+            shape, offset = _read_header(file)
+            if not self._offsets:
+                self.patch_shape = shape[1:]
+            if shape[1:] != self.patch_shape:
+                raise ValueError(
+                    f"files must agree in the shape of a patch, got {self.patch_shape} in {self.files[0]} "
+                    f"and {shape[1:]} in {file}"
+                )
+            counts.append(shape[0])
+            self._offsets.append(offset)
+        self._ends = np.cumsum(counts)
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of a patch."""
+        return self.patch_shape[0]
+
+    @property
+    def patch_size(self) -> int:
+        """Rows and columns of a patch without its margin."""
+        return self.patch_shape[1] - 2 * MARGIN
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The patch with its margin, (in_chans, p + 2 * MARGIN, p + 2 * MARGIN) float32, and its number."""
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index}")
+        file = int(np.searchsorted(self._ends, number, side="right"))
+        row = number - (int(self._ends[file - 1]) if file else 0)
+        size = int(np.prod(self.patch_shape))
+        # read, not memory-mapped: a map of each of thousands of volumes would use up the file descriptors
+        with self.files[file].open("rb") as stream:
+            stream.seek(self._offsets[file] + row * size * 2)
+            values = np.frombuffer(stream.read(size * 2), dtype="<f2")
+        if values.size != size:
+            raise ValueError(f"{self.files[file]} must hold patch {row}, but it ends before: write it again")
+        return torch.from_numpy(values.astype(np.float32).reshape(self.patch_shape)), number
+
+
+def _scaled_channels(image: Tensor, where: str) -> NDArray[np.float16]:
+    if image.ndim != 2 or image.numel() == 0:
+        raise ValueError(f"images must be (rows, cols), got {tuple(image.shape)} at {where}")
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"images must be finite, got NaN or infinity at {where}")
+    if not image.is_complex():
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+    scaled = image[None] / image_scale(image[None]).reshape(-1, 1, 1)
+    channels = to_patch_channels(scaled, 2 if image.is_complex() else 1)[0]
+    if float(channels.abs().max()) > torch.finfo(torch.float16).max:
+        raise ValueError(f"images must stay in the range of float16 at their 95th percentile, got {where}")
+    return channels.numpy().astype(np.float16)
+
+
+def _with_room(channels: NDArray[np.float16], patch_size: int, where: str) -> NDArray[np.float16]:
+    """Channels extended by reflection in each direction that has room for the patch only."""
+    num_rows, num_cols = channels.shape[1:]
+    if min(num_rows, num_cols) < patch_size or min(num_rows, num_cols) <= MARGIN:
+        raise ValueError(
+            f"images must be at least as large as a patch of {patch_size}x{patch_size}, "
+            f"got {num_rows}x{num_cols} at {where}"
+        )
+    pads = [MARGIN if n < patch_size + 2 * MARGIN else 0 for n in (num_rows, num_cols)]
+    return np.pad(channels, [(0, 0), *((pad, pad) for pad in pads)], mode="reflect")
+
+
+def _places(
+    shape: tuple[int, ...], patch_size: int, number: int, key: tuple[Any, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest, "big"))
+    size = patch_size + 2 * MARGIN
+    rows = generator.integers(shape[0] - size + 1, size=number)
+    return rows, generator.integers(shape[1] - size + 1, size=number)
+
+
+def _read_header(file: Path) -> tuple[tuple[int, ...], int]:
+    """Shape of the array in a patch file and where its values start."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} must be a patch file of write_volume_patches, got: {error}") from error
+    shape: tuple[int, ...] = array.shape if isinstance(array, np.memmap) else ()
+    square = len(shape) == 4 and shape[1] in (1, 2) and shape[2] == shape[3] > 2 * MARGIN
+    if not square or array.dtype != np.dtype("<f2") or not array.flags.c_contiguous:
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise ValueError(f"{file} must hold float16 patches (n, 1 or 2, rows, rows), got {kind} {shape}")
+    return shape, int(array.offset)

@@ -1,0 +1,110 @@
+"""Where coil maps come from when they are not computed on the device: a cache on disk, or the user's files."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.mri.espirit import estimate_sens_maps
+
+__all__ = ["SensMapCache", "SensMapFiles", "SensMapSource"]
+
+
+class SensMapSource(Protocol):
+    """Gives the maps of a slice, (coils, rows, cols, 2)."""
+
+    def __call__(
+        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor: ...
+
+
+class SensMapCache:
+    """ESPIRiT maps of each slice, computed once and kept on disk in half precision.
+
+    They are computed from at most ``calibration_size`` fully sampled centre lines, the same for every mask that
+    has them. A file's name holds the volume, the slice, the parameters and the volume's size and time of
+    modification, so a changed volume or parameter makes a new one. Files appear as a whole: any number of
+    processes may share the folder, and a killed one leaves nothing behind that would be read.
+
+    Args:
+        folder: of the cache; about as large as the k-space in the end.
+        calibration_size: see `estimate_sens_maps`.
+    """
+
+    def __init__(self, folder: str | Path, *, calibration_size: int = 24) -> None:
+        self.folder = Path(folder)
+        self.calibration_size = calibration_size
+
+    def file(self, num_low_frequencies: int, path: str | Path, slice_num: int) -> Path:
+        """The file of a slice's maps, whether or not it exists."""
+        path = Path(path).resolve()
+        status = path.stat()
+        lines = min(num_low_frequencies, self.calibration_size)
+        key = [str(path), status.st_size, status.st_mtime_ns, self.calibration_size, lines, "espirit-1"]
+        stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
+
+    def __call__(
+        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor:
+        file = self.file(num_low_frequencies, path, slice_num)
+        maps = _read_half(file, tuple(masked_kspace.shape))
+        if maps is None:
+            maps = estimate_sens_maps(
+                masked_kspace[None], num_low_frequencies, calibration_size=self.calibration_size
+            )[0].half()
+            with atomic_path(file) as temporary, open(temporary, "wb") as stream:
+                np.save(stream, maps.numpy())
+        # the rounded ones at the first use too: a run must not depend on the state of its cache
+        return maps.float()
+
+
+def _read_half(file: Path, shape: tuple[int, ...]) -> Tensor | None:
+    try:
+        maps = np.load(file, allow_pickle=False)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    return torch.from_numpy(maps) if maps.shape == shape and maps.dtype == np.float16 else None
+
+
+class SensMapFiles:
+    """The user's own maps (BART's, sigpy's): for each volume an HDF5 file of the same name.
+
+    Args:
+        folder: of the files. Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or
+            (coils, rows, cols) for all slices.
+
+    Raises:
+        FileNotFoundError: if the folder is missing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no folder {self.folder} with coil maps")
+
+    def __call__(
+        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor:
+        file = self.folder / Path(path).name
+        try:
+            with h5py.File(file, "r") as volume:
+                if "sens_maps" not in volume:
+                    raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
+                stored = volume["sens_maps"]
+                maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
+        except OSError as error:
+            raise ValueError(f"{file}, the coil maps of {path}, cannot be read ({error})") from error
+        expected = tuple(masked_kspace.shape[:-1])
+        if maps.shape != expected or not np.iscomplexobj(maps):
+            raise ValueError(
+                f"{file}: sens_maps of slice {slice_num} must be complex of shape {expected}, "
+                f"got {maps.dtype} of shape {maps.shape}"
+            )
+        return torch.view_as_real(torch.from_numpy(maps.astype(np.complex64)))

@@ -1,0 +1,119 @@
+"""fastMRI's SliceDataset on the safe index, with an epoch for the masks."""
+
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastmri.data import SliceDataset
+from fastmri.data.mri_data import FastMRIRawDataSample
+
+from fastmri_ufloss.data.index import MetadataIndex, list_volumes
+
+__all__ = ["IndexedSliceDataset", "scale_lines"]
+
+MAX_SCALE_LINES = 24
+
+
+def scale_lines(metadata: dict[str, Any], mask_lines: Callable[[int], int] | None) -> int:
+    """Centre lines for a volume's intensity scale: at most 24, and only such as have been acquired.
+
+    Args:
+        metadata: see `read_metadata`.
+        mask_lines: from the number of columns, the centre lines that every mask samples; None without masks.
+    """
+    cols = metadata["kspace_shape"][-1]
+    if metadata["mask_center"] is not None:
+        lines = metadata["mask_center"]
+    else:
+        lines = cols if mask_lines is None else mask_lines(cols)
+    return max(1, min(lines, MAX_SCALE_LINES, cols))
+
+
+class IndexedSliceDataset(SliceDataset):
+    """fastMRI's ``SliceDataset`` with metadata from a `MetadataIndex`.
+
+    Each volume's metadata get ``path`` and the intensity ``scale``; slices without signal are left out with a
+    warning. An index of the data set is a slice's number, or (epoch, number): the transform's ``epoch`` is
+    then set before it is called, whichever process it is called in.
+
+    Args:
+        root: folder of volumes.
+        challenge: ``"singlecoil"`` or ``"multicoil"``.
+        index: metadata of the volumes.
+        mask_lines: see `scale_lines`.
+        transform, sample_rate, volume_sample_rate, raw_sample_filter: see ``fastmri.data.SliceDataset``.
+        seed: of the sub-sampling that the two rates ask for.
+
+    Raises:
+        FileNotFoundError: if there is no volume.
+        ValueError: if a volume cannot be used, or no slice is left.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        challenge: str,
+        *,
+        index: MetadataIndex,
+        mask_lines: Callable[[int], int] | None = None,
+        transform: Callable[..., Any] | None = None,
+        sample_rate: float | None = None,
+        volume_sample_rate: float | None = None,
+        raw_sample_filter: Callable[[FastMRIRawDataSample], bool] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._index = index
+        self._mask_lines = mask_lines
+        self._volumes = set(list_volumes(root))
+        self._empty: dict[Path, list[int]] = {}
+        for name, rate in (("sample_rate", sample_rate), ("volume_sample_rate", volume_sample_rate)):
+            if rate is not None and not 0 < rate <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")
+
+        def keep(sample: FastMRIRawDataSample) -> bool:
+            if sample.slice_ind in self._empty[sample.fname]:
+                return False
+            return raw_sample_filter is None or raw_sample_filter(sample)
+
+        # fastMRI sub-samples with the global generator
+        state = random.getstate()
+        random.seed(seed)
+        try:
+            super().__init__(
+                root,
+                challenge,
+                transform=transform,
+                sample_rate=sample_rate,
+                volume_sample_rate=volume_sample_rate,
+                raw_sample_filter=keep,
+            )
+        finally:
+            random.setstate(state)
+        for path, slices in self._empty.items():
+            if slices:
+                warnings.warn(f"{path}: skipped slices {slices}, which have no signal", stacklevel=2)
+        if not self.raw_samples:
+            raise ValueError(f"no slice of {root} is left after filtering and sub-sampling")
+
+    def _retrieve_metadata(self, fname: Path) -> tuple[dict[str, Any], int]:
+        if fname not in self._volumes:
+            return {}, 0
+        metadata = self._index.metadata(fname)
+        lines = scale_lines(metadata, self._mask_lines)
+        metadata["path"] = str(fname)
+        metadata["scale"] = self._index.scale(fname, lines)
+        self._empty[fname] = self._index.empty_slices(fname, lines)
+        return metadata, metadata["kspace_shape"][0]
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        if isinstance(key, tuple):
+            epoch, key = key
+            self.transform.epoch = epoch
+        return super().__getitem__(key)
+
+    @property
+    def matrix_sizes(self) -> list[tuple[int, ...]]:
+        """(coils, rows, cols), or (rows, cols), of each slice: only equal ones go into one batch."""
+        return [tuple(sample.metadata["kspace_shape"][1:]) for sample in self.raw_samples]

@@ -1,0 +1,146 @@
+"""Instance discrimination: tell every patch of the training set from all others."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["MemoryBank", "instance_discrimination_loss"]
+
+
+class MemoryBank(nn.Module):
+    """The last feature of every patch of the training set, V (N x d), rows of unit l2 norm.
+
+    It starts with random rows that depend on ``seed`` only. It is a buffer, ``vectors``, so it moves and is
+    saved with the module that holds it, and it is never trained.
+
+    Args:
+        num_patches: N.
+        num_features: d.
+        seed: of the first rows.
+
+    Raises:
+        ValueError: if a size is below 1.
+
+    Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, num_patches: int, num_features: int, *, seed: int = 0) -> None:
+        super().__init__()
+        if num_patches < 1 or num_features < 1:
+            raise ValueError(
+                f"num_patches and num_features must be at least 1, got {num_patches} and {num_features}"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        vectors = torch.randn(num_patches, num_features, generator=generator)
+        self.register_buffer("vectors", F.normalize(vectors, dim=1))
+
+    @torch.no_grad()
+    def update(self, indices: Tensor, features: Tensor) -> None:
+        """Overwrite rows with new features, without momentum. Of a repeated index the last row counts.
+
+        Args:
+            indices: (batch,), int64.
+            features: (batch, d). They are normalised, and no gradient flows.
+
+        Raises:
+            ValueError: if a shape is not as above or an index is not below N.
+        """
+        _check(features, indices, self)
+        # repeated indices make index_copy_ depend on the order of threads; rows would differ between ranks
+        sorted_indices, order = indices.sort(stable=True)
+        last = torch.ones_like(sorted_indices, dtype=torch.bool)
+        last[:-1] = sorted_indices[1:] != sorted_indices[:-1]
+        rows = F.normalize(features.detach().to(self.vectors.dtype), dim=1)
+        self.vectors.index_copy_(0, sorted_indices[last], rows[order[last]])
+
+
+def instance_discrimination_loss(
+    features: Tensor,
+    indices: Tensor,
+    bank: MemoryBank,
+    *,
+    temperature: float,
+    chunk_size: int = 65536,
+) -> Tensor:
+    """The negative log probability of recognising each patch among all patches of the training set.
+
+        J = -mean_i log P(i | f_i),   P(i | f) = exp(v_i . f / tau) / sum_j exp(v_j . f / tau)
+
+    The sum goes over all rows v_j of the bank. It is streamed in chunks; for the gradient only (batch, d)
+    numbers are kept, so the bank may be changed right after the call. With unit rows and features J lies
+    in 0 .. ln N + 2 / tau.
+
+    Args:
+        features: f, (batch, d), unit l2 norm.
+        indices: i, (batch,), int64, the rows that belong to them.
+        bank: V.
+        temperature: tau, positive.
+        chunk_size: rows of the bank at once.
+
+    Returns:
+        A scalar, at least float32. It can be differentiated once, in ``features`` only.
+
+    Raises:
+        ValueError: if a shape is not as above, an index is not below N, or temperature is not positive.
+
+    Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    _check(features, indices, bank)
+    with torch.autocast(features.device.type, enabled=False):
+        loss: Tensor = _NegativeLogProbability.apply(
+            features.to(bank.vectors.dtype), indices, bank.vectors, temperature, chunk_size
+        )
+        return loss
+
+
+class _NegativeLogProbability(torch.autograd.Function):
+    """The loss above. Its gradient, (sum_j P(j | f_i) v_j - v_i) / (tau batch), comes with the value."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, indices: Tensor, vectors: Tensor, temperature: float, chunk_size: int
+    ) -> Tensor:
+        own = vectors[indices]
+        own_logits = (features * own).sum(dim=1) / temperature
+        # a running maximum, not its bound 1 / tau: with a low tau all terms could be too small to represent
+        maximum = own_logits.clone()
+        total = torch.zeros_like(own_logits)
+        mean = torch.zeros_like(features)
+        for chunk in vectors.split(chunk_size):
+            logits = features @ chunk.T / temperature
+            higher = torch.maximum(maximum, logits.amax(dim=1))
+            terms = torch.exp(logits - higher[:, None])
+            rescale = torch.exp(maximum - higher)
+            total = total * rescale + terms.sum(dim=1)
+            mean = mean * rescale[:, None] + terms @ chunk
+            maximum = higher
+        ctx.save_for_backward((mean / total[:, None] - own) / (temperature * len(features)))
+        return (maximum + total.log() - own_logits).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None, None
+
+
+def _check(features: Tensor, indices: Tensor, bank: MemoryBank) -> None:
+    num_patches, num_features = bank.vectors.shape
+    if features.ndim != 2 or features.shape[1] != num_features or len(features) == 0:
+        raise ValueError(f"features must have shape (batch, {num_features}), got {tuple(features.shape)}")
+    if indices.dtype != torch.int64 or indices.shape != features.shape[:1]:
+        raise ValueError(
+            f"indices must be int64 with shape ({len(features)},), got {indices.dtype} {tuple(indices.shape)}"
+        )
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or high >= num_patches:
+        raise ValueError(f"indices must be in 0 .. {num_patches - 1}, got {low} .. {high}")

@@ -1,0 +1,268 @@
+"""UFLoss: the distance of two images in the feature space of their patches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fastmri_ufloss.losses.checks import check_images
+from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
+
+__all__ = ["UFLoss", "patch_features", "ufloss_per_image"]
+
+
+class UFLoss(nn.Module):
+    """The mean squared distance between the features of corresponding patches of two images.
+
+        loss = mean_j |f(p_j) - f(p^_j)|^2 = 2 mean_j (1 - <f(p_j), f(p^_j)>)
+
+    p_j and p^_j are patches of target and output at the same place, on a grid of ``stride`` in both
+    directions, and f is the feature network. The value lies in 0 .. 4 and does not depend on the size of
+    the batch, of the image or of the features. It is twice the L_UF of the paper.
+
+    In training (the module in training mode and gradients enabled) both images are rolled by the same
+    random shift in [0, stride) in each direction, one shift for the whole batch, and ``patches_per_step``
+    places are drawn from the grid without replacement: an unbiased estimate of the loss over the whole
+    grid. The numbers come from torch's global generator of the CPU. Otherwise the whole grid is used without
+    a shift.
+
+    Both images are divided by `fastmri_ufloss.mri.patch_images.image_scale` of the target, so any common
+    unit gives the same loss.
+
+    The network is frozen, always in eval mode, and no part of this module's state dict: what is trained
+    with the loss is saved without it, and such a state dict loads strictly. Weights of a network in a state
+    dict are ignored; the network is the one handed in.
+
+    Args:
+        feature_net: f, patches (n, in_chans, p, p) to unit vectors (n, d), with the attributes ``in_chans``
+            (2 for complex images, 1 for magnitudes) and ``patch_size`` (p).
+        stride: distance of neighbouring patches of the grid in pixels.
+        patches_per_step: patches of each image in a training step, None for all.
+        chunk_size: patches that go through the network at once. With more, the chunks are computed again
+            in the backward pass instead of being stored.
+
+    Raises:
+        ValueError: if stride, patches_per_step or chunk_size is below 1.
+
+    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
+    feature matching loss", MRM 2022, eq. 10 and 11.
+    """
+
+    def __init__(
+        self,
+        feature_net: nn.Module,
+        *,
+        stride: int = 5,
+        patches_per_step: int | None = 64,
+        chunk_size: int = 256,
+    ) -> None:
+        super().__init__()
+        _check_at_least_one("stride", stride)
+        _check_at_least_one("chunk_size", chunk_size)
+        if patches_per_step is not None:
+            _check_at_least_one("patches_per_step", patches_per_step)
+        self.stride = stride
+        self.patches_per_step = patches_per_step
+        self.chunk_size = chunk_size
+        self.feature_net = feature_net.requires_grad_(False).eval()
+
+    def forward(self, output: Tensor, target: Tensor, data_range: Any = None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            output: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
+            target: like output; no gradient flows to it.
+            data_range: not used. It is there because fastMRI calls its losses so; the scale is the target's.
+
+        Returns:
+            A scalar in 0 .. 4, at least float32.
+
+        Raises:
+            ValueError: if an image has another shape or type, or is smaller than a patch.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return ufloss_per_image(
+                self.feature_net, output, target, stride=self.stride, chunk_size=self.chunk_size
+            ).mean()
+        check_images(output, target)
+        corners = _grid(self.feature_net, target, self.stride)
+        shift = torch.randint(self.stride, (2,))
+        if self.patches_per_step is not None and self.patches_per_step < len(corners):
+            corners = corners[torch.randperm(len(corners))[: self.patches_per_step]]
+        # taking a patch of the rolled image at a corner is taking it from the image at corner - shift
+        return _distance(self.feature_net, output, target, corners - shift, self.chunk_size).mean()
+
+    def train(self, mode: bool = True) -> "UFLoss":
+        """Set the mode of this module; the network stays in eval mode."""
+        super().train(mode)
+        self.feature_net.eval()
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The state dict without the feature network."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = f"{kwargs.get('prefix', args[1] if len(args) > 1 else '')}feature_net."
+        for name in [name for name in state if name.startswith(prefix)]:
+            del state[name]
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # state_dict is this call's own dict, from which the network loads next: it finds itself there
+        for name in [name for name in state_dict if name.startswith(f"{prefix}feature_net.")]:
+            del state_dict[name]
+        state_dict.update(self.feature_net.state_dict(prefix=f"{prefix}feature_net.", keep_vars=True))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def ufloss_per_image(
+    feature_net: nn.Module,
+    output: Tensor,
+    target: Tensor,
+    *,
+    stride: int = 5,
+    chunk_size: int = 256,
+    target_features: Tensor | None = None,
+) -> Tensor:
+    """UFLoss of each image of a batch over the whole grid, mean_j |f(p_j) - f(p^_j)|^2.
+
+    Memory is bounded by ``chunk_size``, with gradients as well: chunks are computed again for them.
+
+    Args:
+        feature_net: as in `UFLoss`, in eval mode.
+        output: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
+        target: like output; no gradient flows to it.
+        stride: distance of neighbouring patches of the grid in pixels.
+        chunk_size: patches that go through the network at once.
+        target_features: (batch, patches, d), what `patch_features` gives for target, its own `image_scale`
+            and the same stride: half the work for the second and every further output of one target.
+
+    Returns:
+        (batch,), values in 0 .. 4.
+
+    Raises:
+        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    """
+    check_images(output, target)
+    _check_at_least_one("chunk_size", chunk_size)
+    corners = _grid(feature_net, target, stride)
+    if target_features is not None and target_features.shape[:2] != (len(target), len(corners)):
+        raise ValueError(
+            f"target_features must have shape ({len(target)}, {len(corners)}, d), "
+            f"got {tuple(target_features.shape)}"
+        )
+    return _distance(feature_net, output, target, corners, chunk_size, target_features)
+
+
+def patch_features(
+    feature_net: nn.Module, images: Tensor, scale: Tensor, *, stride: int = 5, chunk_size: int = 256
+) -> Tensor:
+    """Features of all patches of the grid, row by row, without gradient.
+
+    Args:
+        feature_net: as in `UFLoss`, in eval mode.
+        images: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
+        scale: (batch,), what each image is divided by: `image_scale` of the target.
+        stride: distance of neighbouring patches of the grid in pixels.
+        chunk_size: patches that go through the network at once.
+
+    Returns:
+        (batch, patches, d).
+
+    Raises:
+        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    """
+    if images.ndim != 4 or images.shape[1] != 1:
+        raise ValueError(f"images must have shape (batch, 1, rows, cols), got {tuple(images.shape)}")
+    _check_at_least_one("chunk_size", chunk_size)
+    if scale.shape != images.shape[:1]:
+        raise ValueError(f"scale must have shape ({len(images)},), got {tuple(scale.shape)}")
+    corners = _grid(feature_net, images, stride)
+    with torch.no_grad():
+        channels = _channels(feature_net, images, scale)
+        chunks = [_features(feature_net, channels, c) for c in _chunks(corners, len(images), chunk_size)]
+    return torch.cat(chunks, dim=1)
+
+
+def _distance(
+    feature_net: nn.Module,
+    output: Tensor,
+    target: Tensor,
+    corners: Tensor,
+    chunk_size: int,
+    target_features: Tensor | None = None,
+) -> Tensor:
+    """mean_j |f(p_j) - f(p^_j)|^2 over the patches at ``corners``, (batch,)."""
+    scale = image_scale(target)
+    output_channels = _channels(feature_net, output, scale)
+    target_channels = _channels(feature_net, target.detach(), scale)
+    store = not output_channels.requires_grad or len(corners) * len(output) <= chunk_size
+    total, start = torch.zeros_like(scale), 0
+    for chunk in _chunks(corners, len(output), chunk_size):
+        if target_features is None:
+            with torch.no_grad():
+                wanted = _features(feature_net, target_channels, chunk)
+        else:
+            wanted = target_features[:, start : start + len(chunk)].detach()
+        start += len(chunk)
+        if store:
+            found = _features(feature_net, output_channels, chunk)
+        else:
+            found = checkpoint(
+                _features, feature_net, output_channels, chunk, use_reentrant=False, preserve_rng_state=False
+            )
+        total = total + (found - wanted).square().sum(dim=(1, 2))
+    return total / len(corners)
+
+
+def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tensor:
+    """Features of the patches of (batch, in_chans, rows, cols) at corners (m, 2), (batch, m, d).
+
+    Indices are modulo the size of the image. So neither the rolled image nor any other patch is made.
+    """
+    batch, in_chans, num_rows, num_cols = channels.shape
+    size = _patch_size(feature_net)
+    corners = corners.to(channels.device)
+    span = torch.arange(size, device=channels.device)
+    rows = (corners[:, :1] + span) % num_rows
+    cols = (corners[:, 1:] + span) % num_cols
+    patches = channels[:, :, rows[:, :, None], cols[:, None, :]]  # (batch, in_chans, m, p, p)
+    patches = patches.transpose(1, 2).reshape(-1, in_chans, size, size)
+    features: Tensor = feature_net(patches)
+    return features.reshape(batch, len(corners), -1)
+
+
+def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
+    """Images (batch, 1, rows, cols) at scale, as real channels in the precision of the network."""
+    channels = to_patch_channels(images.squeeze(1), int(feature_net.in_chans))  # type: ignore[arg-type]
+    channels = channels.to(scale.dtype) / scale.reshape(-1, 1, 1, 1)
+    parameter = next(feature_net.parameters(), None)
+    return channels if parameter is None else channels.to(parameter.dtype)
+
+
+def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
+    """Upper left corners of the patches of the grid, (patches, 2), on the CPU."""
+    _check_at_least_one("stride", stride)
+    if feature_net.training:
+        raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
+    size, (num_rows, num_cols) = _patch_size(feature_net), images.shape[-2:]
+    if min(num_rows, num_cols) < size:
+        raise ValueError(
+            f"images must be at least as large as a patch of {size}x{size}, got {num_rows}x{num_cols}"
+        )
+    rows = torch.arange(0, num_rows - size + 1, stride)
+    return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
+
+
+def _chunks(corners: Tensor, batch: int, chunk_size: int) -> Iterator[Tensor]:
+    yield from corners.split(max(1, chunk_size // batch))
+
+
+def _patch_size(feature_net: nn.Module) -> int:
+    return int(feature_net.patch_size)  # type: ignore[arg-type]
+
+
+def _check_at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,242 @@
+"""The network that maps an image patch to a unit vector, and its files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.mri.patch_images import SCALE_RULE, to_patch_channels
+
+__all__ = ["SCALE_RULE", "PatchFeatureNet", "load_ufloss_checkpoint", "to_patch_channels"]
+
+_FORMAT_VERSION = 1
+_SETTINGS = {
+    "format_version": int,
+    "in_chans": int,
+    "num_features": int,
+    "patch_size": int,
+    "scale_rule": str,
+    "training_data": str,
+}
+
+
+class PatchFeatureNet(nn.Module):
+    """A patch as a point on the unit sphere, v = f(p), |v| = 1.
+
+    ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2
+    normalisation. The image that the patch is taken from must have been divided by its
+    `fastmri_ufloss.mri.patch_images.image_scale` before (``SCALE_RULE``).
+
+    Args:
+        in_chans: 2 for the real and imaginary part of complex images, 1 for magnitude images.
+        num_features: d, the length of v.
+        patch_size: p, rows and columns of a patch. ResNet-18 divides it by 32, so it is at least 32.
+        training_data: what the weights were trained on, in words. Stored with the weights.
+
+    Raises:
+        ValueError: if in_chans is neither 1 nor 2, num_features is below 1 or patch_size below 32.
+
+    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
+    feature matching loss", MRM 2022.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 2,
+        *,
+        num_features: int = 128,
+        patch_size: int = 60,
+        training_data: str = "",
+    ) -> None:
+        super().__init__()
+        if in_chans not in (1, 2):
+            raise ValueError(f"in_chans must be 1 (magnitude) or 2 (real, imaginary), got {in_chans}")
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if patch_size < 32:
+            raise ValueError(f"patch_size must be at least 32, got {patch_size}")
+        self.in_chans = in_chans
+        self.num_features = num_features
+        self.patch_size = patch_size
+        self.training_data = training_data
+        self.network = resnet18(weights=None, num_classes=num_features)
+        self.network.conv1 = nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Features of patches.
+
+        Args:
+            patches: (n, in_chans, patch_size, patch_size), real, of images at ``SCALE_RULE``.
+
+        Returns:
+            (n, num_features), unit l2 norm, at least float32.
+
+        Raises:
+            ValueError: if the shape of patches is another one or they are complex.
+        """
+        expected = (self.in_chans, self.patch_size, self.patch_size)
+        if patches.ndim != 4 or tuple(patches.shape[1:]) != expected or patches.is_complex():
+            raise ValueError(
+                f"patches must be real with shape (n, {', '.join(map(str, expected))}), "
+                f"got {patches.dtype} {tuple(patches.shape)}"
+            )
+        features = self.network(patches)
+        # the norm is taken in full precision: under autocast the features come in half precision
+        half = features.dtype in (torch.float16, torch.bfloat16)
+        return F.normalize(features.float() if half else features, dim=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights to ``path`` and the settings to a JSON file beside it, each atomically.
+
+        Args:
+            path: a file name that ends in ``.safetensors``; the settings go to the same stem, ``.json``.
+
+        Raises:
+            ValueError: if path has another ending.
+        """
+        path = _weights_path(path)
+        settings = {
+            "format_version": _FORMAT_VERSION,
+            "in_chans": self.in_chans,
+            "num_features": self.num_features,
+            "patch_size": self.patch_size,
+            "scale_rule": SCALE_RULE,
+            "training_data": self.training_data,
+        }
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary)
+        with atomic_path(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PatchFeatureNet":
+        """Read a network that `save` wrote. It is returned on the CPU and in eval mode.
+
+        Args:
+            path: the ``.safetensors`` file. The ``.json`` file must lie beside it.
+
+        Raises:
+            FileNotFoundError: if one of the two files is missing.
+            ValueError: if a file is of another kind, or the weights do not fit the settings.
+        """
+        path = _weights_path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no feature network at {path}")
+        settings = _read_settings(path.with_suffix(".json"))
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
+        net = cls(
+            settings["in_chans"],
+            num_features=settings["num_features"],
+            patch_size=settings["patch_size"],
+            training_data=settings["training_data"],
+        )
+        _load_weights(net, weights, path)
+        return net.eval()
+
+
+def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFeatureNet:
+    """Read a feature network trained with the code released with the UFLoss paper (mikgroup/UFLoss).
+
+    The number of channels and of features is read from the shapes of the weights. The file does not say
+    the patch size. Everything but the network, such as the memory bank, is left behind.
+
+    Args:
+        path: a file of ``torch.save``: a state dict, or a dict that holds it as ``"state_dict"``, with the
+            weights of a ResNet-18 under ``network.`` or without a prefix.
+        patch_size: rows and columns of the patches that the network was trained on (60 for 2D knees, 40
+            for 3D knees in the paper).
+
+    Returns:
+        The network, on the CPU and in eval mode.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds something other than tensors and plain values, or another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a file of torch.save with tensors and plain values only, got: {error}"
+        ) from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state_dict in {path} must be a dict of tensors, got {type(state).__name__}")
+    prefix = "network." if any(name.startswith("network.") for name in map(str, state)) else ""
+    heads = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
+    weights = {
+        f"network.{name.removeprefix(prefix)}": tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith(prefix) and name.removeprefix(prefix).startswith(heads)
+    }
+    conv1, fc = weights.get("network.conv1.weight"), weights.get("network.fc.weight")
+    if not isinstance(conv1, Tensor) or not isinstance(fc, Tensor) or conv1.ndim != 4 or fc.ndim != 2:
+        raise ValueError(f"{path} must hold conv1.weight and fc.weight of a ResNet-18, got {_some(state)}")
+    net = PatchFeatureNet(
+        conv1.shape[1],
+        num_features=fc.shape[0],
+        patch_size=patch_size,
+        training_data=f"released UFLoss checkpoint {path.name}",
+    )
+    _load_weights(net, weights, path)
+    return net.eval()
+
+
+def _weights_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {path}")
+    return path
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no settings of the feature network at {path}; save() writes them")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be a JSON file, got: {error}") from error
+    if not isinstance(settings, dict) or {k: type(v) for k, v in settings.items()} != _SETTINGS:
+        raise ValueError(f"{path} must hold the settings {', '.join(_SETTINGS)}, got {settings}")
+    if settings["format_version"] != _FORMAT_VERSION:
+        raise ValueError(
+            f"format_version in {path} must be {_FORMAT_VERSION}, got {settings['format_version']}"
+        )
+    if settings["scale_rule"] != SCALE_RULE:
+        raise ValueError(f"scale_rule in {path} must be {SCALE_RULE!r}, got {settings['scale_rule']!r}")
+    return settings
+
+
+def _load_weights(net: PatchFeatureNet, weights: Mapping[str, Any], path: Path) -> None:
+    wanted = net.state_dict()
+    if missing := wanted.keys() - weights.keys():
+        raise ValueError(f"{path} must hold the weights of a PatchFeatureNet, missing {_some(missing)}")
+    if extra := weights.keys() - wanted.keys():
+        raise ValueError(f"{path} must hold the weights of a PatchFeatureNet, got also {_some(extra)}")
+    for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor) or tensor.shape != wanted[name].shape:
+            got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{name} in {path} must have shape {tuple(wanted[name].shape)}, got {got}")
+    net.load_state_dict(weights)
+
+
+def _some(names: Any) -> str:
+    ordered = sorted(map(str, names))
+    return ", ".join(ordered[:4]) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")

@@ -1,0 +1,155 @@
+"""MoDL: model-based reconstruction with a deep learned prior."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fastmri_ufloss.models.denoisers import ResNetDenoiser, UnetDenoiser
+from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
+from fastmri_ufloss.mri.espirit import count_center_lines, estimate_sens_maps
+from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
+
+__all__ = ["MoDL"]
+
+
+class MoDL(nn.Module):
+    """Unrolled network of a denoiser D and data consistency by conjugate gradients.
+
+    From x = E^H y, for each unroll: z = D(x), x = argmin |E x - y|^2 + lambda |x - z|^2, that is
+    (E^H E + lambda I) x = E^H y + lambda z, by conjugate gradients from z. Called like
+    ``fastmri.models.VarNet``. The result scales with the input.
+
+    Args:
+        num_unrolls: number of denoising and data consistency steps.
+        num_cg_iterations: conjugate gradient steps of each data consistency step.
+        denoiser: ``"unet"`` (Wang et al., MRM 2022) or ``"resnet"``, the 5-layer residual network of Aggarwal
+            et al., IEEE TMI 2019.
+        chans: channels of the denoiser's first level.
+        num_pools: poolings of the U-Net; the other denoiser has none.
+        residual: the U-Net's output is added to its input; the other denoiser always does that.
+        share_weights: one denoiser and one lambda for all unrolls, as in the original MoDL, or one for each.
+        lam: initial lambda; it is learned and stays positive.
+        learn_lambda: whether it is learned.
+        cg_backward: see `conjugate_gradient`.
+        checkpoint_denoiser: recompute the denoiser in the backward pass instead of storing its activations.
+
+    Raises:
+        ValueError: if an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_unrolls: int = 5,
+        num_cg_iterations: int = 6,
+        denoiser: Literal["unet", "resnet"] = "unet",
+        chans: int = 64,
+        num_pools: int = 3,
+        residual: bool = True,
+        share_weights: bool = True,
+        lam: float = 0.05,
+        learn_lambda: bool = True,
+        cg_backward: Backward = "unrolled",
+        checkpoint_denoiser: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_unrolls < 1 or num_cg_iterations < 1:
+            raise ValueError(
+                f"num_unrolls and num_cg_iterations must be at least 1, got {num_unrolls}, {num_cg_iterations}"
+            )
+        if not lam > 0:
+            raise ValueError(f"lam must be positive, got {lam}")
+        if cg_backward not in ("unrolled", "checkpoint", "implicit"):
+            raise ValueError(
+                f"cg_backward must be 'unrolled', 'checkpoint' or 'implicit', got {cg_backward!r}"
+            )
+        self.num_unrolls = num_unrolls
+        self.num_cg_iterations = num_cg_iterations
+        self.cg_backward: Backward = cg_backward
+        self.checkpoint_denoiser = checkpoint_denoiser
+        num_denoisers = 1 if share_weights else num_unrolls
+        self.denoisers = nn.ModuleList(
+            _make_denoiser(denoiser, chans, num_pools, residual) for _ in range(num_denoisers)
+        )
+        # lambda = softplus(raw) cannot leave the positive numbers
+        raw = torch.full((num_denoisers,), math.log(math.expm1(lam)))
+        self.raw_lambda = nn.Parameter(raw, requires_grad=learn_lambda)
+
+    @property
+    def lam(self) -> Tensor:
+        """The weights of the prior, one for each denoiser."""
+        return nn.functional.softplus(self.raw_lambda)
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        *,
+        sens_maps: Tensor | None = None,
+        return_complex: bool = False,
+    ) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
+            mask: (batch, 1, 1 or rows, cols, 1).
+            num_low_frequencies: fully sampled centre lines, for the maps; counted in the mask if 0 or None.
+            sens_maps: like ``masked_kspace``; estimated from the centre lines if not given.
+            return_complex: return the complex image instead of its magnitude.
+
+        Returns:
+            Image (batch, rows, cols).
+
+        Raises:
+            ValueError: if the shapes do not belong together.
+        """
+        # transforms and solves are float32 under autocast; the denoisers follow it
+        with torch.autocast(masked_kspace.device.type, enabled=False):
+            if sens_maps is None:
+                sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
+            normal = sense_normal_operator(mask, sens_maps)
+            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace.float(), sens_maps.float()))[:, 0]
+        lams = self.lam
+        image = zero_filled
+        for unroll in range(self.num_unrolls):
+            which = unroll % len(self.denoisers)
+            denoised = self._denoise(self.denoisers[which], image)
+            image = self._data_consistency(normal, zero_filled, denoised, lams[which])
+        return image if return_complex else image.abs()
+
+    @staticmethod
+    def estimate_maps(
+        masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None
+    ) -> Tensor:
+        """ESPIRiT maps from the centre lines of undersampled k-space, see `estimate_sens_maps`."""
+        known = num_low_frequencies is not None and bool(torch.as_tensor(num_low_frequencies).all())
+        return estimate_sens_maps(masked_kspace, num_low_frequencies if known else count_center_lines(mask))
+
+    def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:
+        if self.checkpoint_denoiser and torch.is_grad_enabled():
+            return checkpoint(denoiser, image, use_reentrant=False)
+        return denoiser(image)
+
+    def _data_consistency(
+        self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor
+    ) -> Tensor:
+        # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z
+        return conjugate_gradient(
+            lambda x: normal(x) + lam * x,
+            zero_filled + lam * denoised,
+            x0=denoised,
+            num_iterations=self.num_cg_iterations,
+            backward=self.cg_backward,
+        )
+
+
+def _make_denoiser(name: str, chans: int, num_pools: int, residual: bool) -> nn.Module:
+    if name == "unet":
+        return UnetDenoiser(chans=chans, num_pools=num_pools, residual=residual)
+    if name == "resnet":
+        return ResNetDenoiser(chans=chans)
+    raise ValueError(f"denoiser must be 'unet' or 'resnet', got {name!r}")

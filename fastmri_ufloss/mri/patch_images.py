@@ -1,0 +1,67 @@
+"""What every user of image patches must agree on: the scale of an image and its channels."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["SCALE_RULE", "image_scale", "to_patch_channels"]
+
+SCALE_RULE = "target_p95"
+"""The name of the rule in `image_scale`. It is stored with a feature network, which is valid for it only."""
+
+
+def image_scale(images: Tensor) -> Tensor:
+    """The 95th percentile of the magnitude of each image.
+
+    An image divided by its scale has 1 as the 95th percentile. Two images that are compared are both
+    divided by the scale of the target (the reference). The percentile is the smallest value that at least
+    95% of the pixels do not exceed. Where it is 0, the largest magnitude takes its place, and where that
+    is 0 as well, 1. (Wang et al., MRM 2022, scale a subject so; here it is each image.)
+
+    Args:
+        images: (batch, ..., rows, cols), real or complex, of any unit.
+
+    Returns:
+        (batch,), real, at least float32, positive, without gradient.
+
+    Raises:
+        ValueError: if images has no batch axis or no pixel.
+    """
+    if images.ndim < 2 or images.numel() == 0:
+        raise ValueError(f"images must have shape (batch, ..., rows, cols), got {tuple(images.shape)}")
+    magnitude = images.detach().abs().flatten(1)
+    if magnitude.dtype in (torch.float16, torch.bfloat16) or not magnitude.dtype.is_floating_point:
+        magnitude = magnitude.float()
+    # topk, because kthvalue is not allowed on a GPU under torch.use_deterministic_algorithms
+    scale = magnitude.topk(magnitude.shape[1] * 5 // 100 + 1, dim=1).values[:, -1]
+    scale = torch.where(scale > 0, scale, magnitude.amax(dim=1))
+    return torch.where(scale > 0, scale, 1.0)
+
+
+def to_patch_channels(images: Tensor, in_chans: int) -> Tensor:
+    """Images as the real channels that a feature network takes.
+
+    Args:
+        images: (n, rows, cols), complex for 2 channels, real magnitude for 1 channel.
+        in_chans: 2 for real and imaginary part, 1 for the magnitude.
+
+    Returns:
+        (n, in_chans, rows, cols), real, with the precision of images.
+
+    Raises:
+        ValueError: if images has another shape, or is complex and in_chans is 1, or real and in_chans 2.
+    """
+    if images.ndim != 3:
+        raise ValueError(f"images must have shape (n, rows, cols), got {tuple(images.shape)}")
+    if in_chans not in (1, 2):
+        raise ValueError(f"in_chans must be 1 (magnitude) or 2 (real, imaginary), got {in_chans}")
+    if in_chans == 1 and images.is_complex():
+        raise ValueError(
+            f"images must be real for a feature network of 1 channel, got {images.dtype}: "
+            "take the magnitude or use a network of 2 channels"
+        )
+    if in_chans == 2 and not images.is_complex():
+        raise ValueError(
+            f"images must be complex for a feature network of 2 channels, got {images.dtype}: "
+            "keep the phase or use a network of 1 channel"
+        )
+    return torch.view_as_real(images).permute(0, 3, 1, 2) if in_chans == 2 else images.unsqueeze(1)

@@ -1,0 +1,61 @@
+"""Loading checkpoints that users name: plain tensors and values only, with errors that say what is wrong."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastmri_ufloss.pl_modules.modl_module import MoDLModule
+
+__all__ = ["load_modl_module", "read_checkpoint"]
+
+
+def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
+    """Read a Lightning checkpoint with ``weights_only=True``.
+
+    Args:
+        path: the file.
+        prefix: what some of the names of the weights must start with, such as ``"modl."``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no Lightning checkpoint, or one of another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of plain tensors and values ({error})") from error
+    if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
+    names = list(checkpoint["state_dict"])
+    if not any(name.startswith(prefix) for name in names):
+        raise ValueError(
+            f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
+        )
+    return dict(checkpoint)
+
+
+def load_modl_module(path: str | Path, **options: Any) -> MoDLModule:
+    """The `MoDLModule` of a checkpoint.
+
+    Args:
+        path: a checkpoint that training wrote.
+        **options: further arguments of `MoDLModule`, such as ``loss`` or ``score_feature_net``.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path, prefix="modl.")
+    settings = dict(checkpoint.get("hyper_parameters", {}))
+    module = MoDLModule(**{**settings, **options})
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
+    return module

@@ -1,0 +1,67 @@
+"""fastMRI's VarNetModule and UnetModule on Lightning 2, with a loss to choose."""
+
+from typing import Any
+
+import fastmri.pl_modules
+from torch import Tensor, nn
+
+from fastmri_ufloss.pl_modules.mri_module import MriModule
+
+__all__ = ["UnetModule", "VarNetModule"]
+
+
+def _forget_loss(module: MriModule) -> None:
+    """fastMRI's constructors store all arguments as hyperparameters; a loss is no plain value."""
+    module.hparams.pop("loss", None)
+    module._hparams_initial.pop("loss", None)
+
+
+class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
+    """``fastmri.pl_modules.VarNetModule`` for Lightning 2.
+
+    Args:
+        loss: in place of ``fastmri.SSIMLoss``: called ``loss(output, target, data_range=max_value)`` with
+            root-sum-of-squares images (batch, 1, rows, cols). Not part of the hyperparameters.
+        **kwargs: of fastMRI's class.
+    """
+
+    def __init__(self, *, loss: nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _forget_loss(self)
+        if loss is not None:
+            self.loss = loss
+
+
+class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
+    """``fastmri.pl_modules.UnetModule`` for Lightning 2.
+
+    Args:
+        loss: in place of fastMRI's l1 of normalised images: called ``loss(output, target,
+            data_range=max_value)`` with images (batch, 1, rows, cols) in the intensities of the file. Not part
+            of the hyperparameters.
+        **kwargs: of fastMRI's class.
+    """
+
+    def __init__(self, *, loss: nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _forget_loss(self)
+        self.loss = loss
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.loss is None:
+            return super().training_step(batch, batch_idx)
+        loss = self._loss(batch, self(batch.image))
+        self.log("loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        logs = super().validation_step(batch, batch_idx)
+        if self.loss is not None:
+            output, target = logs["output"].unsqueeze(1), logs["target"].unsqueeze(1)
+            logs["val_loss"] = self.loss(output, target, data_range=batch.max_value)
+        return logs
+
+    def _loss(self, batch: Any, output: Tensor) -> Tensor:
+        mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
+        output, target = (x.unsqueeze(1) * std + mean for x in (output, batch.target))
+        return self.loss(output, target, data_range=batch.max_value)

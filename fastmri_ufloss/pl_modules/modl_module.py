@@ -1,0 +1,233 @@
+"""Training, validation and test of MoDL."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from fastmri.data.transforms import center_crop, center_crop_to_smallest
+from torch import Tensor, nn
+
+from fastmri_ufloss.data.transforms import MoDLSample
+from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.losses.pixel import L2Loss
+from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
+from fastmri_ufloss.metrics.volumes import VolumeScores, mean_scores
+from fastmri_ufloss.models.modl import MoDL
+from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
+from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.report.picture import save_picture
+from fastmri_ufloss.report.table import format_table
+
+__all__ = ["MoDLModule", "Reconstruction", "maps_and_reference"]
+
+
+class Reconstruction(NamedTuple):
+    """What a batch becomes, in the intensities of the file.
+
+    Args:
+        image: complex (batch, rows, cols).
+        sens_maps: (batch, coils, rows, cols, 2).
+        reference: complex (batch, rows, cols), empty where k-space is undersampled.
+    """
+
+    image: Tensor
+    sens_maps: Tensor
+    reference: Tensor
+
+
+def maps_and_reference(batch: MoDLSample) -> tuple[Tensor, Tensor]:
+    """Coil maps and complex coil-combined reference of a batch: those it has, or computed where it is."""
+    if batch.sens_maps.numel():
+        return batch.sens_maps, batch.reference
+    with torch.autocast(batch.mask.device.type, enabled=False):
+        maps = MoDL.estimate_maps(batch.masked_kspace, batch.mask, batch.num_low_frequencies)
+        if not batch.kspace.numel():
+            return maps, batch.reference
+        return maps, torch.view_as_complex(sens_reduce(batch.kspace, maps))[:, 0]
+
+
+class MoDLModule(MriModule):
+    """MoDL on `MoDLSample` batches.
+
+    The loss compares the complex image with the complex coil-combined reference, over the whole field of view.
+    NMSE, PSNR and SSIM of validation are fastMRI's, of the magnitude against the root-sum-of-squares image of
+    the file. In the test, volumes that have a reference are scored beside the zero-filled and the CG-SENSE
+    image: ``scores.json`` and ``reconstruction.png`` in the trainer's ``default_root_dir``.
+
+    Args:
+        model: settings of `MoDL`.
+        loss: of complex images (batch, 1, rows, cols), `L2Loss` if not given. Not part of the hyperparameters.
+        score_feature_net: a `PatchFeatureNet` to score the test with. Not part of them either.
+        score_stride: of the patches that the test is scored on.
+        lr: Adam's learning rate.
+        num_log_images: validation batches whose images are logged.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any] | None = None,
+        loss: nn.Module | None = None,
+        score_feature_net: nn.Module | None = None,
+        score_stride: int = 5,
+        lr: float = 1e-4,
+        num_log_images: int = 16,
+    ) -> None:
+        super().__init__(num_log_images=num_log_images)
+        self.save_hyperparameters(
+            {"model": dict(model or {}), "lr": lr, "num_log_images": num_log_images, "score_stride": score_stride}
+        )
+        self.modl = MoDL(**dict(model or {}))
+        self.loss = L2Loss() if loss is None else loss
+        self.lr = lr
+        self.score_stride = score_stride
+        # in a list, so that its weights are no part of this module
+        self._score_feature_nets = [] if score_feature_net is None else [score_feature_net]
+
+    def forward(
+        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None
+    ) -> Tensor:
+        """Magnitude image (batch, rows, cols), see `MoDL`."""
+        return self.modl(masked_kspace, mask, num_low_frequencies)
+
+    def reconstruct(self, batch: MoDLSample) -> Reconstruction:
+        """The one way from a batch to an image, for training, validation, test and inference."""
+        maps, reference = maps_and_reference(batch)
+        scale = batch.scale.to(batch.masked_kspace)
+        image = self.modl(
+            batch.masked_kspace / scale[:, None, None, None, None],
+            batch.mask,
+            batch.num_low_frequencies,
+            sens_maps=maps,
+            return_complex=True,
+        )
+        return Reconstruction(image * scale[:, None, None], maps, reference)
+
+    def training_step(self, batch: MoDLSample, batch_idx: int) -> Tensor:
+        loss = self._loss(batch, self.reconstruct(batch))
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.mask))
+        return loss
+
+    def validation_step(self, batch: MoDLSample, batch_idx: int) -> dict[str, Any]:
+        result = self.reconstruct(batch)
+        if batch.target.ndim != 3:
+            raise ValueError(f"{batch.fname[0]} has no target image, which validation needs")
+        target, output = center_crop_to_smallest(batch.target, result.image.abs())
+        loss = self._loss(batch, result)
+        for name, value in getattr(self.loss, "last_terms", {}).items():
+            self.log(f"val_terms/{name}", value, batch_size=len(output), sync_dist=True)
+        if self.val_log_indices is not None and batch_idx in self.val_log_indices:
+            maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs()
+            self.log_image(f"val_images_idx_{batch_idx}/sens_maps", torch.cat(list(maps), dim=-1)[None])
+        return {
+            "batch_idx": batch_idx,
+            "fname": batch.fname,
+            "slice_num": batch.slice_num,
+            "max_value": batch.max_value,
+            "output": output,
+            "target": target,
+            "val_loss": loss,
+        }
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._scores = VolumeScores()
+
+    def test_step(self, batch: MoDLSample, batch_idx: int) -> dict[str, Any]:
+        result = self.reconstruct(batch)
+        if result.reference.numel() and batch.target.ndim == 3:
+            self._score(batch, result)
+        image = result.image.abs().float()
+        crop_size = tuple(min(int(want[0]), have) for want, have in zip(batch.crop_size, image.shape[-2:], strict=True))
+        return {
+            "fname": batch.fname,
+            "slice": batch.slice_num,
+            "output": center_crop(image, crop_size).cpu().numpy(),
+        }
+
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        self._scores.close()
+        rows = self._gather(self._scores.rows)
+        if not rows or not self.trainer.is_global_zero:
+            return
+        folder = Path(self.trainer.default_root_dir)
+        means = mean_scores(rows)
+        with atomic_path(folder / "scores.json") as temporary:
+            temporary.write_text(json.dumps({"means": means, "volumes": rows}, indent=1), encoding="utf-8")
+        example = dict(self._scores.example)
+        reference = example.pop("coil-combined")
+        example.pop("RSS")
+        save_picture(folder / "reconstruction.png", reference, example)
+        self.print(f"\nMeans over the volumes, against the RSS and the coil-combined image:\n{format_table(means)}")
+        self.print(f"Scores: {folder / 'scores.json'}\nPicture: {folder / 'reconstruction.png'}")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.modl.parameters(), lr=self.lr)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "cpu" or not isinstance(batch, MoDLSample) or not batch.kspace.numel():
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        # the fully sampled k-space holds the masked one, which need not cross the bus as well
+        batch = super().transfer_batch_to_device(
+            batch._replace(masked_kspace=torch.empty(0)), device, dataloader_idx
+        )
+        return batch._replace(masked_kspace=batch.kspace * batch.mask)
+
+    def _loss(self, batch: MoDLSample, result: Reconstruction) -> Tensor:
+        if not result.reference.numel():
+            raise ValueError(f"{batch.fname[0]} is undersampled: training and validation need full k-space")
+        reference = result.reference.unsqueeze(1)
+        data_range = reference.abs().amax(dim=(1, 2, 3))
+        return self.loss(result.image.unsqueeze(1), reference, data_range=data_range)
+
+    def _score(self, batch: MoDLSample, result: Reconstruction) -> None:
+        zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, result.sens_maps))[:, 0]
+        images = {
+            "zero-filled": zero_filled,
+            "CG-SENSE": cg_sense(batch.masked_kspace, batch.mask, result.sens_maps),
+            "MoDL": result.image,
+        }
+        ufloss = self._score_ufloss(images, result.reference)
+        size = batch.target.shape[-2:]
+        crop_size = tuple(min(a, b) for a, b in zip(size, result.image.shape[-2:], strict=True))
+
+        def magnitude(image: Tensor) -> Any:
+            return center_crop(image.abs().float(), crop_size).cpu().numpy()
+
+        outputs = {name: magnitude(image) for name, image in images.items()}
+        targets = {"RSS": magnitude(batch.target), "coil-combined": magnitude(result.reference)}
+        for i, fname in enumerate(batch.fname):
+            self._scores.add(
+                fname,
+                int(batch.slice_num[i]),
+                outputs={name: image[i] for name, image in outputs.items()},
+                targets={name: image[i] for name, image in targets.items()},
+                max_value=float(batch.max_value[i]),
+                ufloss={name: float(values[i]) for name, values in ufloss.items()},
+            )
+
+    def _score_ufloss(self, images: Mapping[str, Tensor], reference: Tensor) -> dict[str, Tensor]:
+        if not self._score_feature_nets:
+            return {}
+        net = self._score_feature_nets[0].to(reference.device).eval()
+        target = reference.unsqueeze(1)
+        features = patch_features(net, target, image_scale(target), stride=self.score_stride)
+        return {
+            name: ufloss_per_image(
+                net, image.unsqueeze(1), target, stride=self.score_stride, target_features=features
+            )
+            for name, image in images.items()
+        }
+
+    def _gather(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of all processes, each volume once."""
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        unique = {(row["volume"], row["method"]): row for row in rows}
+        return [unique[key] for key in sorted(unique, key=lambda key: key[0])]

@@ -1,0 +1,182 @@
+"""Pretraining of the feature network on the patches of a data set."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
+
+from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
+from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
+from fastmri_ufloss.data.slices import IndexedSliceDataset
+from fastmri_ufloss.data.transforms import MoDLSample
+from fastmri_ufloss.pl_modules.data_module import MriDataModule
+from fastmri_ufloss.pl_modules.modl_module import maps_and_reference
+
+__all__ = ["PatchDataModule"]
+
+
+class PatchDataModule(pl.LightningDataModule):
+    """Patches of the references that a `MriDataModule` gives, for `FeatureModule`.
+
+    The patches of a volume are cut once and kept on disk; several processes share the volumes. The numbers of
+    the patches follow the names of the volumes and the slices, so they do not depend on who cut them.
+
+    Args:
+        source: its training and validation split, with transforms that make a `MoDLSample`.
+        patch_dir: folder for the patches.
+        patch_size: rows and columns of a patch.
+        patches_per_slice: number of patches, at random places.
+        images: ``"combined"`` for the complex coil-combined reference (2 channels), ``"rss"`` for the file's
+            root-sum-of-squares or single-coil image (1 channel).
+        batch_size, num_workers: of the loaders.
+        seed: of the places and of the shuffling.
+    """
+
+    def __init__(
+        self,
+        source: MriDataModule,
+        *,
+        patch_dir: str | Path,
+        patch_size: int = 60,
+        patches_per_slice: int = 80,
+        images: Literal["combined", "rss"] = "combined",
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if images not in ("combined", "rss"):
+            raise ValueError(f"images must be 'combined' or 'rss', got {images!r}")
+        self.source = source
+        self.patch_dir = Path(patch_dir)
+        self.patch_size = patch_size
+        self.patches_per_slice = patches_per_slice
+        self.images = images
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the patches."""
+        return 2 if self.images == "combined" else 1
+
+    def num_patches(self) -> int:
+        """Number of training patches, without cutting them."""
+        self.prepare_data()
+        return len(self.source.dataset("train")) * self.patches_per_slice
+
+    def prepare_data(self) -> None:
+        for split in ("train", "val"):
+            self.source.build_index(split)
+
+    def setup(self, stage: str) -> None:
+        self._train = self._cut("train")
+        self._val = self._cut("val")
+        if self.trainer is not None:
+            self.trainer.strategy.barrier("patches")
+        self.train_patches, self.val_patches = PatchDataset(self._train), PatchDataset(self._val)
+
+    def train_dataloader(self) -> DataLoader:
+        batches = EqualSizeBatches(
+            [0] * len(self.train_patches),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        return ResumableLoader(_WithoutEpoch(self.train_patches), batch_sampler=batches, **self._workers())
+
+    def val_dataloader(self) -> DataLoader:
+        indices = range(self._rank, len(self.val_patches), self._world_size)
+        # equal numbers for all processes; retrieval counts a patch once
+        indices = [*indices, *[0] * (-(-len(self.val_patches) // self._world_size) - len(indices))]
+        batches = OrderedBatches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
+        return DataLoader(self.val_patches, batch_sampler=batches, **self._workers())
+
+    def _workers(self) -> dict[str, int]:
+        return {"num_workers": self.num_workers}
+
+    def _cut(self, split: str) -> list[Path]:
+        """The patch files of a split; this process's share of the missing ones is made."""
+        dataset = self.source.dataset(split)
+        volumes: dict[Path, list[int]] = {}
+        for index, sample in enumerate(dataset.raw_samples):
+            volumes.setdefault(sample.fname, []).append(index)
+        volumes = dict(sorted(volumes.items()))
+        self.patch_dir.mkdir(parents=True, exist_ok=True)
+        files = [self.patch_dir / self._file_name(volume, volumes[volume], dataset) for volume in volumes]
+        missing = [
+            (volume, file) for volume, file in zip(volumes, files, strict=True) if not file.is_file()
+        ]
+        mine = missing[self._rank :: self._world_size]
+        for volume, file in tqdm(mine, desc=f"Patches of {split}", unit="volume", disable=not mine):
+            write_volume_patches(
+                file,
+                self._references(dataset, volumes[volume]),
+                patch_size=self.patch_size,
+                patches_per_slice=self.patches_per_slice,
+                seed=self.seed,
+                volume_name=volume.name,
+            )
+        return files
+
+    def _file_name(self, volume: Path, indices: list[int], dataset: IndexedSliceDataset) -> str:
+        slices = [dataset.raw_samples[index].slice_ind for index in indices]
+        source = f"{self.images} {type(self.source.train_transform.sens_maps).__name__} {slices}"
+        return patch_file_name(
+            volume,
+            in_chans=self.in_chans,
+            patch_size=self.patch_size,
+            patches_per_slice=self.patches_per_slice,
+            seed=self.seed,
+            source=source,
+        )
+
+    def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        for index in indices:
+            sample: MoDLSample = dataset[index]
+            if self.images == "rss":
+                if sample.target.ndim != 2:
+                    raise ValueError(f"{sample.fname} has no root-sum-of-squares image to take patches from")
+                yield sample.target.float()
+                continue
+            batch = default_collate([sample])
+            batch = batch._replace(
+                **{name: getattr(batch, name).to(device) for name in batch._fields if _is_tensor(batch, name)}
+            )
+            reference = maps_and_reference(batch)[1]
+            if not reference.numel():
+                raise ValueError(f"{sample.fname} is undersampled: patches need full k-space")
+            yield reference[0].cpu()
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+
+def _is_tensor(batch: MoDLSample, name: str) -> bool:
+    return isinstance(getattr(batch, name), Tensor)
+
+
+class _WithoutEpoch(torch.utils.data.Dataset):
+    """A data set for the (epoch, index) of `EqualSizeBatches` whose items are the same in each epoch."""
+
+    def __init__(self, patches: PatchDataset) -> None:
+        self._patches = patches
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        return self._patches[key[1]]

@@ -1,0 +1,62 @@
+"""Imports run one way: mri <- {data, models, losses, metrics, report} <- pl_modules <- fastmri_examples."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PACKAGE = ROOT / "fastmri_ufloss"
+ALLOWED = {
+    "files": set(),
+    "mri": {"files"},
+    "data": {"files", "mri"},
+    "models": {"files", "mri"},
+    "losses": {"files", "mri"},
+    "metrics": {"files", "mri"},
+    "report": {"files", "metrics"},
+    "pl_modules": {"files", "mri", "data", "models", "losses", "metrics", "report"},
+    "__init__": {"mri", "data", "models", "losses", "metrics", "report", "pl_modules"},
+}
+
+
+def imported_modules(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def room_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    room = room_of(file)
+    for name in imported_modules(file):
+        if name.startswith("fastmri_ufloss."):
+            other = name.split(".")[1]
+            assert other == room or other in ALLOWED[room], f"{file} must not import {name}"
+        if room != "pl_modules":
+            assert name.split(".")[0] not in ("pytorch_lightning", "lightning"), f"{file} must not import {name}"
+            assert not name.startswith("fastmri.pl_modules"), f"{file} must not import {name}"
+
+
+def test_library_never_imports_scripts() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        for name in imported_modules(file):
+            assert name.split(".")[0] not in ("argparse", "fastmri_examples", "command_line"), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("folder", ["fastmri_ufloss", "fastmri_examples", "benchmarks"])
+def test_torch_load_reads_weights_only(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in ast.unparse(node), f"{file}:{node.lineno}"
