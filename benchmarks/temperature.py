@@ -116,7 +116,7 @@ def measure(temperature: float, args: argparse.Namespace, folder: Path) -> dict[
         noise = [dissimilarity(noisy(images, share)) for share in NOISE]
         blur = [dissimilarity(blurred(images, factor)) for factor in BLUR]
     middle = images[:1, :, 64:192, 64:192]
-    left = descent(UFLoss(net, patches_per_step=32), middle, args.descent) if args.descent else float("nan")
+    left = descent(UFLoss(net), middle, args.descent) if args.descent else float("nan")
     return {
         "temperature": temperature,
         "patches": len(train),
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.5, 0.2, 0.1, 0.07])
     parser.add_argument("--steps", type=int, default=400, help="training steps of 64 patches")
     parser.add_argument("--patch-size", type=int, default=40)
-    parser.add_argument("--descent", type=int, default=100, help="steps of descent on UFLoss, 0 to leave out")
+    parser.add_argument("--descent", type=int, default=400, help="steps of descent on UFLoss, 0 to leave out")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--threads", type=int, help="threads of torch")
     args = parser.parse_args()

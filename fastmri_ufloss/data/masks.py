@@ -39,6 +39,12 @@ def create_mask_for_mask_type(
     for acceleration in accelerations:
         if acceleration < 1:
             raise ValueError(f"accelerations must be at least 1, got {acceleration}")
+    for fraction, acceleration in zip(center_fractions, accelerations, strict=True):
+        if mask_type in ("random", "equispaced_fraction") and fraction * acceleration >= 1 < acceleration:
+            raise ValueError(
+                f"a centre fraction of {fraction} alone takes the samples that acceleration {acceleration} "
+                f"leaves: lower one of the two, or take mask_type 'equispaced', which adds to the centre"
+            )
     return fastmri.data.subsample.create_mask_for_mask_type(mask_type, center_fractions, accelerations)
 
 

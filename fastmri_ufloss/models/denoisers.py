@@ -11,7 +11,7 @@ _MIN_VARIANCE = 1e-20  # below it an image counts as zero; the gradient of a squ
 
 def _rms(x: Tensor) -> Tensor:
     """Root mean square of each sample of (batch, channels, rows, cols), never 0."""
-    return x.float().square().mean(dim=(1, 2, 3), keepdim=True).clamp_min(_MIN_VARIANCE).sqrt()
+    return x.square().mean(dim=(1, 2, 3), keepdim=True).clamp_min(_MIN_VARIANCE).sqrt()
 
 
 class _SafeNormUnet(NormUnet):
@@ -51,7 +51,7 @@ class UnetDenoiser(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         channels_last = torch.view_as_real(image).unsqueeze(1)  # (batch, 1, rows, cols, 2)
-        denoised = torch.view_as_complex(self.unet(channels_last).float().contiguous())[:, 0]
+        denoised = torch.view_as_complex(self.unet(channels_last).to(channels_last.dtype).contiguous())[:, 0]
         return image + denoised if self.residual else denoised
 
 
@@ -82,5 +82,5 @@ class ResNetDenoiser(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         channels = torch.view_as_real(image).permute(0, 3, 1, 2)
         scale = _rms(channels)
-        noise = self.layers(channels / scale).float() * scale
+        noise = self.layers(channels / scale).to(channels.dtype) * scale
         return image + torch.view_as_complex(noise.permute(0, 2, 3, 1).contiguous())

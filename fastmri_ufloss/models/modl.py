@@ -112,7 +112,7 @@ class MoDL(nn.Module):
             if sens_maps is None:
                 sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
             normal = sense_normal_operator(mask, sens_maps)
-            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace.float(), sens_maps.float()))[:, 0]
+            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
         lams = self.lam
         image = zero_filled
         for unroll in range(self.num_unrolls):

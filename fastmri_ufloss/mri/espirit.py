@@ -1,28 +1,23 @@
 """ESPIRiT: coil sensitivity maps from the fully sampled centre of k-space."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 __all__ = ["count_center_lines", "estimate_sens_maps"]
 
-# Below this the maps cannot be told from the object: the smallest kernel is 2 wide and needs blocks to learn from.
-_MIN_LINES = 4
-
-# On a CPU the coil matrices of a chunk are worth keeping in cache; a GPU wants them as many as memory allows.
-_CPU_CHUNK_BYTES = 4 * 2**20
-
-# Pixels per sample of the coil matrices, per axis, on the coarsest grid, where eigenvectors are exact.
-_COARSE_OVERSAMPLING = 2
-
-# |G x - lambda x| above which a pixel's eigenvectors are computed exactly, see `_polish`.
-_MAX_RESIDUAL = 1e-2
+_MIN_LINES = 4  # the smallest kernel is 2 wide, and its blocks must overlap
+_CPU_CHUNK_BYTES = 8 * 2**20  # on a CPU a chunk is worth keeping in cache; a GPU wants large ones
+_COARSE_OVERSAMPLING = 2  # pixels per sample of G, per axis, of the coarsest grid
+_MAX_ANGLE = 0.02  # between a map and the eigenvector, in radians: an inner product of 0.9998
 
 
 def count_center_lines(mask: Tensor) -> Tensor:
     """Number of contiguous sampled columns around the centre of k-space, counted symmetrically.
 
-    It is the number n for which fastMRI's centre [pad, pad + n), pad = (cols - n + 1) // 2, is sampled, the same
-    as ``fastmri.models.varnet.SensitivityModel`` counts for fastMRI's masks, and right for full ones as well.
+    For this n fastMRI's centre [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
+    ``fastmri.models.varnet.SensitivityModel`` counts in fastMRI's masks, and right for full ones as well.
 
     Args:
         mask: (batch, 1, 1 or rows, cols, 1); a column counts if all of its rows are sampled.
@@ -63,9 +58,9 @@ def estimate_sens_maps(
 ) -> Tensor:
     r"""Coil sensitivity maps by ESPIRiT (Uecker et al., Magn Reson Med 71:990-1001, 2014).
 
-    Blocks of k-space lie in the row space of the calibration matrix A, spanned by its singular vectors w_k with
-    s_k > threshold s_1. In image space the projection on it is one small matrix a pixel, of which the maps are the
-    eigenvectors with eigenvalue 1:
+    Blocks of k-space lie in the row space of the calibration matrix, spanned by its singular vectors w_k with
+    s_k > threshold s_1. In image space the projection on it is a matrix G of coils x coils in each pixel, and
+    the maps are its eigenvectors with eigenvalue 1:
 
     .. math:: G(r) = \frac{1}{|kernel|} \sum_k (F^H w_k)(r) (F^H w_k)(r)^H, \qquad G(r) s(r) = s(r)
 
@@ -73,19 +68,19 @@ def estimate_sens_maps(
 
     Args:
         masked_kspace: (batch, coils, rows, cols, 2), centred as in fastMRI, of any scale.
-        num_low_frequencies: fully sampled columns in the centre, one number or (batch,). None or 0: counted from
-            the columns that are not zero.
-        calibration_size: most rows and columns of the calibration region.
-        kernel_size: largest width of a block; half of a calibration region that is smaller than two blocks.
+        num_low_frequencies: fully sampled columns in the centre, one number or (batch,). None or 0: counted
+            from the columns that are not zero.
+        calibration_size: largest number of rows and of columns in the calibration region.
+        kernel_size: largest width of a block; half of a region that is smaller than two blocks.
         threshold: smallest singular value, relative to the largest.
         crop: maps are zero where their eigenvalue is not larger, in [0, 1).
         num_maps: sets of maps, ordered by eigenvalue.
-        max_memory: bytes that the intermediate results of one chunk of rows may take, about.
+        max_memory: bytes that the intermediate results of a chunk of rows may take, about.
 
     Returns:
-        Maps (batch, coils, rows, cols, 2), for several sets (batch, num_maps, coils, rows, cols, 2), of unit norm
-        over the coils or zero, with coil 0 real and not negative. All ones for a single coil, zero for empty
-        k-space.
+        Maps (batch, coils, rows, cols, 2), for several sets (batch, num_maps, coils, rows, cols, 2). Their
+        norm over the coils is 1 or 0; coil 0 is real and not negative. All ones for a single coil, all zero
+        for empty k-space.
 
     Raises:
         ValueError: if an argument is out of range, or there are fewer than 4 centre lines.
@@ -93,24 +88,20 @@ def estimate_sens_maps(
     _check(masked_kspace, calibration_size, kernel_size, threshold, crop, num_maps)
     batch, coils, rows, cols, _ = masked_kspace.shape
     if coils == 1:
-        not_empty = masked_kspace.flatten(1).any(dim=1).view(-1, 1, 1, 1).float()
-        ones = not_empty.expand(batch, 1, rows, cols)
-        return torch.stack((ones, torch.zeros_like(ones)), dim=-1)
+        maps = torch.zeros_like(masked_kspace, dtype=torch.float32)
+        maps[..., 0] = masked_kspace.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+        return maps
     lines = [min(n, calibration_size) for n in _center_lines(masked_kspace, num_low_frequencies)]
     maps = masked_kspace.new_empty((batch, num_maps, coils, rows, cols), dtype=torch.complex64)
     with torch.autocast(masked_kspace.device.type, enabled=False):
         for width in sorted(set(lines)):
             members = [i for i, n in enumerate(lines) if n == width]
-            chosen = masked_kspace if len(members) == batch else masked_kspace[members]
-            samples = _coil_matrices(_calibration(chosen, calibration_size, width), kernel_size, threshold)
-            # one sample at a time where a chunk holds no more than that anyhow
-            step = max(1, _chunk_rows(samples, cols, num_maps, max_memory) // rows)
+            center = _calibration(masked_kspace, members, calibration_size, width)
+            samples = _coil_matrices(center, kernel_size, threshold)
+            # several images at a time only where a chunk holds them whole
+            step = max(1, _chunk_rows(maps, cols, max_memory) // rows)
             for i in range(0, len(members), step):
-                part = _eigenvectors(samples[i : i + step], (rows, cols), num_maps, crop, max_memory)
-                if len(part) == batch:
-                    maps = part
-                else:
-                    maps[members[i : i + step]] = part
+                _eigenvectors(samples[i : i + step], maps, members[i : i + step], crop, max_memory)
     return torch.view_as_real(maps[:, 0] if num_maps == 1 else maps)
 
 
@@ -149,12 +140,12 @@ def _center_lines(masked_kspace: Tensor, num_low_frequencies: int | Tensor | Non
         )
     lines = [int(n) for n in given.flatten().expand(batch).tolist()]
     if 0 in lines:
-        # the rows of the calibration region only: the outer ones may be zero, or undersampled in two directions
+        # the middle rows only: the outer ones may be zero, or undersampled in both directions
         size = min(rows, 24)
-        middle = masked_kspace[:, :, (rows - size + 1) // 2 :][:, :, :size]
+        middle = masked_kspace.narrow(2, (rows - size + 1) // 2, size)
         counted = _count_symmetric((middle != 0).any(dim=-1).any(dim=1).all(dim=1))
-        counted = torch.where(masked_kspace.flatten(1).any(dim=1), counted, cols).tolist()
-        lines = [n or c for n, c in zip(lines, counted, strict=True)]
+        counted = torch.where(masked_kspace.flatten(1).any(dim=1), counted, cols)
+        lines = [n or c for n, c in zip(lines, counted.tolist(), strict=True)]
     if min(lines) < _MIN_LINES or max(lines) > cols:
         raise ValueError(
             f"num_low_frequencies must be from {_MIN_LINES} to the number of columns ({cols}), got {lines}"
@@ -162,29 +153,23 @@ def _center_lines(masked_kspace: Tensor, num_low_frequencies: int | Tensor | Non
     return lines
 
 
-def _calibration(masked_kspace: Tensor, height: int, width: int) -> Tensor:
-    """The centre (batch, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
+def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: int) -> Tensor:
+    """The centre (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
     rows, cols = masked_kspace.shape[2:4]
     height = min(height, rows)
-    top, left = (rows - height + 1) // 2, (cols - width + 1) // 2
-    center = masked_kspace[:, :, top : top + height, left : left + width].float().contiguous()
+    center = masked_kspace.narrow(2, (rows - height + 1) // 2, height)
+    center = center.narrow(3, (cols - width + 1) // 2, width)[members].float()
     scale = center.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
     if not torch.isfinite(scale).all():
         raise ValueError("masked_kspace must be finite in its centre lines, got inf or nan")
-    return torch.view_as_complex(center / torch.where(scale > 0, scale, 1))
+    return torch.view_as_complex((center / torch.where(scale > 0, scale, 1)).contiguous())
 
 
 def _coil_matrices(calibration: Tensor, kernel_size: int, threshold: float) -> Tensor:
-    """G on the smallest grid that determines it.
+    """G, (batch, height, width, coils, coils), on the smallest grid that determines it.
 
-    G(r) is a trigonometric polynomial of degree kernel - 1, so 2 kernel - 1 samples per axis hold all of it.
-
-    Args:
-        calibration: (batch, coils, height, width) complex.
-
-    Returns:
-        (batch, 2 height_k - 1, 2 width_k - 1, coils, coils) complex, at r = n / (2 kernel - 1) of the field of
-        view from the image's centre.
+    It is a trigonometric polynomial of degree kernel - 1, so 2 kernel - 1 samples per axis hold all of it.
+    Sample n of height is at n / height of the field of view from the image's centre.
     """
     batch, coils = calibration.shape[:2]
     kernel = [min(kernel_size, size // 2) for size in calibration.shape[2:]]
@@ -194,96 +179,84 @@ def _coil_matrices(calibration: Tensor, kernel_size: int, threshold: float) -> T
     if matrix.shape[1] < matrix.shape[2]:
         squared, vectors = torch.linalg.eigh(matrix @ matrix.mH)
         vectors = vectors.mH @ matrix
-        norm = squared.clamp(min=torch.finfo(squared.dtype).tiny).rsqrt()
+        scale = squared.clamp(min=torch.finfo(squared.dtype).tiny).rsqrt()
     else:
         squared, vectors = torch.linalg.eigh(matrix.mH @ matrix)
         vectors = vectors.mH
-        norm = torch.ones_like(squared)
+        scale = torch.ones_like(squared)
     kept = squared > threshold**2 * squared[:, -1:]
-    vectors = torch.where(kept, norm, 0).unsqueeze(-1) * vectors
-    vectors = vectors.reshape(batch, -1, coils, *kernel)
+    vectors = torch.where(kept, scale, 0).unsqueeze(-1) * vectors
     grid = [2 * k - 1 for k in kernel]
-    images = torch.fft.ifft2(vectors, s=grid, norm="forward").permute(0, 3, 4, 2, 1)
+    images = torch.fft.ifft2(vectors.reshape(batch, -1, coils, *kernel), s=grid, norm="forward")
+    images = images.permute(0, 3, 4, 2, 1)
     return images @ images.mH / (kernel[0] * kernel[1])
 
 
-def _interpolation(pixels: Tensor, size: int, num_samples: int) -> Tensor:
-    """Matrix (pixels, num_samples) from equidistant samples of a trigonometric polynomial to pixels of an axis."""
-    position = (pixels - size // 2) / size
-    samples = torch.arange(num_samples, device=pixels.device) / num_samples
-    degrees = torch.arange(1, num_samples // 2 + 1, device=pixels.device)
-    angle = 2 * torch.pi * degrees * (position[:, None] - samples)[..., None]
-    return (1 + 2 * torch.cos(angle).sum(dim=-1)) / num_samples
+def _interpolation(size: int, stride: int, samples: int, device: torch.device) -> Tensor:
+    """Matrix (pixels, samples) from samples of a trigonometric polynomial to every stride-th pixel."""
+    position = (torch.arange(0, size - 1 + stride, stride, device=device) - size // 2) / size
+    distance = position[:, None] - torch.arange(samples, device=device) / samples
+    degrees = torch.arange(1, samples // 2 + 1, device=device)
+    return (1 + 2 * torch.cos(2 * torch.pi * degrees * distance[..., None]).sum(dim=-1)) / samples
 
 
 def _interpolate(samples: Tensor, to_rows: Tensor, to_cols: Tensor) -> Tensor:
     """G at a grid of pixels, (batch, rows, cols, coils, coils), from its samples."""
     batch, height, width, coils, _ = samples.shape
-    # both matrices are real, so real products on (real, imaginary) pairs do
-    values = torch.view_as_real(samples.contiguous())
-    values = (to_rows @ values.reshape(batch, height, -1)).view(batch, len(to_rows), width, -1)
-    values = to_cols @ values
+    # the interpolation is real, so it takes real and imaginary parts for columns of a real matrix
+    values = torch.view_as_real(samples.contiguous()).reshape(batch, height, -1)
+    values = to_cols @ (to_rows @ values).view(batch, len(to_rows), width, -1)
     return torch.view_as_complex(values.view(batch, len(to_rows), len(to_cols), coils, coils, 2))
 
 
-def _chunk_rows(samples: Tensor, cols: int, num_maps: int, max_memory: int) -> int:
-    """Rows of an image whose coil matrices and eigenvectors, with temporaries, fit."""
-    coils = samples.shape[-1]
-    limit = max_memory if samples.device.type != "cpu" else min(max_memory, _CPU_CHUNK_BYTES)
+def _strides(shape: Sequence[int], samples: Sequence[int]) -> list[tuple[int, ...]]:
+    """The strides per axis, from the coarsest grid to that of all pixels."""
+    coarsest = []
+    for size, num_samples in zip(shape, samples, strict=True):
+        ratio = size // (_COARSE_OVERSAMPLING * num_samples)
+        coarsest.append(2 ** max(0, ratio.bit_length() - 1))
+    return [tuple(max(1, s >> level) for s in coarsest) for level in range(max(coarsest).bit_length())]
+
+
+def _chunk_rows(maps: Tensor, cols: int, max_memory: int) -> int:
+    """Rows of a grid for which the coil matrices, the eigenvectors and their temporaries fit."""
+    num_maps, coils = maps.shape[1:3]
+    limit = min(max_memory, _CPU_CHUNK_BYTES) if maps.device.type == "cpu" else max_memory
     return max(1, limit // (8 * cols * coils * (coils + 8 * num_maps)))
 
 
-def _strides(shape: tuple[int, int], samples: Tensor) -> list[tuple[int, int]]:
-    """Powers of two per axis, from the coarsest grid to (1, 1)."""
-    strides = []
-    for size, num_samples in zip(shape, samples.shape[1:3], strict=True):
-        stride = 1
-        while size >= 2 * stride * _COARSE_OVERSAMPLING * num_samples:
-            stride *= 2
-        strides.append(stride)
-    levels = [(strides[0], strides[1])]
-    while max(levels[-1]) > 1:
-        levels.append((max(levels[-1][0] // 2, 1), max(levels[-1][1] // 2, 1)))
-    # an axis that starts finer than the other waits for it
-    return levels
+def _eigenvectors(samples: Tensor, maps: Tensor, members: list[int], crop: float, max_memory: int) -> None:
+    """Writes the maps (batch, num_maps, coils, rows, cols) of some members of a batch from the samples of G.
 
-
-def _eigenvectors(
-    samples: Tensor, shape: tuple[int, int], num_maps: int, crop: float, max_memory: int
-) -> Tensor:
-    """Maps (batch, num_maps, coils, rows, cols) from the samples of G.
-
-    G(r) varies slowly, and so do its eigenvectors: they are computed exactly on a coarse grid only. Each finer
-    one starts between two known pixels, where one product with its own G leaves next to no error.
+    G(r) varies slowly, and so do its eigenvectors: they are computed exactly on a coarse grid only. Those of
+    each finer grid start between two known pixels, where one product with G leaves next to no error.
     """
-    batch, coils = samples.shape[0], samples.shape[-1]
-    coarse: Tensor | None = None
-    previous = (0, 0)
-    for strides in _strides(shape, samples):
-        matrices = [
-            _interpolation(torch.arange(0, size - 1 + stride, stride, device=samples.device), size, num)
+    num_maps, coils, *shape = maps.shape[1:]
+    coarse, coarse_strides = maps.new_empty(0), tuple(shape)
+    for strides in _strides(shape, samples.shape[1:3]):
+        to_rows, to_cols = (
+            _interpolation(size, stride, num, maps.device)
             for size, stride, num in zip(shape, strides, samples.shape[1:3], strict=True)
-        ]
-        rows, cols = len(matrices[0]), len(matrices[1])
-        if max(strides) == 1:
-            # the last grid is the result, with the pixels of a coil side by side
-            grid = samples.new_empty((batch, num_maps, coils, rows, cols)).permute(0, 3, 4, 2, 1)
-        else:
-            grid = samples.new_empty((batch, rows, cols, coils, num_maps))
-        step = max(1, _chunk_rows(samples, cols, num_maps, max_memory) // batch)
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            matrix = _interpolate(samples, matrices[0][start:stop], matrices[1])
-            if coarse is None:
+        )
+        step = max(1, _chunk_rows(maps, len(to_cols), max_memory) // len(members))
+        last = max(strides) == 1
+        grid_shape = (len(members), len(to_rows), len(to_cols), coils, num_maps)
+        grid = coarse if last else maps.new_empty(grid_shape)
+        for start in range(0, len(to_rows), step):
+            stop = min(start + step, len(to_rows))
+            matrix = _interpolate(samples, to_rows[start:stop], to_cols)
+            if coarse.numel() == 0:
                 values, vectors = _exact(matrix, num_maps)
             else:
-                halved = (previous[0] > strides[0], previous[1] > strides[1])
-                values, vectors = _iterate(matrix, _between(coarse, start, stop, cols, halved), crop)
-            if max(strides) == 1:
+                halved = [new < old for new, old in zip(strides, coarse_strides, strict=True)]
+                values, vectors = _iterate(matrix, _between(coarse, start, stop, len(to_cols), halved), crop)
+            if last:
                 vectors = _crop_and_remove_phase(vectors, values, crop)
-            grid[:, start:stop] = vectors
-        coarse, previous = grid, strides
-    return grid.permute(0, 4, 3, 1, 2)
+                for member, pixels in zip(members, vectors, strict=True):
+                    maps[member, :, :, start:stop] = pixels.permute(3, 2, 0, 1)
+            else:
+                grid[:, start:stop] = vectors
+        coarse, coarse_strides = grid, strides
 
 
 def _exact(matrix: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
@@ -294,10 +267,12 @@ def _exact(matrix: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
 
 def _project(basis: Tensor, vectors: Tensor) -> Tensor:
     """B B^H x for each pixel; a sum, as a product of matrices this small is slower."""
-    parts = [
-        b * (b.conj() * vectors).sum(dim=-2, keepdim=True) for b in basis.split(1, dim=-1)
-    ]
+    parts = [b * (b.conj() * vectors).sum(dim=-2, keepdim=True) for b in basis.split(1, dim=-1)]
     return sum(parts[1:], parts[0])
+
+
+def _norm(vectors: Tensor, dim: tuple[int, ...]) -> Tensor:
+    return torch.linalg.vector_norm(torch.view_as_real(vectors), dim=(*(d - 1 for d in dim), -1))
 
 
 def _orthonormalize(vectors: Tensor) -> Tensor:
@@ -306,32 +281,32 @@ def _orthonormalize(vectors: Tensor) -> Tensor:
     for v in vectors.split(1, dim=-1):
         if done:
             v = v - _project(torch.cat(done, dim=-1), v)
-        norm = torch.view_as_real(v).square().sum(dim=(-3, -1)).unsqueeze(-2).sqrt()
-        done.append(v / norm.clamp(min=torch.finfo(norm.dtype).tiny))
+        done.append(v / _norm(v, dim=(-2,)).clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-2))
     return torch.cat(done, dim=-1) if len(done) > 1 else done[0]
 
 
 def _insert_midpoints(vectors: Tensor, dim: int) -> Tensor:
     """n points along dim to 2 n - 1. The neighbour is projected, as its phase (or basis) is arbitrary."""
-    left, right = vectors.narrow(dim, 0, vectors.shape[dim] - 1), vectors.narrow(dim, 1, vectors.shape[dim] - 1)
+    count = vectors.shape[dim] - 1
+    left, right = vectors.narrow(dim, 0, count), vectors.narrow(dim, 1, count)
     middle = _orthonormalize(left + _project(right, left))
     pairs = torch.stack((left, middle), dim=dim + 1).flatten(dim, dim + 1)
-    return torch.cat((pairs, vectors.narrow(dim, vectors.shape[dim] - 1, 1)), dim=dim)
+    return torch.cat((pairs, vectors.narrow(dim, count, 1)), dim=dim)
 
 
-def _between(coarse: Tensor, start: int, stop: int, cols: int, halved: tuple[bool, bool]) -> Tensor:
-    """Rows start to stop of a grid with the stride halved, from the coarse one."""
+def _between(coarse: Tensor, start: int, stop: int, cols: int, halved: Sequence[bool]) -> Tensor:
+    """Rows start to stop of the finer grid, whose stride is halved along rows, columns or both."""
     if halved[0]:
         first = start // 2
-        vectors = _insert_midpoints(coarse[:, first : stop // 2 + 1], 1)
-        vectors = vectors[:, start - 2 * first :][:, : stop - start]
+        vectors = _insert_midpoints(coarse[:, first : stop // 2 + 1], dim=1)
+        vectors = vectors.narrow(1, start - 2 * first, stop - start)
     else:
         vectors = coarse[:, start:stop]
-    return _insert_midpoints(vectors, 2)[:, :, :cols] if halved[1] else vectors
+    return _insert_midpoints(vectors, dim=2)[:, :, :cols] if halved[1] else vectors
 
 
 def _iterate(matrix: Tensor, vectors: Tensor, crop: float) -> tuple[Tensor, Tensor]:
-    """One step of orthogonal iteration with Rayleigh-Ritz, exact eigenvectors for pixels that it leaves behind."""
+    """One orthogonal iteration with Rayleigh-Ritz; pixels not known to have converged are made exact."""
     products = matrix @ vectors
     if vectors.shape[-1] == 1:
         values = (vectors.conj() * products).sum(dim=-2).real
@@ -339,11 +314,16 @@ def _iterate(matrix: Tensor, vectors: Tensor, crop: float) -> tuple[Tensor, Tens
         values, rotation = torch.linalg.eigh(vectors.mH @ products)
         values, rotation = values.flip(-1), rotation.flip(-1)
         vectors, products = vectors @ rotation, products @ rotation
-    error = torch.view_as_real(products - vectors * values.unsqueeze(-2)).square().sum(dim=(-3, -1)).sqrt()
+    error = _norm(products - vectors * values.unsqueeze(-2), dim=(-2,))
     vectors = _orthonormalize(products)
-    # an eigenvalue lies within the residual of the Ritz value: pixels that will be cropped may stay as they are
-    behind = ((error > _MAX_RESIDUAL) & (values + error > crop)).any(dim=-1).nonzero(as_tuple=True)
-    values[behind], vectors[behind] = _exact(matrix[behind], vectors.shape[-1])
+    # The squared eigenvalues sum up to |G|^2, which bounds the largest one that is left. The angle was at
+    # most error / (value - left), and the step has made it smaller by left / value.
+    squares = _norm(matrix, dim=(-2, -1)).square().unsqueeze(-1) - values.square().sum(dim=-1, keepdim=True)
+    left = squares.clamp(min=0).sqrt()
+    behind = error * left > _MAX_ANGLE * values * (values - left)
+    # an eigenvalue is within the error of its estimate: pixels that will be cropped may stay as they are
+    chosen = (behind & (values + error > crop)).any(dim=-1).nonzero(as_tuple=True)
+    values[chosen], vectors[chosen] = _exact(matrix[chosen], vectors.shape[-1])
     return values, vectors
 
 

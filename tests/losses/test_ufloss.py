@@ -207,7 +207,7 @@ def test_descent_lowers_the_loss():
         value = loss(torch.view_as_complex(x), target)
         value.backward()
         optimizer.step()
-        values.append(float(value))
+        values.append(value.item())
     assert values[-1] < 0.5 * values[0]
 
 

@@ -112,7 +112,7 @@ def test_training_goes_on_from_a_checkpoint_exactly(tmp_path):
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
     assert torch.equal(checkpoint["state_dict"]["bank.vectors"], first.bank.vectors)
-    resumed = FeatureModule.load_from_checkpoint(path, weights_only=True)
+    resumed = FeatureModule.load_from_checkpoint(path)
     assert dict(resumed.hparams) == dict(first.hparams)
     torch.testing.assert_close(resumed.state_dict(), first.state_dict(), atol=0, rtol=0)
     make_trainer(tmp_path, max_epochs=2).fit(resumed, loader(), ckpt_path=path)

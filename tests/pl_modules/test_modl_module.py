@@ -1,0 +1,248 @@
+"""MoDL under Lightning: resume, processes, the test's table and picture."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from fastmri.evaluate import nmse, ssim
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
+from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.losses import make_loss
+from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, SeededSteps, load_modl_module, read_checkpoint
+
+MODEL = {"num_unrolls": 2, "num_cg_iterations": 2, "chans": 4, "num_pools": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:40j, -1:1:44j]
+    for split, names in {"train": "abc", "val": "de", "test": "fg"}.items():
+        for i, name in enumerate(names):
+            images = (x**2 + y**2 < 0.7) * (1 + 0.5 * rng.random((2, 40, 44)))
+            kspace = 1e-4 * simulate_kspace(images[..., : 44 - 4 * (i == 1)], num_coils=3, seed=i)
+            write_volume(root / f"multicoil_{split}" / f"{name}.h5", kspace, recon_size=(36, 36))
+    return root
+
+
+def data_module(root: Path, *, batch_size: int = 1, maps: bool = True, workers: int = 0) -> MriDataModule:
+    mask_func = create_mask_for_mask_type("random", [0.3], [2])
+    source = SensMapCache(root / "cache" / "maps") if maps else None
+    transforms = [MoDLDataTransform(mask_func, use_seed=use_seed, sens_maps=source) for use_seed in (False, True, True)]
+    return MriDataModule(
+        root,
+        "multicoil",
+        *transforms,
+        cache_dir=root / "cache",
+        mask_func=mask_func,
+        batch_size=batch_size,
+        num_workers=workers,
+    )
+
+
+def module_with(net: PatchFeatureNet | None = None) -> MoDLModule:
+    torch.manual_seed(0)
+    weights = {"l2": 1.0} if net is None else {"l2": 1.0, "ufloss": 1.5}
+    return MoDLModule(
+        model=MODEL, loss=make_loss(weights, feature_net=net), score_feature_net=net, lr=1e-2, score_stride=4
+    )
+
+
+def trainer(path: Path, **options: Any) -> pl.Trainer:
+    settings = {
+        "accelerator": "cpu",
+        "default_root_dir": path,
+        "logger": False,
+        "enable_progress_bar": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "max_epochs": 3,
+        **options,
+    }
+    return pl.Trainer(**{**settings, "callbacks": [SeededSteps(0), *settings.get("callbacks", [])]})
+
+
+def weights_of(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+
+
+@pytest.fixture(scope="module")
+def net() -> PatchFeatureNet:
+    torch.manual_seed(1)
+    return PatchFeatureNet(2, patch_size=32, num_features=8)
+
+
+def test_volumes_of_different_sizes_train_in_batches(root: Path, tmp_path: Path) -> None:
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(module_with(), datamodule=data_module(root, batch_size=2))
+    assert runner.global_step == 3
+    assert np.isfinite(float(runner.callback_metrics["validation_loss"]))
+
+
+def test_result_does_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:
+    finals = []
+    for workers in (0, 2):
+        module = module_with()
+        runner = trainer(tmp_path / str(workers), max_epochs=2)
+        runner.fit(module, datamodule=data_module(root, workers=workers))
+        finals.append(weights_of(module))
+    assert torch.equal(*finals)
+
+
+def test_maps_of_the_device_and_of_the_cache_give_the_same_batch(root: Path) -> None:
+    module = module_with().eval()
+    for cached, computed in zip(*(data_module(root, maps=maps).val_dataloader() for maps in (True, False)), strict=True):
+        assert cached.sens_maps.numel() and not computed.sens_maps.numel()
+        with torch.no_grad():
+            a, b = module.reconstruct(cached), module.reconstruct(computed)
+        for x, y in ((a.image, b.image), (a.reference, b.reference)):
+            assert float((x - y).norm() / y.norm()) < 2e-3  # half precision of the cache
+
+
+class Kill(pl.Callback):
+    """Ends the run at once after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kill_at", [6, 8, 9, 11])
+def test_resumed_run_equals_the_uninterrupted_one(
+    root: Path, tmp_path: Path, net: PatchFeatureNet, kill_at: int
+) -> None:
+    def checkpoints(path: Path) -> list[pl.Callback]:
+        return [
+            ModelCheckpoint(path, monitor="validation_loss", save_last=True, enable_version_counter=False),
+            ModelCheckpoint(
+                path, filename="last", every_n_train_steps=2, save_top_k=1, enable_version_counter=False
+            ),
+        ]
+
+    straight = module_with(net)
+    whole = trainer(tmp_path / "a", callbacks=checkpoints(tmp_path / "a"))
+    whole.fit(straight, datamodule=data_module(root))
+    assert whole.global_step == 18
+
+    killed = trainer(tmp_path / "b", callbacks=[*checkpoints(tmp_path / "b"), Kill(kill_at)])
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        killed.fit(module_with(net), datamodule=data_module(root))
+    last = tmp_path / "b" / "last.ckpt"
+    stored = read_checkpoint(last, prefix="modl.")  # plain tensors and values
+    assert stored["global_step"] == (kill_at - 1) // 2 * 2  # killed before the step's own checkpoint
+
+    resumed = module_with(net)
+    again = trainer(tmp_path / "b", callbacks=checkpoints(tmp_path / "b"))
+    again.fit(resumed, datamodule=data_module(root), ckpt_path=last)
+    assert again.global_step == whole.global_step
+    assert torch.equal(weights_of(resumed), weights_of(straight))
+
+
+def test_test_writes_files_scores_and_picture(root: Path, tmp_path: Path, net: PatchFeatureNet) -> None:
+    module = module_with(net)
+    trainer(tmp_path).test(module, datamodule=data_module(root, batch_size=2), verbose=False)
+    document = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["method"] for row in document["means"]] == ["zero-filled", "CG-SENSE", "MoDL"]
+    assert len(document["volumes"]) == 6
+    for name in ("f.h5", "g.h5"):
+        with h5py.File(tmp_path / "reconstructions" / name) as file, h5py.File(
+            root / "multicoil_test" / name
+        ) as volume:
+            output, target = file["reconstruction"][()], volume["reconstruction_rss"][()]
+        assert output.shape == target.shape == (2, 36, 36)
+        row = next(r for r in document["volumes"] if r["volume"] == name and r["method"] == "MoDL")
+        assert row["NRMSE (RSS)"] == pytest.approx(float(np.sqrt(nmse(target, output))), rel=1e-4)
+        assert row["SSIM (RSS)"] == pytest.approx(float(ssim(target, output)[0]), rel=1e-4)
+        assert 0 < row["UFLoss"] < 4
+    assert (tmp_path / "reconstruction.png").stat().st_size > 10_000
+
+
+def test_fastmri_evaluates_the_files(root: Path, tmp_path: Path) -> None:
+    trainer(tmp_path).test(module_with(), datamodule=data_module(root), verbose=False)
+    command = [sys.executable, "-m", "fastmri_ufloss.metrics.evaluate"]
+    command += ["--challenge", "multicoil", "--target-path"]
+    command += [str(root / "multicoil_test"), "--predictions-path", str(tmp_path / "reconstructions")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout
+    assert "NMSE" in output and "SSIM" in output
+
+
+def test_checkpoint_gives_the_module_back(root: Path, tmp_path: Path) -> None:
+    module, runner = module_with(), trainer(tmp_path, max_epochs=1)
+    runner.fit(module, datamodule=data_module(root))
+    runner.save_checkpoint(tmp_path / "model.ckpt")
+    again = load_modl_module(tmp_path / "model.ckpt")
+    assert torch.equal(weights_of(again), weights_of(module)) and again.hparams.lr == 1e-2
+
+
+def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_modl_module(tmp_path / "nothing.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint"):
+        load_modl_module(tmp_path / "text.ckpt")
+    torch.save({"weights": 1}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="has no 'state_dict'"):
+        load_modl_module(tmp_path / "other.ckpt")
+    torch.save({"state_dict": {"varnet.a": torch.ones(1)}}, tmp_path / "varnet.ckpt")
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        load_modl_module(tmp_path / "varnet.ckpt")
+    torch.save({"state_dict": {"modl.a": torch.ones(1)}}, tmp_path / "modl.ckpt")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_modl_module(tmp_path / "modl.ckpt")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {tests!r} + "/pl_modules"]
+import torch
+torch.set_num_threads(1)
+from test_modl_module import data_module, module_with, trainer, weights_of
+from fastmri_ufloss.models import PatchFeatureNet
+torch.manual_seed(1)
+net = PatchFeatureNet(2, patch_size=32, num_features=8)
+module = module_with(net)
+devices = int(sys.argv[1])
+options = dict(devices=2, strategy="ddp") if devices == 2 else {{}}
+run = trainer(Path(sys.argv[2]), max_epochs=1, **options)
+run.fit(module, datamodule=data_module(Path({root!r}), batch_size=2 // devices))
+run.test(module, datamodule=data_module(Path({root!r})), verbose=False)
+if run.is_global_zero:
+    metrics = {{k: float(v) for k, v in run.callback_metrics.items()}}
+    torch.save({{"weights": weights_of(module)}}, Path(sys.argv[2]) / "weights.pt")
+"""
+
+
+def test_two_processes_give_what_one_gives(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    tests = str(Path(__file__).resolve().parents[1])
+    script.write_text(SCRIPT.format(tests=tests, root=str(root)))
+    for devices in (1, 2):
+        (tmp_path / str(devices)).mkdir()
+        subprocess.run(
+            [sys.executable, str(script), str(devices), str(tmp_path / str(devices))],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+    one, two = (torch.load(tmp_path / n / "weights.pt", weights_only=True)["weights"] for n in "12")
+    torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+    scores = [json.loads((tmp_path / n / "scores.json").read_text())["volumes"] for n in "12"]
+    assert [(r["volume"], r["method"]) for r in scores[0]] == [(r["volume"], r["method"]) for r in scores[1]]
+    for a, b in zip(*scores, strict=True):
+        assert a["NRMSE (RSS)"] == pytest.approx(b["NRMSE (RSS)"], rel=1e-3)
