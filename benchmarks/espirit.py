@@ -2,11 +2,12 @@
 
     python benchmarks/espirit.py [--repeats 3] [--data FOLDER] [--json FILE]
 
-A simulated slice, 640 x 368 with 15 coils, 24 centre lines: median time (least - most) of interleaved repeats,
-the largest memory beyond the imports (BART: its whole process), and the mean and least inner product of the maps
-with this package's over the object. Then fully sampled k-space from FOLDER (``*.npy``, (coils, rows, cols)):
-the same agreement, and the error of CG-SENSE from every fourth line and 24 in the centre with each one's maps.
-BART runs as its own process and is left out where it is not installed. OMP_NUM_THREADS limits all three.
+A simulated slice, 640 x 368 with 15 coils, 24 centre lines: median time (least - most) of interleaved
+repeats, the largest memory beyond the imports (BART: its whole process), and the mean and least inner product
+of the maps with this package's over the object. Then fully sampled k-space from FOLDER (``*.npy``, (coils,
+rows, cols)): the same agreement, and the error of CG-SENSE from every fourth line and 24 in the centre with
+each one's maps. BART runs as its own process and is left out where it is not installed. OMP_NUM_THREADS
+limits all three.
 """
 
 import argparse
@@ -108,11 +109,11 @@ def high_water() -> int:
 def print_memory(method: str) -> None:
     """In a process of its own: what the method needs beyond the imports and its input, in MB."""
     kspace = simulate()
-    # the first call of a small problem loads the libraries, which are no part of it; the simulation has let
-    # the high water rise above what is in use now, so that it is filled up to there
+    # a first call of a small problem loads the libraries, which are no part of it
     (ours if method == "ours" else sigpy_maps)(kspace[:2, ::8, ::8])
     status = Path("/proc/self/status").read_text()
     used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    # the simulation took memory and gave it back: fill it up to where any more shows
     ballast = np.ones((high_water() - used) * 1024, dtype=np.uint8)
     before = high_water()
     (ours if method == "ours" else sigpy_maps)(kspace)
@@ -208,14 +209,14 @@ def compare_outcome(file: Path, with_bart: bool) -> dict[str, dict[str, float]]:
 
 def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
     print(f"\n{title}\n{'':12}{'agreement':>10}{'least':>8}{'other crop':>12}", end="")
-    print(f"{'CG-SENSE NRMSE':>16}" if "sense_nrmse" in results["ours"] else f"{'seconds':>24}{'MB':>7}")
+    print(f"{'CG-SENSE NRMSE':>16}" if "sense_nrmse" in results["ours"] else f"{'seconds':>28}{'MB':>7}")
     for name, r in results.items():
         print(f"{name:12}{r['mean']:10.5f}{r['least']:8.3f}{100 * r['cropped_differently']:11.2f}%", end="")
         if "sense_nrmse" in r:
             print(f"{r['sense_nrmse']:16.4f}")
         else:
             spread = f"{r['seconds']:.3f} ({r['least_seconds']:.3f} - {r['most_seconds']:.3f})"
-            print(f"{spread:>24}{r['memory_mb']:7.0f}" if "memory_mb" in r else f"{spread:>24}")
+            print(f"{spread:>28}{r['memory_mb']:7.0f}" if "memory_mb" in r else f"{spread:>28}")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for `p
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import h5py
 import pytorch_lightning as pl
@@ -18,7 +17,7 @@ from pretrain import pretrain  # its folder is on the path, and it puts this one
 
 import command_line as cli
 
-from fastmri_ufloss.losses import LOSS_NAMES, make_loss
+from fastmri_ufloss.losses import LOSS_NAMES, UFLoss, make_loss
 from fastmri_ufloss.models import MoDL, PatchFeatureNet
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_module
 
@@ -40,6 +39,7 @@ MODEL_ARGS = (
     "cg_backward",
     "checkpoint_denoiser",
 )
+UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
 MODULE_ARGS = ("lr", "num_log_images", "score_stride")
 
 
@@ -53,10 +53,12 @@ def make_arguments() -> argparse.ArgumentParser:
         "--loss", nargs="+", default=LOSS, help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: {' '.join(LOSS)})"
     )
     group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network")
+    cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
     group = parser.add_argument_group("model")
     cli.add_arguments_of(group, MoDL, MODEL_ARGS)
     cli.add_arguments_of(group, MoDLModule, MODULE_ARGS)
     group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's best)")
+    group.add_argument("--score", action=argparse.BooleanOptionalAction, default=True, help="test after training")
     return parser
 
 
@@ -76,7 +78,12 @@ def main() -> None:
         train(args, weights, data, trainer, run_dir, is_demo=is_demo)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
-        module = load_modl_module(best, score_feature_net=find_feature_net(args, run_dir))
+        file = find_feature_net(args, run_dir)
+        module = load_modl_module(
+            best,
+            score_feature_net=None if file is None else load_feature_net(file),
+            **cli.typed(args, ("score_stride",)),
+        )
         trainer.test(module, datamodule=data, verbose=False)
 
 
@@ -98,14 +105,20 @@ def train(
     net = None if file is None else load_feature_net(file)
     module = MoDLModule(
         model=model,
-        loss=make_loss(weights, feature_net=net),
+        loss=make_loss(weights, feature_net=net, ufloss=cli.typed(args, UFLOSS_ARGS)),
         score_feature_net=net,
         **cli.typed(args, MODULE_ARGS),
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
-    best = load_modl_module(trainer.checkpoint_callback.best_model_path, score_feature_net=net)
+    if not args.score:
+        return
+    best = load_modl_module(
+        trainer.checkpoint_callback.best_model_path,
+        score_feature_net=net,
+        **cli.typed(args, ("score_stride",)),
+    )
     data.test_path = split_to_score(data)
     cli.say(f"\nThe best checkpoint on {data.test_path}:")
     trainer.test(best, datamodule=data, verbose=False)
@@ -119,7 +132,7 @@ def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path, 
     return pretrain(own, data, run_dir / "feature_net", typed={}, is_demo=is_demo)
 
 
-def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Any:
+def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Path | None:
     """The file that --feature_net names, or the one that an earlier call has trained in this run's folder."""
     file = run_dir / "feature_net" / "feature_net.safetensors"
     if args.feature_net is None and file.is_file():

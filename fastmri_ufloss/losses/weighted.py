@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,18 @@ class WeightedLoss(nn.Module):
         return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
 
 
-def make_loss(weights: Mapping[str, float], *, feature_net: nn.Module | None = None) -> WeightedLoss:
+def make_loss(
+    weights: Mapping[str, float],
+    *,
+    feature_net: nn.Module | None = None,
+    ufloss: Mapping[str, Any] | None = None,
+) -> WeightedLoss:
     """The weighted sum of losses known by name.
 
     Args:
         weights: of the losses, by names out of ``LOSS_NAMES``.
         feature_net: the network of ``ufloss``.
+        ufloss: further settings of `UFLoss`.
 
     Returns:
         The loss.
@@ -67,5 +74,5 @@ def make_loss(weights: Mapping[str, float], *, feature_net: nn.Module | None = N
         elif feature_net is None:
             raise ValueError("loss 'ufloss' needs feature_net, a trained PatchFeatureNet")
         else:
-            terms[name] = UFLoss(feature_net)
+            terms[name] = UFLoss(feature_net, **dict(ufloss or {}))
     return WeightedLoss(terms, weights)

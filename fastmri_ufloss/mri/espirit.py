@@ -1,6 +1,7 @@
 """ESPIRiT: coil sensitivity maps from the fully sampled centre of k-space."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def estimate_sens_maps(
         return maps
     lines = [min(n, calibration_size) for n in _center_lines(masked_kspace, num_low_frequencies)]
     maps = masked_kspace.new_empty((batch, num_maps, coils, rows, cols), dtype=torch.complex64)
-    with torch.autocast(masked_kspace.device.type, enabled=False):
+    with torch.autocast(maps.device.type, enabled=False), _one_thread(maps.device):
         for width in sorted(set(lines)):
             members = [i for i, n in enumerate(lines) if n == width]
             center = _calibration(masked_kspace, members, calibration_size, width)
@@ -103,6 +104,20 @@ def estimate_sens_maps(
             for i in range(0, len(members), step):
                 _eigenvectors(samples[i : i + step], maps, members[i : i + step], crop, max_memory)
     return torch.view_as_real(maps[:, 0] if num_maps == 1 else maps)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Short operations by the thousand gain little from more threads, and wait for them on shared cores."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check(

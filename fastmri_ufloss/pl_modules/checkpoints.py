@@ -55,7 +55,11 @@ def load_modl_module(path: str | Path, **options: Any) -> MoDLModule:
     settings = dict(checkpoint.get("hyper_parameters", {}))
     module = MoDLModule(**{**settings, **options})
     try:
-        module.load_state_dict(checkpoint["state_dict"])
+        # a loss may have buffers of its own, which the module to come need not have
+        weights = checkpoint["state_dict"].items()
+        module.modl.load_state_dict(
+            {name.removeprefix("modl."): weight for name, weight in weights if name.startswith("modl.")}
+        )
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
     return module

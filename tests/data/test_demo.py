@@ -192,11 +192,11 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, name, changes):
 def test_images_have_texture(contrast):
     for image in draw_knee((160, 160), num_slices=2, contrast=contrast, seed=7):
         assert np.isfinite(image).all() and image.min() >= 0 and 0.7 < image.max() < 1.6
-        assert high_frequency_share(image) > 0.01
+        assert high_frequency_share(image) > 0.03
         # where there is tissue, few patches are flat
         patches = image.reshape(16, 10, 16, 10).transpose(0, 2, 1, 3).reshape(-1, 100)
         patches = patches[patches.min(axis=1) > 0.02]
-        assert np.quantile(patches.std(axis=1) / patches.mean(axis=1), 0.1) > 0.03
+        assert np.quantile(patches.std(axis=1) / patches.mean(axis=1), 0.1) > 0.08
 
 
 def test_slices_change_smoothly_and_subjects_do_not_agree():
@@ -206,8 +206,8 @@ def test_slices_change_smoothly_and_subjects_do_not_agree():
         return np.corrcoef(a.ravel(), b.ravel())[0, 1]
 
     near = [alike(first[index], first[index + 1]) for index in range(5)]
-    assert 0.9 < min(near) and max(near) < 0.995
-    assert alike(first[0], first[5]) < min(near) - 0.1
+    assert min(near) > 0.8 and max(near) < 0.98
+    assert alike(first[0], first[5]) < min(near) - 0.04
     assert alike(first[2], other[2]) < min(near) - 0.1
 
 

@@ -204,6 +204,18 @@ def test_two_sets_for_a_folded_object() -> None:
     assert outside[:, :, kept[1]].abs().max() < 0.03
 
 
+def test_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        estimate_sens_maps(simulate(32, 32)[0], 16)
+        with pytest.raises(ValueError, match="finite"):
+            estimate_sens_maps(torch.full((1, 3, 20, 20, 2), float("nan")), 8)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_float32_and_no_gradients_under_autocast() -> None:
     kspace, *_ = simulate(48, 40)
     expected = estimate_sens_maps(kspace, 16)
