@@ -26,7 +26,13 @@ from fastmri_ufloss.report import format_table
 RECIPES = Path(__file__).resolve().parents[1] / "fastmri_examples" / "modl_ufloss"
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
 RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=1.5"]}
-METRICS = ("NRMSE (coil-combined)", "PSNR (coil-combined)", "SSIM (coil-combined)", "NRMSE (RSS)", "SSIM (RSS)")
+METRICS = (
+    "NRMSE (coil-combined)",
+    "PSNR (coil-combined)",
+    "SSIM (coil-combined)",
+    "NRMSE (RSS)",
+    "SSIM (RSS)",
+)
 
 
 def convert(source: Path, root: Path) -> None:
@@ -43,7 +49,14 @@ def convert(source: Path, root: Path) -> None:
 
 
 def command(script: str, root: Path, run_dir: Path, args: argparse.Namespace, *options: str) -> list[str]:
-    common = ["--data_path", str(root), "--default_root_dir", str(run_dir), "--cache_dir", str(args.work / "cache")]
+    common = [
+        "--data_path",
+        str(root),
+        "--default_root_dir",
+        str(run_dir),
+        "--cache_dir",
+        str(args.work / "cache"),
+    ]
     return [sys.executable, str(RECIPES / script), *common, "--num_workers", "1", *options]
 
 
@@ -100,8 +113,9 @@ def main() -> None:
     nets = {name: args.work / f"feature_net_{name}" for name in ("loss", "score")}
     pretraining = {
         f"pretrain_{name}": command(
-            "pretrain.py", root, folder, args, "--patch_size", "40", "--patches_per_slice", "15", "--batch_size", "64",
-            "--max_epochs", str(args.pretrain_epochs), "--lr", "3e-4", "--seed", str(args.seed + 10 * number),
+            "pretrain.py", root, folder, args, "--patch_size", "40", "--patches_per_slice", "15",
+            "--batch_size", "64",
+            "--max_epochs", str(args.pretrain_epochs), "--seed", str(args.seed + 10 * number),
         )
         for number, (name, folder) in enumerate(nets.items())
         if not (folder / "feature_net.safetensors").is_file()
@@ -151,7 +165,9 @@ def report(args: argparse.Namespace) -> None:
     baselines = []
     for method in ("zero-filled", "CG-SENSE"):
         rows = [row for row in volumes["l2", "score"] if row["method"] == method]
-        baselines.append({"method": method, **{m: float(np.mean([r[m] for r in rows])) for m in (*METRICS, "UFLoss")}})
+        baselines.append(
+            {"method": method, **{m: float(np.mean([r[m] for r in rows])) for m in (*METRICS, "UFLoss")}}
+        )
     names = (*METRICS, "UFLoss, another network", "UFLoss, network of the loss")
     differences = [paired(by_subject, metric) for metric in names]
     subjects = [
@@ -167,7 +183,12 @@ def report(args: argparse.Namespace) -> None:
         print(f"\n{title}\n{format_table(rows)}")
     if args.json:
         settings = {name: str(value) for name, value in vars(args).items() if name not in ("data", "work", "json")}
-        document = {"settings": settings, "baselines": baselines, "differences": differences, "subjects": subjects}
+        document = {
+            "settings": settings,
+            "baselines": baselines,
+            "differences": differences,
+            "subjects": subjects,
+        }
         args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 

@@ -220,9 +220,7 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of k-space as *.npy")
     parser.add_argument("--json", type=Path, help="file to write the figures to")

@@ -75,9 +75,7 @@ def descent(loss: UFLoss, image: Tensor, steps: int) -> float:
 def patches_of(subjects: Sequence[Path], folder: Path, patch_size: int, per_slice: int) -> PatchDataset:
     files = []
     for subject in subjects:
-        name = patch_file_name(
-            subject, in_chans=2, patch_size=patch_size, patches_per_slice=per_slice, seed=0
-        )
+        name = patch_file_name(subject, in_chans=2, patch_size=patch_size, patches_per_slice=per_slice, seed=0)
         settings = {"patch_size": patch_size, "patches_per_slice": per_slice, "seed": 0}
         images = complex_images(subject)
         files.append(write_volume_patches(folder / name, images, volume_name=subject.name, **settings))  # type: ignore[arg-type]

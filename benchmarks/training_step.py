@@ -133,7 +133,13 @@ def main() -> None:
     print("\nRelative error of the gradient against unrolled, float64 (64x64, 4 coils, 8 channels)")
     print(format_table([{"backward": name, "error": error} for name, error in errors.items()]))
     if args.json:
-        document = {"device": device, "medians": medians, "runs": results, **ratios, "gradient_errors": errors}
+        document = {
+            "device": device,
+            "medians": medians,
+            "runs": results,
+            **ratios,
+            "gradient_errors": errors,
+        }
         args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 

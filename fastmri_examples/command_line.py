@@ -20,8 +20,14 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, SensMapCache, SensMapFiles
-from fastmri_ufloss.data import create_mask_for_mask_type, make_demo_dataset
+from fastmri_ufloss.data import (
+    MASK_TYPES,
+    MoDLDataTransform,
+    SensMapCache,
+    SensMapFiles,
+    create_mask_for_mask_type,
+    make_demo_dataset,
+)
 from fastmri_ufloss.losses import LOSS_NAMES
 from fastmri_ufloss.pl_modules import MriDataModule, SeededSteps, read_checkpoint
 
@@ -74,7 +80,11 @@ def _simple_type(hint: Any) -> Any:
 
 
 def _doc_of(function: Callable[..., Any], name: str) -> str:
-    found = re.search(rf"^ +(?:[\w, ]+, )?{name}(?:, [\w, ]+)?: (.+?)(?=\n +[\w, ]+: |\n\n|\Z)", function.__doc__ or "", re.S | re.M)
+    found = re.search(
+        rf"^ +(?:[\w, ]+, )?{name}(?:, [\w, ]+)?: (.+?)(?=\n +[\w, ]+: |\n\n|\Z)",
+        function.__doc__ or "",
+        re.S | re.M,
+    )
     return " ".join(found[1].split()).replace("``", "") if found else name.replace("_", " ")
 
 
@@ -94,7 +104,9 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
         help=f"folder with {{challenge}}_train, _val and _test; otherwise knee_path of {DIRS_FILE} in the working "
         "folder; otherwise a generated demo data set",
     )
-    group.add_argument("--cache_dir", type=Path, default=None, help="for index, maps and patches (default: beside the run)")
+    group.add_argument(
+        "--cache_dir", type=Path, default=None, help="for index, maps and patches (default: beside the run)"
+    )
     group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see README")
     add_mask_args(group)
     add_arguments_of(group, MriDataModule, DATA_ARGS)
@@ -123,12 +135,17 @@ def add_trainer_args(parser: argparse.ArgumentParser, *, run_name: str, max_epoc
     group.add_argument("--limit_val_batches", type=_int_or_float)
     group.add_argument("--log_every_n_steps", type=int)
     group.add_argument(
-        "--default_root_dir", type=Path, default=None, help=f"folder of the run (default: LOG_PATH/{run_name})"
+        "--default_root_dir",
+        type=Path,
+        default=None,
+        help=f"folder of the run (default: LOG_PATH/{run_name})",
     )
     group.add_argument("--checkpoint_every_n_steps", type=int, default=500, help="beside each epoch's (default: 500)")
     group.add_argument("--seed", type=int, default=42, help="fixes everything (default: 42)")
     group.add_argument(
-        "--resume", default="auto", help="'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file"
+        "--resume",
+        default="auto",
+        help="'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file",
     )
 
 
@@ -207,9 +224,7 @@ def make_data_module(
     elif maps and not uses_gpu(args):
         source = SensMapCache(cache_dir / "sens_maps")
     transforms = [
-        MoDLDataTransform(
-            mask_func, use_seed=use_seed, seed=train_seed, sens_maps=source, keep_reference=maps
-        )
+        MoDLDataTransform(mask_func, use_seed=use_seed, seed=train_seed, sens_maps=source, keep_reference=maps)
         for use_seed in (False, True, True)
     ]
     return MriDataModule(
@@ -230,11 +245,23 @@ def uses_gpu(args: argparse.Namespace) -> bool:
     return args.accelerator != "cpu"
 
 
-def make_trainer(args: argparse.Namespace, run_dir: Path, *, max_epochs: int, monitor: str = "validation_loss", mode: str = "min") -> pl.Trainer:
+def make_trainer(
+    args: argparse.Namespace,
+    run_dir: Path,
+    *,
+    max_epochs: int,
+    monitor: str = "validation_loss",
+    mode: str = "min",
+) -> pl.Trainer:
     """A trainer with the best and the last checkpoint, TensorBoard, and randomness that a resume repeats."""
     checkpoints = run_dir / "checkpoints"
     best = ModelCheckpoint(
-        dirpath=checkpoints, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+        dirpath=checkpoints,
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_last=True,
+        enable_version_counter=False,
     )
     within_epoch = ModelCheckpoint(
         dirpath=checkpoints,
@@ -263,13 +290,26 @@ class EpochLine(pl.Callback):
     """Prints a line with the scores of each epoch."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        names = ("train_loss_epoch", "train_loss", "validation_loss", "val_metrics/nmse", "val_metrics/ssim", "retrieval@1")
-        values = [f"{name} {float(trainer.callback_metrics[name]):.4g}" for name in names if name in trainer.callback_metrics]
+        names = (
+            "train_loss_epoch",
+            "train_loss",
+            "validation_loss",
+            "val_metrics/nmse",
+            "val_metrics/ssim",
+            "retrieval@1",
+        )
+        values = [
+            f"{name} {float(trainer.callback_metrics[name]):.4g}"
+            for name in names
+            if name in trainer.callback_metrics
+        ]
         if trainer.is_global_zero and values:
             say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
 
 
-def checkpoint_to_resume(args: argparse.Namespace, run_dir: Path, *, prefix: str, settings: Mapping[str, Any]) -> Path | None:
+def checkpoint_to_resume(
+    args: argparse.Namespace, run_dir: Path, *, prefix: str, settings: Mapping[str, Any]
+) -> Path | None:
     """The checkpoint that ``--resume`` asks for, checked.
 
     Raises:

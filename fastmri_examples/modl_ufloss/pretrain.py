@@ -21,7 +21,7 @@ from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, PatchDataMod
 
 MAX_EPOCHS = 100
 # what fits the demo's small images, and minutes on two cores
-DEMO = {"patch_size": 40, "patches_per_slice": 40, "batch_size": 32, "max_epochs": 5, "lr": 3e-4}
+DEMO = {"patch_size": 40, "patches_per_slice": 40, "batch_size": 32, "max_epochs": 5}
 
 PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
 FEATURE_ARGS = ("num_features", "temperature", "lr", "phase_augmentation", "magnitude_augmentation")
@@ -61,9 +61,7 @@ def pretrain(
     max_epochs = settings.pop("max_epochs", MAX_EPOCHS)
     feature_settings = {name: settings.pop(name) for name in FEATURE_ARGS if name in settings}
     settings.setdefault("num_workers", source.num_workers)
-    patches = PatchDataModule(
-        source, patch_dir=source.cache_dir / "patches", seed=args.seed, **settings
-    )
+    patches = PatchDataModule(source, patch_dir=source.cache_dir / "patches", seed=args.seed, **settings)
     module_settings = {
         "num_patches": patches.num_patches(),
         "in_chans": patches.in_chans,
@@ -71,7 +69,8 @@ def pretrain(
         **feature_settings,
     }
     module = FeatureModule(
-        **module_settings, training_data=f"{source.challenge} {source.data_path.name}, {patches.images} images"
+        **module_settings,
+        training_data=f"{source.challenge} {source.data_path.name}, {patches.images} images",
     )
     trainer = cli.make_trainer(args, run_dir, max_epochs=max_epochs, monitor="retrieval@1", mode="max")
     resume = cli.checkpoint_to_resume(args, run_dir, prefix="feature_net.", settings=module_settings)

@@ -11,11 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import command_line as cli
 import h5py
 import pytorch_lightning as pl
 from pretrain import pretrain  # its folder is on the path, and it puts this one's parent there
-
-import command_line as cli
 
 from fastmri_ufloss.losses import LOSS_NAMES, UFLoss, make_loss
 from fastmri_ufloss.models import MoDL, PatchFeatureNet
@@ -50,7 +49,10 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
     group = parser.add_argument_group("loss")
     group.add_argument(
-        "--loss", nargs="+", default=LOSS, help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: {' '.join(LOSS)})"
+        "--loss",
+        nargs="+",
+        default=LOSS,
+        help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: {' '.join(LOSS)})",
     )
     group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network")
     cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)

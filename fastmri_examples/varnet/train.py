@@ -24,9 +24,7 @@ MAX_EPOCHS = 50
 # what trains in minutes on two cores
 DEMO = {"num_cascades": 3, "chans": 8, "sens_chans": 4, "max_epochs": 3, "lr": 1e-3, "num_workers": 2}
 
-MODEL_ARGS = tuple(
-    name for name in inspect.signature(fastmri.pl_modules.VarNetModule).parameters if name != "kwargs"
-)
+MODEL_ARGS = tuple(name for name in inspect.signature(fastmri.pl_modules.VarNetModule).parameters if name != "kwargs")
 
 
 def main() -> None:
@@ -37,9 +35,7 @@ def main() -> None:
     group = parser.add_argument_group("model")
     cli.add_arguments_of(group, fastmri.pl_modules.VarNetModule, MODEL_ARGS)
     group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's best)")
-    group.add_argument(
-        "--loss", nargs="+", help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: fastMRI's SSIM)"
-    )
+    group.add_argument("--loss", nargs="+", help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: fastMRI's SSIM)")
     group.add_argument("--feature_net", type=Path, default=None, help="of 1 channel, for --loss ufloss")
     args = parser.parse_args()
 
@@ -57,9 +53,7 @@ def main() -> None:
     module = VarNetModule(loss=loss, **cli.typed(args, MODEL_ARGS))
     trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":
-        resume = cli.checkpoint_to_resume(
-            args, run_dir, prefix="varnet.", settings=cli.typed(args, MODEL_ARGS)
-        )
+        resume = cli.checkpoint_to_resume(args, run_dir, prefix="varnet.", settings=cli.typed(args, MODEL_ARGS))
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"

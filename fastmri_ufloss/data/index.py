@@ -31,7 +31,8 @@ def list_volumes(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: the data path must contain it")
-    volumes, strays = [], []
+    volumes: list[Path] = []
+    strays: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue

@@ -50,9 +50,7 @@ class SensMapCache:
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
-    def __call__(
-        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
-    ) -> Tensor:
+    def __call__(self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int) -> Tensor:
         file = self.file(num_low_frequencies, path, slice_num)
         maps = _read_half(file, tuple(masked_kspace.shape))
         if maps is None:
@@ -89,9 +87,7 @@ class SensMapFiles:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder {self.folder} with coil maps")
 
-    def __call__(
-        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
-    ) -> Tensor:
+    def __call__(self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int) -> Tensor:
         file = self.folder / Path(path).name
         try:
             with h5py.File(file, "r") as volume:

@@ -149,9 +149,7 @@ class MoDLDataTransform:
         return masked, mask.bool(), int(num_low)
 
 
-def _apply_file_mask(
-    full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str
-) -> tuple[Tensor, Tensor, int]:
+def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str) -> tuple[Tensor, Tensor, int]:
     cols = full.shape[-2]
     if mask.size != cols:
         raise ValueError(f"{fname}: mask must have {cols} values, one for each column, got {mask.shape}")

@@ -10,9 +10,7 @@ def check_images(output: Tensor, target: Tensor) -> None:
     if output.ndim != 4 or output.shape[1] != 1:
         raise ValueError(f"output must have shape (batch, 1, rows, cols), got {tuple(output.shape)}")
     if output.shape != target.shape:
-        raise ValueError(
-            f"target must have the shape of output, got {tuple(target.shape)} and {tuple(output.shape)}"
-        )
+        raise ValueError(f"target must have the shape of output, got {tuple(target.shape)} and {tuple(output.shape)}")
     if output.is_complex() != target.is_complex():
         raise ValueError(
             f"output and target must both be complex or both be magnitudes, got {output.dtype}, {target.dtype}"

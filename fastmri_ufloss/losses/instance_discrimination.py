@@ -32,9 +32,7 @@ class MemoryBank(nn.Module):
     def __init__(self, num_patches: int, num_features: int, *, seed: int = 0) -> None:
         super().__init__()
         if num_patches < 1 or num_features < 1:
-            raise ValueError(
-                f"num_patches and num_features must be at least 1, got {num_patches} and {num_features}"
-            )
+            raise ValueError(f"num_patches and num_features must be at least 1, got {num_patches} and {num_features}")
         generator = torch.Generator().manual_seed(seed)
         vectors = torch.randn(num_patches, num_features, generator=generator)
         self.register_buffer("vectors", F.normalize(vectors, dim=1))

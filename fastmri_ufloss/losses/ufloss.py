@@ -149,8 +149,7 @@ def ufloss_per_image(
     corners = _grid(feature_net, target, stride)
     if target_features is not None and target_features.shape[:2] != (len(target), len(corners)):
         raise ValueError(
-            f"target_features must have shape ({len(target)}, {len(corners)}, d), "
-            f"got {tuple(target_features.shape)}"
+            f"target_features must have shape ({len(target)}, {len(corners)}, d), got {tuple(target_features.shape)}"
         )
     return _distance(feature_net, output, target, corners, chunk_size, target_features)
 
@@ -248,9 +247,7 @@ def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
         raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
     size, (num_rows, num_cols) = _patch_size(feature_net), images.shape[-2:]
     if min(num_rows, num_cols) < size:
-        raise ValueError(
-            f"images must be at least as large as a patch of {size}x{size}, got {num_rows}x{num_cols}"
-        )
+        raise ValueError(f"images must be at least as large as a patch of {size}x{size}, got {num_rows}x{num_cols}")
     rows = torch.arange(0, num_rows - size + 1, stride)
     return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
 

@@ -13,7 +13,7 @@ import runstats
 __all__ = ["main"]
 
 
-class _NumberStatistics(runstats.Statistics):  # type: ignore[misc]
+class _NumberStatistics(runstats.Statistics):
     def push(self, value: float | np.ndarray) -> None:
         super().push(np.asarray(value).item())
 

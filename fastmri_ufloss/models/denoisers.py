@@ -1,5 +1,7 @@
 """Denoisers of complex images for unrolled networks: (batch, rows, cols) complex in and out."""
 
+from itertools import pairwise
+
 import torch
 from fastmri.models import NormUnet
 from torch import Tensor, nn
@@ -75,7 +77,7 @@ class ResNetDenoiser(nn.Module):
             raise ValueError(f"chans must be >= 1 and num_layers >= 2, got {chans} and {num_layers}")
         widths = [2, *[chans] * (num_layers - 1), 2]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 

@@ -216,9 +216,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or {k: type(v) for k, v in settings.items()} != _SETTINGS:
         raise ValueError(f"{path} must hold the settings {', '.join(_SETTINGS)}, got {settings}")
     if settings["format_version"] != _FORMAT_VERSION:
-        raise ValueError(
-            f"format_version in {path} must be {_FORMAT_VERSION}, got {settings['format_version']}"
-        )
+        raise ValueError(f"format_version in {path} must be {_FORMAT_VERSION}, got {settings['format_version']}")
     if settings["scale_rule"] != SCALE_RULE:
         raise ValueError(f"scale_rule in {path} must be {SCALE_RULE!r}, got {settings['scale_rule']!r}")
     return settings

@@ -63,9 +63,7 @@ class MoDL(nn.Module):
         if not lam > 0:
             raise ValueError(f"lam must be positive, got {lam}")
         if cg_backward not in ("unrolled", "checkpoint", "implicit"):
-            raise ValueError(
-                f"cg_backward must be 'unrolled', 'checkpoint' or 'implicit', got {cg_backward!r}"
-            )
+            raise ValueError(f"cg_backward must be 'unrolled', 'checkpoint' or 'implicit', got {cg_backward!r}")
         self.num_unrolls = num_unrolls
         self.num_cg_iterations = num_cg_iterations
         self.cg_backward: Backward = cg_backward
@@ -122,9 +120,7 @@ class MoDL(nn.Module):
         return image if return_complex else image.abs()
 
     @staticmethod
-    def estimate_maps(
-        masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None
-    ) -> Tensor:
+    def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """ESPIRiT maps from the centre lines of undersampled k-space, see `estimate_sens_maps`."""
         known = num_low_frequencies is not None and bool(torch.as_tensor(num_low_frequencies).all())
         return estimate_sens_maps(masked_kspace, num_low_frequencies if known else count_center_lines(mask))
@@ -134,9 +130,7 @@ class MoDL(nn.Module):
             return checkpoint(denoiser, image, use_reentrant=False)
         return denoiser(image)
 
-    def _data_consistency(
-        self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor
-    ) -> Tensor:
+    def _data_consistency(self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor) -> Tensor:
         # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z
         return conjugate_gradient(
             lambda x: normal(x) + lam * x,

@@ -106,14 +106,12 @@ class _ImplicitSolve(torch.autograd.Function):
     """Zero in the forward pass, A^-1 in the backward pass (A is its own adjoint)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, residual: Tensor, operator: Operator, num_iterations: int
-    ) -> Tensor:
+    def forward(ctx: Any, residual: Tensor, operator: Operator, num_iterations: int) -> Tensor:
         ctx.operator = operator
         ctx.num_iterations = num_iterations
         return torch.zeros_like(residual)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         with torch.no_grad():
             return _solve(ctx.operator, grad, None, ctx.num_iterations), None, None

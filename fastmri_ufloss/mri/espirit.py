@@ -150,9 +150,7 @@ def _center_lines(masked_kspace: Tensor, num_low_frequencies: int | Tensor | Non
     batch, _, rows, cols, _ = masked_kspace.shape
     given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
     if given.numel() not in (1, batch):
-        raise ValueError(
-            f"num_low_frequencies must be one number or have shape ({batch},), got {tuple(given.shape)}"
-        )
+        raise ValueError(f"num_low_frequencies must be one number or have shape ({batch},), got {tuple(given.shape)}")
     lines = [int(n) for n in given.flatten().expand(batch).tolist()]
     if 0 in lines:
         # the middle rows only: the outer ones may be zero, or undersampled in both directions

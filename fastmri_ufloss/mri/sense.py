@@ -64,15 +64,13 @@ class _SenseNormal(torch.autograd.Function):
     applied to the gradient, and no coil image is ever kept for it."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[int, ...]
-    ) -> Tensor:
+    def forward(ctx: Any, image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(sens_maps, mask)
         ctx.dims = dims
         return _apply_normal(image, sens_maps, mask, dims)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         sens_maps, mask = ctx.saved_tensors
         return _SenseNormal.apply(grad, sens_maps, mask, ctx.dims), None, None, None
 

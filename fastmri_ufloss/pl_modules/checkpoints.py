@@ -29,7 +29,14 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path} is not a checkpoint of plain tensors and values ({error})") from error
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")

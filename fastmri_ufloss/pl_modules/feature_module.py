@@ -1,12 +1,14 @@
 """Training of the feature network."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from fastmri_ufloss.losses.instance_discrimination import MemoryBank, instance_discrimination_loss
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
@@ -21,7 +23,8 @@ _NOISE = 0.1  # standard deviation of complex noise, relative to the scale of th
 class FeatureModule(pl.LightningModule):
     """Trains a `PatchFeatureNet` to tell every patch of the training set from all others.
 
-    The loss is `instance_discrimination_loss` over a memory bank of all patches. After each step the rows
+    The loss is `instance_discrimination_loss` over a memory bank of all patches, which starts with the
+    features of the untrained network. After each step the rows
     of its batch are overwritten with the features the loss was computed from. Batches are those of
     `fastmri_ufloss.data.patches.PatchDataset`, (patches with margin, numbers).
 
@@ -94,6 +97,19 @@ class FeatureModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
         return torch.optim.Adam(self.feature_net.parameters(), lr=self.lr)
+
+    def on_train_start(self) -> None:
+        """Fill the bank with the features of the untrained network.
+
+        With random rows, a patch would be pulled towards a random direction throughout the first epoch.
+        """
+        if self.trainer.global_step > 0:
+            return  # resumed: the checkpoint has the bank
+        loader: Any = self.trainer.train_dataloader
+        for patches, indices in tqdm(loader, desc="Memory bank", disable=not self.trainer.is_global_zero):
+            with torch.no_grad():
+                features = self(_crop(patches.to(self.bank.vectors), self.feature_net.patch_size))
+            self.bank.update(_of_all_ranks(indices.to(self.device)), _of_all_ranks(features))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch (patches with margin, numbers)."""

@@ -50,7 +50,7 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.loss is None:
             return super().training_step(batch, batch_idx)
-        loss = self._loss(batch, self(batch.image))
+        loss = self._loss(batch, self.loss, self(batch.image))
         self.log("loss", loss.detach())
         return loss
 
@@ -61,7 +61,7 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
             logs["val_loss"] = self.loss(output, target, data_range=batch.max_value)
         return logs
 
-    def _loss(self, batch: Any, output: Tensor) -> Tensor:
+    def _loss(self, batch: Any, loss: nn.Module, output: Tensor) -> Tensor:
         mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
         output, target = (x.unsqueeze(1) * std + mean for x in (output, batch.target))
-        return self.loss(output, target, data_range=batch.max_value)
+        return loss(output, target, data_range=batch.max_value)

@@ -23,6 +23,8 @@ from fastmri_ufloss.report.table import format_table
 
 __all__ = ["MoDLModule", "Reconstruction", "maps_and_reference"]
 
+Batch = Any  # a collated `MoDLSample`: its numbers are tensors of the batch, its strings and sizes lists
+
 
 class Reconstruction(NamedTuple):
     """What a batch becomes, in the intensities of the file.
@@ -38,7 +40,7 @@ class Reconstruction(NamedTuple):
     reference: Tensor
 
 
-def maps_and_reference(batch: MoDLSample) -> tuple[Tensor, Tensor]:
+def maps_and_reference(batch: Batch) -> tuple[Tensor, Tensor]:
     """Coil maps and complex coil-combined reference of a batch: those it has, or computed where it is."""
     if batch.sens_maps.numel():
         return batch.sens_maps, batch.reference
@@ -78,7 +80,12 @@ class MoDLModule(MriModule):
     ) -> None:
         super().__init__(num_log_images=num_log_images)
         self.save_hyperparameters(
-            {"model": dict(model or {}), "lr": lr, "num_log_images": num_log_images, "score_stride": score_stride}
+            {
+                "model": dict(model or {}),
+                "lr": lr,
+                "num_log_images": num_log_images,
+                "score_stride": score_stride,
+            }
         )
         self.modl = MoDL(**dict(model or {}))
         self.loss = L2Loss() if loss is None else loss
@@ -87,13 +94,11 @@ class MoDLModule(MriModule):
         # in a list, so that its weights are no part of this module
         self._score_feature_nets = [] if score_feature_net is None else [score_feature_net]
 
-    def forward(
-        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None
-    ) -> Tensor:
+    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Magnitude image (batch, rows, cols), see `MoDL`."""
         return self.modl(masked_kspace, mask, num_low_frequencies)
 
-    def reconstruct(self, batch: MoDLSample) -> Reconstruction:
+    def reconstruct(self, batch: Batch) -> Reconstruction:
         """The one way from a batch to an image, for training, validation, test and inference."""
         maps, reference = maps_and_reference(batch)
         scale = batch.scale.to(batch.masked_kspace)
@@ -106,12 +111,12 @@ class MoDLModule(MriModule):
         )
         return Reconstruction(image * scale[:, None, None], maps, reference)
 
-    def training_step(self, batch: MoDLSample, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.mask))
         return loss
 
-    def validation_step(self, batch: MoDLSample, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         result = self.reconstruct(batch)
         if batch.target.ndim != 3:
             raise ValueError(f"{batch.fname[0]} has no target image, which validation needs")
@@ -136,12 +141,14 @@ class MoDLModule(MriModule):
         super().on_test_epoch_start()
         self._scores = VolumeScores()
 
-    def test_step(self, batch: MoDLSample, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         result = self.reconstruct(batch)
         if result.reference.numel() and batch.target.ndim == 3:
             self._score(batch, result)
         image = result.image.abs().float()
-        crop_size = tuple(min(int(want[0]), have) for want, have in zip(batch.crop_size, image.shape[-2:], strict=True))
+        crop_size = tuple(
+            min(int(want[0]), have) for want, have in zip(batch.crop_size, image.shape[-2:], strict=True)
+        )
         return {
             "fname": batch.fname,
             "slice": batch.slice_num,
@@ -172,19 +179,17 @@ class MoDLModule(MriModule):
         if device.type == "cpu" or not isinstance(batch, MoDLSample) or not batch.kspace.numel():
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         # the fully sampled k-space holds the masked one, which need not cross the bus as well
-        batch = super().transfer_batch_to_device(
-            batch._replace(masked_kspace=torch.empty(0)), device, dataloader_idx
-        )
+        batch = super().transfer_batch_to_device(batch._replace(masked_kspace=torch.empty(0)), device, dataloader_idx)
         return batch._replace(masked_kspace=batch.kspace * batch.mask)
 
-    def _loss(self, batch: MoDLSample, result: Reconstruction) -> Tensor:
+    def _loss(self, batch: Batch, result: Reconstruction) -> Tensor:
         if not result.reference.numel():
             raise ValueError(f"{batch.fname[0]} is undersampled: training and validation need full k-space")
         reference = result.reference.unsqueeze(1)
         data_range = reference.abs().amax(dim=(1, 2, 3))
         return self.loss(result.image.unsqueeze(1), reference, data_range=data_range)
 
-    def _score(self, batch: MoDLSample, result: Reconstruction) -> None:
+    def _score(self, batch: Batch, result: Reconstruction) -> None:
         zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, result.sens_maps))[:, 0]
         images = {
             "zero-filled": zero_filled,

@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import fastmri
-import fastmri.pl_modules
 import numpy as np
 import torch
+from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor
 
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["MriModule"]
-
-HostModule = fastmri.pl_modules.MriModule
 
 
 class MriModule(HostModule):
@@ -33,6 +31,7 @@ class MriModule(HostModule):
     validation_epoch_end = None
     test_epoch_end = None
 
+    val_log_indices: list[int] | None
     _val_logs: list[dict[str, Any]]
     _writer: "_VolumeWriter"
 
@@ -43,9 +42,7 @@ class MriModule(HostModule):
             loader = loaders[0] if isinstance(loaders, list) else loaders
             self.val_log_indices = list(np.random.permutation(len(loader))[: self.num_log_images])
 
-    def on_validation_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         outputs = {**outputs, "output": outputs["output"].float(), "target": outputs["target"].float()}
         self._val_logs.append(HostModule.validation_step_end(self, outputs))
 
@@ -99,9 +96,12 @@ class _VolumeWriter:
         if not self._slices:
             return
         volume = np.stack([image for _, image in sorted(self._slices.items())])
-        with atomic_path(self.folder / self._fname) as temporary:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".") as scratch:
-                fastmri.save_reconstructions({self._fname: volume}, Path(scratch))
-                (Path(scratch) / self._fname).replace(temporary)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_path(self.folder / self._fname) as temporary,
+            tempfile.TemporaryDirectory(dir=self.folder, prefix=".") as scratch,
+        ):
+            fastmri.save_reconstructions({self._fname: volume}, Path(scratch))
+            (Path(scratch) / self._fname).replace(temporary)
         self._written.add(self._fname)
         self._slices = {}

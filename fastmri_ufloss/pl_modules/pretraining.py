@@ -90,17 +90,14 @@ class PatchDataModule(pl.LightningDataModule):
             rank=self._rank,
             world_size=self._world_size,
         )
-        return ResumableLoader(_WithoutEpoch(self.train_patches), batch_sampler=batches, **self._workers())
+        return ResumableLoader(_WithoutEpoch(self.train_patches), batch_sampler=batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        indices = range(self._rank, len(self.val_patches), self._world_size)
+        mine = range(self._rank, len(self.val_patches), self._world_size)
         # equal numbers for all processes; retrieval counts a patch once
-        indices = [*indices, *[0] * (-(-len(self.val_patches) // self._world_size) - len(indices))]
+        indices = [*mine, *[0] * (-(-len(self.val_patches) // self._world_size) - len(mine))]
         batches = OrderedBatches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
-        return DataLoader(self.val_patches, batch_sampler=batches, **self._workers())
-
-    def _workers(self) -> dict[str, int]:
-        return {"num_workers": self.num_workers}
+        return DataLoader(self.val_patches, batch_sampler=batches, num_workers=self.num_workers)
 
     def _cut(self, split: str) -> list[Path]:
         """The patch files of a split; this process's share of the missing ones is made."""
@@ -111,9 +108,7 @@ class PatchDataModule(pl.LightningDataModule):
         volumes = dict(sorted(volumes.items()))
         self.patch_dir.mkdir(parents=True, exist_ok=True)
         files = [self.patch_dir / self._file_name(volume, volumes[volume], dataset) for volume in volumes]
-        missing = [
-            (volume, file) for volume, file in zip(volumes, files, strict=True) if not file.is_file()
-        ]
+        missing = [(volume, file) for volume, file in zip(volumes, files, strict=True) if not file.is_file()]
         mine = missing[self._rank :: self._world_size]
         for volume, file in tqdm(mine, desc=f"Patches of {split}", unit="volume", disable=not mine):
             write_volume_patches(

@@ -39,7 +39,10 @@ def test_slices_are_those_of_fastmri(tmp_path: Path) -> None:
     make_volume(tmp_path / "b.h5", shape=(20, 28))
     index = MetadataIndex(tmp_path / "cache" / "index.json", challenge="multicoil")
     shutil.move(tmp_path / "cache", tmp_path.parent / "cache") if (tmp_path / "cache").exists() else None
-    ours, theirs = IndexedSliceDataset(tmp_path, "multicoil", index=index), SliceDataset(tmp_path, "multicoil")
+    ours, theirs = (
+        IndexedSliceDataset(tmp_path, "multicoil", index=index),
+        SliceDataset(tmp_path, "multicoil"),
+    )
     assert len(ours) == len(theirs) == 6
     for i in (0, 5):
         np.testing.assert_array_equal(ours[i][0], theirs[i][0])
@@ -128,7 +131,7 @@ def test_sub_sampling_is_seeded_and_leaves_the_global_generator_alone(tmp_path: 
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
         list_volumes(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no HDF5 volumes"):
         list_volumes(tmp_path)
@@ -190,7 +193,9 @@ def test_negative_padding_does_not_blank_masks(tmp_path: Path) -> None:
     assert (metadata["padding_left"], metadata["padding_right"]) == (0, 31)
 
 
-def test_killed_while_the_index_is_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_while_the_index_is_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, file = make_volume(tmp_path / "a.h5"), tmp_path / "index.json"
     MetadataIndex(file, challenge="multicoil").build([path], lambda metadata: 8)
     before = file.read_bytes()

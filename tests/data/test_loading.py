@@ -46,9 +46,7 @@ def test_processes_share_the_batches_of_one() -> None:
 
 def test_loader_goes_on_where_it_was() -> None:
     def loader(workers: int = 0) -> ResumableLoader:
-        return ResumableLoader(
-            Keys(), batch_sampler=EqualSizeBatches(SIZES, batch_size=2), num_workers=workers
-        )
+        return ResumableLoader(Keys(), batch_sampler=EqualSizeBatches(SIZES, batch_size=2), num_workers=workers)
 
     whole = [batch.tolist() for batch in loader()]
     for workers in (0, 1):

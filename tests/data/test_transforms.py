@@ -36,9 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dataset(folder: Path, transform: object) -> IndexedSliceDataset:
     index = MetadataIndex(folder.parent / "index.json", challenge="multicoil")
-    return IndexedSliceDataset(
-        folder, "multicoil", index=index, mask_lines=lambda cols: 10, transform=transform
-    )
+    return IndexedSliceDataset(folder, "multicoil", index=index, mask_lines=lambda cols: 10, transform=transform)
 
 
 def test_first_fields_are_those_of_varnet(folder: Path) -> None:
@@ -171,9 +169,7 @@ def test_files_with_a_mask_keep_it_and_have_no_reference(folder: Path, tmp_path:
 def test_single_coil_becomes_one_coil() -> None:
     kspace = np.ones((16, 20), dtype=np.complex64)
     attrs = {"padding_left": 0, "padding_right": 20, "recon_size": (16, 20, 1)}
-    sample = MoDLDataTransform(create_mask_for_mask_type("random", [0.3], [2]))(
-        kspace, None, None, attrs, "a.h5", 0
-    )
+    sample = MoDLDataTransform(create_mask_for_mask_type("random", [0.3], [2]))(kspace, None, None, attrs, "a.h5", 0)
     assert sample.masked_kspace.shape == (1, 16, 20, 2)
 
 

@@ -17,7 +17,18 @@ from fastmri_ufloss.models import PatchFeatureNet
 
 EXAMPLES = ROOT / "fastmri_examples"
 QUICK = ["--accelerator", "cpu", "--num_workers", "0", "--max_epochs", "1", "--limit_train_batches", "2"]
-TINY = ["--chans", "2", "--num_pools", "1", "--num_unrolls", "1", "--center_fractions", "0.2", "--accelerations", "3"]
+TINY = [
+    "--chans",
+    "2",
+    "--num_pools",
+    "1",
+    "--num_unrolls",
+    "1",
+    "--center_fractions",
+    "0.2",
+    "--accelerations",
+    "3",
+]
 
 
 def run(script: str, *options: object, cwd: Path, fails: bool = False) -> str:
@@ -43,7 +54,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
     for challenge in ("multicoil", "singlecoil"):
         make_demo_dataset(
-            root, challenge=challenge, num_subjects=(2, 1, 1), slices_per_subject=2, shape=(48, 48), num_coils=4
+            root,
+            challenge=challenge,
+            num_subjects=(2, 1, 1),
+            slices_per_subject=2,
+            shape=(48, 48),
+            num_coils=4,
         )
     return root
 
@@ -64,7 +80,14 @@ def test_pretrain_train_resume_test_reconstruct(demo: Path, tmp_path: Path, chal
             "modl_ufloss/pretrain.py", *common, *TINY[-4:], "--patch_size", 32, "--patches_per_slice", 4,
             "--num_features", 8, "--batch_size", 4, cwd=tmp_path,
         )  # fmt: skip
-        loss = ["--feature_net", "runs/feature_net/feature_net.safetensors", "--stride", 8, "--score_stride", 8]
+        loss = [
+            "--feature_net",
+            "runs/feature_net/feature_net.safetensors",
+            "--stride",
+            8,
+            "--score_stride",
+            8,
+        ]
     else:
         loss = ["--loss", "l1=1", "ssim=0.5"]
     train = ["modl_ufloss/train.py", *common, *TINY, *loss]

@@ -89,8 +89,8 @@ def test_weighted_sum_and_its_terms() -> None:
     loss = make_loss({"l2": 2.0, "ssim": 0.5, "ufloss": 1.5}, feature_net=net).eval()
     total = loss(output, target)
     assert list(loss.last_terms) == ["l2", "ssim", "ufloss"]
-    expected = 2 * L2Loss()(output, target) + 0.5 * SSIMLoss()(output, target) + 1.5 * UFLoss(net).eval()(
-        output, target
+    expected = (
+        2 * L2Loss()(output, target) + 0.5 * SSIMLoss()(output, target) + 1.5 * UFLoss(net).eval()(output, target)
     )
     torch.testing.assert_close(total, expected)
 

@@ -105,9 +105,7 @@ def test_zero_input_gives_zero_and_finite_gradients() -> None:
         assert all(p.grad is None or p.grad.isfinite().all() for p in modl.parameters())
 
 
-@pytest.mark.parametrize(
-    ("settings", "num_denoisers"), [({"share_weights": True}, 1), ({"share_weights": False}, 2)]
-)
+@pytest.mark.parametrize(("settings", "num_denoisers"), [({"share_weights": True}, 1), ({"share_weights": False}, 2)])
 def test_weights_and_lambda_are_shared_or_not(settings: dict, num_denoisers: int) -> None:
     modl = make(**settings)
     assert len(modl.denoisers) == num_denoisers and modl.lam.shape == (num_denoisers,)

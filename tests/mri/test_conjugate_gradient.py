@@ -83,9 +83,7 @@ def test_implicit_gradients_are_exact_at_convergence_and_not_before() -> None:
     def gradients(backward: str, steps: int) -> torch.Tensor:
         rhs = randn_complex(2, 5, seed=1, dtype=torch.complex128).requires_grad_()
         lam = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-        x = conjugate_gradient(
-            lambda x: product(matrix)(x) + lam * x, rhs, num_iterations=steps, backward=backward
-        )
+        x = conjugate_gradient(lambda x: product(matrix)(x) + lam * x, rhs, num_iterations=steps, backward=backward)
         (x.abs().square() * weights.abs()).sum().backward()
         return torch.cat([torch.view_as_real(rhs.grad).flatten(), lam.grad.flatten()])
 

@@ -145,9 +145,7 @@ def test_chunks_do_not_show() -> None:
     kspace = torch.cat((simulate(45, 52)[0], simulate(45, 52, noise=0.05)[0]))
     whole = estimate_sens_maps(kspace, 20, max_memory=2**30)
     for max_memory in (1, 300_000, 2_000_000):
-        torch.testing.assert_close(
-            estimate_sens_maps(kspace, 20, max_memory=max_memory), whole, atol=1e-3, rtol=0
-        )
+        torch.testing.assert_close(estimate_sens_maps(kspace, 20, max_memory=max_memory), whole, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("cols", [48, 51])

@@ -19,7 +19,13 @@ from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for
 from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, SeededSteps, load_modl_module, read_checkpoint
+from fastmri_ufloss.pl_modules import (
+    MoDLModule,
+    MriDataModule,
+    SeededSteps,
+    load_modl_module,
+    read_checkpoint,
+)
 
 MODEL = {"num_unrolls": 2, "num_cg_iterations": 2, "chans": 4, "num_pools": 2}
 
@@ -40,7 +46,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data_module(root: Path, *, batch_size: int = 1, maps: bool = True, workers: int = 0) -> MriDataModule:
     mask_func = create_mask_for_mask_type("random", [0.3], [2])
     source = SensMapCache(root / "cache" / "maps") if maps else None
-    transforms = [MoDLDataTransform(mask_func, use_seed=use_seed, sens_maps=source) for use_seed in (False, True, True)]
+    transforms = [
+        MoDLDataTransform(mask_func, use_seed=use_seed, sens_maps=source) for use_seed in (False, True, True)
+    ]
     return MriDataModule(
         root,
         "multicoil",
@@ -103,7 +111,9 @@ def test_result_does_not_depend_on_the_number_of_workers(root: Path, tmp_path: P
 
 def test_maps_of_the_device_and_of_the_cache_give_the_same_batch(root: Path) -> None:
     module = module_with().eval()
-    for cached, computed in zip(*(data_module(root, maps=maps).val_dataloader() for maps in (True, False)), strict=True):
+    for cached, computed in zip(
+        *(data_module(root, maps=maps).val_dataloader() for maps in (True, False)), strict=True
+    ):
         assert cached.sens_maps.numel() and not computed.sens_maps.numel()
         with torch.no_grad():
             a, b = module.reconstruct(cached), module.reconstruct(computed)
@@ -129,9 +139,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     def checkpoints(path: Path) -> list[pl.Callback]:
         return [
             ModelCheckpoint(path, monitor="validation_loss", save_last=True, enable_version_counter=False),
-            ModelCheckpoint(
-                path, filename="last", every_n_train_steps=2, save_top_k=1, enable_version_counter=False
-            ),
+            ModelCheckpoint(path, filename="last", every_n_train_steps=2, save_top_k=1, enable_version_counter=False),
         ]
 
     straight = module_with(net)
@@ -160,9 +168,10 @@ def test_test_writes_files_scores_and_picture(root: Path, tmp_path: Path, net: P
     assert [row["method"] for row in document["means"]] == ["zero-filled", "CG-SENSE", "MoDL"]
     assert len(document["volumes"]) == 6
     for name in ("f.h5", "g.h5"):
-        with h5py.File(tmp_path / "reconstructions" / name) as file, h5py.File(
-            root / "multicoil_test" / name
-        ) as volume:
+        with (
+            h5py.File(tmp_path / "reconstructions" / name) as file,
+            h5py.File(root / "multicoil_test" / name) as volume,
+        ):
             output, target = file["reconstruction"][()], volume["reconstruction_rss"][()]
         assert output.shape == target.shape == (2, 36, 36)
         row = next(r for r in document["volumes"] if r["volume"] == name and r["method"] == "MoDL")
