@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8"]
+TEST = ["ismrmrd>=1.12", "pytest>=8"]
 
 setup(
     name="fastmri-ufloss",

@@ -3,36 +3,28 @@
     python benchmarks/cardiac.py --data FOLDER --work FOLDER [--json FILE]
 
 FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), one file a subject). They become
-8-coil volumes by simulation (such data are optimistic: the noise is white, the coils are exact), 24 subjects for
-training and 6 for validation. Two feature networks are trained with different seeds: one for the loss, one only
+8-coil volumes by simulation, 24 subjects for training and 6 for validation; such data are optimistic: the noise is
+white and the coils are exact. Two feature networks are trained with different seeds: one for the loss, and one only
 to score, since a loss should not grade itself. The subjects are the unit of the statistics. An interrupted run
 goes on where it was.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from runs import recipe, run_together, volume_scores
 from scipy import stats
 
 from fastmri_ufloss.data.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
 
-RECIPES = Path(__file__).resolve().parents[1] / "fastmri_examples" / "modl_ufloss"
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
 RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=1.5"]}
-METRICS = (
-    "NRMSE (coil-combined)",
-    "PSNR (coil-combined)",
-    "SSIM (coil-combined)",
-    "NRMSE (RSS)",
-    "SSIM (RSS)",
-)
+METRICS = ("NRMSE (coil-combined)", "PSNR (coil-combined)", "SSIM (coil-combined)", "NRMSE (RSS)", "SSIM (RSS)")
 
 
 def convert(source: Path, root: Path) -> None:
@@ -48,29 +40,45 @@ def convert(source: Path, root: Path) -> None:
             simulate_volume(path, images, num_coils=8, snr=20.0, seed=number)
 
 
-def command(script: str, root: Path, run_dir: Path, args: argparse.Namespace, *options: str) -> list[str]:
-    common = [
-        "--data_path",
-        str(root),
-        "--default_root_dir",
-        str(run_dir),
-        "--cache_dir",
-        str(args.work / "cache"),
-    ]
-    return [sys.executable, str(RECIPES / script), *common, "--num_workers", "1", *options]
+def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:
+    """The two feature networks, by what they are for."""
+    folders = {name: args.work / f"feature_net_{name}" for name in ("loss", "score")}
+    options = ["--patch_size", 40, "--patches_per_slice", 15, "--batch_size", 64]
+    options += ["--max_epochs", args.pretrain_epochs]
+    commands = {
+        f"pretrain_{name}": recipe("pretrain.py", root, folder, *options, "--seed", args.seed + 10 * number)
+        for number, (name, folder) in enumerate(folders.items())
+        if not (folder / "feature_net.safetensors").is_file()
+    }
+    run_together(commands, args.work / "logs", threads=args.threads)
+    return {name: folder / "feature_net.safetensors" for name, folder in folders.items()}
 
 
-def run_together(commands: dict[str, list[str]], log_dir: Path, threads: int) -> None:
-    """Run commands side by side, each with its share of the threads; stop if one fails."""
-    log_dir.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    running = {}
-    for name, line in commands.items():
-        with open(log_dir / f"{name}.log", "a") as log:
-            running[name] = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    failed = [name for name, process in running.items() if process.wait() != 0]
-    if failed:
-        sys.exit(f"error: {', '.join(failed)} failed, see {log_dir}")
+def train(args: argparse.Namespace, root: Path, net: Path) -> None:
+    """Both runs, side by side."""
+    options = ["--chans", args.chans, "--num_unrolls", args.num_unrolls, "--lr", 1e-3, "--seed", args.seed]
+    options += ["--max_steps", args.max_steps, "--max_epochs", 1000, "--limit_val_batches", 0, "--no-score"]
+    commands = {
+        f"train_{name}": recipe("train.py", root, args.work / name, *options, "--loss", *terms, "--feature_net", net)
+        for name, terms in RUNS.items()
+    }
+    run_together(commands, args.work / "logs", threads=args.threads)
+
+
+def score(args: argparse.Namespace, root: Path, nets: dict[str, Path]) -> None:
+    """Both runs with each of the two networks."""
+    for net_name, net in nets.items():
+        options = ["--mode", "test", "--feature_net", net, "--score_stride", 10]
+        options += ["--test_path", root / "multicoil_val"]
+        commands = {
+            f"test_{name}_{net_name}": recipe(
+                "train.py", root, args.work / f"{name}_{net_name}", *options,
+                "--checkpoint", args.work / name / "checkpoints" / "last.ckpt",
+            )
+            for name in RUNS
+            if not (args.work / f"{name}_{net_name}" / "scores.json").is_file()
+        }  # fmt: skip
+        run_together(commands, args.work / "logs", threads=args.threads)
 
 
 def paired(rows: dict[str, dict[str, dict[str, float]]], metric: str) -> dict[str, Any]:
@@ -79,20 +87,54 @@ def paired(rows: dict[str, dict[str, dict[str, float]]], metric: str) -> dict[st
     l2, uf = (np.array([rows[name][subject][metric] for subject in subjects]) for name in RUNS)
     difference = uf - l2
     half = stats.t.ppf(0.975, len(subjects) - 1) * stats.sem(difference)
+    larger_is_better = metric.startswith(("PSNR", "SSIM"))
+    better = int(np.sum(difference > 0 if larger_is_better else difference < 0))
     return {
         "metric": metric,
-        "l2": l2.mean(),
-        "l2+ufloss": uf.mean(),
-        "difference": difference.mean(),
-        "95% from": difference.mean() - half,
-        "to": difference.mean() + half,
+        "l2": float(l2.mean()),
+        "l2+ufloss": float(uf.mean()),
+        "difference": float(difference.mean()),
+        "95% from": float(difference.mean() - half),
+        "95% to": float(difference.mean() + half),
         "p": float(stats.wilcoxon(uf, l2).pvalue),
-        "better in": f"{int(np.sum(difference > 0 if metric[0] in 'PS' else difference < 0))}/{len(subjects)}",
+        "better in": f"{better} of {len(subjects)}",
     }
 
 
-def scores(file: Path) -> list[dict[str, Any]]:
-    return json.loads(file.read_text(encoding="utf-8"))["volumes"]
+def report(args: argparse.Namespace) -> None:
+    """Tables on the terminal and in the JSON file."""
+    by_subject: dict[str, dict[str, dict[str, float]]] = {}
+    for name in RUNS:
+        by_subject[name] = volume_scores(args.work / f"{name}_score")
+        own = volume_scores(args.work / f"{name}_loss")
+        for subject, row in by_subject[name].items():
+            row["UFLoss, network of the loss"] = own[subject]["UFLoss"]
+            row["UFLoss, another network"] = row.pop("UFLoss")
+    baselines = []
+    for method in ("zero-filled", "CG-SENSE"):
+        rows = volume_scores(args.work / "l2_score", method).values()
+        means = {metric: float(np.mean([row[metric] for row in rows])) for metric in (*METRICS, "UFLoss")}
+        baselines.append({"method": method, **means})
+    names = (*METRICS, "UFLoss, another network", "UFLoss, network of the loss")
+    differences = [paired(by_subject, metric) for metric in names]
+    shown = ("NRMSE (coil-combined)", "SSIM (coil-combined)", "UFLoss, another network")
+    subjects = [
+        {
+            "subject": subject,
+            **{f"{metric}, {name}": by_subject[name][subject][metric] for metric in shown for name in RUNS},
+        }
+        for subject in sorted(by_subject["l2"])
+    ]
+    for title, table in (
+        ("Baselines (UFLoss by the scoring network)", baselines),
+        ("MoDL, means over subjects and paired differences", differences),
+        ("Each subject", subjects),
+    ):
+        print(f"\n{title}\n{format_table(table)}")
+    if args.json:
+        settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+        document = {"settings": settings, "baselines": baselines, "differences": differences, "subjects": subjects}
+        args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def main() -> None:
@@ -107,89 +149,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each of the two processes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    root, logs = args.work / "volumes", args.work / "logs"
+    root = args.work / "volumes"
     convert(args.data, root)
-
-    nets = {name: args.work / f"feature_net_{name}" for name in ("loss", "score")}
-    pretraining = {
-        f"pretrain_{name}": command(
-            "pretrain.py", root, folder, args, "--patch_size", "40", "--patches_per_slice", "15",
-            "--batch_size", "64",
-            "--max_epochs", str(args.pretrain_epochs), "--seed", str(args.seed + 10 * number),
-        )
-        for number, (name, folder) in enumerate(nets.items())
-        if not (folder / "feature_net.safetensors").is_file()
-    }  # fmt: skip
-    run_together(pretraining, logs, args.threads)
-
-    loss_net, score_net = (str(nets[name] / "feature_net.safetensors") for name in ("loss", "score"))
-    model = ["--chans", str(args.chans), "--num_unrolls", str(args.num_unrolls), "--lr", "1e-3"]
-    training = {
-        f"train_{name}": command(
-            "train.py", root, args.work / name, args, *model, "--loss", *terms, "--feature_net", loss_net,
-            "--max_steps", str(args.max_steps), "--max_epochs", "1000", "--seed", str(args.seed), "--no-score",
-            "--limit_val_batches", "0",
-        )
-        for name, terms in RUNS.items()
-    }  # fmt: skip
-    run_together(training, logs, args.threads)
-
-    for net_name, net in (("loss", loss_net), ("score", score_net)):
-        testing = {
-            f"test_{name}": command(
-                "train.py", root, args.work / f"{name}_{net_name}", args, "--mode", "test", "--feature_net", net,
-                "--checkpoint", str(args.work / name / "checkpoints" / "last.ckpt"),
-                "--test_path", str(root / "multicoil_val"), "--score_stride", "10",
-            )
-            for name in RUNS
-            if not (args.work / f"{name}_{net_name}" / "scores.json").is_file()
-        }  # fmt: skip
-        run_together(testing, logs, args.threads)
+    nets = pretrain(args, root)
+    train(args, root, nets["loss"])
+    score(args, root, nets)
     report(args)
-
-
-def report(args: argparse.Namespace) -> None:
-    """Tables on the terminal and in the JSON file."""
-    volumes = {
-        (name, net): scores(args.work / f"{name}_{net}" / "scores.json") for name in RUNS for net in ("loss", "score")
-    }
-    by_subject: dict[str, dict[str, dict[str, float]]] = {}
-    for name in RUNS:
-        modl = {row["volume"]: dict(row) for row in volumes[name, "score"] if row["method"] == "MoDL"}
-        for row in volumes[name, "loss"]:
-            if row["method"] == "MoDL":
-                modl[row["volume"]]["UFLoss, network of the loss"] = row["UFLoss"]
-        for row in modl.values():
-            row["UFLoss, another network"] = row.pop("UFLoss")
-        by_subject[name] = modl
-    baselines = []
-    for method in ("zero-filled", "CG-SENSE"):
-        rows = [row for row in volumes["l2", "score"] if row["method"] == method]
-        baselines.append(
-            {"method": method, **{m: float(np.mean([r[m] for r in rows])) for m in (*METRICS, "UFLoss")}}
-        )
-    names = (*METRICS, "UFLoss, another network", "UFLoss, network of the loss")
-    differences = [paired(by_subject, metric) for metric in names]
-    subjects = [
-        {"subject": subject, **{f"{metric}, {name}": by_subject[name][subject][metric] for metric in
-         ("NRMSE (coil-combined)", "SSIM (coil-combined)", "UFLoss, another network") for name in RUNS}}
-        for subject in sorted(by_subject["l2"])
-    ]  # fmt: skip
-    for title, rows in (
-        ("Baselines (UFLoss by the scoring network)", baselines),
-        ("MoDL, means over subjects and paired differences", differences),
-        ("Each subject", subjects),
-    ):
-        print(f"\n{title}\n{format_table(rows)}")
-    if args.json:
-        settings = {name: str(value) for name, value in vars(args).items() if name not in ("data", "work", "json")}
-        document = {
-            "settings": settings,
-            "baselines": baselines,
-            "differences": differences,
-            "subjects": subjects,
-        }
-        args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
