@@ -4,17 +4,19 @@
 
 Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo data set. Without
 --feature_net it trains the feature network of UFLoss first, on the training split. The same command again
-goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for `python -m fastmri.evaluate`.
+goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fastMRI's evaluation.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-import command_line as cli
 import h5py
 import pytorch_lightning as pl
-from pretrain import pretrain  # its folder is on the path, and it puts this one's parent there
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import command_line as cli
+from pretrain import pretrain
 
 from fastmri_ufloss.losses import LOSS_NAMES, UFLoss, make_loss
 from fastmri_ufloss.models import MoDL, PatchFeatureNet

@@ -1,6 +1,7 @@
 """Receive coils and the phase of an image, simulated."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import RectBivariateSpline
 
 __all__ = ["check", "loop_field", "simulate_phase", "simulate_sens_maps"]
