@@ -121,7 +121,7 @@ def cg_sense(
     sens_maps: Tensor,
     *,
     num_iterations: int = 10,
-    lam: float = 0.001,
+    lam: float = 0.02,
 ) -> Tensor:
     """CG-SENSE: argmin_x |E x - y|^2 + lam |x|^2 by conjugate gradients from zero (Pruessmann, MRM 2001).
 
