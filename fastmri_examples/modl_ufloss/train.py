@@ -25,7 +25,15 @@ from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_modul
 MAX_EPOCHS = 50
 LOSS = ["l2=1", "ufloss=1.5"]  # the UFLoss paper's
 # what trains in minutes on two cores
-DEMO = {"chans": 16, "num_unrolls": 3, "lr": 1e-3, "max_epochs": 8, "num_workers": 2}
+DEMO = {
+    "chans": 16,
+    "num_unrolls": 3,
+    "lr": 1e-3,
+    "max_epochs": 10,
+    "num_workers": 2,
+    "stride": 10,
+    "score_stride": 10,
+}
 
 MODEL_ARGS = (
     "num_unrolls",
