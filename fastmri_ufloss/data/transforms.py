@@ -104,6 +104,8 @@ class MoDLDataTransform:
             raise ValueError(f"{fname}, slice {slice_num}: k-space has NaN or infinite values")
         full = to_tensor(kspace.astype(np.complex64, copy=False))
         full = full if full.ndim == 4 else full[None]  # single coil: one coil
+        if target is not None and "max" not in attrs:
+            raise ValueError(f"{fname} has a target image but no attribute 'max', the data range of its scores")
         if mask is not None:
             masked, mask_tensor, num_low = _apply_file_mask(full, mask, attrs, fname)
         else:

@@ -146,9 +146,10 @@ class MoDLModule(MriModule):
         if result.reference.numel() and batch.target.ndim == 3:
             self._score(batch, result)
         image = result.image.abs().float()
-        crop_size = tuple(
-            min(int(want[0]), have) for want, have in zip(batch.crop_size, image.shape[-2:], strict=True)
-        )
+        rows, cols = (int(size[0]) for size in batch.crop_size)
+        if image.shape[-1] < cols:  # as fastMRI crops images that are narrower than they should be
+            rows = cols = image.shape[-1]
+        crop_size = (min(rows, image.shape[-2]), cols)
         return {
             "fname": batch.fname,
             "slice": batch.slice_num,

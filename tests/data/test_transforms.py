@@ -180,6 +180,9 @@ def test_bad_slices_are_named() -> None:
     with pytest.raises(ValueError, match=r"a\.h5, slice 7: k-space has NaN or infinite"):
         MoDLDataTransform(MASK)(kspace, None, None, attrs, "a.h5", 7)
     kspace[:] = 1
+    no_max = {name: value for name, value in attrs.items() if name != "max"}
+    with pytest.raises(ValueError, match="no attribute 'max'"):
+        MoDLDataTransform(MASK)(kspace, None, np.ones((16, 20)), no_max, "a.h5", 0)
     few = create_mask_for_mask_type("random", [0.1], [4])
     with pytest.raises(ValueError, match="2 fully sampled centre lines, at least 4"):
         MoDLDataTransform(few)(kspace, None, None, attrs, "a.h5", 0)
