@@ -68,7 +68,7 @@ def train(args: argparse.Namespace, root: Path, net: Path) -> None:
 def score(args: argparse.Namespace, root: Path, nets: dict[str, Path]) -> None:
     """Both runs with each of the two networks."""
     for net_name, net in nets.items():
-        options = ["--mode", "test", "--feature_net", net, "--score_stride", 10]
+        options = ["--mode", "test", "--feature_net", net, "--score_stride", 20]
         options += ["--test_path", root / "multicoil_val"]
         commands = {
             f"test_{name}_{net_name}": recipe(

@@ -17,7 +17,15 @@ def _rms(x: Tensor) -> Tensor:
 
 
 class _SafeNormUnet(NormUnet):
-    """fastMRI's NormUnet, without its division by zero for an image that is zero."""
+    """fastMRI's NormUnet, without its division by zero for an image that is zero, and, for a residual that is
+    added to its input, without the input's mean in its output."""
+
+    def __init__(self, chans: int, num_pools: int, *, residual: bool) -> None:
+        super().__init__(chans, num_pools)
+        self.residual = residual
+
+    def unnorm(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        return x * std if self.residual else x * std + mean
 
     def norm(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, chans, rows, cols = x.shape
@@ -49,7 +57,7 @@ class UnetDenoiser(nn.Module):
         if chans < 1 or num_pools < 1:
             raise ValueError(f"chans and num_pools must be at least 1, got {chans} and {num_pools}")
         self.residual = residual
-        self.unet = _SafeNormUnet(chans, num_pools)
+        self.unet = _SafeNormUnet(chans, num_pools, residual=residual)
 
     def forward(self, image: Tensor) -> Tensor:
         channels_last = torch.view_as_real(image).unsqueeze(1)  # (batch, 1, rows, cols, 2)

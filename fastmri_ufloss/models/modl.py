@@ -19,8 +19,8 @@ class MoDL(nn.Module):
     """Unrolled network of a denoiser D and data consistency by conjugate gradients.
 
     From x = E^H y, for each unroll: z = D(x), x = argmin |E x - y|^2 + lambda |x - z|^2, that is
-    (E^H E + lambda I) x = E^H y + lambda z, by conjugate gradients from z. Called like
-    ``fastmri.models.VarNet``. The result scales with the input.
+    (E^H E + lambda I) x = E^H y + lambda z, by conjugate gradients from z. The image is zero where all coil maps
+    are: nothing is known of it there. Called like ``fastmri.models.VarNet``. The result scales with the input.
 
     Args:
         num_unrolls: number of denoising and data consistency steps.
@@ -111,11 +111,12 @@ class MoDL(nn.Module):
                 sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
             normal = sense_normal_operator(mask, sens_maps)
             zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
+            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
         lams = self.lam
         image = zero_filled
         for unroll in range(self.num_unrolls):
             which = unroll % len(self.denoisers)
-            denoised = self._denoise(self.denoisers[which], image)
+            denoised = self._denoise(self.denoisers[which], image) * support
             image = self._data_consistency(normal, zero_filled, denoised, lams[which])
         return image if return_complex else image.abs()
 

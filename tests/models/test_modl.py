@@ -80,6 +80,14 @@ def test_a_perfect_denoiser_leaves_the_cg_sense_solution() -> None:
     assert max(residual) < 1e-3
 
 
+@pytest.mark.parametrize("denoiser", ["unet", "resnet"])
+def test_image_is_zero_where_the_maps_are(denoiser: str) -> None:
+    kspace, mask, maps = example()
+    maps[:, :, :, :10] = 0
+    image = make(denoiser=denoiser)(kspace, mask, sens_maps=maps, return_complex=True)
+    assert float(image[:, :, :10].abs().max()) == 0 < float(image[:, :, 10:].abs().min())
+
+
 @pytest.mark.parametrize("size", [(33, 47), (17, 64), (50, 21)])
 def test_any_size(size: tuple[int, int]) -> None:
     rows, cols = size
