@@ -6,6 +6,7 @@ the few that belong to the recipes stand here.
 
 import argparse
 import inspect
+import os
 import re
 import sys
 import typing
@@ -19,6 +20,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fastmri_ufloss.data import (
     MASK_TYPES,
@@ -101,9 +103,10 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
         "--data_path",
         type=Path,
         default=None,
-        help=f"folder with {{challenge}}_train, _val and _test; otherwise knee_path of {DIRS_FILE} in the working "
-        "folder; otherwise a generated demo data set",
+        help=f"folder with {{challenge}}_train, _val and _test; otherwise that of {DIRS_FILE} in the working folder; "
+        "otherwise a generated demo data set",
     )
+    group.add_argument("--anatomy", choices=("knee", "brain"), default="knee", help=f"whose path in {DIRS_FILE}")
     group.add_argument(
         "--cache_dir", type=Path, default=None, help="for index, maps and patches (default: beside the run)"
     )
@@ -128,7 +131,9 @@ def add_trainer_args(parser: argparse.ArgumentParser, *, run_name: str, max_epoc
     group.add_argument("--devices", default="auto")
     group.add_argument("--num_nodes", type=int, default=1)
     group.add_argument("--strategy", default="auto")
-    group.add_argument("--precision", default="32-true", help="such as bf16-mixed (default: 32-true)")
+    group.add_argument(
+        "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"), help="(default: 32-true)"
+    )
     group.add_argument("--gradient_clip_val", type=float)
     group.add_argument("--accumulate_grad_batches", type=int)
     group.add_argument("--limit_train_batches", type=_int_or_float)
@@ -191,6 +196,8 @@ def read_dirs() -> Mapping[str, str]:
     if not file.is_file():
         return {}
     dirs = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(dirs, Mapping):
+        raise ValueError(f"{DIRS_FILE} must hold names and paths, such as 'knee_path: /data/knee'")
     return {key: value for key, value in dirs.items() if value not in PLACEHOLDERS}
 
 
@@ -201,15 +208,26 @@ def log_path() -> Path:
 
 def find_data(args: argparse.Namespace) -> tuple[Path, bool]:
     """The data folder, and whether it is the demo's, which is generated if need be."""
-    path = args.data_path or read_dirs().get("knee_path")
+    path = args.data_path or read_dirs().get(f"{args.anatomy}_path")
     if path is not None:
         if not Path(path).is_dir():
-            raise FileNotFoundError(f"no data folder {path}: check --data_path or knee_path in {DIRS_FILE}")
+            raise FileNotFoundError(f"no data folder {path}: check --data_path or {args.anatomy}_path in {DIRS_FILE}")
         return Path(path), False
     root = log_path() / "demo_data"
     say(f"No --data_path: using the generated demo data set in {root}")
     make_demo_dataset(root, challenge=args.challenge)
     return root, True
+
+
+def run_folder(args: argparse.Namespace, name: str, *, is_demo: bool) -> Path:
+    """The folder of the run; the demo has one of its own, lest own data go on from it."""
+    return args.default_root_dir or log_path() / (f"{name}_demo" if is_demo else name)
+
+
+def best_checkpoint(trainer: pl.Trainer) -> str:
+    """The best checkpoint of a fit, or its last one if nothing was validated."""
+    callback = trainer.checkpoint_callback
+    return callback.best_model_path or callback.last_model_path
 
 
 def make_data_module(
@@ -346,7 +364,11 @@ def run(main: Callable[[], None]) -> None:
     torch.set_float32_matmul_precision("high")
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
-        if "--traceback" in sys.argv:
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if os.environ.get("FASTMRI_UFLOSS_TRACEBACK"):
             raise
-        sys.exit(f"error: {error}")
+        # from a worker of a data loader, the message holds that process's traceback
+        message = str(error).strip()
+        if "Original Traceback" in message:
+            message = message.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"error: {message}\n(FASTMRI_UFLOSS_TRACEBACK=1 shows where)")

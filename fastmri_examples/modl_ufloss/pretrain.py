@@ -38,8 +38,8 @@ def main() -> None:
     args = parser.parse_args()
 
     pl.seed_everything(args.seed, workers=True)
-    run_dir = args.default_root_dir or cli.log_path() / "feature_net"
     data_path, is_demo = cli.find_data(args)
+    run_dir = cli.run_folder(args, "feature_net", is_demo=is_demo)
     # batch_size is the number of patches here; slices are read one by one
     source = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
     names = (*PATCH_ARGS, *FEATURE_ARGS, "batch_size", "num_workers", "max_epochs")
@@ -77,7 +77,7 @@ def pretrain(
     trainer.fit(module, datamodule=patches, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
-    best = cli.read_checkpoint(trainer.checkpoint_callback.best_model_path, prefix="feature_net.")
+    best = cli.read_checkpoint(cli.best_checkpoint(trainer), prefix="feature_net.")
     module.load_state_dict(best["state_dict"])
     file = run_dir / "feature_net.safetensors"
     if trainer.is_global_zero:

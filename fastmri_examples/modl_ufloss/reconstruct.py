@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--devices", default="auto")
-    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     parser.add_argument("--mask_type", help="undersample files that have no mask")
     parser.add_argument("--center_fractions", nargs="+", type=float)
     parser.add_argument("--accelerations", nargs="+", type=int)

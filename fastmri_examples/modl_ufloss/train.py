@@ -49,7 +49,7 @@ MODEL_ARGS = (
     "checkpoint_denoiser",
 )
 UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
-MODULE_ARGS = ("lr", "num_log_images", "score_stride")
+MODULE_ARGS = ("lr", "lr_step_size", "lr_gamma", "num_log_images", "score_stride")
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -78,8 +78,8 @@ def main() -> None:
     args = make_arguments().parse_args()
     weights = cli.parse_loss(args.loss)
     pl.seed_everything(args.seed, workers=True)
-    run_dir = args.default_root_dir or cli.log_path() / "modl_ufloss"
     data_path, is_demo = cli.find_data(args)
+    run_dir = cli.run_folder(args, "modl_ufloss", is_demo=is_demo)
     if is_demo:
         for name, value in DEMO.items():
             vars(args).setdefault(name, value)
@@ -127,7 +127,7 @@ def train(
     if not args.score:
         return
     best = load_modl_module(
-        trainer.checkpoint_callback.best_model_path,
+        cli.best_checkpoint(trainer),
         score_feature_net=net,
         **cli.typed(args, ("score_stride",)),
     )
@@ -138,7 +138,7 @@ def train(
 
 def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path, *, is_demo: bool) -> Path:
     """Train the feature network in a folder of its own, with the trainer flags that make sense there."""
-    own = argparse.Namespace(**{**vars(args), "resume": "auto"})
+    own = argparse.Namespace(**{**vars(args), "resume": "never" if args.resume == "never" else "auto"})
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
         vars(own).pop(name, None)
     return pretrain(own, data, run_dir / "feature_net", typed={}, is_demo=is_demo)
@@ -147,7 +147,7 @@ def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path, 
 def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Path | None:
     """The file that --feature_net names, or the one that an earlier call has trained in this run's folder."""
     file = run_dir / "feature_net" / "feature_net.safetensors"
-    if args.feature_net is None and file.is_file():
+    if args.feature_net is None and file.is_file() and args.resume != "never":
         cli.say(f"Feature network of this run: {file}")
         return file
     return args.feature_net

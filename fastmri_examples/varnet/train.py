@@ -40,24 +40,30 @@ def main() -> None:
     args = parser.parse_args()
 
     pl.seed_everything(args.seed, workers=True)
-    run_dir = args.default_root_dir or cli.log_path() / "varnet"
     weights = cli.parse_loss(args.loss) if hasattr(args, "loss") else None
     net = None if args.feature_net is None else PatchFeatureNet.load(args.feature_net)
     loss = None if weights is None else make_loss(weights, feature_net=net)
     data_path, is_demo = cli.find_data(args)
+    run_dir = cli.run_folder(args, "varnet", is_demo=is_demo)
     if is_demo:
         for name, value in DEMO.items():
             vars(args).setdefault(name, value)
         cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in DEMO)}")
     data = cli.make_data_module(args, data_path, run_dir, maps=False, train_seed=args.seed)
-    module = VarNetModule(loss=loss, **cli.typed(args, MODEL_ARGS))
     trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":
-        resume = cli.checkpoint_to_resume(args, run_dir, prefix="varnet.", settings=cli.typed(args, MODEL_ARGS))
+        settings = cli.typed(args, MODEL_ARGS)
+        resume = cli.checkpoint_to_resume(args, run_dir, prefix="varnet.", settings=settings)
+        module = VarNetModule(loss=loss, **settings)
         trainer.fit(module, datamodule=data, ckpt_path=resume)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
-        module.load_state_dict(cli.read_checkpoint(best, prefix="varnet.")["state_dict"])
+        checkpoint = cli.read_checkpoint(best, prefix="varnet.")
+        module = VarNetModule(**checkpoint["hyper_parameters"])
+        weights = checkpoint["state_dict"].items()
+        module.varnet.load_state_dict(
+            {name.removeprefix("varnet."): weight for name, weight in weights if name.startswith("varnet.")}
+        )
         trainer.test(module, datamodule=data, verbose=False)
 
 

@@ -1,24 +1,27 @@
 """The metadata index: what is known of each volume of a folder, read once and kept as JSON."""
 
+import contextlib
 import hashlib
 import json
 import time
 import warnings
 import xml.etree.ElementTree as etree
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.mri.espirit import count_center_lines
 
 __all__ = ["MetadataIndex", "count_mask_center", "list_volumes", "read_metadata", "volume_scale"]
 
-VERSION = 1
+VERSION = 2
 SAVE_EVERY_SECONDS = 30.0
 
 
@@ -46,14 +49,9 @@ def list_volumes(folder: str | Path) -> list[Path]:
 
 
 def count_mask_center(mask: np.ndarray) -> int:
-    """Number of contiguous sampled columns around the centre of a mask (cols,), as a symmetric block."""
-    mask = np.asarray(mask).astype(bool).ravel()
-    if mask.all():
-        return mask.size
-    center = mask.size // 2
-    left, right = mask[:center][::-1], mask[center:]
-    half = min(side.size if side.all() else int(np.argmin(side)) for side in (left, right))
-    return max(2 * half, int(mask[center]))
+    """`count_center_lines` of the mask (cols,) of a file."""
+    columns = torch.from_numpy(np.asarray(mask).astype(bool).reshape(1, 1, 1, -1, 1))
+    return int(count_center_lines(columns))
 
 
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
@@ -80,7 +78,10 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
 def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> dict[str, Any]:
     if "kspace" not in volume:
         raise ValueError(f"{path} has no data set 'kspace', only {sorted(volume)}")
-    shape = volume["kspace"].shape
+    kspace = volume["kspace"]
+    if not isinstance(kspace, h5py.Dataset) or kspace.dtype.kind != "c":
+        raise ValueError(f"{path}: 'kspace' must be a data set of complex numbers")
+    shape = kspace.shape
     ndim = 4 if challenge == "multicoil" else 3
     if len(shape) != ndim:
         layout = "(slices, coils, rows, cols)" if ndim == 4 else "(slices, rows, cols)"
@@ -88,7 +89,9 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
             f"{path}: kspace of a {challenge} volume must have shape {layout}, got {shape}; "
             f"is it a {'singlecoil' if ndim == 4 else 'multicoil'} file?"
         )
-    facts: dict[str, Any] = {name: _plain(value) for name, value in volume.attrs.items()}
+    facts = {name: _plain(value) for name, value in volume.attrs.items() if _plain(value) is not None}
+    target = volume.get("reconstruction_rss" if ndim == 4 else "reconstruction_esc")
+    facts["target_shape"] = None if target is None else list(target.shape[1:])
     facts["kspace_shape"] = list(shape)
     facts["mask_center"] = count_mask_center(volume["mask"][()]) if "mask" in volume else None
     return facts
@@ -112,19 +115,31 @@ def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
     # a negative padding, which some headers give, would blank every mask
     cols = volume["kspace"].shape[-1]
     left = encoding_size[1] // 2 - center
+    padding = (max(left, 0), min(left + maximum + 1, cols))
+    if not padding[0] < cols // 2 < padding[1]:
+        raise ValueError(f"{path} has a broken 'ismrmrd_header': columns {padding} leave out the centre of {cols}")
     return {
-        "padding_left": min(max(left, 0), cols),
-        "padding_right": min(max(left + maximum + 1, 0), cols),
+        "padding_left": padding[0],
+        "padding_right": padding[1],
         "encoding_size": encoding_size,
         "recon_size": recon_size,
     }
 
 
 def _plain(value: Any) -> Any:
-    """An HDF5 attribute as a plain value for JSON."""
+    """An HDF5 attribute as a plain value for JSON, None if it cannot be one."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return value if isinstance(value, str | int | float | list) and _is_json(value) else None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def volume_scale(path: str | Path, num_lines: int) -> tuple[float, list[int]]:
@@ -143,7 +158,7 @@ def volume_scale(path: str | Path, num_lines: int) -> tuple[float, list[int]]:
         ValueError: if a centre line is not finite, or no slice has a signal.
     """
     magnitudes, empty = [], []
-    with h5py.File(path, "r") as volume:
+    with _readable(path) as volume:
         kspace = volume["kspace"]
         cols = kspace.shape[-1]
         start = (cols - num_lines + 1) // 2
@@ -161,6 +176,15 @@ def volume_scale(path: str | Path, num_lines: int) -> tuple[float, list[int]]:
     if not scale > 0:
         raise ValueError(f"{path}: no slice has a signal in its {num_lines} centre lines")
     return scale, empty
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as volume:
+            yield volume
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read, it may be damaged ({error})") from error
 
 
 class MetadataIndex:

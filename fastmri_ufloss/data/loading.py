@@ -106,11 +106,12 @@ class ResumableLoader(DataLoader):
     out without being read.
     """
 
-    _used = 0
+    used_batches = 0
+    """Batches of this epoch that have been used, those before a resume included."""
 
     def state_dict(self) -> dict[str, Any]:
         """The number of batches of this epoch that have been used."""
-        return {"used_batches": self._used}
+        return {"used_batches": self.used_batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Leave out the used batches in the next pass; after a full epoch, none."""
@@ -120,8 +121,8 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # a generator: it starts at the first batch, when the epoch has been set
-        self.batch_sampler.skip = self._used = self._start  # type: ignore[union-attr]
+        self.batch_sampler.skip = self.used_batches = self._start  # type: ignore[union-attr]
         self._start = 0
         for batch in super().__iter__():
-            self._used += 1
+            self.used_batches += 1
             yield batch

@@ -23,6 +23,10 @@ class SensMapSource(Protocol):
         self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
     ) -> Tensor: ...
 
+    def key(self, path: str | Path) -> str:
+        """What the maps of a volume depend on, beside the volume."""
+        ...
+
 
 class SensMapCache:
     """ESPIRiT maps of each slice, computed once and kept on disk in half precision.
@@ -41,12 +45,16 @@ class SensMapCache:
         self.folder = Path(folder)
         self.calibration_size = calibration_size
 
+    def key(self, path: str | Path) -> str:
+        """See `SensMapSource`."""
+        return f"espirit-1 {self.calibration_size}"
+
     def file(self, num_low_frequencies: int, path: str | Path, slice_num: int) -> Path:
         """The file of a slice's maps, whether or not it exists."""
         path = Path(path).resolve()
         status = path.stat()
         lines = min(num_low_frequencies, self.calibration_size)
-        key = [str(path), status.st_size, status.st_mtime_ns, self.calibration_size, lines, "espirit-1"]
+        key = [str(path), status.st_size, status.st_mtime_ns, lines, self.key(path)]
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
@@ -87,6 +95,12 @@ class SensMapFiles:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"no folder {self.folder} with coil maps")
 
+    def key(self, path: str | Path) -> str:
+        """See `SensMapSource`."""
+        file = (self.folder / Path(path).name).resolve()
+        status = file.stat() if file.is_file() else None
+        return f"{file} {status and (status.st_size, status.st_mtime_ns)}"
+
     def __call__(self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int) -> Tensor:
         file = self.folder / Path(path).name
         try:
@@ -97,6 +111,8 @@ class SensMapFiles:
                 maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
         except OSError as error:
             raise ValueError(f"{file}, the coil maps of {path}, cannot be read ({error})") from error
+        if not np.isfinite(maps).all():
+            raise ValueError(f"{file}: sens_maps of slice {slice_num} has NaN or infinite values")
         expected = tuple(masked_kspace.shape[:-1])
         if maps.shape != expected or not np.iscomplexobj(maps):
             raise ValueError(

@@ -45,6 +45,7 @@ class IndexedSliceDataset(SliceDataset):
         mask_lines: see `scale_lines`.
         transform, sample_rate, volume_sample_rate, raw_sample_filter: see ``fastmri.data.SliceDataset``.
         seed: of the sub-sampling that the two rates ask for.
+        skip_empty: leave out slices without signal; a test keeps them, since its volumes must stay whole.
 
     Raises:
         FileNotFoundError: if there is no volume.
@@ -63,7 +64,9 @@ class IndexedSliceDataset(SliceDataset):
         volume_sample_rate: float | None = None,
         raw_sample_filter: Callable[[FastMRIRawDataSample], bool] | None = None,
         seed: int = 0,
+        skip_empty: bool = True,
     ) -> None:
+        self._skip_empty = skip_empty
         self._index = index
         self._mask_lines = mask_lines
         self._volumes = set(list_volumes(root))
@@ -91,6 +94,7 @@ class IndexedSliceDataset(SliceDataset):
             )
         finally:
             random.setstate(state)
+            self.raw_sample_filter = None  # a local function, which worker processes could not be sent
         for path, slices in self._empty.items():
             if slices:
                 warnings.warn(f"{path}: skipped slices {slices}, which have no signal", stacklevel=2)
@@ -104,7 +108,7 @@ class IndexedSliceDataset(SliceDataset):
         lines = scale_lines(metadata, self._mask_lines)
         metadata["path"] = str(fname)
         metadata["scale"] = self._index.scale(fname, lines)
-        self._empty[fname] = self._index.empty_slices(fname, lines)
+        self._empty[fname] = self._index.empty_slices(fname, lines) if self._skip_empty else []
         return metadata, metadata["kspace_shape"][0]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
@@ -114,6 +118,14 @@ class IndexedSliceDataset(SliceDataset):
         return super().__getitem__(key)
 
     @property
-    def matrix_sizes(self) -> list[tuple[int, ...]]:
-        """(coils, rows, cols), or (rows, cols), of each slice: only equal ones go into one batch."""
-        return [tuple(sample.metadata["kspace_shape"][1:]) for sample in self.raw_samples]
+    def batch_keys(self) -> list[tuple[Any, ...]]:
+        """What the samples of a batch must have in common: the sizes of all they hold, and what they lack."""
+        return [
+            (
+                *sample.metadata["kspace_shape"][1:],
+                tuple(sample.metadata["recon_size"]),
+                tuple(sample.metadata["target_shape"] or ()),
+                sample.metadata["mask_center"] is None,
+            )
+            for sample in self.raw_samples
+        ]

@@ -3,7 +3,6 @@
 import zlib
 from typing import Any, NamedTuple
 
-import fastmri
 import numpy as np
 import torch
 from fastmri.data.subsample import MaskFunc
@@ -14,7 +13,7 @@ from fastmri_ufloss.data.index import count_mask_center
 from fastmri_ufloss.data.sens_maps import SensMapSource
 from fastmri_ufloss.mri.sense import sens_reduce
 
-__all__ = ["MIN_CENTER_LINES", "MoDLDataTransform", "MoDLSample", "rss_image"]
+__all__ = ["MIN_CENTER_LINES", "MoDLDataTransform", "MoDLSample"]
 
 MIN_CENTER_LINES = 4
 
@@ -160,8 +159,3 @@ def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fnam
     sampled[attrs["padding_right"] :] = False
     mask_tensor = torch.from_numpy(sampled).reshape(1, 1, cols, 1)
     return full * mask_tensor, mask_tensor, count_mask_center(sampled)
-
-
-def rss_image(kspace: Tensor) -> Tensor:
-    """Root-sum-of-squares image (..., rows, cols) of k-space (..., coils, rows, cols, 2)."""
-    return fastmri.rss_complex(fastmri.ifft2c(kspace), dim=-3)

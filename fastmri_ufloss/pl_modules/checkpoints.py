@@ -37,7 +37,7 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
         KeyError,
         ValueError,
     ) as error:
-        raise ValueError(f"{path} is not a checkpoint of plain tensors and values ({error})") from error
+        raise ValueError(f"{path} is not a checkpoint of plain tensors and values") from error
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
     names = list(checkpoint["state_dict"])

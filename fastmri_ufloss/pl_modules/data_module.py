@@ -113,6 +113,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
             sample_rate=rate,
             volume_sample_rate=volume_rate,
             seed=self.seed,
+            skip_empty=split != "test",
         )
         return dataset
 
@@ -128,7 +129,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
             dataset.raw_samples = dataset.raw_samples + val.raw_samples
         rank, world_size = self._rank_and_world_size()
         batches = EqualSizeBatches(
-            dataset.matrix_sizes,
+            dataset.batch_keys,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
@@ -154,7 +155,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
                     "volumes: use fewer devices"
                 )
             indices = list(VolumeSampler(dataset, num_replicas=world_size, rank=rank, shuffle=False))
-        batches = OrderedBatches(indices, dataset.matrix_sizes, batch_size=self.batch_size)
+        batches = OrderedBatches(indices, dataset.batch_keys, batch_size=self.batch_size)
         return torch.utils.data.DataLoader(dataset, batch_sampler=batches, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
 
 __all__ = ["FeatureModule"]
 
+_MAX_PRODUCTS = 2**26  # of copies and patches at once, 256 MB
 _SHIFT = 2  # pixels, in both directions
 _NOISE = 0.1  # standard deviation of complex noise, relative to the scale of the image
 
@@ -216,6 +217,7 @@ def retrieval_at_1(indices: Tensor, features: Tensor, *, chunk_size: int = 1024)
     patches, copies = features[:, 0], features[:, 1:]
     own = torch.arange(len(patches), device=patches.device)
     found = torch.zeros(copies.shape[1], device=patches.device)
+    chunk_size = max(1, min(chunk_size, _MAX_PRODUCTS // features[:, 1:, 0].numel()))
     for query, number in zip(copies.split(chunk_size), own.split(chunk_size), strict=True):
         found += ((query @ patches.T).argmax(dim=-1) == number[:, None]).sum(dim=0)
     return found / len(patches)

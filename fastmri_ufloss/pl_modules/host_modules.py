@@ -3,6 +3,7 @@
 from typing import Any
 
 import fastmri.pl_modules
+import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.pl_modules.mri_module import MriModule
@@ -30,6 +31,17 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
         _forget_loss(self)
         if loss is not None:
             self.loss = loss
+
+    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
+        """fastMRI's VarNet; of a batch with different numbers it counts the centre lines in the masks."""
+        if isinstance(num_low_frequencies, Tensor):
+            numbers = set(num_low_frequencies.flatten().tolist())
+            num_low_frequencies = numbers.pop() if len(numbers) == 1 else None
+        return super().forward(masked_kspace, mask, num_low_frequencies)
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        sizes = tuple(int(torch.as_tensor(size).flatten()[0]) for size in batch.crop_size)
+        return super().test_step(batch._replace(crop_size=sizes), batch_idx)
 
 
 class UnetModule(MriModule, fastmri.pl_modules.UnetModule):

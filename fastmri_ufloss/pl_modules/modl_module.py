@@ -65,6 +65,8 @@ class MoDLModule(MriModule):
         score_feature_net: a `PatchFeatureNet` to score the test with. Not part of them either.
         score_stride: of the patches that the test is scored on.
         lr: Adam's learning rate.
+        lr_step_size: epochs after which it is multiplied by lr_gamma, again and again; None keeps it, as the paper.
+        lr_gamma: see lr_step_size.
         num_log_images: validation batches whose images are logged.
     """
 
@@ -76,20 +78,18 @@ class MoDLModule(MriModule):
         score_feature_net: nn.Module | None = None,
         score_stride: int = 5,
         lr: float = 1e-4,
+        lr_step_size: int | None = None,
+        lr_gamma: float = 0.1,
         num_log_images: int = 16,
     ) -> None:
         super().__init__(num_log_images=num_log_images)
-        self.save_hyperparameters(
-            {
-                "model": dict(model or {}),
-                "lr": lr,
-                "num_log_images": num_log_images,
-                "score_stride": score_stride,
-            }
-        )
+        self.save_hyperparameters(ignore=["model", "loss", "score_feature_net"])
+        self.save_hyperparameters({"model": dict(model or {})})
         self.modl = MoDL(**dict(model or {}))
         self.loss = L2Loss() if loss is None else loss
         self.lr = lr
+        self.lr_step_size = lr_step_size
+        self.lr_gamma = lr_gamma
         self.score_stride = score_stride
         # in a list, so that its weights are no part of this module
         self._score_feature_nets = [] if score_feature_net is None else [score_feature_net]
@@ -167,14 +167,18 @@ class MoDLModule(MriModule):
         with atomic_path(folder / "scores.json") as temporary:
             temporary.write_text(json.dumps({"means": means, "volumes": rows}, indent=1), encoding="utf-8")
         example = dict(self._scores.example)
-        reference = example.pop("coil-combined")
-        example.pop("RSS")
-        save_picture(folder / "reconstruction.png", reference, example)
+        if example:
+            reference = example.pop("coil-combined")
+            example.pop("RSS")
+            save_picture(folder / "reconstruction.png", reference, example)
         self.print(f"\nMeans over the volumes, against the RSS and the coil-combined image:\n{format_table(means)}")
         self.print(f"Scores: {folder / 'scores.json'}\nPicture: {folder / 'reconstruction.png'}")
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.modl.parameters(), lr=self.lr)
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        optimizer = torch.optim.Adam(self.modl.parameters(), lr=self.lr)
+        if self.lr_step_size is None:
+            return [optimizer], []
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "cpu" or not isinstance(batch, MoDLSample) or not batch.kspace.numel():

@@ -19,6 +19,8 @@ from fastmri_ufloss.pl_modules.modl_module import maps_and_reference
 
 __all__ = ["PatchDataModule"]
 
+MAX_HELD_OUT = 8192  # patches of the validation: retrieval compares each with all
+
 
 class PatchDataModule(pl.LightningDataModule):
     """Patches of the references that a `MriDataModule` gives, for `FeatureModule`.
@@ -93,9 +95,11 @@ class PatchDataModule(pl.LightningDataModule):
         return ResumableLoader(_WithoutEpoch(self.train_patches), batch_sampler=batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        mine = range(self._rank, len(self.val_patches), self._world_size)
+        step = -(-len(self.val_patches) // MAX_HELD_OUT)
+        held_out = range(0, len(self.val_patches), step)
+        mine = held_out[self._rank :: self._world_size]
         # equal numbers for all processes; retrieval counts a patch once
-        indices = [*mine, *[0] * (-(-len(self.val_patches) // self._world_size) - len(mine))]
+        indices = [*mine, *[0] * (-(-len(held_out) // self._world_size) - len(mine))]
         batches = OrderedBatches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
         return DataLoader(self.val_patches, batch_sampler=batches, num_workers=self.num_workers)
 
@@ -123,7 +127,10 @@ class PatchDataModule(pl.LightningDataModule):
 
     def _file_name(self, volume: Path, indices: list[int], dataset: IndexedSliceDataset) -> str:
         slices = [dataset.raw_samples[index].slice_ind for index in indices]
-        source = f"{self.images} {type(self.source.train_transform.sens_maps).__name__} {slices}"
+        transform = self.source.train_transform
+        maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
+        lines = getattr(transform.mask_func, "center_fractions", None)
+        source = f"{self.images} {maps} {lines} {slices}"
         return patch_file_name(
             volume,
             in_chans=self.in_chans,

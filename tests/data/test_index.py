@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_slices_are_those_of_fastmri(tmp_path: Path) -> None:
     for i in (0, 5):
         np.testing.assert_array_equal(ours[i][0], theirs[i][0])
         assert ours[i][4:] == theirs[i][4:]
-    assert ours.matrix_sizes == [(4, 24, 32)] * 3 + [(4, 20, 28)] * 3
+    assert [key[:3] for key in ours.batch_keys] == [(4, 24, 32)] * 3 + [(4, 20, 28)] * 3
+    pickle.dumps(ours)  # for workers that are not forked
 
 
 def test_index_is_used_again_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +103,7 @@ def test_empty_slices_are_skipped_with_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"skipped slices \[1\]"):
         dataset = IndexedSliceDataset(tmp_path, "multicoil", index=index)
     assert [sample.slice_ind for sample in dataset.raw_samples] == [0, 2]
+    assert len(IndexedSliceDataset(tmp_path, "multicoil", index=index, skip_empty=False)) == 3
 
 
 def test_stray_files_are_skipped_with_a_warning(tmp_path: Path) -> None:
