@@ -23,7 +23,7 @@ from fastmri_ufloss.data.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
-RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=1.5"]}
+RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=0.02"]}
 METRICS = ("NRMSE (coil-combined)", "PSNR (coil-combined)", "SSIM (coil-combined)", "NRMSE (RSS)", "SSIM (RSS)")
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for volumes, caches and runs")
-    parser.add_argument("--max_steps", type=int, default=1000)
+    parser.add_argument("--max_steps", type=int, default=700)
     parser.add_argument("--pretrain_epochs", type=int, default=7)
     parser.add_argument("--chans", type=int, default=16)
     parser.add_argument("--num_unrolls", type=int, default=3)

@@ -43,7 +43,7 @@ class FeatureModule(pl.LightningModule):
         num_features: d.
         patch_size: p; batches hold p + 2 * margin rows and columns.
         temperature: tau. The paper's is 1. In short trainings on cardiac images 0.1 and 0.07 alone retrieved
-            better than an untrained network, see ``benchmarks/temperature.py``.
+            better than an untrained network (``benchmarks/temperature.py``).
         lr: step size of Adam.
         phase_augmentation: multiply each training patch by a random phase. For 2 channels.
         magnitude_augmentation: multiply each training patch by a random factor in 0.9 .. 1.1.

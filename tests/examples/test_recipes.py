@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,15 @@ def test_bad_input_is_named(demo: Path, tmp_path: Path, case: str) -> None:
     loss = [] if "--loss" in options or "--feature_net" in options else ["--loss", "l2"]
     error = run("modl_ufloss/train.py", *data, *QUICK, *TINY[:6], *loss, *options, cwd=tmp_path, fails=True)
     assert message in error
+
+
+def test_error_in_a_worker_is_named(demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo, tmp_path / "data")
+    with h5py.File(tmp_path / "data" / "multicoil_train" / "file1000001.h5", "r+") as volume:
+        volume["kspace"][:, 0, 0, 0] = np.nan
+    options = ["--data_path", "data", *QUICK, *TINY, "--loss", "l2", "--num_workers", 1]
+    error = run("modl_ufloss/train.py", *options, cwd=tmp_path, fails=True)
+    assert "error: file1000001.h5, slice" in error and "k-space has NaN or infinite values" in error
 
 
 def test_feature_net_that_does_not_fit_is_named(demo: Path, tmp_path: Path) -> None:
