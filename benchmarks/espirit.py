@@ -33,7 +33,6 @@ from fastmri_ufloss.mri import cg_sense, estimate_sens_maps
 LINES = 24
 CROP = 0.8
 SHAPE = (15, 640, 368)
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multicoil"
 
 # a fresh interpreter, as a process starts with the largest memory of the one that it was forked from
 CHILD_MEMORY = (
@@ -222,7 +221,7 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of k-space as *.npy")
+    parser.add_argument("--data", type=Path, help="folder of real multi-coil k-space as *.npy")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--print-memory", choices=["ours", "sigpy"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -235,7 +234,7 @@ def main() -> None:
     simulated = compare_speed(arguments.repeats, with_bart)
     print_table(f"simulated, {' x '.join(map(str, SHAPE))}, {torch.get_num_threads()} threads", simulated)
     results = {"simulated": simulated}
-    for file in sorted(arguments.data.glob("*.npy")):
+    for file in sorted(arguments.data.glob("*.npy")) if arguments.data else ():
         if file.name.startswith("noise"):
             continue  # a noise-only scan has no coil maps
         results[file.stem] = compare_outcome(file, with_bart)
