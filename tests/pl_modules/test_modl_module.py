@@ -250,7 +250,12 @@ def test_two_processes_give_what_one_gives(root: Path, tmp_path: Path) -> None:
             timeout=300,
         )
     one, two = (torch.load(tmp_path / n / "weights.pt", weights_only=True)["weights"] for n in "12")
-    torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+    # float32 and Adam: a gradient that is almost 0 moves its weight by up to the step size, whatever its size. What
+    # the three steps have moved is 100 times the tolerance, so another batch or gradient would not pass
+    start = weights_of(module_with())
+    assert float((one - start).abs().max()) > 0.02
+    torch.testing.assert_close(two, one, atol=2e-4, rtol=0)
+    assert float((two - one).norm() / (one - start).norm()) < 1e-3
     scores = [json.loads((tmp_path / n / "scores.json").read_text())["volumes"] for n in "12"]
     assert [(r["volume"], r["method"]) for r in scores[0]] == [(r["volume"], r["method"]) for r in scores[1]]
     for a, b in zip(*scores, strict=True):
