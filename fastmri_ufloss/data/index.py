@@ -12,16 +12,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
+from fastmri_ufloss.data.sampling import center_shape, find_sampling, sampled_points
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.espirit import count_center_lines
 
-__all__ = ["MetadataIndex", "count_mask_center", "list_volumes", "read_metadata", "volume_scale"]
+__all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
 
-VERSION = 2
+VERSION = 3
 SAVE_EVERY_SECONDS = 30.0
 
 
@@ -48,12 +47,6 @@ def list_volumes(folder: str | Path) -> list[Path]:
     return volumes
 
 
-def count_mask_center(mask: np.ndarray) -> int:
-    """`count_center_lines` of the mask (cols,) of a file."""
-    columns = torch.from_numpy(np.asarray(mask).astype(bool).reshape(1, 1, 1, -1, 1))
-    return int(count_center_lines(columns))
-
-
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     """What fastMRI's ``SliceDataset`` knows of a volume, checked, in plain values.
 
@@ -63,7 +56,9 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
 
     Returns:
         ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
-        ``kspace_shape``, ``mask_center`` (centre lines of the file's own mask, or None).
+        ``kspace_shape``, ``target_shape``; of files that were undersampled when they were acquired,
+        ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its centre (rows, cols), or None.
+        The sampling is that of the file's ``mask``, or what the zeros of its middle slice show.
 
     Raises:
         ValueError: if the file cannot be used; the message names it and says why.
@@ -93,8 +88,24 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
     target = volume.get("reconstruction_rss" if ndim == 4 else "reconstruction_esc")
     facts["target_shape"] = None if target is None else list(target.shape[1:])
     facts["kspace_shape"] = list(shape)
-    facts["mask_center"] = count_mask_center(volume["mask"][()]) if "mask" in volume else None
+    mask = _read_mask(path, volume)
+    facts["sampling"] = None if mask is None else ("columns" if mask.ndim == 1 else "points")
+    facts["mask_center"] = None if mask is None else list(center_shape(mask, shape[-2]))
     return facts
+
+
+def _read_mask(path: str | Path, volume: h5py.File) -> np.ndarray | None:
+    """The mask of a file, or the one that zeros in its k-space show, or None if it is fully sampled."""
+    kspace = volume["kspace"]
+    if "mask" in volume:
+        mask = np.asarray(volume["mask"][()]).astype(bool)
+        rows, cols = kspace.shape[-2:]
+        if mask.size == cols:
+            return mask.ravel()
+        if mask.shape != (rows, cols):
+            raise ValueError(f"{path}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
+        return mask
+    return find_sampling(sampled_points(kspace[kspace.shape[0] // 2]))
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
@@ -142,39 +153,39 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def volume_scale(path: str | Path, num_lines: int) -> tuple[float, list[int]]:
-    """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares image of its centre lines.
+def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list[int]]:
+    """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its centre.
 
-    The image has the resolution of those lines, and the intensity of the zero-filled image of full size.
+    The images have the resolution of that centre, and the intensity of the zero-filled image of full size.
 
     Args:
         path: an HDF5 volume.
-        num_lines: number of centre lines, all of which must have been acquired.
+        center: (rows, cols) of the centre of k-space, all of which must have been acquired.
 
     Returns:
         The scale, positive, and the slices without any signal, which do not count.
 
     Raises:
-        ValueError: if a centre line is not finite, or no slice has a signal.
+        ValueError: if the centre is not finite, or no slice has a signal.
     """
     magnitudes, empty = [], []
     with _readable(path) as volume:
         kspace = volume["kspace"]
-        cols = kspace.shape[-1]
-        start = (cols - num_lines + 1) // 2
+        size = kspace.shape[-2:]
+        rows, cols = (slice((n - m + 1) // 2, (n - m + 1) // 2 + m) for n, m in zip(size, center, strict=True))
         for index in range(kspace.shape[0]):
-            center = kspace[index, ..., start : start + num_lines]
-            if not np.isfinite(center).all():
+            middle = kspace[index, ..., rows, cols]
+            if not np.isfinite(middle).all():
                 raise ValueError(f"{path}: k-space of slice {index} has NaN or infinite values")
-            if not center.any():
+            if not middle.any():
                 empty.append(index)
                 continue
-            shifted = np.fft.ifftshift(center.reshape(-1, *center.shape[-2:]), axes=(-2, -1))
-            images = np.fft.ifft2(shifted, norm="ortho") * np.sqrt(num_lines / cols)
+            shifted = np.fft.ifftshift(middle.reshape(-1, *center), axes=(-2, -1))
+            images = np.fft.ifft2(shifted, norm="ortho") * np.sqrt(np.prod(center) / np.prod(size))
             magnitudes.append(np.sqrt((np.abs(images) ** 2).sum(axis=0)).astype(np.float32))
     scale = float(np.percentile(np.stack(magnitudes), 95)) if magnitudes else 0.0
     if not scale > 0:
-        raise ValueError(f"{path}: no slice has a signal in its {num_lines} centre lines")
+        raise ValueError(f"{path}: no slice has a signal in its centre of {center[0]}x{center[1]}")
     return scale, empty
 
 
@@ -216,28 +227,28 @@ class MetadataIndex:
         """`read_metadata` of a volume, from the index where it is known."""
         return dict(self._entry(Path(path))["metadata"])
 
-    def scale(self, path: str | Path, num_lines: int) -> float:
+    def scale(self, path: str | Path, center: tuple[int, int]) -> float:
         """`volume_scale` of a volume, from the index where it is known."""
-        return float(self._scale_entry(Path(path), num_lines)["scales"][str(num_lines)])
+        return float(self._scale_entry(Path(path), center)["scales"][_name(center)])
 
-    def empty_slices(self, path: str | Path, num_lines: int) -> list[int]:
+    def empty_slices(self, path: str | Path, center: tuple[int, int]) -> list[int]:
         """Slices of a volume without any signal."""
-        return list(self._scale_entry(Path(path), num_lines)["empty_slices"])
+        return list(self._scale_entry(Path(path), center)["empty_slices"])
 
-    def build(self, paths: Iterable[Path], num_lines: Callable[[dict[str, Any]], int]) -> None:
+    def build(self, paths: Iterable[Path], center: Callable[[dict[str, Any]], tuple[int, int]]) -> None:
         """Make what is missing for ``paths``, with a progress bar, saved as it goes.
 
         Args:
             paths: volumes.
-            num_lines: from a volume's metadata, the centre lines for its scale.
+            center: from a volume's metadata, the centre (rows, cols) for its scale.
         """
         paths = list(paths)
-        missing = [path for path in paths if not self._is_known(path, num_lines)]
+        missing = [path for path in paths if not self._is_known(path, center)]
         if not missing:
             return
         saved = time.monotonic()
         for path in tqdm(missing, desc=f"Index of {missing[0].parent.name}", unit="volume"):
-            self._scale_entry(path, num_lines(self._entry(path)["metadata"]))
+            self._scale_entry(path, center(self._entry(path)["metadata"]))
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 self.save()
                 saved = time.monotonic()
@@ -250,11 +261,11 @@ class MetadataIndex:
             document = {"version": VERSION, "challenge": self.challenge, "volumes": entries}
             temporary.write_text(json.dumps(document), encoding="utf-8")
 
-    def _is_known(self, path: Path, num_lines: Callable[[dict[str, Any]], int]) -> bool:
+    def _is_known(self, path: Path, center: Callable[[dict[str, Any]], tuple[int, int]]) -> bool:
         entry = self._entries.get(str(path.resolve()))
         if entry is None or entry["stamp"] != _stamp(path):
             return False
-        return str(num_lines(entry["metadata"])) in entry["scales"]
+        return _name(center(entry["metadata"])) in entry["scales"]
 
     def _entry(self, path: Path) -> dict[str, Any]:
         key, stamp = str(path.resolve()), _stamp(path)
@@ -265,11 +276,11 @@ class MetadataIndex:
             self._entries[key] = entry
         return entry
 
-    def _scale_entry(self, path: Path, num_lines: int) -> dict[str, Any]:
+    def _scale_entry(self, path: Path, center: tuple[int, int]) -> dict[str, Any]:
         entry = self._entry(path)
-        if str(num_lines) not in entry["scales"]:
-            scale, empty = volume_scale(path, num_lines)
-            entry["scales"][str(num_lines)] = scale
+        if _name(center) not in entry["scales"]:
+            scale, empty = volume_scale(path, center)
+            entry["scales"][_name(center)] = scale
             entry["empty_slices"] = empty
         return entry
 
@@ -283,6 +294,10 @@ class MetadataIndex:
         except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
             warnings.warn(f"{self.path} is damaged and is made anew", stacklevel=3)
         return {}
+
+
+def _name(center: tuple[int, int]) -> str:
+    return f"{center[0]}x{center[1]}"
 
 
 def _stamp(path: Path) -> list[int]:

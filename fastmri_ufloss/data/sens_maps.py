@@ -20,7 +20,7 @@ class SensMapSource(Protocol):
     """Gives the maps of a slice, (coils, rows, cols, 2)."""
 
     def __call__(
-        self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
     ) -> Tensor: ...
 
     def key(self, path: str | Path) -> str:
@@ -31,9 +31,10 @@ class SensMapSource(Protocol):
 class SensMapCache:
     """ESPIRiT maps of each slice, computed once and kept on disk in half precision.
 
-    They are computed from at most ``calibration_size`` fully sampled centre lines, the same for every mask that
-    has them. A file's name holds the volume, the slice, the parameters and the volume's size and time of
-    modification, so a changed volume or parameter makes a new one. Files appear as a whole: any number of
+    They are computed from the fully sampled centre, of at most ``calibration_size`` lines, or a square of that
+    side where the mask is one of points: the same for every mask that has it. A file's name holds the volume, the
+    slice, the parameters and the volume's size and time of modification, so a changed volume or parameter makes a
+    new one. Files appear as a whole: any number of
     processes may share the folder, and a killed one leaves nothing behind that would be read.
 
     Args:
@@ -49,21 +50,28 @@ class SensMapCache:
         """See `SensMapSource`."""
         return f"espirit-1 {self.calibration_size}"
 
-    def file(self, num_low_frequencies: int, path: str | Path, slice_num: int) -> Path:
+    def file(
+        self, num_low_frequencies: int, path: str | Path, slice_num: int, *, square_center: bool = False
+    ) -> Path:
         """The file of a slice's maps, whether or not it exists."""
         path = Path(path).resolve()
         status = path.stat()
-        lines = min(num_low_frequencies, self.calibration_size)
-        key = [str(path), status.st_size, status.st_mtime_ns, lines, self.key(path)]
+        size = min(num_low_frequencies, self.calibration_size)
+        # a square of the largest size is what is used of lines as well
+        is_small_square = square_center and size < self.calibration_size
+        center = [size, size] if is_small_square else size
+        key = [str(path), status.st_size, status.st_mtime_ns, center, self.key(path)]
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
-    def __call__(self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int) -> Tensor:
-        file = self.file(num_low_frequencies, path, slice_num)
+    def __call__(
+        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor:
+        file = self.file(num_low_frequencies, path, slice_num, square_center=mask.shape[1] > 1)
         maps = _read_half(file, tuple(masked_kspace.shape))
         if maps is None:
             maps = estimate_sens_maps(
-                masked_kspace[None], num_low_frequencies, calibration_size=self.calibration_size
+                masked_kspace[None], num_low_frequencies, mask=mask[None], calibration_size=self.calibration_size
             )[0].half()
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, maps.numpy())
@@ -101,7 +109,9 @@ class SensMapFiles:
         status = file.stat() if file.is_file() else None
         return f"{file} {status and (status.st_size, status.st_mtime_ns)}"
 
-    def __call__(self, masked_kspace: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int) -> Tensor:
+    def __call__(
+        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor:
         file = self.folder / Path(path).name
         try:
             with h5py.File(file, "r") as volume:

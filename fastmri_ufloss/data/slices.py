@@ -11,24 +11,30 @@ from fastmri.data.mri_data import FastMRIRawDataSample
 
 from fastmri_ufloss.data.index import MetadataIndex, list_volumes
 
-__all__ = ["IndexedSliceDataset", "scale_lines"]
+__all__ = ["IndexedSliceDataset", "scale_center"]
 
-MAX_SCALE_LINES = 24
+MAX_CENTER_LINES = 24
 
 
-def scale_lines(metadata: dict[str, Any], mask_lines: Callable[[int], int] | None) -> int:
-    """Centre lines for a volume's intensity scale: at most 24, and only such as have been acquired.
+MaskCenter = Callable[[int, int], tuple[int, int]]
+
+
+def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tuple[int, int]:
+    """Centre (rows, cols) of k-space for a volume's intensity scale: only what has been acquired.
+
+    It has at most 24 columns, of all rows or, where the mask is one of points, as many rows as columns.
 
     Args:
         metadata: see `read_metadata`.
-        mask_lines: from the number of columns, the centre lines that every mask samples; None without masks.
+        mask_center: from the size (rows, cols), the centre that every mask samples; None without masks.
     """
-    cols = metadata["kspace_shape"][-1]
+    rows, cols = metadata["kspace_shape"][-2:]
     if metadata["mask_center"] is not None:
-        lines = metadata["mask_center"]
+        height, width = metadata["mask_center"]
     else:
-        lines = cols if mask_lines is None else mask_lines(cols)
-    return max(1, min(lines, MAX_SCALE_LINES, cols))
+        height, width = (rows, cols) if mask_center is None else mask_center(rows, cols)
+    width = max(1, min(width, MAX_CENTER_LINES, cols))
+    return (rows if height >= rows else width), width
 
 
 class IndexedSliceDataset(SliceDataset):
@@ -42,7 +48,7 @@ class IndexedSliceDataset(SliceDataset):
         root: folder of volumes.
         challenge: ``"singlecoil"`` or ``"multicoil"``.
         index: metadata of the volumes.
-        mask_lines: see `scale_lines`.
+        mask_center: see `scale_center`.
         transform, sample_rate, volume_sample_rate, raw_sample_filter: see ``fastmri.data.SliceDataset``.
         seed: of the sub-sampling that the two rates ask for.
         skip_empty: leave out slices without signal; a test keeps them, since its volumes must stay whole.
@@ -58,7 +64,7 @@ class IndexedSliceDataset(SliceDataset):
         challenge: str,
         *,
         index: MetadataIndex,
-        mask_lines: Callable[[int], int] | None = None,
+        mask_center: MaskCenter | None = None,
         transform: Callable[..., Any] | None = None,
         sample_rate: float | None = None,
         volume_sample_rate: float | None = None,
@@ -68,7 +74,7 @@ class IndexedSliceDataset(SliceDataset):
     ) -> None:
         self._skip_empty = skip_empty
         self._index = index
-        self._mask_lines = mask_lines
+        self._mask_center = mask_center
         self._volumes = set(list_volumes(root))
         self._empty: dict[Path, list[int]] = {}
         for name, rate in (("sample_rate", sample_rate), ("volume_sample_rate", volume_sample_rate)):
@@ -105,10 +111,10 @@ class IndexedSliceDataset(SliceDataset):
         if fname not in self._volumes:
             return {}, 0
         metadata = self._index.metadata(fname)
-        lines = scale_lines(metadata, self._mask_lines)
+        center = scale_center(metadata, self._mask_center)
         metadata["path"] = str(fname)
-        metadata["scale"] = self._index.scale(fname, lines)
-        self._empty[fname] = self._index.empty_slices(fname, lines) if self._skip_empty else []
+        metadata["scale"] = self._index.scale(fname, center)
+        self._empty[fname] = self._index.empty_slices(fname, center) if self._skip_empty else []
         return metadata, metadata["kspace_shape"][0]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
@@ -125,7 +131,7 @@ class IndexedSliceDataset(SliceDataset):
                 *sample.metadata["kspace_shape"][1:],
                 tuple(sample.metadata["recon_size"]),
                 tuple(sample.metadata["target_shape"] or ()),
-                sample.metadata["mask_center"] is None,
+                sample.metadata["sampling"],
             )
             for sample in self.raw_samples
         ]

@@ -9,13 +9,12 @@ from fastmri.data.subsample import MaskFunc
 from fastmri.data.transforms import apply_mask, to_tensor
 from torch import Tensor
 
-from fastmri_ufloss.data.index import count_mask_center
+from fastmri_ufloss.data.sampling import center_shape, find_sampling, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
+from fastmri_ufloss.mri.center import MIN_CENTER_LINES
 from fastmri_ufloss.mri.sense import sens_reduce
 
-__all__ = ["MIN_CENTER_LINES", "MoDLDataTransform", "MoDLSample"]
-
-MIN_CENTER_LINES = 4
+__all__ = ["MoDLDataTransform", "MoDLSample"]
 
 
 class MoDLSample(NamedTuple):
@@ -26,8 +25,8 @@ class MoDLSample(NamedTuple):
 
     Args:
         masked_kspace: (coils, rows, cols, 2), zero where not acquired.
-        mask: (1, 1, cols, 1), true where acquired.
-        num_low_frequencies: fully sampled centre lines.
+        mask: (1, 1, cols, 1), or (1, rows, cols, 1) of points; true where acquired.
+        num_low_frequencies: fully sampled centre lines; with a mask of points, the side of the centre's square.
         target: root-sum-of-squares (or single-coil) image of the file, or 0.
         fname: file name.
         slice_num: slice.
@@ -58,13 +57,16 @@ class MoDLDataTransform:
 
     With ``use_seed`` (validation, test) a volume's mask is the one of fastMRI's own transforms: it depends on
     the file name alone. Without (training) it depends on (seed, epoch, file, slice) and on nothing else, so not
-    on workers, processes or the order of the slices.
+    on workers, processes or the order of the slices. A mask of points never claims what the scan has left out:
+    points that are zero in all coils, such as the corners in many 3D scans.
 
     Args:
-        mask_func: draws the masks. A file that has a mask keeps it; None is for such files, and for fully
-            sampled ones.
+        mask_func: draws the masks. A file that has a mask keeps it; None is for such files, for those whose
+            zeros show how they were sampled, and for fully sampled ones.
         use_seed: one mask for each file.
         seed: of the training masks.
+        mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
+            samples.
         sens_maps: where maps come from. None leaves them to the device.
         keep_reference: whether fully sampled k-space, or the reference made of it, is handed on.
     """
@@ -75,12 +77,14 @@ class MoDLDataTransform:
         *,
         use_seed: bool = True,
         seed: int = 0,
+        mask_per_volume: bool = False,
         sens_maps: SensMapSource | None = None,
         keep_reference: bool = True,
     ) -> None:
         self.mask_func = mask_func
         self.use_seed = use_seed
         self.seed = seed
+        self.mask_per_volume = mask_per_volume
         self.sens_maps = sens_maps
         self.keep_reference = keep_reference
         self.epoch = 0
@@ -105,6 +109,8 @@ class MoDLDataTransform:
         full = full if full.ndim == 4 else full[None]  # single coil: one coil
         if target is not None and "max" not in attrs:
             raise ValueError(f"{fname} has a target image but no attribute 'max', the data range of its scores")
+        if mask is None and attrs.get("sampling") is not None:
+            mask = self._find_mask(kspace, attrs["sampling"], fname, slice_num)
         if mask is not None:
             masked, mask_tensor, num_low = _apply_file_mask(full, mask, attrs, fname)
         else:
@@ -117,7 +123,7 @@ class MoDLDataTransform:
         empty = torch.empty(0)
         maps = reference = empty
         if self.sens_maps is not None:
-            maps = self.sens_maps(masked, num_low, attrs.get("path", fname), slice_num)
+            maps = self.sens_maps(masked, mask_tensor, num_low, attrs.get("path", fname), slice_num)
         has_reference = self.keep_reference and mask is None
         if has_reference and self.sens_maps is not None:
             reference = torch.view_as_complex(sens_reduce(full[None], maps[None]))[0, 0]
@@ -144,18 +150,43 @@ class MoDLDataTransform:
         if self.use_seed:
             seed: tuple[int, ...] = tuple(map(ord, fname))
         else:
-            seed = (self.seed, self.epoch, zlib.crc32(fname.encode()), slice_num)
+            slices = () if self.mask_per_volume else (slice_num,)
+            seed = (self.seed, self.epoch, zlib.crc32(fname.encode()), *slices)
         padding = (attrs["padding_left"], attrs["padding_right"])
         masked, mask, num_low = apply_mask(full, self.mask_func, seed=seed, padding=padding)
-        return masked, mask.bool(), int(num_low)
+        mask = mask.bool()
+        if mask.shape[1] > 1:
+            mask = mask & (full != 0).any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
+        return masked, mask, int(num_low)
+
+    def _find_mask(self, kspace: np.ndarray, sampling: str, fname: str, slice_num: int) -> np.ndarray:
+        """The mask of a slice without one that was undersampled when it was acquired."""
+        if self.mask_func is not None:
+            raise ValueError(
+                f"{fname} is undersampled: there are gaps of zeros in its k-space. Masks are for fully sampled "
+                "files; reconstruct.py takes such a file as it is"
+            )
+        sampled = sampled_points(kspace)
+        if not sampled.any():
+            sampled = np.ones_like(sampled)
+        else:
+            found = find_sampling(sampled)
+            if found is None or (found.ndim == 2 and sampling == "columns"):
+                raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the middle slice")
+        return sampled if sampling == "points" else sampled.any(axis=0)
 
 
 def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str) -> tuple[Tensor, Tensor, int]:
-    cols = full.shape[-2]
-    if mask.size != cols:
-        raise ValueError(f"{fname}: mask must have {cols} values, one for each column, got {mask.shape}")
-    sampled = np.asarray(mask).astype(bool).ravel().copy()
-    sampled[: attrs["padding_left"]] = False
-    sampled[attrs["padding_right"] :] = False
-    mask_tensor = torch.from_numpy(sampled).reshape(1, 1, cols, 1)
-    return full * mask_tensor, mask_tensor, count_mask_center(sampled)
+    rows, cols = full.shape[-3:-1]
+    mask = np.asarray(mask).astype(bool)
+    if mask.size == cols:
+        sampled = mask.reshape(1, cols).copy()
+    elif mask.shape == (rows, cols):
+        sampled = mask.copy()
+    else:
+        raise ValueError(f"{fname}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
+    sampled[:, : attrs["padding_left"]] = False
+    sampled[:, attrs["padding_right"] :] = False
+    mask_tensor = torch.from_numpy(sampled).reshape(1, -1, cols, 1)
+    center = center_shape(sampled[0] if len(sampled) == 1 else sampled, rows)
+    return full * mask_tensor, mask_tensor, center[1]

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastmri_ufloss.models.denoisers import ResNetDenoiser, UnetDenoiser
 from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
-from fastmri_ufloss.mri.espirit import count_center_lines, estimate_sens_maps
+from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
 
 __all__ = ["MoDL"]
@@ -95,7 +95,8 @@ class MoDL(nn.Module):
         Args:
             masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
             mask: (batch, 1, 1 or rows, cols, 1).
-            num_low_frequencies: fully sampled centre lines, for the maps; counted in the mask if 0 or None.
+            num_low_frequencies: fully sampled centre lines, or side of a square, for the maps; counted in the
+                mask if 0 or None.
             sens_maps: like ``masked_kspace``; estimated from the centre lines if not given.
             return_complex: return the complex image instead of its magnitude.
 
@@ -122,9 +123,8 @@ class MoDL(nn.Module):
 
     @staticmethod
     def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
-        """ESPIRiT maps from the centre lines of undersampled k-space, see `estimate_sens_maps`."""
-        known = num_low_frequencies is not None and bool(torch.as_tensor(num_low_frequencies).all())
-        return estimate_sens_maps(masked_kspace, num_low_frequencies if known else count_center_lines(mask))
+        """ESPIRiT maps from the centre of undersampled k-space, see `estimate_sens_maps`."""
+        return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
 
     def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:
         if self.checkpoint_denoiser and torch.is_grad_enabled():

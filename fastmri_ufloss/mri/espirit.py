@@ -6,43 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["count_center_lines", "estimate_sens_maps"]
+from fastmri_ufloss.mri.center import MIN_CENTER_LINES, center_regions
 
-_MIN_LINES = 4  # the smallest kernel is 2 wide, and its blocks must overlap
+__all__ = ["estimate_sens_maps"]
+
 _CPU_CHUNK_BYTES = 8 * 2**20  # on a CPU a chunk is worth keeping in cache; a GPU wants large ones
 _COARSE_OVERSAMPLING = 2  # pixels per sample of G, per axis, of the coarsest grid
 _MAX_ANGLE = 0.02  # between a map and the eigenvector, in radians: an inner product of 0.9998
-
-
-def count_center_lines(mask: Tensor) -> Tensor:
-    """Number of contiguous sampled columns around the centre of k-space, counted symmetrically.
-
-    For this n fastMRI's centre [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
-    ``fastmri.models.varnet.SensitivityModel`` counts in fastMRI's masks, and right for full ones as well.
-
-    Args:
-        mask: (batch, 1, 1 or rows, cols, 1); a column counts if all of its rows are sampled.
-
-    Returns:
-        (batch,) int64: even, or 1 if the centre is alone, or 0 if it is missing, or cols if all are sampled.
-
-    Raises:
-        ValueError: if the mask is not five-dimensional.
-    """
-    if mask.ndim != 5 or mask.shape[1] != 1 or mask.shape[-1] != 1:
-        raise ValueError(f"mask must have shape (batch, 1, 1 or rows, cols, 1), got {tuple(mask.shape)}")
-    return _count_symmetric((mask[:, 0, ..., 0] != 0).all(dim=1))
-
-
-def _count_symmetric(sampled: Tensor) -> Tensor:
-    cols = sampled.shape[1]
-    center = cols // 2
-    left = sampled[:, :center].flip(1).cumprod(dim=1).sum(dim=1)
-    right = sampled[:, center:].cumprod(dim=1).sum(dim=1)
-    # for an odd number of columns fastMRI's centre reaches one further to the right than to the left
-    count = 2 * torch.minimum(left, right - cols % 2)
-    count = torch.where((count <= 0) & (right > 0), 1, count.clamp(min=0))
-    return torch.where(sampled.all(dim=1), cols, count)
 
 
 @torch.no_grad()
@@ -50,6 +20,7 @@ def estimate_sens_maps(
     masked_kspace: Tensor,
     num_low_frequencies: int | Tensor | None = None,
     *,
+    mask: Tensor | None = None,
     calibration_size: int = 24,
     kernel_size: int = 6,
     threshold: float = 0.02,
@@ -65,12 +36,14 @@ def estimate_sens_maps(
 
     .. math:: G(r) = \frac{1}{|kernel|} \sum_k (F^H w_k)(r) (F^H w_k)(r)^H, \qquad G(r) s(r) = s(r)
 
-    Float32 inside, also under autocast, and without gradients. Only the centre lines are read.
+    Float32 inside, also under autocast, and without gradients. Only the fully sampled centre is read.
 
     Args:
         masked_kspace: (batch, coils, rows, cols, 2), centred as in fastMRI, of any scale.
-        num_low_frequencies: fully sampled columns in the centre, one number or (batch,). None or 0: counted
-            from the columns that are not zero.
+        num_low_frequencies: fully sampled columns in the centre, one number or (batch,); with a mask of points
+            the side of the fully sampled square. None or 0: counted, see `count_center_lines`.
+        mask: (batch, 1, 1 or rows, cols, 1). Without it the centre consists of lines, and what is counted are
+            columns, or the points of a square, that are not zero.
         calibration_size: largest number of rows and of columns in the calibration region.
         kernel_size: largest width of a block; half of a region that is smaller than two blocks.
         threshold: smallest singular value, relative to the largest.
@@ -84,7 +57,7 @@ def estimate_sens_maps(
         for empty k-space.
 
     Raises:
-        ValueError: if an argument is out of range, or there are fewer than 4 centre lines.
+        ValueError: if an argument is out of range, or the sampled centre is smaller than 4.
     """
     _check(masked_kspace, calibration_size, kernel_size, threshold, crop, num_maps)
     batch, coils, rows, cols, _ = masked_kspace.shape
@@ -92,12 +65,12 @@ def estimate_sens_maps(
         maps = torch.zeros_like(masked_kspace, dtype=torch.float32)
         maps[..., 0] = masked_kspace.flatten(1).any(dim=1).view(-1, 1, 1, 1)
         return maps
-    lines = [min(n, calibration_size) for n in _center_lines(masked_kspace, num_low_frequencies)]
+    centers = center_regions(masked_kspace, num_low_frequencies, mask, calibration_size)
     maps = masked_kspace.new_empty((batch, num_maps, coils, rows, cols), dtype=torch.complex64)
     with torch.autocast(maps.device.type, enabled=False), _one_thread(maps.device):
-        for width in sorted(set(lines)):
-            members = [i for i, n in enumerate(lines) if n == width]
-            center = _calibration(masked_kspace, members, calibration_size, width)
+        for height, width in sorted(set(centers)):
+            members = [i for i, center in enumerate(centers) if center == (height, width)]
+            center = _calibration(masked_kspace, members, height, width)
             samples = _coil_matrices(center, kernel_size, threshold)
             # several images at a time only where a chunk holds them whole
             step = max(1, _chunk_rows(maps, cols, max_memory) // rows)
@@ -131,10 +104,10 @@ def _check(
     shape = tuple(masked_kspace.shape)
     if masked_kspace.ndim != 5 or shape[-1] != 2:
         raise ValueError(f"masked_kspace must have shape (batch, coils, rows, cols, 2), got {shape}")
-    if shape[2] < _MIN_LINES:
-        raise ValueError(f"masked_kspace must have at least {_MIN_LINES} rows, got shape {shape}")
-    if calibration_size < _MIN_LINES:
-        raise ValueError(f"calibration_size must be at least {_MIN_LINES}, got {calibration_size}")
+    if shape[2] < MIN_CENTER_LINES:
+        raise ValueError(f"masked_kspace must have at least {MIN_CENTER_LINES} rows, got shape {shape}")
+    if calibration_size < MIN_CENTER_LINES:
+        raise ValueError(f"calibration_size must be at least {MIN_CENTER_LINES}, got {calibration_size}")
     if kernel_size < 2:
         raise ValueError(f"kernel_size must be at least 2, got {kernel_size}")
     if not 0 < threshold < 1:
@@ -145,31 +118,9 @@ def _check(
         raise ValueError(f"num_maps must be from 1 to the number of coils ({shape[1]}), got {num_maps}")
 
 
-def _center_lines(masked_kspace: Tensor, num_low_frequencies: int | Tensor | None) -> list[int]:
-    """The number of centre lines of each sample, given or counted; an empty sample has all of them."""
-    batch, _, rows, cols, _ = masked_kspace.shape
-    given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
-    if given.numel() not in (1, batch):
-        raise ValueError(f"num_low_frequencies must be one number or have shape ({batch},), got {tuple(given.shape)}")
-    lines = [int(n) for n in given.flatten().expand(batch).tolist()]
-    if 0 in lines:
-        # the middle rows only: the outer ones may be zero, or undersampled in both directions
-        size = min(rows, 24)
-        middle = masked_kspace.narrow(2, (rows - size + 1) // 2, size)
-        counted = _count_symmetric((middle != 0).any(dim=-1).any(dim=1).all(dim=1))
-        counted = torch.where(masked_kspace.flatten(1).any(dim=1), counted, cols)
-        lines = [n or c for n, c in zip(lines, counted.tolist(), strict=True)]
-    if min(lines) < _MIN_LINES or max(lines) > cols:
-        raise ValueError(
-            f"num_low_frequencies must be from {_MIN_LINES} to the number of columns ({cols}), got {lines}"
-        )
-    return lines
-
-
 def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: int) -> Tensor:
     """The centre (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
     rows, cols = masked_kspace.shape[2:4]
-    height = min(height, rows)
     center = masked_kspace.narrow(2, (rows - height + 1) // 2, height)
     center = center.narrow(3, (cols - width + 1) // 2, width)[members].float()
     scale = center.abs().amax(dim=(1, 2, 3, 4), keepdim=True)

@@ -12,8 +12,8 @@ from fastmri.data.subsample import MaskFunc
 
 from fastmri_ufloss.data.index import MetadataIndex, list_volumes
 from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
-from fastmri_ufloss.data.masks import min_center_lines
-from fastmri_ufloss.data.slices import IndexedSliceDataset, scale_lines
+from fastmri_ufloss.data.masks import min_center_shape
+from fastmri_ufloss.data.slices import IndexedSliceDataset, scale_center
 
 __all__ = ["MriDataModule"]
 
@@ -30,7 +30,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
         challenge: ``"singlecoil"`` or ``"multicoil"``.
         train_transform, val_transform, test_transform: of the slices.
         cache_dir: for the index.
-        mask_func: of the transforms, to know which centre lines are always sampled.
+        mask_func: of the transforms, to know which centre is always sampled.
         seed: of shuffling and sub-sampling.
         combine_train_val: train on both.
         test_split: folder ``{challenge}_{test_split}`` for the test.
@@ -84,7 +84,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
         )
         self.cache_dir = Path(cache_dir)
         self.seed = seed
-        self.mask_lines = None if mask_func is None else partial(min_center_lines, mask_func)
+        self.mask_center = None if mask_func is None else partial(min_center_shape, mask_func)
 
     def folder(self, split: str) -> Path:
         """The folder of a split: ``"train"``, ``"val"`` or ``"test"``."""
@@ -95,7 +95,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
     def build_index(self, split: str) -> None:
         """Make what is missing in the index of a split, with a progress bar."""
         index = self._index(split)
-        index.build(list_volumes(self.folder(split)), lambda meta: scale_lines(meta, self.mask_lines))
+        index.build(list_volumes(self.folder(split)), lambda meta: scale_center(meta, self.mask_center))
 
     def dataset(self, split: str) -> IndexedSliceDataset:
         """The slices of a split, through its transform."""
@@ -108,7 +108,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
             self.folder(split),
             self.challenge,
             index=self._index(split),
-            mask_lines=self.mask_lines,
+            mask_center=self.mask_center,
             transform=transform,
             sample_rate=rate,
             volume_sample_rate=volume_rate,

@@ -10,8 +10,9 @@ import pytest
 from fastmri.data import SliceDataset
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex
-from fastmri_ufloss.data.index import count_mask_center, list_volumes, read_metadata, volume_scale
+from fastmri_ufloss.data.index import list_volumes, read_metadata, volume_scale
 from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.slices import scale_center
 
 
 def make_volume(path: Path, *, slices: int = 3, shape: tuple[int, int] = (24, 32), coils: int | None = 4) -> Path:
@@ -55,44 +56,44 @@ def test_slices_are_those_of_fastmri(tmp_path: Path) -> None:
 def test_index_is_used_again_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, file = make_volume(tmp_path / "a.h5"), tmp_path / "index.json"
     index = MetadataIndex(file, challenge="multicoil")
-    index.build([path], lambda metadata: 8)
-    scale = index.scale(path, 8)
+    index.build([path], lambda metadata: (24, 8))
+    scale = index.scale(path, (24, 8))
 
     again = MetadataIndex(file, challenge="multicoil")
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", lambda *args, **kwargs: pytest.fail("the file was read again"))
-        assert again.scale(path, 8) == scale
+        assert again.scale(path, (24, 8)) == scale
         assert again.metadata(path)["kspace_shape"] == [3, 4, 24, 32]
 
     with h5py.File(path, "r+") as volume:
         volume["kspace"][...] *= 2
     os.utime(path, ns=(1, 1))
-    assert MetadataIndex(file, challenge="multicoil").scale(path, 8) == pytest.approx(2 * scale, rel=1e-5)
+    assert MetadataIndex(file, challenge="multicoil").scale(path, (24, 8)) == pytest.approx(2 * scale, rel=1e-5)
 
 
 def test_index_is_plain_json_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     path, file = make_volume(tmp_path / "a.h5"), tmp_path / "index.json"
-    MetadataIndex(file, challenge="multicoil").build([path], lambda metadata: 8)
+    MetadataIndex(file, challenge="multicoil").build([path], lambda metadata: (24, 8))
     assert json.loads(file.read_text())["challenge"] == "multicoil"
     file.write_text(file.read_text()[:-20])
     with pytest.warns(UserWarning, match="damaged"):
         index = MetadataIndex(file, challenge="multicoil")
-    assert index.scale(path, 8) > 0
+    assert index.scale(path, (24, 8)) > 0
 
 
 def test_scale_is_that_of_the_rss_image_and_ignores_the_rest_of_kspace(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "a.h5", shape=(32, 32))
     with h5py.File(path) as volume:
         rss = volume["reconstruction_rss"][()]
-    scale, empty = volume_scale(path, 32)
+    scale, empty = volume_scale(path, (32, 32))
     assert scale == pytest.approx(np.percentile(rss, 95), rel=1e-5) and empty == []
-    centre, _ = volume_scale(path, 8)
+    centre, _ = volume_scale(path, (24, 8))
     assert centre == pytest.approx(scale, rel=0.3)
     with h5py.File(path, "r+") as volume:
         kspace = volume["kspace"][()]
         kspace[..., :12], kspace[..., 20:] = 0, 0
         volume["kspace"][...] = kspace
-    assert volume_scale(path, 8)[0] == centre
+    assert volume_scale(path, (24, 8))[0] == centre
 
 
 def test_empty_slices_are_skipped_with_a_warning(tmp_path: Path) -> None:
@@ -178,11 +179,11 @@ def test_kspace_that_is_not_finite_or_zero_is_named(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as volume:
         volume["kspace"][2, 1, 3, 16] = np.nan
     with pytest.raises(ValueError, match=r"a\.h5: k-space of slice 2 has NaN"):
-        volume_scale(path, 8)
+        volume_scale(path, (24, 8))
     with h5py.File(path, "r+") as volume:
         volume["kspace"][...] = 0
     with pytest.raises(ValueError, match="no slice has a signal"):
-        volume_scale(path, 8)
+        volume_scale(path, (24, 8))
 
 
 def test_negative_padding_does_not_blank_masks(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_killed_while_the_index_is_written_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, file = make_volume(tmp_path / "a.h5"), tmp_path / "index.json"
-    MetadataIndex(file, challenge="multicoil").build([path], lambda metadata: 8)
+    MetadataIndex(file, challenge="multicoil").build([path], lambda metadata: (24, 8))
     before = file.read_bytes()
 
     def full_disk(*args: object, **kwargs: object) -> None:
@@ -209,17 +210,59 @@ def test_killed_while_the_index_is_written_leaves_the_old_one(
     index = MetadataIndex(file, challenge="multicoil")
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        index.build([path], lambda metadata: 10)
+        index.build([path], lambda metadata: (24, 10))
     assert file.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "index.json"]
 
 
-@pytest.mark.parametrize(
-    ("mask", "expected"),
-    [("0011110", 2), ("0011110000"[:8], 4), ("1111", 4), ("0000", 0), ("01000010", 0), ("00010000", 0)],
-)
-def test_count_mask_center(mask: str, expected: int) -> None:
-    values = np.array([int(c) for c in mask])
-    if mask == "0011110":  # 7 columns, centre 3: one to the left, two to the right of it and itself
-        expected = 2
-    assert count_mask_center(values) == expected
+def test_sampling_comes_from_the_mask_or_from_zeros(tmp_path: Path) -> None:
+    path = make_volume(tmp_path / "a.h5")
+    assert (read_metadata(path, "multicoil")["sampling"], read_metadata(path, "multicoil")["mask_center"]) == (
+        None,
+        None,
+    )
+    points = np.zeros((24, 32), dtype=bool)
+    points[::3, ::2] = points[7:17, 11:21] = True
+    columns = np.zeros(32, dtype=bool)
+    columns[::3] = columns[12:20] = True
+    for mask, sampling, center in ((points, "points", [10, 10]), (columns, "columns", [24, 8])):
+        with h5py.File(path, "r+") as volume:
+            kspace = volume["kspace"][()]
+            volume["mask"] = mask
+        facts = read_metadata(path, "multicoil")
+        assert (facts["sampling"], facts["mask_center"]) == (sampling, center)
+        with h5py.File(path, "r+") as volume:  # no mask, but zeros that show it
+            del volume["mask"]
+            volume["kspace"][...] = kspace * mask
+        facts = read_metadata(path, "multicoil")
+        assert (facts["sampling"], facts["mask_center"]) == (sampling, center)
+        with h5py.File(path, "r+") as volume:
+            volume["kspace"][...] = kspace
+    with h5py.File(path, "r+") as volume:
+        volume["kspace"][..., :5] = 0  # a border is no undersampling
+        volume["kspace"][..., :9, :] = 0
+    assert read_metadata(path, "multicoil")["sampling"] is None
+    with h5py.File(path, "r+") as volume:
+        volume["mask"] = np.ones((5, 7))
+    with pytest.raises(ValueError, match=r"mask must have shape \(32,\) or \(24, 32\), got \(5, 7\)"):
+        read_metadata(path, "multicoil")
+
+
+def test_scale_of_a_square_centre_reads_nothing_else(tmp_path: Path) -> None:
+    path = make_volume(tmp_path / "a.h5", shape=(32, 32))
+    whole, _ = volume_scale(path, (32, 32))
+    square, _ = volume_scale(path, (12, 12))
+    assert square == pytest.approx(whole, rel=0.3)
+    with h5py.File(path, "r+") as volume:
+        center = volume["kspace"][..., 10:22, 10:22]
+        volume["kspace"][...] = 0
+        volume["kspace"][..., 10:22, 10:22] = center
+    assert volume_scale(path, (12, 12))[0] == square
+
+
+def test_center_for_the_scale() -> None:
+    facts = {"kspace_shape": [3, 4, 40, 60], "mask_center": None}
+    assert scale_center(facts, None) == (40, 24)
+    assert scale_center(facts, lambda rows, cols: (rows, 10)) == (40, 10)
+    assert scale_center(facts, lambda rows, cols: (30, 30)) == (24, 24)
+    assert scale_center({**facts, "mask_center": [16, 16]}, None) == (16, 16)

@@ -16,7 +16,6 @@ from fastmri_ufloss.data import (
     SensMapFiles,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.data.masks import MASK_TYPES, min_center_lines
 from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import estimate_sens_maps
 
@@ -36,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dataset(folder: Path, transform: object) -> IndexedSliceDataset:
     index = MetadataIndex(folder.parent / "index.json", challenge="multicoil")
-    return IndexedSliceDataset(folder, "multicoil", index=index, mask_lines=lambda cols: 10, transform=transform)
+    return IndexedSliceDataset(
+        folder, "multicoil", index=index, mask_center=lambda rows, cols: (rows, 10), transform=transform
+    )
 
 
 def test_first_fields_are_those_of_varnet(folder: Path) -> None:
@@ -186,19 +187,80 @@ def test_bad_slices_are_named() -> None:
     few = create_mask_for_mask_type("random", [0.1], [4])
     with pytest.raises(ValueError, match="2 fully sampled centre lines, at least 4"):
         MoDLDataTransform(few)(kspace, None, None, attrs, "a.h5", 0)
-    with pytest.raises(ValueError, match="mask must have 20 values"):
+    with pytest.raises(ValueError, match="mask must have shape"):
         MoDLDataTransform()(kspace, np.ones(19), None, attrs, "a.h5", 0)
 
 
-@pytest.mark.parametrize("mask_type", MASK_TYPES)
-def test_min_center_lines_are_in_every_mask(mask_type: str) -> None:
-    mask_func = create_mask_for_mask_type(mask_type, [0.08, 0.1], [4, 8])
-    for cols in (96, 101):
-        lines = min_center_lines(mask_func, cols)
-        start = (cols - lines + 1) // 2
-        for seed in range(20):
-            mask, _ = mask_func((1, 10, cols, 2), seed=seed)
-            assert bool(mask.flatten()[start : start + lines].all()), (mask_type, cols, seed)
+def points_mask(rows: int, cols: int, center: int) -> np.ndarray:
+    mask = np.random.default_rng(0).random((rows, cols)) < 0.3
+    top, left = (rows - center + 1) // 2, (cols - center + 1) // 2
+    mask[top : top + center, left : left + center] = True
+    return mask
+
+
+def test_maps_of_a_square_centre_do_not_depend_on_what_is_around_it(folder: Path, tmp_path: Path) -> None:
+    with h5py.File(folder / "a.h5") as volume:
+        kspace = volume["kspace"][()]
+    mask = points_mask(32, 40, 12)
+    write_volume(tmp_path / "a" / "a.h5", kspace, mask=mask)
+    other = mask | np.eye(32, 40, dtype=bool)
+    write_volume(tmp_path / "b" / "a.h5", kspace, mask=other)
+    cache = SensMapCache(tmp_path / "maps")
+    first, second = (dataset(tmp_path / name, MoDLDataTransform(sens_maps=cache))[0] for name in "ab")
+    assert first.mask.shape == (1, 32, 40, 1) and first.num_low_frequencies == 12
+    np.testing.assert_array_equal(first.mask[0, ..., 0].numpy(), mask)
+    assert torch.equal(first.sens_maps, second.sens_maps)
+    only = torch.zeros_like(first.masked_kspace)
+    only[:, 10:22, 14:26] = first.masked_kspace[:, 10:22, 14:26]
+    expected = estimate_sens_maps(only[None], 12, mask=first.mask[None])[0]
+    torch.testing.assert_close(first.sens_maps, expected.half().float(), rtol=0, atol=0)
+    # a square of another size has other maps, one of the largest size those of lines
+    path = tmp_path / "a" / "a.h5"
+    assert cache.file(12, path, 0, square_center=True) != cache.file(12, path, 0)
+    assert cache.file(24, path, 0, square_center=True) == cache.file(24, path, 0)
+
+
+@pytest.mark.parametrize("points", [True, False])
+def test_zeros_show_the_sampling_of_a_file_without_a_mask(folder: Path, tmp_path: Path, points: bool) -> None:
+    with h5py.File(folder / "a.h5") as volume:
+        kspace = volume["kspace"][()]
+    mask = points_mask(32, 40, 10)
+    mask = mask if points else np.tile(mask[16], (32, 1)) | (np.arange(40) % 4 == 0)
+    write_volume(tmp_path / "a.h5", kspace * mask)
+    sample = dataset(tmp_path, MoDLDataTransform())[0]
+    np.testing.assert_array_equal(np.broadcast_to(sample.mask[0, ..., 0], (32, 40)), mask)
+    assert sample.mask.shape == (1, 32 if points else 1, 40, 1)
+    assert sample.reference.numel() == sample.kspace.numel() == 0
+    with pytest.raises(ValueError, match=r"a\.h5 is undersampled: there are gaps of zeros"):
+        dataset(tmp_path, MoDLDataTransform(MASK))[0]
+    with h5py.File(tmp_path / "a.h5", "r+") as volume:
+        volume["kspace"][0] = kspace[0]
+    with pytest.raises(ValueError, match="slice 0 is sampled in another way than the middle slice"):
+        dataset(tmp_path, MoDLDataTransform())[0]
+
+
+def test_mask_of_points_leaves_out_what_the_scan_has_left_out(folder: Path, tmp_path: Path) -> None:
+    with h5py.File(folder / "a.h5") as volume:
+        kspace = volume["kspace"][()]
+    y, x = np.mgrid[-1:1:32j, -1:1:40j]
+    write_volume(tmp_path / "a.h5", kspace * (x**2 + y**2 < 1))  # no corners
+    mask_func = create_mask_for_mask_type("variable_density_2d", [0.25], [2])
+    sample = dataset(tmp_path, MoDLDataTransform(mask_func))[0]
+    assert sample.reference.numel() == 0 and sample.kspace.numel()  # it counts as fully sampled
+    drawn = dataset(folder, MoDLDataTransform(mask_func))[0].mask[0, ..., 0].numpy()
+    np.testing.assert_array_equal(sample.mask[0, ..., 0].numpy(), drawn & (x**2 + y**2 < 1))
+    assert (drawn & (x**2 + y**2 >= 1)).any()
+
+
+def test_mask_per_volume(folder: Path) -> None:
+    def masks(**options: bool) -> list[torch.Tensor]:
+        data = dataset(folder, MoDLDataTransform(MASK, use_seed=False, **options))
+        return [data[(epoch, index)].mask for epoch in (0, 1) for index in (0, 1)]
+
+    first, second, later, _ = masks(mask_per_volume=True)
+    assert torch.equal(first, second) and not torch.equal(first, later)
+    first, second, *_ = masks()
+    assert not torch.equal(first, second)
 
 
 def test_bad_masks_are_named() -> None:

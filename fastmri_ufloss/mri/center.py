@@ -1,0 +1,112 @@
+"""The fully sampled centre of k-space: lines, or a square."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["MIN_CENTER_LINES", "center_regions", "count_center_lines"]
+
+MIN_CENTER_LINES = 4
+"""What coil maps need: the smallest kernel is 2 wide, and its blocks must overlap."""
+
+
+def count_center_lines(mask: Tensor) -> Tensor:
+    """Size of the fully sampled centre of k-space: of lines, or of a square.
+
+    In a mask of columns it is the number of contiguous sampled columns around the centre, counted symmetrically.
+    For this n fastMRI's centre [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
+    ``fastmri.models.varnet.SensitivityModel`` counts in fastMRI's masks, and right for full ones as well.
+    In a mask of points it is the largest n for which that centre of n columns is sampled in n rows around the
+    centre at least.
+
+    Args:
+        mask: (batch, 1, 1 or rows, cols, 1): of columns or, with rows, of points.
+
+    Returns:
+        (batch,) int64; of columns: even, or 1 if the centre is alone, or 0 if it is missing, or cols if all are
+        sampled; of points: from 0 to cols.
+
+    Raises:
+        ValueError: if the mask is not five-dimensional.
+    """
+    if mask.ndim != 5 or mask.shape[1] != 1 or mask.shape[-1] != 1:
+        raise ValueError(f"mask must have shape (batch, 1, 1 or rows, cols, 1), got {tuple(mask.shape)}")
+    sampled = mask[:, 0, ..., 0] != 0
+    lines = _count_symmetric(sampled.all(dim=1))
+    return lines if sampled.shape[1] == 1 else torch.maximum(lines, _count_square(sampled))
+
+
+def _count_square(sampled: Tensor) -> Tensor:
+    """Side of the largest fully sampled square in the centre of each mask (batch, rows, cols)."""
+    rows, cols = sampled.shape[1:]
+    # the squares lie in each other, so a point is in all of them from some side on
+    sides = torch.maximum(_first_side(rows, sampled.device)[:, None], _first_side(cols, sampled.device))
+    smallest_without = torch.where(sampled, torch.iinfo(torch.int64).max, sides).flatten(1).amin(dim=1)
+    return (smallest_without - 1).clamp(max=min(rows, cols))
+
+
+def _first_side(size: int, device: torch.device) -> Tensor:
+    """For each position the smallest n whose centre [pad, pad + n), pad = (size - n + 1) // 2, holds it."""
+    offset = torch.arange(size, device=device) - size // 2
+    # n grows to the left and to the right in turn; which comes first depends on the parity of the size
+    left, right = size % 2, 1 - size % 2
+    return torch.where(offset < 0, left - 2 * offset, torch.where(offset > 0, right + 2 * offset, 1))
+
+
+def _count_symmetric(sampled: Tensor) -> Tensor:
+    cols = sampled.shape[1]
+    center = cols // 2
+    left = sampled[:, :center].flip(1).cumprod(dim=1).sum(dim=1)
+    right = sampled[:, center:].cumprod(dim=1).sum(dim=1)
+    # for an odd number of columns fastMRI's centre reaches one further to the right than to the left
+    count = 2 * torch.minimum(left, right - cols % 2)
+    count = torch.where((count <= 0) & (right > 0), 1, count.clamp(min=0))
+    return torch.where(sampled.all(dim=1), cols, count)
+
+
+def center_regions(
+    masked_kspace: Tensor, num_low_frequencies: int | Tensor | None, mask: Tensor | None, calibration_size: int
+) -> list[tuple[int, int]]:
+    """(rows, cols) of the region for calibration of each sample; an empty sample has all of it.
+
+    Args:
+        masked_kspace, num_low_frequencies, mask, calibration_size: see `estimate_sens_maps`.
+
+    Raises:
+        ValueError: if num_low_frequencies has another shape, or is or counts less than 4, or more than cols.
+    """
+    batch, _, rows, cols, _ = masked_kspace.shape
+    given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
+    if given.numel() not in (1, batch):
+        raise ValueError(f"num_low_frequencies must be one number or have shape ({batch},), got {tuple(given.shape)}")
+    sizes = [int(n) for n in given.flatten().expand(batch).tolist()]
+    is_square = [mask is not None and mask.shape[2] > 1] * batch
+    if 0 in sizes:
+        counted, square = _count(masked_kspace, mask)
+        is_square = [s if n == 0 else q for n, s, q in zip(sizes, square.tolist(), is_square, strict=True)]
+        sizes = [n or c for n, c in zip(sizes, counted.tolist(), strict=True)]
+    if min(sizes) < MIN_CENTER_LINES or max(sizes) > cols:
+        raise ValueError(
+            f"num_low_frequencies must be from {MIN_CENTER_LINES} to the number of columns ({cols}), got {sizes}"
+        )
+    limits = [n if square else rows for n, square in zip(sizes, is_square, strict=True)]
+    return [
+        (min(limit, rows, calibration_size), min(n, calibration_size))
+        for n, limit in zip(sizes, limits, strict=True)
+    ]
+
+
+def _count(masked_kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Size of the centre of each sample, and whether it is that of a square."""
+    batch, _, rows, cols, _ = masked_kspace.shape
+    if mask is not None:
+        square = torch.full((batch,), mask.shape[2] > 1, device=masked_kspace.device)
+        return count_center_lines(mask).expand(batch), square
+    sampled = (masked_kspace != 0).any(dim=-1).any(dim=1)
+    # the middle rows only: the outer ones may be zero, or undersampled in both directions
+    size = min(rows, 24)
+    lines = _count_symmetric(sampled.narrow(1, (rows - size + 1) // 2, size).all(dim=1))
+    side = _count_square(sampled)
+    # lines are counted symmetrically: one more on a side does not make them a square
+    is_square = side > lines + 1
+    is_empty = ~sampled.flatten(1).any(dim=1)
+    return torch.where(is_empty, cols, torch.where(is_square, side, lines)), is_square & ~is_empty
