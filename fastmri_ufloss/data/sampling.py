@@ -24,7 +24,8 @@ def find_sampling(sampled: np.ndarray) -> np.ndarray | None:
         sampled: boolean (rows, cols), see `sampled_points`.
 
     Returns:
-        None, or boolean (cols,) if the rows that have samples have the same, and no gap between them, or boolean (rows, cols).
+        None, or boolean (cols,) if the rows that have samples have the same, and no gap between them, or
+        boolean (rows, cols).
 
     Raises:
         ValueError: if the shape is another.

@@ -1,5 +1,7 @@
 """Scores of reconstructed volumes, as fastMRI counts: per volume, then the mean over volumes."""
 
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,16 +40,16 @@ def score_volume(target: np.ndarray, output: np.ndarray, *, max_value: float | N
 class VolumeScores:
     """Scores several methods, volume by volume, while their slices come one after another.
 
-    Holds the slices of one volume at a time. Slices that come again later are dropped.
+    The scores are those of `score_volume`. The slices of the volume at hand wait on disk for its data range,
+    which the SSIM of each of them needs, so memory does not grow with their number. Slices that come again later
+    are dropped.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.example: dict[str, np.ndarray] = {}
-        self._fname = ""
-        self._slices: dict[int, tuple[Images, Images, Mapping[str, float]]] = {}
-        self._max_value = 0.0
         self._done: set[str] = set()
+        self._volume: _Volume | None = None
 
     def add(
         self,
@@ -70,34 +72,90 @@ class VolumeScores:
             max_value: of the RSS volume.
             ufloss: of each method, may be empty.
         """
-        if fname != self._fname:
+        if self._volume is None or fname != self._volume.fname:
             self.close()
-            self._fname = fname
+            self._volume = _Volume(fname, list(outputs), list(targets), max_value)
         if fname not in self._done:
-            self._slices[slice_num] = (outputs, targets, ufloss)
-            self._max_value = max_value
+            self._volume.add(outputs, targets, ufloss)
 
     def close(self) -> None:
         """Score the volume at hand."""
-        if not self._slices:
+        volume, self._volume = self._volume, None
+        if volume is None or not volume.num_slices:
             return
-        slices = [entry for _, entry in sorted(self._slices.items())]
-        for method in slices[0][0]:
-            output = np.stack([outputs[method] for outputs, _, _ in slices])
-            row: dict[str, Any] = {"volume": self._fname, "method": method}
-            for against in slices[0][1]:
-                target = np.stack([targets[against] for _, targets, _ in slices])
-                max_value = self._max_value if against == "RSS" else None
-                scores = score_volume(target, output, max_value=max_value)
-                row.update({f"{name} ({against})": value for name, value in scores.items()})
-            if slices[0][2]:
-                row["UFLoss"] = float(np.mean([ufloss[method] for _, _, ufloss in slices]))
-            self.rows.append(row)
+        self.rows += volume.scores()
         if not self.example:
-            outputs, targets, _ = slices[len(slices) // 2]
-            self.example = {**targets, **outputs}
-        self._done.add(self._fname)
-        self._slices = {}
+            self.example = volume.read(volume.num_slices // 2)
+        self._done.add(volume.fname)
+        volume.close()
+
+
+class _Volume:
+    """The slices of a volume on disk, and what has been summed up over them."""
+
+    def __init__(self, fname: str, methods: list[str], targets: list[str], max_value: float) -> None:
+        self.fname = fname
+        self.num_slices = 0
+        self._methods, self._targets = methods, targets
+        self._ranges = {name: max_value if name == "RSS" else 0.0 for name in targets}
+        self._norms = dict.fromkeys(targets, 0.0)
+        self._errors = {(method, target): 0.0 for method in methods for target in targets}
+        self._ufloss: dict[str, list[float]] = {}
+        self._shape: tuple[int, ...] = ()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the volume is complete
+
+    def add(self, outputs: Images, targets: Images, ufloss: Mapping[str, float]) -> None:
+        images = [
+            np.asarray(group[name], dtype=np.float32)
+            for group, names in ((targets, self._targets), (outputs, self._methods))
+            for name in names
+        ]
+        self._shape = images[0].shape
+        for name in self._targets:
+            self._norms[name] += _energy(targets[name])
+            if name != "RSS":
+                self._ranges[name] = max(self._ranges[name], float(np.max(targets[name])))
+        for method, target in self._errors:
+            self._errors[method, target] += _energy(outputs[method] - targets[target])
+        for method, value in ufloss.items():
+            self._ufloss.setdefault(method, []).append(value)
+        self._file.write(np.stack(images).tobytes())
+        self.num_slices += 1
+
+    def read(self, number: int) -> dict[str, np.ndarray]:
+        """All images of a slice, the targets first."""
+        names = [*self._targets, *self._methods]
+        size = len(names) * math.prod(self._shape)
+        self._file.seek(number * size * 4)
+        images = np.frombuffer(self._file.read(size * 4), dtype=np.float32).reshape(-1, *self._shape)
+        return dict(zip(names, images, strict=True))
+
+    def scores(self) -> list[dict[str, Any]]:
+        """A row for each method."""
+        similarity = dict.fromkeys(self._errors, 0.0)
+        for number in range(self.num_slices):
+            images = self.read(number)
+            for method, target in similarity:
+                value = ssim(images[target][None], images[method][None], maxval=self._ranges[target])
+                similarity[method, target] += float(value.item()) / self.num_slices
+        pixels = self.num_slices * math.prod(self._shape)
+        rows: list[dict[str, Any]] = [{"volume": self.fname, "method": method} for method in self._methods]
+        for row in rows:
+            for target in self._targets:
+                error = self._errors[row["method"], target]
+                row[f"NRMSE ({target})"] = float(np.sqrt(np.divide(error, self._norms[target])))
+                row[f"PSNR ({target})"] = float(10 * np.log10(np.divide(self._ranges[target] ** 2 * pixels, error)))
+                row[f"SSIM ({target})"] = similarity[row["method"], target]
+            if self._ufloss:
+                row["UFLoss"] = float(np.mean(self._ufloss[row["method"]]))
+        return rows
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _energy(image: np.ndarray) -> float:
+    return float(np.square(image, dtype=np.float64).sum())
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,25 +1,21 @@
 """Training, validation and test of MoDL."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from fastmri.data.transforms import center_crop, center_crop_to_smallest
+from fastmri.data.transforms import center_crop_to_smallest
 from torch import Tensor, nn
 
 from fastmri_ufloss.data.transforms import MoDLSample
-from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.losses.pixel import L2Loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
-from fastmri_ufloss.metrics.volumes import VolumeScores, mean_scores
+from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.models.modl import MoDL
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
 from fastmri_ufloss.pl_modules.mri_module import MriModule
-from fastmri_ufloss.report.picture import save_picture
-from fastmri_ufloss.report.table import format_table
+from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, write_scores
 
 __all__ = ["MoDLModule", "Reconstruction", "maps_and_reference"]
 
@@ -145,34 +141,15 @@ class MoDLModule(MriModule):
         result = self.reconstruct(batch)
         if result.reference.numel() and batch.target.ndim == 3:
             self._score(batch, result)
-        image = result.image.abs().float()
-        rows, cols = (int(size[0]) for size in batch.crop_size)
-        if image.shape[-1] < cols:  # as fastMRI crops images that are narrower than they should be
-            rows = cols = image.shape[-1]
-        crop_size = (min(rows, image.shape[-2]), cols)
         return {
             "fname": batch.fname,
             "slice": batch.slice_num,
-            "output": center_crop(image, crop_size).cpu().numpy(),
+            "output": crop_magnitude(result.image, batch.crop_size),
         }
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self._scores.close()
-        rows = self._gather(self._scores.rows)
-        if not rows or not self.trainer.is_global_zero:
-            return
-        folder = Path(self.trainer.default_root_dir)
-        means = mean_scores(rows)
-        with atomic_path(folder / "scores.json") as temporary:
-            temporary.write_text(json.dumps({"means": means, "volumes": rows}, indent=1), encoding="utf-8")
-        example = dict(self._scores.example)
-        if example:
-            reference = example.pop("coil-combined")
-            example.pop("RSS")
-            save_picture(folder / "reconstruction.png", reference, example)
-        self.print(f"\nMeans over the volumes, against the RSS and the coil-combined image:\n{format_table(means)}")
-        self.print(f"Scores: {folder / 'scores.json'}\nPicture: {folder / 'reconstruction.png'}")
+        write_scores(self.trainer, self._scores)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         optimizer = torch.optim.Adam(self.modl.parameters(), lr=self.lr)
@@ -202,23 +179,7 @@ class MoDLModule(MriModule):
             "MoDL": result.image,
         }
         ufloss = self._score_ufloss(images, result.reference)
-        size = batch.target.shape[-2:]
-        crop_size = tuple(min(a, b) for a, b in zip(size, result.image.shape[-2:], strict=True))
-
-        def magnitude(image: Tensor) -> Any:
-            return center_crop(image.abs().float(), crop_size).cpu().numpy()
-
-        outputs = {name: magnitude(image) for name, image in images.items()}
-        targets = {"RSS": magnitude(batch.target), "coil-combined": magnitude(result.reference)}
-        for i, fname in enumerate(batch.fname):
-            self._scores.add(
-                fname,
-                int(batch.slice_num[i]),
-                outputs={name: image[i] for name, image in outputs.items()},
-                targets={name: image[i] for name, image in targets.items()},
-                max_value=float(batch.max_value[i]),
-                ufloss={name: float(values[i]) for name, values in ufloss.items()},
-            )
+        add_scores(self._scores, batch, images, result.reference, ufloss)
 
     def _score_ufloss(self, images: Mapping[str, Tensor], reference: Tensor) -> dict[str, Tensor]:
         if not self._score_feature_nets:
@@ -232,12 +193,3 @@ class MoDLModule(MriModule):
             )
             for name, image in images.items()
         }
-
-    def _gather(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of all processes, each volume once."""
-        if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        unique = {(row["volume"], row["method"]): row for row in rows}
-        return [unique[key] for key in sorted(unique, key=lambda key: key[0])]

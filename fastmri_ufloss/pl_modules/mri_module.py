@@ -1,16 +1,14 @@
 """fastMRI's modules on Lightning 2: the same metrics, images and files, through the hooks that are left."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import fastmri
 import numpy as np
 import torch
 from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor
 
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 
 __all__ = ["MriModule"]
 
@@ -33,7 +31,7 @@ class MriModule(HostModule):
 
     val_log_indices: list[int] | None
     _val_logs: list[dict[str, Any]]
-    _writer: "_VolumeWriter"
+    _writer: ReconstructionWriter
 
     def on_validation_epoch_start(self) -> None:
         self._val_logs = []
@@ -52,7 +50,7 @@ class MriModule(HostModule):
 
     def on_test_epoch_start(self) -> None:
         folder = Path(self.trainer.default_root_dir) / "reconstructions"
-        self._writer = _VolumeWriter(folder)
+        self._writer = ReconstructionWriter(folder)
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         for fname, slice_num, image in zip(outputs["fname"], outputs["slice"], outputs["output"], strict=True):
@@ -69,39 +67,3 @@ class MriModule(HostModule):
     def log_image(self, name: str, image: Tensor) -> None:
         if hasattr(getattr(self.logger, "experiment", None), "add_image"):
             super().log_image(name, torch.nan_to_num(image))
-
-
-class _VolumeWriter:
-    """Collects the slices of a volume and writes it with ``fastmri.save_reconstructions`` when it is complete.
-
-    Slices of a volume come one after another. Where several processes share a data set, some come again at the
-    end to make the numbers equal: those are dropped.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._fname = ""
-        self._slices: dict[int, np.ndarray] = {}
-        self._written: set[str] = set()
-
-    def add(self, fname: str, slice_num: int, image: np.ndarray | Tensor) -> None:
-        if fname != self._fname:
-            self.close()
-            self._fname = fname
-        if fname not in self._written:
-            self._slices[slice_num] = np.asarray(image)
-
-    def close(self) -> None:
-        """Write the volume at hand."""
-        if not self._slices:
-            return
-        volume = np.stack([image for _, image in sorted(self._slices.items())])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_path(self.folder / self._fname) as temporary,
-            tempfile.TemporaryDirectory(dir=self.folder, prefix=".") as scratch,
-        ):
-            fastmri.save_reconstructions({self._fname: volume}, Path(scratch))
-            (Path(scratch) / self._fname).replace(temporary)
-        self._written.add(self._fname)
-        self._slices = {}
