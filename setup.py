@@ -2,7 +2,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["ismrmrd>=1.12", "pytest>=8"]
+CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
+TEST = [*CONVERT, "pytest>=8"]
 
 setup(
     name="fastmri-ufloss",
@@ -30,5 +31,5 @@ setup(
         "torchvision>=0.19",
         "tqdm",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"]},
+    extras_require={"convert": CONVERT, "test": TEST, "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"]},
 )

@@ -173,7 +173,7 @@ class MoDLDataTransform:
             found = find_sampling(sampled)
             if found is None or (found.ndim == 2 and sampling == "columns"):
                 raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the middle slice")
-        return sampled if sampling == "points" else sampled.any(axis=0)
+        return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
 
 
 def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str) -> tuple[Tensor, Tensor, int]:

@@ -15,7 +15,7 @@ from scipy import fft
 from fastmri_ufloss.data.coils import check
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["VolumeWriter", "fft2c", "ifft2c", "write_volume"]
+__all__ = ["VolumeWriter", "fft2c", "ifft2c", "read_voxel_size", "write_volume"]
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 AXES = (-2, -1)
@@ -93,7 +93,7 @@ class VolumeWriter:
         if self.mask is not None:
             shapes = ((cols,), (rows, cols))
             check(self.mask.shape in shapes, "mask", f"of shape {shapes[0]} or {shapes[1]}", self.mask.shape)
-        self._attributes = {"acquisition": acquisition, "patient_id": patient_id}
+        self._attributes: dict[str, Any] = {"acquisition": acquisition, "patient_id": patient_id}
         self._datasets: dict[str, Any] = {"ismrmrd_header": _header(self, voxel_size)}
         if self.mask is not None:
             self._datasets["mask"] = self.mask
@@ -215,6 +215,20 @@ def write_volume(
     ) as writer:
         for number, one in enumerate(kspace):
             writer.write(number, one)
+
+
+def read_voxel_size(path: str | Path) -> tuple[float, float, float]:
+    """Size of a volume's voxels, (slices, rows, cols) in mm, from its header; 1 mm where that does not tell."""
+    with h5py.File(path, "r") as volume:
+        root = etree.fromstring(volume["ismrmrd_header"][()])
+    sizes = []
+    for axis in "zxy":
+        place = f".//{{{NAMESPACE}}}encodedSpace/{{{NAMESPACE}}}"
+        field, size = (
+            root.findtext(f"{place}{part}/{{{NAMESPACE}}}{axis}") for part in ("fieldOfView_mm", "matrixSize")
+        )
+        sizes.append(float(field) / max(float(size), 1) if field and size else 1.0)
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _reconstruct(kspace: np.ndarray, recon_size: tuple[int, int]) -> np.ndarray:
