@@ -18,6 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from fastmri.data.subsample import MaskFunc
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -112,14 +113,28 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see README")
     add_mask_args(group)
+    add_arguments_of(group, MoDLDataTransform, ("mask_per_volume",))
     add_arguments_of(group, MriDataModule, DATA_ARGS)
 
 
 def add_mask_args(group: Any) -> None:
     """fastMRI's mask flags; the defaults are those of the UFLoss paper."""
-    group.add_argument("--mask_type", default="random", help=f"one of {', '.join(MASK_TYPES)} (default: random)")
-    group.add_argument("--center_fractions", nargs="+", type=float, default=[0.08], help="(default: 0.08)")
-    group.add_argument("--accelerations", nargs="+", type=int, default=[5], help="(default: 5)")
+    group.add_argument("--mask_type", help=f"one of {', '.join(MASK_TYPES)} (default: random)")
+    group.add_argument("--center_fractions", nargs="+", type=float, help="(default: 0.08)")
+    group.add_argument("--accelerations", nargs="+", type=_int_or_float, help="(default: 5)")
+    add_arguments_of(group, create_mask_for_mask_type, MASK_OPTIONS)
+
+
+MASK_OPTIONS = ("center_size", "elliptical")
+DEFAULT_MASK = {"mask_type": "random", "center_fractions": [0.08], "accelerations": [5]}
+
+
+def make_mask_func(args: argparse.Namespace) -> MaskFunc:
+    """The mask function that the flags ask for; `DEFAULT_MASK` where they do not."""
+    settings = {**DEFAULT_MASK, **typed(args, (*DEFAULT_MASK, *MASK_OPTIONS))}
+    if "center_size" in settings and not hasattr(args, "center_fractions"):
+        settings["center_fractions"] = []
+    return create_mask_for_mask_type(**settings)
 
 
 def add_trainer_args(parser: argparse.ArgumentParser, *, run_name: str, max_epochs: int) -> None:
@@ -234,7 +249,7 @@ def make_data_module(
     args: argparse.Namespace, data_path: Path, run_dir: Path, *, maps: bool, train_seed: int
 ) -> MriDataModule:
     """The data module of a recipe. With ``maps`` coil maps come from files or the CPU's cache, as needed."""
-    mask_func = create_mask_for_mask_type(args.mask_type, args.center_fractions, args.accelerations)
+    mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapCache | SensMapFiles | None = None
     if maps and args.sens_maps_path is not None:
@@ -242,7 +257,14 @@ def make_data_module(
     elif maps and not uses_gpu(args):
         source = SensMapCache(cache_dir / "sens_maps")
     transforms = [
-        MoDLDataTransform(mask_func, use_seed=use_seed, seed=train_seed, sens_maps=source, keep_reference=maps)
+        MoDLDataTransform(
+            mask_func,
+            use_seed=use_seed,
+            seed=train_seed,
+            sens_maps=source,
+            keep_reference=maps,
+            **typed(args, ("mask_per_volume",)),
+        )
         for use_seed in (False, True, True)
     ]
     return MriDataModule(
@@ -364,7 +386,7 @@ def run(main: Callable[[], None]) -> None:
     torch.set_float32_matmul_precision("high")
     try:
         main()
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (ValueError, OSError, ImportError, MisconfigurationException) as error:
         if os.environ.get("FASTMRI_UFLOSS_TRACEBACK"):
             raise
         # from a worker of a data loader, the message holds that process's traceback

@@ -43,7 +43,10 @@ def main() -> None:
     # batch_size is the number of patches here; slices are read one by one
     source = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
     names = (*PATCH_ARGS, *FEATURE_ARGS, "batch_size", "num_workers", "max_epochs")
-    pretrain(args, source, run_dir, typed=cli.typed(args, names), is_demo=is_demo)
+    settings = {**(DEMO if is_demo else {}), **cli.typed(args, names)}
+    if is_demo:
+        cli.say(f"Feature network for the demo: {', '.join(f'{k} {v}' for k, v in settings.items())}")
+    pretrain(args, source, run_dir, typed=settings)
 
 
 def pretrain(
@@ -52,12 +55,9 @@ def pretrain(
     run_dir: Path,
     *,
     typed: Mapping[str, Any],
-    is_demo: bool,
 ) -> Path:
     """Train a feature network on a data module's training split; returns the file of the network."""
-    settings = {**(DEMO if is_demo else {}), **typed}
-    if is_demo:
-        cli.say(f"Feature network for the demo: {', '.join(f'{k} {v}' for k, v in settings.items())}")
+    settings = dict(typed)
     max_epochs = settings.pop("max_epochs", MAX_EPOCHS)
     feature_settings = {name: settings.pop(name) for name in FEATURE_ARGS if name in settings}
     settings.setdefault("num_workers", source.num_workers)

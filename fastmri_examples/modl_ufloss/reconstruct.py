@@ -1,9 +1,10 @@
-"""Reconstruct a folder of undersampled fastMRI files with a trained MoDL.
+"""Reconstruct a folder of fastMRI files: classical methods, and a trained MoDL where there is a checkpoint.
 
-    python fastmri_examples/modl_ufloss/reconstruct.py --checkpoint CKPT --data_path FOLDER --output_path OUT
+    python fastmri_examples/modl_ufloss/reconstruct.py --data_path FOLDER --output_path OUT --checkpoint CKPT
 
-writes OUT/reconstructions/*.h5. Files need no reference; those without a mask of their own count as fully
-sampled unless --mask_type and its companions undersample them.
+writes OUT/reconstructions/METHOD/*.h5, a picture of each volume, and each method's residual on the acquired samples.
+Files need no reference. How a file was sampled is in its mask, or shows in the zeros of its k-space; fully sampled
+files are undersampled if --mask_type and its companions ask for it, and then scored as well.
 """
 
 import sys
@@ -14,34 +15,42 @@ import pytorch_lightning as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
 
-from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles, create_mask_for_mask_type
-from fastmri_ufloss.pl_modules import MriDataModule, load_modl_module
+from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles
+from fastmri_ufloss.pl_modules import METHODS, MriDataModule, ReconstructionModule, load_modl_module
 
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of train.py")
     parser.add_argument("--data_path", type=Path, required=True, help="folder of HDF5 volumes")
     parser.add_argument("--output_path", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=None, help="of train.py, for the method modl")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=("all", *METHODS),
+        help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_ take seconds a slice",
+    )
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--devices", default="auto")
+    parser.add_argument("--num_nodes", type=int, default=1)
+    parser.add_argument("--strategy", default="auto")
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
-    parser.add_argument("--mask_type", help="undersample files that have no mask")
-    parser.add_argument("--center_fractions", nargs="+", type=float)
-    parser.add_argument("--accelerations", nargs="+", type=int)
+    cli.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
     cli.add_arguments_of(parser, MriDataModule, ("batch_size", "num_workers"))
     args = parser.parse_args()
 
-    module = load_modl_module(args.checkpoint)
-    mask_func = None
-    if hasattr(args, "mask_type"):
-        mask_func = create_mask_for_mask_type(
-            args.mask_type, getattr(args, "center_fractions", []), getattr(args, "accelerations", [])
-        )
+    companions = cli.typed(args, ("center_fractions", "accelerations", *cli.MASK_OPTIONS))
+    if companions and not hasattr(args, "mask_type"):
+        raise ValueError(f"--{next(iter(companions))} is for retrospective undersampling, which --mask_type asks for")
+    modl = None if args.checkpoint is None else load_modl_module(args.checkpoint)
+    methods = getattr(args, "methods", ["zero_filled", "cg_sense"] if modl is None else ["modl"])
+    if "all" in methods:
+        methods = [name for name in METHODS if name != "modl" or modl is not None]
+    mask_func = cli.make_mask_func(args) if hasattr(args, "mask_type") else None
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
-    transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=False)
+    transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None)
     data = MriDataModule(
         args.data_path,
         args.challenge,
@@ -56,12 +65,14 @@ def main() -> None:
     trainer = pl.Trainer(
         accelerator=args.accelerator,
         devices=args.devices if not args.devices.isdigit() else int(args.devices),
+        num_nodes=args.num_nodes,
+        strategy=args.strategy,
         precision=args.precision,
         default_root_dir=args.output_path,
         use_distributed_sampler=False,
         logger=False,
     )
-    trainer.test(module, datamodule=data, verbose=False)
+    trainer.test(ReconstructionModule(methods, modl=modl), datamodule=data, verbose=False)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,21 @@ goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fa
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
+from pretrain import MAX_EPOCHS as PRETRAIN_MAX_EPOCHS
 from pretrain import pretrain
 
 from fastmri_ufloss.losses import LOSS_NAMES, UFLoss, make_loss
 from fastmri_ufloss.models import MoDL, PatchFeatureNet
-from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_module
+from fastmri_ufloss.pl_modules import FeatureModule, MoDLModule, MriDataModule, PatchDataModule, load_modl_module
 
 MAX_EPOCHS = 50
 # The paper's weight is 1.5, chosen so that both terms end at one size, with a network of temperature 1. One of
@@ -37,6 +40,10 @@ DEMO = {
     "num_workers": 2,
     "stride": 10,
     "score_stride": 10,
+    "patch_size": 40,
+    "patches_per_slice": 40,
+    "pretrain_batch_size": 32,
+    "pretrain_max_epochs": 5,
 }
 
 MODEL_ARGS = (
@@ -53,6 +60,7 @@ MODEL_ARGS = (
     "checkpoint_denoiser",
 )
 UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+PRETRAIN_ARGS = ("patch_size", "patches_per_slice", "num_features", "temperature")
 MODULE_ARGS = ("lr", "lr_step_size", "lr_gamma", "num_log_images", "score_stride")
 
 
@@ -70,6 +78,11 @@ def make_arguments() -> argparse.ArgumentParser:
     )
     group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network")
     cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
+    group = parser.add_argument_group("feature network, where it is trained first: see pretrain.py for more")
+    cli.add_arguments_of(group, PatchDataModule, PRETRAIN_ARGS[:2])
+    cli.add_arguments_of(group, FeatureModule, PRETRAIN_ARGS[2:])
+    group.add_argument("--pretrain_max_epochs", type=int, help=f"(default: {PRETRAIN_MAX_EPOCHS})")
+    group.add_argument("--pretrain_batch_size", type=int, help="patches")
     group = parser.add_argument_group("model")
     cli.add_arguments_of(group, MoDL, MODEL_ARGS)
     cli.add_arguments_of(group, MoDLModule, MODULE_ARGS)
@@ -81,43 +94,62 @@ def make_arguments() -> argparse.ArgumentParser:
 def main() -> None:
     args = make_arguments().parse_args()
     weights = cli.parse_loss(args.loss)
-    pl.seed_everything(args.seed, workers=True)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "modl_ufloss", is_demo=is_demo)
-    if is_demo:
-        for name, value in DEMO.items():
-            vars(args).setdefault(name, value)
-        cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in DEMO)}")
+    train_and_test(args, weights, data_path, run_dir, demo=DEMO if is_demo else {})
+
+
+def train_and_test(
+    args: argparse.Namespace,
+    weights: Mapping[str, float],
+    data_path: Path,
+    run_dir: Path,
+    *,
+    demo: Mapping[str, Any],
+) -> MriDataModule:
+    """What the recipe does once the data are there; ``demo`` has settings for what the user did not type."""
+    pl.seed_everything(args.seed, workers=True)
+    for name, value in demo.items():
+        vars(args).setdefault(name, value)
+    if demo:
+        cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in demo)}")
     data = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
     trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":
-        train(args, weights, data, trainer, run_dir, is_demo=is_demo)
+        train(args, weights, data, trainer, run_dir)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
         file = find_feature_net(args, run_dir)
-        module = load_modl_module(
-            best,
-            score_feature_net=None if file is None else load_feature_net(file),
-            **cli.typed(args, ("score_stride",)),
-        )
-        trainer.test(module, datamodule=data, verbose=False)
+        test(args, data, trainer, best, None if file is None else load_feature_net(file))
+    return data
+
+
+def test(
+    args: argparse.Namespace,
+    data: MriDataModule,
+    trainer: pl.Trainer,
+    checkpoint: str | Path,
+    net: PatchFeatureNet | None,
+) -> None:
+    """Leaderboard files and scores of a checkpoint."""
+    module = load_modl_module(checkpoint, score_feature_net=net, **cli.typed(args, ("score_stride",)))
+    trainer.test(module, datamodule=data, verbose=False)
 
 
 def train(
     args: argparse.Namespace,
-    weights: dict[str, float],
+    weights: Mapping[str, float],
     data: MriDataModule,
     trainer: pl.Trainer,
     run_dir: Path,
-    *,
-    is_demo: bool,
 ) -> None:
+    """Train, the feature network first if there is none, and test the best checkpoint."""
     model = cli.typed(args, MODEL_ARGS)
     resume = cli.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
     file = find_feature_net(args, run_dir)
     if "ufloss" in weights and file is None:
         cli.say("No --feature_net: training the feature network of UFLoss on the training split first")
-        file = pretrain_here(args, data, run_dir, is_demo=is_demo)
+        file = pretrain_here(args, data, run_dir)
     net = None if file is None else load_feature_net(file)
     module = MoDLModule(
         model=model,
@@ -130,22 +162,21 @@ def train(
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
     if not args.score:
         return
-    best = load_modl_module(
-        cli.best_checkpoint(trainer),
-        score_feature_net=net,
-        **cli.typed(args, ("score_stride",)),
-    )
     data.test_path = split_to_score(data)
     cli.say(f"\nThe best checkpoint on {data.test_path}:")
-    trainer.test(best, datamodule=data, verbose=False)
+    test(args, data, trainer, cli.best_checkpoint(trainer), net)
 
 
-def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path, *, is_demo: bool) -> Path:
+def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path) -> Path:
     """Train the feature network in a folder of its own, with the trainer flags that make sense there."""
     own = argparse.Namespace(**{**vars(args), "resume": "never" if args.resume == "never" else "auto"})
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
         vars(own).pop(name, None)
-    return pretrain(own, data, run_dir / "feature_net", typed={}, is_demo=is_demo)
+    settings = cli.typed(args, PRETRAIN_ARGS)
+    for name in ("max_epochs", "batch_size"):
+        if hasattr(args, f"pretrain_{name}"):
+            settings[name] = getattr(args, f"pretrain_{name}")
+    return pretrain(own, data, run_dir / "feature_net", typed=settings)
 
 
 def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Path | None:

@@ -105,7 +105,8 @@ def _read_mask(path: str | Path, volume: h5py.File) -> np.ndarray | None:
         if mask.shape != (rows, cols):
             raise ValueError(f"{path}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
         return mask
-    return find_sampling(sampled_points(kspace[kspace.shape[0] // 2]))
+    sampled = sampled_points(kspace[kspace.shape[0] // 2])
+    return find_sampling(sampled) if sampled.any() else None
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:

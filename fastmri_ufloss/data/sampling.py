@@ -3,9 +3,12 @@
 import numpy as np
 import torch
 
+from fastmri_ufloss.data.coils import check
 from fastmri_ufloss.mri.center import count_center_lines
 
-__all__ = ["center_shape", "find_sampling", "padding_of", "sampled_points"]
+__all__ = ["MAX_ZEROS", "center_shape", "find_sampling", "padding_of", "sampled_points"]
+
+MAX_ZEROS = 1e-4  # share of acquired points that may be zero by chance: less than a line of any image
 
 
 def sampled_points(kspace: np.ndarray) -> np.ndarray:
@@ -14,43 +17,49 @@ def sampled_points(kspace: np.ndarray) -> np.ndarray:
     return nonzero.any(axis=0) if nonzero.ndim == 3 else nonzero
 
 
-def find_sampling(sampled: np.ndarray) -> np.ndarray | None:
-    """The mask of k-space that was undersampled when it was acquired, None if it was not.
+def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.ndarray | None:
+    """The mask of k-space that was acquired undersampled.
 
-    K-space counts as fully sampled if no gap lies between two samples of a row or of a column: what is missing
-    at the borders only (partial Fourier, zero-filling, the corners that a 3D scan leaves out) is no undersampling.
+    K-space without gaps is full: in every row and column, the sampled points are one run. So are rectangles
+    (partial Fourier, asymmetric echoes) and ellipses; what is around them counts as zero-filled.
 
     Args:
-        sampled: boolean (rows, cols), see `sampled_points`.
+        sampled: (rows, cols), where k-space is not zero.
+        max_zeros: share of the acquired points that may be zero by chance.
 
     Returns:
-        None, or boolean (cols,) if the rows that have samples have the same, and no gap between them, or
-        boolean (rows, cols).
+        None for full k-space; columns (cols,) if all rows between the first and the last one that was sampled
+        are alike; otherwise ``sampled`` itself.
 
     Raises:
-        ValueError: if the shape is another.
+        ValueError: if nothing was sampled.
     """
-    sampled = np.asarray(sampled).astype(bool)
-    if sampled.ndim != 2:
-        raise ValueError(f"sampled must have shape (rows, cols), got {sampled.shape}")
-    if not (_has_gap(sampled) or _has_gap(sampled.T)):
+    check(sampled.ndim == 2, "sampled", "of shape (rows, cols)", sampled.shape)
+    sampled = np.asarray(sampled, dtype=bool)
+    if not sampled.any():
+        raise ValueError("k-space must have a signal, got zeros only")
+    allowed = max_zeros * np.count_nonzero(sampled)
+    gaps = (_between(sampled, 0) | _between(sampled, 1)) & ~sampled
+    if np.count_nonzero(gaps) <= allowed:
         return None
-    used = sampled.any(axis=1)
-    rows = sampled[used]
-    is_columns = (rows == rows[0]).all() and not _has_gap(used[None])
-    return rows[0].copy() if is_columns else sampled.copy()
-
-
-def _has_gap(sampled: np.ndarray) -> bool:
-    """Whether a row has more than one run of samples."""
-    edges = np.diff(np.pad(sampled, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    return bool(((edges == 1).sum(axis=1) > 1).any())
+    rows = np.flatnonzero(sampled.any(axis=1))
+    inside = sampled[rows[0] : rows[-1] + 1]
+    columns = np.asarray(inside.any(axis=0))
+    return columns if np.count_nonzero(inside != columns) <= allowed else sampled
 
 
 def padding_of(sampled: np.ndarray) -> tuple[int, int]:
-    """The range [left, right) of columns that have a sample; all columns if there is none."""
-    columns = np.flatnonzero(np.asarray(sampled).any(axis=0))
-    return (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, sampled.shape[1])
+    """The range [left, right) of columns with any sample of ``sampled``, (cols,) or (rows, cols).
+
+    Raises:
+        ValueError: if the range leaves out the centre, without which there is no image.
+    """
+    cols = sampled.shape[-1]
+    columns = np.flatnonzero(sampled.reshape(-1, cols).any(axis=0))
+    left, right = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+    if not left < max(cols // 2, 1) or not cols // 2 < right:
+        raise ValueError(f"columns from {left} to {right} were sampled, which leave out the centre of {cols}")
+    return left, right
 
 
 def center_shape(mask: np.ndarray, rows: int) -> tuple[int, int]:
@@ -62,3 +71,10 @@ def center_shape(mask: np.ndarray, rows: int) -> tuple[int, int]:
     tensor = torch.from_numpy(mask.reshape(1, 1, 1 if mask.ndim == 1 else -1, mask.shape[-1], 1))
     count = int(count_center_lines(tensor))
     return (rows if mask.ndim == 1 else count, count)
+
+
+def _between(sampled: np.ndarray, axis: int) -> np.ndarray:
+    """From the first to the last sampled point along an axis."""
+    after = np.logical_or.accumulate(sampled, axis=axis)
+    before = np.flip(np.logical_or.accumulate(np.flip(sampled, axis=axis), axis=axis), axis=axis)
+    return after & before

@@ -90,8 +90,7 @@ def center_regions(
         )
     limits = [n if square else rows for n, square in zip(sizes, is_square, strict=True)]
     return [
-        (min(limit, rows, calibration_size), min(n, calibration_size))
-        for n, limit in zip(sizes, limits, strict=True)
+        (min(limit, rows, calibration_size), min(n, calibration_size)) for n, limit in zip(sizes, limits, strict=True)
     ]
 
 

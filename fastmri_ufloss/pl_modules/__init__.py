@@ -8,13 +8,16 @@ from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
 from fastmri_ufloss.pl_modules.modl_module import MoDLModule
 from fastmri_ufloss.pl_modules.mri_module import MriModule
 from fastmri_ufloss.pl_modules.pretraining import PatchDataModule
+from fastmri_ufloss.pl_modules.reconstruction_module import METHODS, ReconstructionModule
 
 __all__ = [
+    "METHODS",
     "FeatureModule",
     "MoDLModule",
     "MriDataModule",
     "MriModule",
     "PatchDataModule",
+    "ReconstructionModule",
     "SeededSteps",
     "UnetModule",
     "VarNetModule",

@@ -129,8 +129,9 @@ class PatchDataModule(pl.LightningDataModule):
         slices = [dataset.raw_samples[index].slice_ind for index in indices]
         transform = self.source.train_transform
         maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
-        lines = getattr(transform.mask_func, "center_fractions", None)
-        source = f"{self.images} {maps} {lines} {slices}"
+        masks = transform.mask_func
+        center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
+        source = f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
         return patch_file_name(
             volume,
             in_chans=self.in_chans,

@@ -10,21 +10,22 @@ from matplotlib.patches import Rectangle
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["save_picture"]
+__all__ = ["ERROR_GAIN", "most_textured", "save_picture", "write_figure"]
 
 ERROR_GAIN = 5
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write a PNG: a column for the reference and for each method; rows for image, error x5 and zoom.
+    """Write a PNG or JPG: a column for the reference and for each method; rows for image, error x5 and zoom.
 
     Args:
-        path: of the PNG.
+        path: of the picture, its suffix says what it is.
         reference: magnitude (rows, cols), it gives the grey scale.
         outputs: magnitude images of the same shape by name.
 
     Raises:
-        ValueError: if a shape differs.
+        ValueError: if a shape differs, or the suffix is not that of a PNG or JPG.
     """
     for name, image in outputs.items():
         if image.shape != reference.shape:
@@ -37,7 +38,7 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
     figure = Figure(figsize=(2.6 * len(columns), 2.6 * (2 * aspect + 1) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(3, len(columns), squeeze=False, height_ratios=[aspect, aspect, 1])
-    row, col, side = _most_textured(reference)
+    row, col, side = most_textured(reference)
     for (name, image), column in zip(columns.items(), axes.T, strict=True):
         column[0].imshow(image, cmap="gray", vmin=0, vmax=top)
         frame = Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="gold", linewidth=1)
@@ -51,11 +52,28 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
         column[2].imshow(image[row : row + side, col : col + side], cmap="gray", vmin=0, vmax=top)
         for axis in column:
             axis.set_axis_off()
+    write_figure(path, figure, dpi=110)
+
+
+def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
+    """Write a figure as a PNG or JPG, in one step.
+
+    Args:
+        path: of the picture; it ends in .png, .jpg or .jpeg.
+        figure: with a canvas of Agg.
+        dpi: pixels per inch.
+
+    Raises:
+        ValueError: if the suffix is another one.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise ValueError(f"path must end in one of {', '.join(_FORMATS)}, got {str(path)!r}")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format=_FORMATS[suffix], dpi=dpi)
 
 
-def _most_textured(image: np.ndarray) -> tuple[int, int, int]:
+def most_textured(image: np.ndarray) -> tuple[int, int, int]:
     """Row, column and side of the square, a third of the image wide, with the largest gradients."""
     side = max(min(image.shape) // 3, 1)
     gradients = np.hypot(*np.gradient(image)) if min(image.shape) > 1 else np.zeros_like(image)

@@ -19,7 +19,7 @@ def test_borders_are_no_undersampling() -> None:
     ellipse = x**2 + y**2 < 1
     partial = np.zeros((20, 24), dtype=bool)
     partial[3:, 5:] = True
-    for full in (np.ones((20, 24)), ellipse, partial, ellipse & partial, np.zeros((20, 24))):
+    for full in (np.ones((20, 24)), ellipse, partial, ellipse & partial):
         assert find_sampling(full) is None
 
 
@@ -34,13 +34,24 @@ def test_columns_and_points_are_told_apart() -> None:
     rows = np.zeros((20, 24), dtype=bool)
     rows[::2] = True  # undersampled along the other axis: a mask of points
     np.testing.assert_array_equal(find_sampling(rows), rows)
-    with pytest.raises(ValueError, match="sampled must have shape"):
+    with pytest.raises(ValueError, match="sampled must be of shape"):
         find_sampling(np.ones(5))
+    with pytest.raises(ValueError, match="got zeros only"):
+        find_sampling(np.zeros((3, 5)))
+
+
+def test_a_few_zeros_by_chance_are_no_undersampling() -> None:
+    sampled = np.ones((200, 100), dtype=bool)
+    sampled[7, 9] = False
+    assert find_sampling(sampled) is None
+    sampled[::5, 40] = False
+    np.testing.assert_array_equal(find_sampling(sampled), sampled)
 
 
 def test_padding() -> None:
     sampled = np.zeros((5, 9), dtype=bool)
-    assert padding_of(sampled) == (0, 9)
+    with pytest.raises(ValueError, match="leave out the centre of 9"):
+        padding_of(sampled)
     sampled[2, 3] = sampled[4, 6] = True
     assert padding_of(sampled) == (3, 7)
 

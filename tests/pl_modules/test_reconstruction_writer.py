@@ -28,7 +28,9 @@ def test_files_are_those_of_fastmri(tmp_path: Path) -> None:
 def test_wrong_slices_are_named_and_nothing_is_left(tmp_path: Path) -> None:
     writer = ReconstructionWriter(tmp_path)
     writer.add("a.h5", 1, np.ones((4, 5)))
-    with pytest.raises(ValueError, match=r"slices of a\.h5 must have one size.*got slice 1 of \(4, 5\) after slice 1"):
+    with pytest.raises(
+        ValueError, match=r"slices of a\.h5 must have one size.*got slice 1 of \(4, 5\) after slice 1"
+    ):
         writer.add("a.h5", 1, np.ones((4, 5)))
     with pytest.raises(ValueError, match=r"got slice 2 of \(5, 5\)"):
         writer.add("a.h5", 2, np.ones((5, 5)))
