@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.coils import check
 from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, sampled_points
 from fastmri_ufloss.data.volume_file import VolumeWriter
 

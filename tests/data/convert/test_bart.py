@@ -8,8 +8,8 @@ from fastmri.data import SliceDataset
 
 from fastmri_ufloss.data.convert.bart import convert_bart, open_cfl
 from fastmri_ufloss.data.convert.sampling import scan_sampling, transform_readout
-from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.data.index import read_metadata
+from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 
 
