@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
-TEST = [*CONVERT, "pytest>=8"]
+TEST = [*CONVERT, "pytest>=8", "pytest-xdist>=3.5"]
 
 setup(
     name="fastmri-ufloss",

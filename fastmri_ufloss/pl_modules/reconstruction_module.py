@@ -135,7 +135,9 @@ class ReconstructionModule(pl.LightningModule):
                 METHODS[name]: _middle_slice(folder / "reconstructions" / name / fname) for name in self.methods
             }
             notes = {METHODS[name]: f"residual {residuals[fname, name]:.3g}" for name in self.methods}
-            save_comparison(folder / "pictures" / f"{Path(fname).stem}.png", images, notes=notes, title=fname)
+            picture = folder / "pictures" / f"{Path(fname).stem}.png"
+            baseline = METHODS["cg_sense"] if "cg_sense" in self.methods else None
+            save_comparison(picture, images, compare_with=baseline, notes=notes, title=fname)
         print(f"\nResidual on the acquired samples, mean over the volumes:\n{format_table(means)}", flush=True)
         print(f"Images: {folder / 'reconstructions'}\nPictures: {folder / 'pictures'}", flush=True)
 

@@ -18,31 +18,40 @@ _MAX_HEIGHT = 4.5
 
 
 def save_comparison(
-    path: str | Path, images: Mapping[str, np.ndarray], *, notes: Mapping[str, str] | None = None, title: str = ""
+    path: str | Path,
+    images: Mapping[str, np.ndarray],
+    *,
+    compare_with: str | None = None,
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
 ) -> None:
-    """Write a PNG or JPG: a column for each image; rows for the image, a zoom, and the difference from the first.
+    """Write a PNG or JPG: a column for each image; rows for the image, a zoom, and the difference from one of them.
 
-    All images have one grey scale, up to the 99.5th percentile of the first. The zoom is where the mean of all
-    images XX is that of the magnitudes, x5; without a reference it shows
-    where two reconstructions disagree, and not which of them is wrong. A single image has no such row.
+    All images have one grey scale, up to the 99.5th percentile of the one that they are compared with. The zoom is
+    where the mean of all images has the largest gradients. The difference is that of the magnitudes, x5; without a
+    reference it shows where two reconstructions disagree, and not which of them is wrong. A single image has no
+    such row.
 
     Args:
         path: of the picture, its suffix says what it is.
-        images: (rows, cols) by name, in one unit; of complex images the magnitude is shown. Put the one that
-            the others are to be compared with first.
+        images: (rows, cols) by name, in one unit; of complex images the magnitude is shown.
+        compare_with: name of the image that the others are compared with, the first one if not given.
         notes: a short text for an image, by its name, such as "residual 0.036".
         title: above the picture.
 
     Raises:
-        ValueError: if there is no image, an image has not two axes or another shape than the first, a note has
-            no image, or the suffix is not that of a PNG or JPG.
+        ValueError: if there is no image, an image has not two axes or another shape than the first, a note or
+            compare_with has no image, or the suffix is not that of a PNG or JPG.
     """
     notes = notes or {}
     magnitudes = _magnitudes(images)
     for name in notes:
         if name not in magnitudes:
             raise ValueError(f"notes must have the names of images {sorted(magnitudes)}, got {name!r}")
-    first_name, first = next(iter(magnitudes.items()))
+    first_name = next(iter(magnitudes)) if compare_with is None else compare_with
+    if first_name not in magnitudes:
+        raise ValueError(f"compare_with must be one of the images {sorted(magnitudes)}, got {compare_with!r}")
+    first = magnitudes[first_name]
     top = float(np.percentile(first, 99.5)) or 1.0
     mean = np.mean(list(magnitudes.values()), axis=0)
     # without its brightest parts, or else the zoom is of fat rather than of the organ
@@ -58,7 +67,8 @@ def save_comparison(
             column[2].set_title(_wrap(figure, axes, f"difference from {first_name} x{ERROR_GAIN}"), fontsize=9)
     if len(magnitudes) > 1:
         caveat = _wrap(figure, axes, "Where the images disagree. It does not tell which one is wrong.")
-        axes[2, 0].text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=axes[2, 0].transAxes)
+        cell = axes[2, list(magnitudes).index(first_name)]
+        cell.text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=cell.transAxes)
     if title:
         figure.suptitle(title)
     write_figure(path, figure, dpi=140)

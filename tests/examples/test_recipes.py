@@ -114,7 +114,7 @@ def test_pretrain_train_resume_test_reconstruct(demo: Path, tmp_path: Path, chal
         "--data_path", demo / f"{challenge}_test", "--output_path", "out", "--num_workers", 0,
         "--mask_type", "random", *TINY[-4:], cwd=tmp_path,
     )  # fmt: skip
-    with h5py.File(tmp_path / "out" / "reconstructions" / "file1002001.h5") as file:
+    with h5py.File(tmp_path / "out" / "reconstructions" / "modl" / "file1002001.h5") as file:
         np.testing.assert_allclose(file["reconstruction"][()], tested, rtol=1e-2, atol=1e-2 * tested.max())
 
 

@@ -57,6 +57,17 @@ def test_one_grey_scale_one_zoom_and_differences_from_the_first(figures: list[Fi
     assert figures[0].get_suptitle() == "a scan"
 
 
+def test_differences_from_another_image(figures: list[Figure]) -> None:
+    first, second = image(), 2 * image(seed=1)
+    save_comparison("unused.png", {"one": first, "two": second}, compare_with="two")
+    axes = np.array(figures[0].axes).reshape(3, 2)
+    assert not axes[2, 1].images
+    np.testing.assert_allclose(axes[2, 0].images[0].get_array(), 5 * np.abs(first - second), rtol=1e-6)
+    assert axes[0, 0].images[0].norm.vmax == np.percentile(second, 99.5)
+    with pytest.raises(ValueError, match="compare_with must be one of the images"):
+        save_comparison("unused.png", {"one": first}, compare_with="two")
+
+
 def test_the_zoom_is_where_the_structure_is(figures: list[Figure]) -> None:
     blank = np.ones((90, 60), np.float32)
     textured = blank.copy()
