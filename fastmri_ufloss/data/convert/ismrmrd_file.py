@@ -25,8 +25,8 @@ HEAD = np.dtype(
     [("flags", np.uint64), *((name, np.float64 if name == "sample_time_us" else np.int64) for name in FIELDS)]
     + [(name, np.int64) for name in COUNTERS]
 )
-SLAB_BYTES = 2**25  # of acquisitions that are read and transformed at once
-SLAB_HEADS = 2**14
+SLAB_BYTES = 2**23  # of acquisitions that are read and transformed at once
+SLAB_HEADS = 2**8  # whose samples come along
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RawScan:
     def _read(self, numbers: np.ndarray, coils: int, samples: int) -> np.ndarray:
         first = int(numbers[0])
         with _reading(self.path):
-            records = self.data.fields("data")[first : int(numbers[-1]) + 1]
+            records = self.data[first : int(numbers[-1]) + 1]["data"]
         values = [records[number - first] for number in numbers.tolist()]
         for number, value in zip(numbers.tolist(), values, strict=True):
             if value.size != 2 * coils * samples:
@@ -174,7 +174,8 @@ def _read_heads(path: Path, data: h5py.Dataset) -> np.ndarray:
     if not {"head", "data"} <= set(data.dtype.names or ()):
         raise ValueError(f"{path}: acquisitions must have the fields head and data, got {data.dtype.names}")
     for start in range(0, len(data), SLAB_HEADS):
-        part = data.fields("head")[start : start + SLAB_HEADS]
+        # whole records: HDF5 never frees the samples of fields that are left out
+        part = data[start : start + SLAB_HEADS]["head"]
         for name in ("flags", *FIELDS):
             heads[name][start : start + SLAB_HEADS] = part[name]
         for name in COUNTERS:
