@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import DATA, needs_data
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
+from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, run_jobs
 from fastmri_ufloss.data.simulate import simulate_volume, write_volume
-from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
 
 
 def scores(root: Path, path: Path, acceleration: int) -> dict[str, dict[str, float]]:
@@ -44,3 +47,53 @@ def test_cardiac_images(tmp_path: Path) -> None:
     simulate_volume(path, images, num_coils=8, snr=30.0, seed=1)
     rows = scores(tmp_path / "data", tmp_path / "run", acceleration=4)
     assert rows["CG-SENSE"]["NRMSE (RSS)"] < rows["zero-filled"]["NRMSE (RSS)"] < 0.5
+
+
+SCANS = {
+    "multicoil/invivo_brain_16ch.npy": {},
+    "multicoil/phantom_16ch.npy": {},
+    "multicoil/phantom_32ch.npy": {},
+    "multicoil/phantom_b_16ch.npy": {"noise": Path("multicoil/noise_b_16ch.npy")},
+    "undersampled/brain_8ch_poisson8x.npy": {},
+    "sunnybrook/SC-HF-I-40.npz": {"key": "images"},
+    "brain_maps_komamri.h5": {},
+}
+
+
+@needs_data()
+@pytest.mark.parametrize("name", SCANS)
+def test_every_scan_is_converted_and_reconstructed(tmp_path: Path, name: str) -> None:
+    source, settings = DATA / name, dict(SCANS[name])
+    if source.suffix == ".h5":  # digital maps of tissue: the density is an image
+        with h5py.File(source) as maps:
+            np.save(tmp_path / "density.npy", maps["sample/data"][..., 0].astype(np.float32))
+        source = tmp_path / "density.npy"
+    if "noise" in settings:
+        settings["noise"] = DATA / settings["noise"]
+    jobs = plan_jobs("numpy", [source], tmp_path / "volumes", settings=settings)
+    summary = run_jobs(missing_jobs(jobs))
+    assert not summary.failed and len(summary.converted) == 1
+    assert not missing_jobs(jobs)
+    undersampled = "undersampled" in name
+    with h5py.File(summary.converted[0], "r+") as volume:
+        assert ("mask" in volume) == undersampled
+        if volume["kspace"].shape[0] > 2:  # two slices are enough here
+            for data_set in ("kspace", "reconstruction_rss"):
+                values = volume[data_set][:2]
+                del volume[data_set]
+                volume[data_set] = values
+    mask_func = None if undersampled else create_mask_for_mask_type("poisson_2d", [], [4], center_size=20)
+    transform = MoDLDataTransform(mask_func)
+    data = MriDataModule(
+        tmp_path, "multicoil", transform, transform, transform, cache_dir=tmp_path / "cache", mask_func=mask_func,
+        test_path=tmp_path / "volumes", num_workers=0,
+    )  # fmt: skip
+    trainer = pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False)
+    trainer.test(ReconstructionModule(["zero_filled", "cg_sense"]), datamodule=data, verbose=False)
+    rows = json.loads((tmp_path / "residuals.json").read_text())["residuals"]
+    residuals = {row["method"]: row["residual"] for row in rows}
+    assert residuals["cg_sense"] < 0.8 * residuals["zero_filled"] < 0.8
+    if not undersampled:
+        means = json.loads((tmp_path / "scores.json").read_text())["means"]
+        zero_filled, cg = (row["NRMSE (coil-combined)"] for row in means)
+        assert cg < zero_filled < 0.6

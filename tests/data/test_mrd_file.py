@@ -9,7 +9,7 @@ from fastmri_ufloss.data.mrd_file import write_mrd
 
 ismrmrd = pytest.importorskip("ismrmrd")
 
-COILS, READOUT, ROWS, COLS = 3, 12, 10, 8
+COILS, READOUT, ROWS, COLS = 3, 12, 6, 5
 
 
 def random_kspace(*shape, seed=0):

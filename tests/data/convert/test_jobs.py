@@ -1,6 +1,7 @@
 import errno
 import inspect
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -153,7 +154,11 @@ def test_any_exception_of_a_reader_is_an_error_of_its_file(raw, tmp_path, capsys
     assert f"error: {raw / 'scan0.npy'}: KeyError: 'tag'" in capsys.readouterr().err
 
 
-def test_processes_give_the_same_volumes(raw, tmp_path, capsys):
+def test_processes_give_the_same_volumes(raw, tmp_path, capsys, monkeypatch):
+    # workers as spawned ones, but from one new process that has imported the package for all of them
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["fastmri_ufloss.data.convert.jobs"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: server)
     (raw / "scan1.npy").write_bytes(b"nonsense")
     np.save(raw / "image.npy", np.ones((2, 16, 16)))
     assert command(raw, tmp_path / "serial") == command(raw, tmp_path / "parallel", "--num_workers", 2) == 1
