@@ -102,7 +102,7 @@ def import_ismrmrd() -> ModuleType:
         import ismrmrd.hdf5
         import ismrmrd.xsd
     except ImportError as error:
-        raise ImportError("MRD files need ismrmrd: pip install 'fastmri-ufloss[convert]'") from error
+        raise ImportError(f"MRD files need ismrmrd ({error}): pip install 'fastmri-ufloss[convert]'") from error
     return ismrmrd
 
 

@@ -20,13 +20,22 @@ a pseudonym: who knows a PatientID, or tries all of them, can recognise it.
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmri_ufloss.data.convert.nifti import AFFINE_CONVENTION, write_magnitude
+from fastmri_ufloss.data.convert.dicom_stack import (
+    TO_NIFTI,
+    UNIFORM,
+    VARIANTS,
+    Image,
+    check_uniform,
+    place_images,
+    read_numbers,
+)
+from fastmri_ufloss.data.convert.magnitude import write_magnitude
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -34,12 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["convert_dicom", "is_dicom"]
 
 SUFFIXES = (".dcm", ".ima")
-UNIFORM = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6}  # and their numbers
-# what may tell images at the same position from each other
-VARIANTS = (
-    *("EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber"),
-    *("DiffusionBValue", "ImageType"),
-)
 HEADER = (
     *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "IssuerOfPatientID"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
@@ -47,14 +50,6 @@ HEADER = (
 )
 VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_MAGNITUDE = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}  # in ImageType
-TO_NIFTI = "make a NIfTI volume of it, with dcm2niix for example, and convert that"
-SAME_POSITION = 1e-3  # mm
-SAME_SPACING = 0.05  # of the smallest distance
-
-
-class _Image(NamedTuple):
-    path: Path
-    header: "Dataset"
 
 
 def is_dicom(path: Path) -> bool:
@@ -108,13 +103,13 @@ def convert_dicom(
     images = _choose(source, _find_images(source), series)
     for image in images:
         _check_image(image)
-    _check_uniform(source, images)
-    images, between, geometry = _place(source, images)
+    check_uniform(source, images)
+    images, between, geometry = place_images(source, images)
     header = images[0].header
     modality = str(header.get("Modality") or "unknown")
     if modality != "MR":
         warnings.warn(f"{source}: images of modality {modality}, not MR", stacklevel=2)
-    spacing = _numbers(images[0], "PixelSpacing", 2)
+    spacing = read_numbers(images[0], "PixelSpacing", 2)
     own = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
     write_magnitude(
         source,
@@ -147,7 +142,7 @@ def _read(path: Path, *, header_only: bool) -> "Dataset":
         raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
 
 
-def _find_images(source: Path) -> list[_Image]:
+def _find_images(source: Path) -> list[Image]:
     """The DICOM images of a folder, or the file."""
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder")
@@ -159,7 +154,7 @@ def _find_images(source: Path) -> list[_Image]:
         if is_dicom(path):
             header = _read(path, header_only=True)
             if _is_image(path, header):
-                images.append(_Image(path, header))
+                images.append(Image(path, header))
         elif path.suffix.lower() in SUFFIXES:
             raise ValueError(f"{path} is no DICOM file, or it is damaged or truncated; copy it again or remove it")
     if not images:
@@ -185,9 +180,9 @@ def _kind(header: "Dataset") -> str:
     return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
 
 
-def _choose(source: Path, images: list[_Image], series: str | None) -> list[_Image]:
+def _choose(source: Path, images: list[Image], series: str | None) -> list[Image]:
     """The images of one series."""
-    by_uid: dict[str, list[_Image]] = {}
+    by_uid: dict[str, list[Image]] = {}
     for image in images:
         by_uid.setdefault(str(image.header.get("SeriesInstanceUID") or ""), []).append(image)
     if series is None and len(by_uid) == 1:
@@ -202,11 +197,11 @@ def _choose(source: Path, images: list[_Image], series: str | None) -> list[_Ima
     raise ValueError(f"{source}: {wanted}, got {found}; choose one by series=")
 
 
-def _check_image(image: _Image) -> None:
+def _check_image(image: Image) -> None:
     """Refuse what is no plain grey image of one slice."""
     path, header = image
     kind = _kind(header)
-    frames = int(_numbers(image, "NumberOfFrames", 1, default=[1])[0])
+    frames = int(read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
     if "Enhanced" in kind or frames > 1:
         raise ValueError(f"{path}: one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}")
     parts = {str(part) for part in np.atleast_1d(header.get("ImageType") or "")}
@@ -220,107 +215,12 @@ def _check_image(image: _Image) -> None:
             f"{path}: grey values that grow with brightness are needed, PhotometricInterpretation MONOCHROME2 of one "
             f"sample a pixel, got {colour} of {samples}; leave it out, or take the original images"
         )
-    spacing = _numbers(image, "PixelSpacing", 2)
+    spacing = read_numbers(image, "PixelSpacing", 2)
     if not spacing.min() > 0:
         raise ValueError(f"{path}: PixelSpacing must be above 0, got {spacing.tolist()}")
 
 
-def _numbers(image: _Image, keyword: str, count: int, *, default: Sequence[float] | None = None) -> np.ndarray:
-    """The numbers of an element, (count,)."""
-    value = image.header.get(keyword)
-    if value in (None, "") and default is not None:
-        return np.array(default, dtype=float)
-    try:
-        numbers = np.array(value, dtype=float).reshape(-1)
-    except (TypeError, ValueError):
-        numbers = np.array([])
-    if numbers.size != count or not np.isfinite(numbers).all():  # None is a NaN
-        raise ValueError(f"{image.path}: {keyword} must be {count} numbers, got {value}; {TO_NIFTI}")
-    return numbers
-
-
-def _check_uniform(source: Path, images: list[_Image]) -> None:
-    """Refuse images that do not form a stack."""
-    first = images[0]
-    for keyword, count in UNIFORM.items():
-        expected = _numbers(first, keyword, count, default=[0.0] * count)
-        for image in images[1:]:
-            if not np.allclose(_numbers(image, keyword, count, default=[0.0] * count), expected, rtol=0, atol=1e-4):
-                raise ValueError(
-                    f"{source}: the images of a volume must have one {keyword}, "
-                    f"got {first.header.get(keyword)} in {first.path.name} and {image.header.get(keyword)} in "
-                    f"{image.path.name}; put those that belong together in a folder of their own"
-                )
-
-
-def _place(source: Path, images: list[_Image]) -> tuple[list[_Image], float, dict[str, Any]]:
-    """The images in order, the distance of slices in mm, and the attributes of their place."""
-    first = images[0]
-    thickness = _numbers(first, "SliceThickness", 1, default=[1.0]).tolist()
-    between = abs(float(_numbers(first, "SpacingBetweenSlices", 1, default=thickness)[0])) or 1.0
-    placed = all(first.header.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
-    if len(images) == 1 and not placed:
-        return images, between, {}
-    orientation, normal = _orientation(first)
-    positions = np.stack([_numbers(image, "ImagePositionPatient", 3) for image in images])
-    order = np.argsort(positions @ normal, kind="stable")
-    images, positions = [images[index] for index in order], positions[order]
-    step = between * normal
-    if len(images) > 1:
-        between = _check_spacing(source, images, positions @ normal)
-        step = (positions[-1] - positions[0]) / (len(images) - 1)
-    spacing = _numbers(first, "PixelSpacing", 2)
-    off = np.abs(positions - positions[0] - np.arange(len(images))[:, None] * step).max(axis=1)
-    if off.max() > spacing.min() / 2:
-        worst = images[int(off.argmax())].path.name
-        raise ValueError(f"{source}: slices must lie on a line, {worst} is {off.max():.2f} mm off it; {TO_NIFTI}")
-    affine = np.eye(4)
-    affine[:3] = np.stack([step, orientation[3:] * spacing[0], orientation[:3] * spacing[1], positions[0]], axis=1)
-    attributes = {
-        "image_orientation_patient": orientation,
-        "image_position_patient": positions,
-        "affine": affine,
-        "affine_convention": AFFINE_CONVENTION,
-    }
-    return images, between, attributes
-
-
-def _orientation(image: _Image) -> tuple[np.ndarray, np.ndarray]:
-    """The directions of rows and columns, and the normal towards the head, the back or the left."""
-    orientation = _numbers(image, "ImageOrientationPatient", 6)
-    products = orientation.reshape(2, 3) @ orientation.reshape(2, 3).T
-    if not np.allclose(products, np.eye(2), atol=0.02):
-        raise ValueError(
-            f"{image.path}: ImageOrientationPatient must be two orthogonal unit vectors, "
-            f"got {orientation.tolist()}; {TO_NIFTI}"
-        )
-    normal = np.cross(orientation[:3], orientation[3:])
-    return orientation, normal / (np.linalg.norm(normal) * np.sign(normal[np.argmax(np.abs(normal))]))
-
-
-def _check_spacing(source: Path, images: list[_Image], heights: np.ndarray) -> float:
-    """The distance of slices, if it is the same everywhere."""
-    gaps = np.diff(heights)
-    closest, widest = int(gaps.argmin()), int(gaps.argmax())
-    if gaps[closest] < SAME_POSITION:
-        names = f"{images[closest].path.name} and {images[closest + 1].path.name}"
-        kinds = {name: {str(image.header.get(name)) for image in images} for name in VARIANTS}
-        differing = [f"{name} ({len(values)} values)" for name, values in kinds.items() if len(values) > 1]
-        raise ValueError(
-            f"{source}: one image at each position is needed, got {int((gaps < SAME_POSITION).sum())} more, such as "
-            f"{names}; they differ in {', '.join(differing) or 'nothing that is known: are they copies?'}; "
-            "put the images of one volume (an echo, a time, the magnitude) in a folder of their own"
-        )
-    if gaps[widest] > (1 + SAME_SPACING) * gaps[closest]:
-        names = f"{images[widest].path.name} and {images[widest + 1].path.name}"
-        raise ValueError(
-            f"{source}: slices must be at even distances, got {gaps[widest]:.3f} mm between {names} and "
-            f"{gaps[closest]:.3f} mm elsewhere; find the missing slices, or leave out those beyond the gap"
-        )
-    return float(gaps.mean())
-
-
-def _read_pixels(image: _Image) -> np.ndarray:
+def _read_pixels(image: Image) -> np.ndarray:
     """The values of an image after slope and intercept, float32 (rows, cols)."""
     from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -340,8 +240,8 @@ def _read_pixels(image: _Image) -> np.ndarray:
             f"{image.path}: its pixels, of transfer syntax {syntax.name} ({syntax}), cannot be decoded ({reason}); "
             "if compressed, pip install 'pylibjpeg[all]' or decompress it with gdcmconv --raw; else copy it again"
         ) from error
-    slope = _numbers(image, "RescaleSlope", 1, default=[1])
-    intercept = _numbers(image, "RescaleIntercept", 1, default=[0])
+    slope = read_numbers(image, "RescaleSlope", 1, default=[1])
+    intercept = read_numbers(image, "RescaleIntercept", 1, default=[0])
     with np.errstate(over="ignore"):  # beyond float32: infinite, and refused later
         return (values * slope + intercept).astype(np.float32)
 

@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fastmri_ufloss.data.mrd_file import import_ismrmrd
+
 __all__ = ["COUNTERS", "RawScan", "flag_mask", "import_ismrmrd", "open_scan", "require"]
 
 GROUP = "dataset"
@@ -83,21 +85,6 @@ class RawScan:
         if not finite.all():
             raise ValueError(f"{self.path}: acquisition {numbers[~finite][0]} has NaN or infinite values")
         return lines
-
-
-def import_ismrmrd() -> ModuleType:
-    """The package ismrmrd.
-
-    Raises:
-        ImportError: if it is missing.
-    """
-    try:
-        import ismrmrd
-        import ismrmrd.xsd
-    except ImportError as error:
-        raise ImportError(f"MRD files need ismrmrd ({error}): pip install 'fastmri-ufloss[convert]'") from error
-    module: ModuleType = ismrmrd
-    return module
 
 
 def flag_mask(ismrmrd: ModuleType, *names: str) -> np.uint64:
