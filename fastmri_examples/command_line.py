@@ -132,7 +132,9 @@ DEFAULT_MASK = {"mask_type": "random", "center_fractions": [0.08], "acceleration
 def make_mask_func(args: argparse.Namespace) -> MaskFunc:
     """The mask function that the flags ask for; `DEFAULT_MASK` where they do not."""
     settings = {**DEFAULT_MASK, **typed(args, (*DEFAULT_MASK, *MASK_OPTIONS))}
-    if "center_size" in settings and not hasattr(args, "center_fractions"):
+    if "center_size" in settings:
+        if hasattr(args, "center_fractions"):
+            raise ValueError("--center_size takes the place of --center_fractions: type one of the two")
         settings["center_fractions"] = []
     return create_mask_for_mask_type(**settings)
 

@@ -96,7 +96,7 @@ def main() -> None:
     weights = cli.parse_loss(args.loss)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "modl_ufloss", is_demo=is_demo)
-    train_and_test(args, weights, data_path, run_dir, demo=DEMO if is_demo else {})
+    train_and_test(args, weights, data_path, run_dir, settings=DEMO if is_demo else {})
 
 
 def train_and_test(
@@ -105,14 +105,14 @@ def train_and_test(
     data_path: Path,
     run_dir: Path,
     *,
-    demo: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> MriDataModule:
-    """What the recipe does once the data are there; ``demo`` has settings for what the user did not type."""
+    """What the recipe does once the data are there; ``settings`` are for what the user did not type."""
     pl.seed_everything(args.seed, workers=True)
-    for name, value in demo.items():
+    for name, value in settings.items():
         vars(args).setdefault(name, value)
-    if demo:
-        cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in demo)}")
+    if settings:
+        cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in settings)}")
     data = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
     trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":

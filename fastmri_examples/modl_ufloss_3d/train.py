@@ -21,6 +21,7 @@ import train as recipe_2d
 
 from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data.demo_3d import make_demo_scans_3d
+from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.volume_file import read_voxel_size
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
@@ -60,17 +61,24 @@ def main() -> None:
         metavar=("TRAIN", "VAL", "TEST"),
         help="numbers of scans, in the order of their names (default: 16 2 2 of 20, or in proportion)",
     )
-    group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once (default: 1)")
+    group.add_argument("--convert_workers", type=int, help="scans converted at once (default: 1)")
     args = parser.parse_args()
     weights = cli.parse_loss(args.loss)
     data_path, is_demo = find_scans(args)
     run_dir = cli.run_folder(args, NAME, is_demo=is_demo)
     settings = {**PAPER, **(DEMO if is_demo else {})}
-    if hasattr(args, "mask_type") or hasattr(args, "center_fractions"):  # the user's masks, and theirs alone
-        for name in ("mask_type", "center_size", "elliptical"):
-            settings.pop(name)
-    data = recipe_2d.train_and_test(args, weights, data_path, run_dir, demo=settings)
-    save_views(data, run_dir)
+    for name in overruled(args):
+        del settings[name]
+    data = recipe_2d.train_and_test(args, weights, data_path, run_dir, settings=settings)
+    if args.score or args.mode == "test":
+        save_views(data, run_dir)
+
+
+def overruled(args: argparse.Namespace) -> tuple[str, ...]:
+    """Settings of the recipe's mask that the user's own mask has no use for."""
+    if getattr(args, "mask_type", PAPER["mask_type"]) not in POINT_MASKS:
+        return ("center_size", "elliptical")
+    return ("center_size",) if hasattr(args, "center_fractions") else ()
 
 
 def find_scans(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -79,7 +87,10 @@ def find_scans(args: argparse.Namespace) -> tuple[Path, bool]:
         data_path = args.data_path or cli.log_path() / f"{NAME}_data"
         convert(args, args.raw_path, data_path)
         return data_path, False
-    if args.data_path is not None:
+    if args.data_path is not None or f"{args.anatomy}_path" in cli.read_dirs():
+        unused = cli.typed(args, ("split", "convert_workers"))
+        if unused:
+            raise ValueError(f"--{next(iter(unused))} is for raw files, which --raw_path names")
         return cli.find_data(args)
     root = cli.log_path() / "demo_data_3d"
     cli.say(f"No --raw_path and no --data_path: using generated scans in {root}")
@@ -95,7 +106,16 @@ def convert(args: argparse.Namespace, raw_path: Path, data_path: Path) -> None:
     split = getattr(args, "split", None) or share(len(plan_jobs("ismrmrd", [raw_path], data_path)))
     jobs = plan_jobs("ismrmrd", [raw_path], data_path, settings={"dimensions": "3d"}, split=split)
     remove_leftovers(jobs)
-    summary = run_jobs(missing_jobs(jobs), num_workers=args.convert_workers)
+    strangers = {path for job in jobs for path in job.output.parent.glob("*.h5")} - {job.output for job in jobs}
+    if strangers:
+        raise ValueError(
+            f"{min(strangers)} is none of the {len(jobs)} scans of {raw_path}: choose another --data_path"
+        )
+    try:
+        missing = missing_jobs(jobs)
+    except ValueError as error:
+        raise ValueError(f"{error}; here that is --data_path, and deleting overwrites") from error
+    summary = run_jobs(missing, num_workers=getattr(args, "convert_workers", 1))
     for reason in (*summary.warnings, *summary.failed.values()):
         print(reason, file=sys.stderr)
     if summary.full is not None:
@@ -122,7 +142,8 @@ def save_views(data: MriDataModule, run_dir: Path) -> None:
             continue
         with h5py.File(source, "r") as reference, h5py.File(path, "r") as output:
             volumes = {"MoDL": output["reconstruction"]}
-            if "reconstruction_rss" in reference:
+            shape = reference["reconstruction_rss"].shape if "reconstruction_rss" in reference else None
+            if shape == volumes["MoDL"].shape:
                 volumes = {"reference": reference["reconstruction_rss"], **volumes}
             picture = run_dir / "views" / f"{path.stem}.png"
             save_orthogonal_views(picture, volumes, voxel_size=read_voxel_size(source))

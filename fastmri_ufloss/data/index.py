@@ -22,6 +22,7 @@ __all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
 
 VERSION = 3
 SAVE_EVERY_SECONDS = 30.0
+MAX_GAPS = 0.05  # of a line of k-space: so many points may be zero by chance
 
 
 def list_volumes(folder: str | Path) -> list[Path]:
@@ -106,7 +107,23 @@ def _read_mask(path: str | Path, volume: h5py.File) -> np.ndarray | None:
             raise ValueError(f"{path}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
         return mask
     sampled = sampled_points(kspace[kspace.shape[0] // 2])
-    return find_sampling(sampled) if sampled.any() else None
+    found = find_sampling(sampled) if sampled.any() else None
+    if found is None:
+        _check_slices(path, kspace)
+    return found
+
+
+def _check_slices(path: str | Path, kspace: h5py.Dataset) -> None:
+    """No slice has gaps if the middle one has none: the row and the column through the centre tell."""
+    rows, cols = kspace.shape[-2:]
+    for number in range(kspace.shape[0]):
+        for line in (kspace[number, ..., rows // 2, :], kspace[number, ..., :, cols // 2]):
+            sampled = np.flatnonzero((line != 0).reshape(-1, line.shape[-1]).any(axis=0))
+            if sampled.size and sampled.size < (1 - MAX_GAPS) * (sampled[-1] + 1 - sampled[0]):
+                raise ValueError(
+                    f"{path}: slice {number} is undersampled, there are gaps of zeros in its k-space, and the middle "
+                    "slice is not: put slices that were sampled alike into a file of their own"
+                )
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:

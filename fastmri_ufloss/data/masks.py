@@ -18,7 +18,7 @@ from fastmri_ufloss.data.masks_2d import (
     possible_pairs,
 )
 
-__all__ = ["MASK_TYPES", "Gaussian1DMaskFunc", "create_mask_for_mask_type", "min_center_shape"]
+__all__ = ["MASK_TYPES", "POINT_MASKS", "Gaussian1DMaskFunc", "create_mask_for_mask_type", "min_center_shape"]
 
 POINT_MASKS = {"variable_density_2d": VariableDensity2DMaskFunc, "poisson_2d": Poisson2DMaskFunc}
 MASK_TYPES = (

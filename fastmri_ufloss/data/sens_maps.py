@@ -17,7 +17,13 @@ __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource"]
 
 
 class SensMapSource(Protocol):
-    """Gives the maps of a slice, (coils, rows, cols, 2)."""
+    """Gives the maps of a slice, (coils, rows, cols, 2).
+
+    Attributes:
+        needs_center: whether they are made from the fully sampled centre of k-space.
+    """
+
+    needs_center: bool
 
     def __call__(
         self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
@@ -41,6 +47,8 @@ class SensMapCache:
         folder: of the cache; about as large as the k-space in the end.
         calibration_size: see `estimate_sens_maps`.
     """
+
+    needs_center = True
 
     def __init__(self, folder: str | Path, *, calibration_size: int = 24) -> None:
         self.folder = Path(folder)
@@ -97,6 +105,8 @@ class SensMapFiles:
     Raises:
         FileNotFoundError: if the folder is missing.
     """
+
+    needs_center = False
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

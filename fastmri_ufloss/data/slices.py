@@ -101,6 +101,8 @@ class IndexedSliceDataset(SliceDataset):
         finally:
             random.setstate(state)
             self.raw_sample_filter = None  # a local function, which worker processes could not be sent
+        # fastMRI shuffles what it sub-samples; a test needs each volume's slices together and in their order
+        self.raw_samples.sort(key=lambda sample: (sample.fname, sample.slice_ind))
         for path, slices in self._empty.items():
             if slices:
                 warnings.warn(f"{path}: skipped slices {slices}, which have no signal", stacklevel=2)

@@ -61,8 +61,8 @@ class MoDLDataTransform:
     points that are zero in all coils, such as the corners in many 3D scans.
 
     Args:
-        mask_func: draws the masks. A file that has a mask keeps it; None is for such files, for those whose
-            zeros show how they were sampled, and for fully sampled ones.
+        mask_func: draws the masks. A file that has a mask keeps it, and so does one whose zeros show how it was
+            sampled; None is for such files, and for fully sampled ones.
         use_seed: one mask for each file.
         seed: of the training masks.
         mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
@@ -115,10 +115,11 @@ class MoDLDataTransform:
             masked, mask_tensor, num_low = _apply_file_mask(full, mask, attrs, fname)
         else:
             masked, mask_tensor, num_low = self._apply_mask_func(full, attrs, fname, slice_num)
-        if num_low < MIN_CENTER_LINES:
+        if num_low < MIN_CENTER_LINES and (self.sens_maps is None or self.sens_maps.needs_center):
             raise ValueError(
-                f"{fname}: {num_low} fully sampled centre lines, at least {MIN_CENTER_LINES} are needed for "
-                f"coil maps; raise center_fractions (the image has {full.shape[-2]} columns)"
+                f"{fname}: {num_low} fully sampled centre lines, at least {MIN_CENTER_LINES} are needed for coil "
+                f"maps; raise center_fractions or center_size (the image has {full.shape[-2]} columns), or give maps "
+                "of your own (--sens_maps_path)"
             )
         empty = torch.empty(0)
         maps = reference = empty
@@ -161,10 +162,10 @@ class MoDLDataTransform:
 
     def _find_mask(self, kspace: np.ndarray, sampling: str, fname: str, slice_num: int) -> np.ndarray:
         """The mask of a slice without one that was undersampled when it was acquired."""
-        if self.mask_func is not None:
+        if self.mask_func is not None and not self.use_seed:
             raise ValueError(
-                f"{fname} is undersampled: there are gaps of zeros in its k-space. Masks are for fully sampled "
-                "files; reconstruct.py takes such a file as it is"
+                f"{fname} is undersampled: there are gaps of zeros in its k-space, and training needs all of it; "
+                "reconstruct.py takes such a file as it is"
             )
         sampled = sampled_points(kspace)
         if not sampled.any():

@@ -75,17 +75,17 @@ class VolumeScores:
         if self._volume is None or fname != self._volume.fname:
             self.close()
             self._volume = _Volume(fname, list(outputs), list(targets), max_value)
-        if fname not in self._done:
-            self._volume.add(outputs, targets, ufloss)
+        if fname not in self._done and slice_num not in self._volume.slices:
+            self._volume.add(slice_num, outputs, targets, ufloss)
 
     def close(self) -> None:
         """Score the volume at hand."""
         volume, self._volume = self._volume, None
-        if volume is None or not volume.num_slices:
+        if volume is None or not volume.slices:
             return
         self.rows += volume.scores()
         if not self.example:
-            self.example = volume.read(volume.num_slices // 2)
+            self.example = volume.read(len(volume.slices) // 2)
         self._done.add(volume.fname)
         volume.close()
 
@@ -95,7 +95,7 @@ class _Volume:
 
     def __init__(self, fname: str, methods: list[str], targets: list[str], max_value: float) -> None:
         self.fname = fname
-        self.num_slices = 0
+        self.slices: list[int] = []
         self._methods, self._targets = methods, targets
         self._ranges = {name: max_value if name == "RSS" else 0.0 for name in targets}
         self._norms = dict.fromkeys(targets, 0.0)
@@ -104,7 +104,7 @@ class _Volume:
         self._shape: tuple[int, ...] = ()
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the volume is complete
 
-    def add(self, outputs: Images, targets: Images, ufloss: Mapping[str, float]) -> None:
+    def add(self, slice_num: int, outputs: Images, targets: Images, ufloss: Mapping[str, float]) -> None:
         images = [
             np.asarray(group[name], dtype=np.float32)
             for group, names in ((targets, self._targets), (outputs, self._methods))
@@ -120,7 +120,7 @@ class _Volume:
         for method, value in ufloss.items():
             self._ufloss.setdefault(method, []).append(value)
         self._file.write(np.stack(images).tobytes())
-        self.num_slices += 1
+        self.slices.append(slice_num)
 
     def read(self, number: int) -> dict[str, np.ndarray]:
         """All images of a slice, the targets first."""
@@ -133,12 +133,13 @@ class _Volume:
     def scores(self) -> list[dict[str, Any]]:
         """A row for each method."""
         similarity = dict.fromkeys(self._errors, 0.0)
-        for number in range(self.num_slices):
+        count = len(self.slices)
+        for number in range(count):
             images = self.read(number)
             for method, target in similarity:
                 value = ssim(images[target][None], images[method][None], maxval=self._ranges[target])
-                similarity[method, target] += float(value.item()) / self.num_slices
-        pixels = self.num_slices * math.prod(self._shape)
+                similarity[method, target] += float(value.item()) / count
+        pixels = count * math.prod(self._shape)
         rows: list[dict[str, Any]] = [{"volume": self.fname, "method": method} for method in self._methods]
         for row in rows:
             for target in self._targets:

@@ -155,6 +155,9 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
                     "volumes: use fewer devices"
                 )
             indices = list(VolumeSampler(dataset, num_replicas=world_size, rank=rank, shuffle=False))
+            if split == "test":
+                # the sampler repeats slices to make the processes' numbers equal, which a test need not
+                indices = list(dict.fromkeys(indices))
         batches = OrderedBatches(indices, dataset.batch_keys, batch_size=self.batch_size)
         return torch.utils.data.DataLoader(dataset, batch_sampler=batches, **self._loader_options())
 

@@ -248,6 +248,26 @@ def test_sampling_comes_from_the_mask_or_from_zeros(tmp_path: Path) -> None:
         read_metadata(path, "multicoil")
 
 
+def test_slice_with_gaps_beside_a_full_middle_slice_is_named(tmp_path: Path) -> None:
+    path = make_volume(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as volume:
+        volume["kspace"][0, ..., 1::2] = 0
+    with pytest.raises(ValueError, match=r"a\.h5: slice 0 is undersampled.*middle slice is not"):
+        read_metadata(path, "multicoil")
+    with h5py.File(path, "r+") as volume:
+        volume["kspace"][0] = 0  # an empty one is no matter
+    assert read_metadata(path, "multicoil")["sampling"] is None
+
+
+def test_subsampled_slices_stay_in_the_order_of_their_volumes(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5", "c.h5"):
+        make_volume(tmp_path / name, slices=4)
+    index = MetadataIndex(tmp_path / "index.json", challenge="multicoil")
+    samples = IndexedSliceDataset(tmp_path, "multicoil", index=index, sample_rate=0.7).raw_samples
+    places = [(sample.fname.name, sample.slice_ind) for sample in samples]
+    assert len(places) == 8 and places == sorted(places)
+
+
 def test_scale_of_a_square_centre_reads_nothing_else(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "a.h5", shape=(32, 32))
     whole, _ = volume_scale(path, (32, 32))

@@ -155,6 +155,17 @@ def test_own_maps_come_from_files(folder: Path, tmp_path: Path) -> None:
         SensMapFiles(tmp_path / "nowhere")
 
 
+def test_own_maps_need_no_center(folder: Path, tmp_path: Path) -> None:
+    with h5py.File(folder / "a.h5") as volume:
+        write_volume(tmp_path / "in" / "a.h5", volume["kspace"][()], mask=np.arange(40) % 2 == 0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["sens_maps"] = np.ones((4, 32, 40), dtype=np.complex64)
+    sample = dataset(tmp_path / "in", MoDLDataTransform(sens_maps=SensMapFiles(tmp_path)))[0]
+    assert sample.num_low_frequencies < 4 and sample.sens_maps.shape == (4, 32, 40, 2)
+    with pytest.raises(ValueError, match="or give maps of your own"):
+        dataset(tmp_path / "in", MoDLDataTransform(sens_maps=SensMapCache(tmp_path / "cache")))[0]
+
+
 def test_files_with_a_mask_keep_it_and_have_no_reference(folder: Path, tmp_path: Path) -> None:
     with h5py.File(folder / "a.h5") as volume:
         kspace = volume["kspace"][()]
@@ -232,7 +243,9 @@ def test_zeros_show_the_sampling_of_a_file_without_a_mask(folder: Path, tmp_path
     assert sample.mask.shape == (1, 32 if points else 1, 40, 1)
     assert sample.reference.numel() == sample.kspace.numel() == 0
     with pytest.raises(ValueError, match=r"a\.h5 is undersampled: there are gaps of zeros"):
-        dataset(tmp_path, MoDLDataTransform(MASK))[0]
+        dataset(tmp_path, MoDLDataTransform(MASK, use_seed=False))[0]
+    tested = dataset(tmp_path, MoDLDataTransform(MASK))[0]  # a test takes it as it takes a file with a mask
+    assert torch.equal(tested.mask, sample.mask) and tested.reference.numel() == 0
     with h5py.File(tmp_path / "a.h5", "r+") as volume:
         volume["kspace"][0] = kspace[0]
     with pytest.raises(ValueError, match="slice 0 is sampled in another way than the middle slice"):

@@ -145,6 +145,7 @@ BAD = {
     "acceleration": (["--accelerations", "0"], "accelerations must be at least 1"),
     "centre": (["--center_fractions", "0.05"], "at least 4 are needed"),
     "mask type": (["--mask_type", "spiral"], "mask_type must be one of"),
+    "two centres": (["--center_size", "8", "--center_fractions", "0.2"], "type one of the two"),
     "feature net": (["--feature_net", "nothing.safetensors"], "nothing.safetensors"),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),

@@ -36,6 +36,19 @@ def test_scores_of_slices_are_those_of_the_volume() -> None:
     np.testing.assert_array_equal(scores.example["two"], outputs["a"]["two"][2])
 
 
+def test_slices_that_come_again_do_not_count() -> None:
+    target = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
+    rows = []
+    for order in ([0, 1, 2], [0, 1, 2, 0, 1]):
+        scores = VolumeScores()
+        for i in order:
+            image = {"RSS": target[i]}
+            scores.add("a", i, outputs={"m": target[i] * (1 + i)}, targets=image, max_value=1.0, ufloss={"m": i})
+        scores.close()
+        rows.append(scores.rows)
+    assert rows[0] == rows[1]
+
+
 def test_volume_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="must have one shape"):
         score_volume(np.ones((2, 8, 8)), np.ones((2, 8, 9)))

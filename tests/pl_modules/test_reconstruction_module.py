@@ -95,3 +95,21 @@ def test_bad_methods_are_named() -> None:
             ReconstructionModule(methods)
     with pytest.raises(ValueError, match="'modl' needs a trained network"):
         ReconstructionModule(["modl"])
+
+
+@pytest.mark.parametrize("volumes", [2, 3])
+def test_test_of_two_processes_has_each_slice_once(tmp_path: Path, volumes: int) -> None:
+    for number in range(volumes):
+        write_volume(tmp_path / "in" / f"{number}.h5", simulate_kspace(images(), num_coils=2, seed=number))
+    transform = MoDLDataTransform()
+    data = MriDataModule(
+        tmp_path, "multicoil", transform, transform, transform, cache_dir=tmp_path / "cache",
+        test_path=tmp_path / "in", num_workers=0,
+    )  # fmt: skip
+    places = []
+    for rank in (0, 1):
+        data._rank_and_world_size = lambda rank=rank: (rank, 2)  # type: ignore[method-assign]
+        mine = [(batch.fname[0], int(batch.slice_num[0])) for batch in data.test_dataloader()]
+        assert mine == sorted(mine)
+        places += mine
+    assert sorted(places) == [(f"{number}.h5", i) for number in range(volumes) for i in range(3)]
