@@ -31,7 +31,7 @@ from scipy.spatial import cKDTree
 from fastmri_ufloss.data.masks import MASK_TYPES, create_mask_for_mask_type
 
 SHAPES = ((640, 372), (320, 320), (320, 256), (230, 180), (128, 128))
-ACCELERATIONS = (2, 4, 5, 8, 10, 12)
+ACCELERATIONS = (2, 3, 4, 5, 8, 10, 12)
 SIGPY = "sigpy poisson"
 SIGPY_SEEDS = 1  # a mask takes it up to two seconds
 EVENNESS_SHAPE, EVENNESS_CENTER = (320, 320), 24
