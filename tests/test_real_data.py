@@ -75,6 +75,7 @@ def test_every_scan_is_converted_and_reconstructed(tmp_path: Path, name: str) ->
     assert not summary.failed and len(summary.converted) == 1
     assert not missing_jobs(jobs)
     undersampled = "undersampled" in name
+    assert any("points of k-space were acquired, with gaps" in text for text in summary.warnings) == undersampled
     with h5py.File(summary.converted[0], "r+") as volume:
         assert ("mask" in volume) == undersampled
         if volume["kspace"].shape[0] > 2:  # two slices are enough here

@@ -17,6 +17,7 @@ from fastmri_ufloss.data.convert.ismrmrd_header import (
     read_geometry,
 )
 from fastmri_ufloss.data.convert.ismrmrd_lines import Lines, noise_numbers, place_lines, select_lines
+from fastmri_ufloss.data.convert.sampling import warn_if_undersampled
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.data.volume_file import VolumeWriter
 from fastmri_ufloss.mri.prewhitening import noise_covariance, whitening_matrix
@@ -97,6 +98,7 @@ def convert_ismrmrd(
         lines = place_lines(scan, numbers, calibration, geometry, average_repeats=average_repeats)
         whitener = _find_whitener(scan, lines, noise_file) if prewhiten else None
         mask, padding = _find_mask(scan.path, lines, geometry)
+        warn_if_undersampled(Path(output), mask)
         coils = int(scan.heads["active_channels"][lines.numbers[0]])
         facts = {"source_format": "ISMRMRD", "prewhitened": whitener is not None, **header_attributes(scan.header)}
         with VolumeWriter(

@@ -1,5 +1,6 @@
 """What was sampled of acquired k-space, and the volume that is written with it."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from scipy import fft
 from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, sampled_points
 from fastmri_ufloss.data.volume_file import VolumeWriter
 
-__all__ = ["scan_sampling", "transform_readout", "write_kspace"]
+__all__ = ["scan_sampling", "transform_readout", "warn_if_undersampled", "write_kspace"]
 
 CHUNK_BYTES = 2**25  # of readouts that are transformed at once; results must not depend on max_memory
 
@@ -112,12 +113,24 @@ def write_kspace(
     else:
         sampled = mask
     padding = padding_of(sampled)
+    warn_if_undersampled(output, mask)
     with VolumeWriter(
         output, kspace.shape, mask=mask, padding=padding, acquisition=acquisition, attributes=attributes
     ) as writer:
         for number, one in enumerate(slices):
             one = np.asarray(one, dtype=np.complex64)
             writer.write(number, one if whitener is None else _mix_coils(whitener, one))
+
+
+def warn_if_undersampled(path: Path, mask: np.ndarray | None) -> None:
+    """Say that a volume gets a mask: a line may be missing that should not be."""
+    if mask is not None:
+        what = "columns" if mask.ndim == 1 else "points"
+        warnings.warn(
+            f"{path.name}: {np.count_nonzero(mask)} of {mask.size} {what} of k-space were acquired, with gaps: the "
+            "volume has this mask and no reconstruction",
+            stacklevel=3,
+        )
 
 
 def _mix_coils(matrix: np.ndarray, kspace: np.ndarray) -> np.ndarray:
