@@ -19,7 +19,7 @@ import numpy as np
 from runs import recipe, run_together, volume_scores
 from scipy import stats
 
-from fastmri_ufloss.data.simulate import simulate_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")

@@ -25,7 +25,7 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from fastmri_ufloss.data.mrd_file import write_mrd
-from fastmri_ufloss.data.simulate_3d import fft3c
+from fastmri_ufloss.data.simulation.simulate_3d import fft3c
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.report import format_table
 

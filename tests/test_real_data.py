@@ -12,7 +12,7 @@ from helpers import DATA, needs_data
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, run_jobs
-from fastmri_ufloss.data.simulate import simulate_volume, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_volume, write_volume
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
 
 

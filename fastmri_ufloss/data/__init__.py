@@ -1,10 +1,10 @@
 """From files to batches."""
 
-from fastmri_ufloss.data.demo import make_demo_dataset
 from fastmri_ufloss.data.index import MetadataIndex
 from fastmri_ufloss.data.masks import MASK_TYPES, create_mask_for_mask_type
 from fastmri_ufloss.data.patches import PatchDataset
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles
+from fastmri_ufloss.data.simulation.demo import make_demo_dataset
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample
 

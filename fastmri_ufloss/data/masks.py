@@ -8,7 +8,7 @@ import numpy as np
 from fastmri.data.subsample import MaskFunc
 from torch import Tensor
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.masks_2d import (
     MIN_SIDE,
     PointMaskFunc,

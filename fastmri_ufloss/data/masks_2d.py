@@ -9,7 +9,7 @@ import torch
 from fastmri.data.subsample import MaskFunc
 from torch import Tensor
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.poisson_disk import poisson_disk, spacing_for_count
 
 __all__ = ["PointMaskFunc", "Poisson2DMaskFunc", "VariableDensity2DMaskFunc", "draw_without_replacement"]

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["import_ismrmrd", "write_mrd"]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri.center import count_center_lines
 
 __all__ = ["MAX_ZEROS", "center_shape", "find_sampling", "padding_of", "sampled_points"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["VolumeWriter", "fft2c", "ifft2c", "read_voxel_size", "write_volume"]

@@ -11,7 +11,7 @@ from fastmri.data import SliceDataset
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex
 from fastmri_ufloss.data.index import list_volumes, read_metadata, volume_scale
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.data.slices import scale_center
 
 

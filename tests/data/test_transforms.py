@@ -16,7 +16,7 @@ from fastmri_ufloss.data import (
     SensMapFiles,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import estimate_sens_maps
 
 MASK = create_mask_for_mask_type("random", [0.25], [3])

@@ -10,7 +10,7 @@ import h5py
 import pytest
 from helpers import ROOT
 
-from fastmri_ufloss.data.demo_3d import make_demo_scans_3d
+from fastmri_ufloss.data.simulation.demo_3d import make_demo_scans_3d
 
 SCRIPT = ROOT / "fastmri_examples" / "modl_ufloss_3d" / "train.py"
 TINY = [

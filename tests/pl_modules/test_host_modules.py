@@ -13,7 +13,7 @@ from fastmri.data.transforms import UnetDataTransform, VarNetDataTransform
 from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex, create_mask_for_mask_type
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.losses import UFLoss, make_loss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import UnetModule, VarNetModule

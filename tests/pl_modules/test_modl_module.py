@@ -16,7 +16,7 @@ from fastmri.evaluate import nmse, ssim
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import image_scale
 from fastmri_ufloss.pl_modules import MriDataModule, PatchDataModule
 

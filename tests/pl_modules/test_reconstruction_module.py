@@ -9,7 +9,7 @@ import torch
 
 from fastmri_ufloss.baselines import pics
 from fastmri_ufloss.data import MoDLDataTransform, create_mask_for_mask_type
-from fastmri_ufloss.data.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import cg_sense, estimate_sens_maps
 from fastmri_ufloss.pl_modules import METHODS, MoDLModule, MriDataModule, ReconstructionModule
 

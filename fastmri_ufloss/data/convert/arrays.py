@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastmri_ufloss.data.convert.sampling import write_kspace
-from fastmri_ufloss.data.simulate import simulate_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.mri.prewhitening import noise_covariance, whitening_matrix
 
 __all__ = ["ArrayLayout", "convert_numpy", "read_layout"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.convert.ismrmrd_file import RawScan, import_ismrmrd, open_scan
 from fastmri_ufloss.data.convert.ismrmrd_header import (
     Geometry,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.data.simulate import simulate_volume
+from fastmri_ufloss.data.simulation.simulate import simulate_volume
 
 __all__ = ["AFFINE_CONVENTION", "write_magnitude"]
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.convert.magnitude import AFFINE_CONVENTION, write_magnitude
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from helpers import DATA, needs_data
 from fastmri_ufloss.data.convert.arrays import convert_numpy
 from fastmri_ufloss.data.convert.sampling import transform_readout
 from fastmri_ufloss.data.index import read_metadata
-from fastmri_ufloss.data.simulate import simulate_kspace
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmri_ufloss.data.coils import check, simulate_phase, simulate_sens_maps
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.simulation.coils import simulate_phase, simulate_sens_maps
 from fastmri_ufloss.data.volume_file import VolumeWriter, fft2c, write_volume
 
 __all__ = ["simulate_kspace", "simulate_slices", "simulate_volume", "write_volume"]

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import RectBivariateSpline
 
-__all__ = ["check", "loop_field", "simulate_phase", "simulate_sens_maps"]
+from fastmri_ufloss.data.checks import check
+
+__all__ = ["loop_field", "simulate_phase", "simulate_sens_maps"]
 
 COARSE_GRID = 48  # points a side for the coil fields, which are smooth
 PHASE_ORDER = 3  # highest number of half waves of the phase along a side
@@ -126,12 +128,6 @@ def simulate_phase(shape: tuple[int, int], *, strength: float = 1.0, seed: int =
     waves_y, waves_x = (np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, orders)) for n in shape)
     phase = waves_y @ weights @ waves_x.T
     return np.exp(1j * strength * (phase / phase.std() + offset)).astype(np.complex64)
-
-
-def check(fits: bool, name: str, expected: str, got: object) -> None:
-    """Raise ValueError about an argument unless it fits."""
-    if not fits:
-        raise ValueError(f"{name} must be {expected}, got {got}")
 
 
 def _check_shape(shape: tuple[int, int]) -> None:

@@ -10,8 +10,8 @@ from fastmri.data import SliceDataset
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
 
-from fastmri_ufloss.data.coils import loop_field, simulate_phase, simulate_sens_maps
-from fastmri_ufloss.data.simulate import simulate_kspace, simulate_volume, write_volume
+from fastmri_ufloss.data.simulation.coils import loop_field, simulate_phase, simulate_sens_maps
+from fastmri_ufloss.data.simulation.simulate import simulate_kspace, simulate_volume, write_volume
 
 
 def disc(slices=3, rows=48, cols=40):
@@ -72,7 +72,7 @@ def test_maps_are_smooth_and_different():
 def test_interpolated_maps_are_the_field(monkeypatch):
     """Fields are computed at 48 points a side and interpolated: compare with those at every pixel."""
     maps = simulate_sens_maps(8, (96, 128))
-    monkeypatch.setattr("fastmri_ufloss.data.coils.COARSE_GRID", 1000)
+    monkeypatch.setattr("fastmri_ufloss.data.simulation.coils.COARSE_GRID", 1000)
     np.testing.assert_allclose(maps, simulate_sens_maps(8, (96, 128)), atol=2e-4)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from fastmri.data import SliceDataset
 
-from fastmri_ufloss.data.anatomy import band_noise, draw_knee
-from fastmri_ufloss.data.demo import make_demo_dataset
-from fastmri_ufloss.data.simulate import simulate_volume
+from fastmri_ufloss.data.simulation.anatomy import band_noise, draw_knee
+from fastmri_ufloss.data.simulation.demo import make_demo_dataset
+from fastmri_ufloss.data.simulation.simulate import simulate_volume
 
 SMALL = {"num_subjects": (2, 1, 1), "slices_per_subject": 2, "shape": (64, 64), "num_coils": 3}
 
@@ -118,7 +118,7 @@ def test_interrupted_data_set_is_completed(root, tmp_path, monkeypatch):
         calls.append(path)
         simulate_volume(path, *args, **options)
 
-    monkeypatch.setattr("fastmri_ufloss.data.demo.simulate_volume", interrupted)
+    monkeypatch.setattr("fastmri_ufloss.data.simulation.demo.simulate_volume", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_dataset(tmp_path, **SMALL)
     assert not (tmp_path / "multicoil_demo.json").exists()

@@ -4,9 +4,9 @@ import inspect
 import numpy as np
 import pytest
 
-from fastmri_ufloss.data.anatomy_3d import draw_knee_volume
-from fastmri_ufloss.data.coils import loop_field
-from fastmri_ufloss.data.simulate_3d import (
+from fastmri_ufloss.data.simulation.anatomy_3d import draw_knee_volume
+from fastmri_ufloss.data.simulation.coils import loop_field
+from fastmri_ufloss.data.simulation.simulate_3d import (
     _coil_maps,
     fft3c,
     ifft3c,
@@ -125,7 +125,7 @@ def test_maps_are_the_fields_of_the_loops():
 
 def test_interpolated_maps_are_the_field(monkeypatch):
     maps = simulate_sens_maps_3d(3, (32, 40, 28))
-    monkeypatch.setattr("fastmri_ufloss.data.simulate_3d.COARSE_GRID", 1000)
+    monkeypatch.setattr("fastmri_ufloss.data.simulation.simulate_3d.COARSE_GRID", 1000)
     np.testing.assert_allclose(maps, simulate_sens_maps_3d(3, (32, 40, 28)), atol=1e-3)
 
 

@@ -5,10 +5,10 @@ import h5py
 import numpy as np
 import pytest
 
-from fastmri_ufloss.data.anatomy_3d import draw_knee_volume
-from fastmri_ufloss.data.demo_3d import elliptical_mask, make_demo_scans_3d
 from fastmri_ufloss.data.mrd_file import write_mrd
-from fastmri_ufloss.data.simulate_3d import ifft3c
+from fastmri_ufloss.data.simulation.anatomy_3d import draw_knee_volume
+from fastmri_ufloss.data.simulation.demo_3d import elliptical_mask, make_demo_scans_3d
+from fastmri_ufloss.data.simulation.simulate_3d import ifft3c
 
 ismrmrd = pytest.importorskip("ismrmrd")
 
@@ -117,7 +117,7 @@ def test_interrupted_data_set_is_completed(root, tmp_path, monkeypatch):
         calls.append(path)
         write_mrd(path, *args, **options)
 
-    monkeypatch.setattr("fastmri_ufloss.data.demo_3d.write_mrd", interrupted)
+    monkeypatch.setattr("fastmri_ufloss.data.simulation.demo_3d.write_mrd", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_scans_3d(tmp_path, **SMALL)
     assert names(tmp_path) == ["knee3d-001.h5", "knee3d_demo.partial.json"]

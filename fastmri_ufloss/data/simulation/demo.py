@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fastmri_ufloss.data.anatomy import CONTRASTS, draw_knee
-from fastmri_ufloss.data.simulate import simulate_volume
+from fastmri_ufloss.data.simulation.anatomy import CONTRASTS, draw_knee
+from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["make_demo_dataset"]

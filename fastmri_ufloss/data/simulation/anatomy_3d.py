@@ -1,4 +1,4 @@
-"""Generated knees in three dimensions: the anatomy of `fastmri_ufloss.data.anatomy`, with round bones and limb.
+"""Generated knees in three dimensions: the anatomy of `draw_knee`, with round bones and limb.
 
 Axes are (readout, rows, cols): from head to foot, from left to right (ky) and from front to back (kz).
 """
@@ -7,7 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from fastmri_ufloss.data.anatomy import (
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.simulation.anatomy import (
     CONTRASTS,
     OVERSAMPLING,
     _cut,
@@ -18,7 +19,6 @@ from fastmri_ufloss.data.anatomy import (
     _smoothstep,
     band_noise,
 )
-from fastmri_ufloss.data.coils import check
 
 __all__ = ["DEPTH", "draw_knee_volume"]
 

@@ -9,8 +9,9 @@ import numpy as np
 from scipy import fft
 from scipy.interpolate import make_interp_spline
 
-from fastmri_ufloss.data.coils import PHASE_ORDER, check, loop_field
-from fastmri_ufloss.data.simulate import OBJECT_THRESHOLD
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.simulation.coils import PHASE_ORDER, loop_field
+from fastmri_ufloss.data.simulation.simulate import OBJECT_THRESHOLD
 
 __all__ = ["fft3c", "ifft3c", "simulate_kspace_3d", "simulate_phase_3d", "simulate_sens_maps_3d"]
 

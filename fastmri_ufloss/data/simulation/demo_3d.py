@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fastmri_ufloss.data.anatomy import CONTRASTS
-from fastmri_ufloss.data.anatomy_3d import DEPTH, draw_knee_volume
-from fastmri_ufloss.data.coils import check
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.mrd_file import import_ismrmrd, write_mrd
-from fastmri_ufloss.data.simulate_3d import simulate_kspace_3d
+from fastmri_ufloss.data.simulation.anatomy import CONTRASTS
+from fastmri_ufloss.data.simulation.anatomy_3d import DEPTH, draw_knee_volume
+from fastmri_ufloss.data.simulation.simulate_3d import simulate_kspace_3d
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["elliptical_mask", "make_demo_scans_3d"]
