@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from fastmri_ufloss.losses.checks import check_images
@@ -220,16 +221,49 @@ def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tens
 
     Indices are modulo the size of the image. So neither the rolled image nor any other patch is made.
     """
-    batch, in_chans, num_rows, num_cols = channels.shape
+    batch, in_chans = channels.shape[:2]
     size = _patch_size(feature_net)
+    if channels.device.type == "cpu":
+        patches: Tensor = _CutOnCPU.apply(channels, corners, size)
+    else:
+        patches = _cut(channels, corners, size)
+    patches = patches.transpose(1, 2).reshape(-1, in_chans, size, size)
+    features: Tensor = feature_net(patches)
+    return features.reshape(batch, len(corners), -1)
+
+
+def _cut(channels: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Patches (batch, in_chans, m, size, size)."""
+    num_rows, num_cols = channels.shape[2:]
     corners = corners.to(channels.device)
     span = torch.arange(size, device=channels.device)
     rows = (corners[:, :1] + span) % num_rows
     cols = (corners[:, 1:] + span) % num_cols
-    patches = channels[:, :, rows[:, :, None], cols[:, None, :]]  # (batch, in_chans, m, p, p)
-    patches = patches.transpose(1, 2).reshape(-1, in_chans, size, size)
-    features: Tensor = feature_net(patches)
-    return features.reshape(batch, len(corners), -1)
+    return channels[:, :, rows[:, :, None], cols[:, None, :]]
+
+
+class _CutOnCPU(torch.autograd.Function):
+    """`_cut`, with a gradient that is summed patch by patch: that of indexing is summed by several threads in any
+    order on a CPU, so that the same seed would not give the same run."""
+
+    @staticmethod
+    def forward(ctx: Any, channels: Tensor, corners: Tensor, size: int) -> Tensor:
+        ctx.corners, ctx.size, ctx.shape = corners.tolist(), size, channels.shape
+        return _cut(channels, corners, size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        batch, in_chans, num_rows, num_cols = ctx.shape
+        size = ctx.size
+        total = grad.new_zeros(batch, in_chans, num_rows + size, num_cols + size)
+        for index, (row, col) in enumerate(ctx.corners):
+            row, col = row % num_rows, col % num_cols
+            total[:, :, row : row + size, col : col + size] += grad[:, :, index]
+        # what lies beyond the lower and the right edge belongs to the upper and the left one
+        total[:, :, :size] += total[:, :, num_rows:]
+        total[:, :, :, :size] += total[:, :, :, num_cols:]
+        return total[:, :, :num_rows, :num_cols].contiguous(), None, None
 
 
 def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
+from fastmri_ufloss.losses.ufloss import UFLoss, _cut, _CutOnCPU, patch_features, ufloss_per_image
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
 from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
 
@@ -288,3 +288,27 @@ def test_bad_images():
         ufloss_per_image(SmallNet(), good, good)
     with pytest.raises(ValueError, match=r"scale must have shape \(2,\), got \(1,\)"):
         patch_features(SmallNet().eval(), good, torch.ones(1))
+
+
+def test_gradient_of_cutting_is_that_of_indexing():
+    channels = torch.randn(2, 2, 9, 11, dtype=torch.float64, requires_grad=True)
+    corners = torch.tensor([[0, 0], [3, 4], [8, 10], [2, 9], [8, 0], [0, 0]])  # some wrap, one comes twice
+    weights = torch.randn(2, 2, len(corners), 5, 5, dtype=torch.float64)
+    grads = []
+    for cut in (_cut, _CutOnCPU.apply):
+        patches = cut(channels, corners, 5)
+        assert torch.equal(patches, _cut(channels, corners, 5))
+        grads.append(torch.autograd.grad((patches * weights).sum(), channels)[0])
+    torch.testing.assert_close(*grads)
+
+
+def test_gradient_is_the_same_each_time_with_several_threads():
+    loss = UFLoss(PatchFeatureNet(2, patch_size=32, num_features=8), stride=4).eval()
+    output, target = images(1, 96, 96).requires_grad_(), images(1, 96, 96, seed=1)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        first, *others = (torch.autograd.grad(loss(output, target), output)[0] for _ in range(4))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(first, other) for other in others)
