@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
-TEST = [*CONVERT, "pytest>=8", "pytest-xdist>=3.5"]
+TEST = [*CONVERT, "piq>=0.8", "pytest>=8", "pytest-xdist>=3.5", "scikit-image>=0.22"]
 
 setup(
     name="fastmri-ufloss",
@@ -28,6 +28,7 @@ setup(
         "sigpy>=0.1.26",
         "tensorboard>=2.14",
         "torch>=2.4",
+        "torchmetrics>=1.0",
         "torchvision>=0.19",
         "tqdm",
     ],

@@ -13,7 +13,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -28,14 +28,16 @@ from fastmri_ufloss.data import (
     MoDLDataTransform,
     SensMapCache,
     SensMapFiles,
+    UnetDataTransform,
     create_mask_for_mask_type,
     make_demo_dataset,
 )
-from fastmri_ufloss.losses import LOSS_NAMES
 from fastmri_ufloss.pl_modules import MriDataModule, SeededSteps, read_checkpoint
 
 DIRS_FILE = "fastmri_dirs.yaml"
 PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE
+
+Samples = Literal["modl", "varnet", "unet"]
 
 DATA_ARGS = (
     "combine_train_val",
@@ -66,11 +68,12 @@ def add_arguments_of(parser: Any, function: Callable[..., Any], names: Iterable[
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     defaults = inspect.signature(function).parameters
     for name in names:
-        kind: dict[str, Any] = {"type": _simple_type(hints[name])}
+        hint = hints.get(name, type(defaults[name].default))  # fastMRI's U-Net has no type hints
+        kind: dict[str, Any] = {"type": _simple_type(hint)}
         if kind["type"] is bool:
             kind = {"action": argparse.BooleanOptionalAction}
-        elif typing.get_origin(hints[name]) is typing.Literal:
-            kind["choices"] = typing.get_args(hints[name])
+        elif typing.get_origin(hint) is typing.Literal:
+            kind["choices"] = typing.get_args(hint)
         text = _doc_of(function, name).replace("%", "%%")
         parser.add_argument(f"--{name}", help=f"{text} (default: {defaults[name].default})", **kind)
 
@@ -83,12 +86,14 @@ def _simple_type(hint: Any) -> Any:
 
 
 def _doc_of(function: Callable[..., Any], name: str) -> str:
-    found = re.search(
-        rf"^ +(?:[\w, ]+, )?{name}(?:, [\w, ]+)?: (.+?)(?=\n +[\w, ]+: |\n\n|\Z)",
-        function.__doc__ or "",
-        re.S | re.M,
-    )
-    return " ".join(found[1].split()).replace("``", "") if found else name.replace("_", " ")
+    # a docstring's entry is "name: words", "a, name, b: words" or, in fastMRI's constructors, "name (kind): words"
+    entry = rf"^ +(?:[\w, ]+, )?{name}(?:, [\w, ]+)?(?: \([\w, ]+\))?: (.+?)"
+    end = r"(?=\n +\**[\w, ]+(?: \([\w, ]+\))?: |\n\n|\s*\Z)"
+    for text in (function.__doc__, function.__init__.__doc__):  # type: ignore[misc]
+        found = re.search(entry + end, text or "", re.S | re.M)
+        if found:
+            return re.sub(r" Defaults? .*\Z", "", " ".join(found[1].split()).replace("``", ""))
+    return name.replace("_", " ")
 
 
 def typed(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -185,28 +190,6 @@ def _int_or_float(text: str) -> int | float:
     return float(text) if "." in text else int(text)
 
 
-def parse_loss(items: Iterable[str]) -> dict[str, float]:
-    """``["l2=1", "ufloss=1.5"]`` as weights by name; a name alone has weight 1.
-
-    Raises:
-        ValueError: if a name is unknown or given twice, or a weight is no number >= 0.
-    """
-    weights: dict[str, float] = {}
-    for item in items:
-        name, _, text = item.partition("=")
-        if name not in LOSS_NAMES:
-            raise ValueError(f"--loss: unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
-        if name in weights:
-            raise ValueError(f"--loss: {name!r} is given twice")
-        try:
-            weights[name] = float(text or 1)
-        except ValueError:
-            raise ValueError(f"--loss: the weight of {name!r} must be a number, got {text!r}") from None
-        if not 0 <= weights[name] < float("inf"):
-            raise ValueError(f"--loss: the weight of {name!r} must be a number >= 0, got {text!r}")
-    return weights
-
-
 def read_dirs() -> Mapping[str, str]:
     """What fastMRI's ``fastmri_dirs.yaml`` of the working folder says, if there is one."""
     file = Path(DIRS_FILE)
@@ -248,27 +231,28 @@ def best_checkpoint(trainer: pl.Trainer) -> str:
 
 
 def make_data_module(
-    args: argparse.Namespace, data_path: Path, run_dir: Path, *, maps: bool, train_seed: int
+    args: argparse.Namespace, data_path: Path, run_dir: Path, *, samples: Samples, train_seed: int
 ) -> MriDataModule:
-    """The data module of a recipe. With ``maps`` coil maps come from files or the CPU's cache, as needed."""
+    """The data module of a recipe.
+
+    ``samples`` says what its batches are made for: ``"modl"``, with coil maps from files or the CPU's cache as
+    needed, ``"varnet"`` or ``"unet"``.
+    """
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapCache | SensMapFiles | None = None
-    if maps and args.sens_maps_path is not None:
+    if samples == "modl" and args.sens_maps_path is not None:
         source = SensMapFiles(args.sens_maps_path)
-    elif maps and not uses_gpu(args):
+    elif samples == "modl" and not uses_gpu(args):
         source = SensMapCache(cache_dir / "sens_maps")
-    transforms = [
-        MoDLDataTransform(
-            mask_func,
-            use_seed=use_seed,
-            seed=train_seed,
-            sens_maps=source,
-            keep_reference=maps,
-            **typed(args, ("mask_per_volume",)),
-        )
-        for use_seed in (False, True, True)
-    ]
+
+    def transform(use_seed: bool) -> MoDLDataTransform | UnetDataTransform:
+        masks = {"use_seed": use_seed, "seed": train_seed, **typed(args, ("mask_per_volume",))}
+        if samples == "unet":
+            return UnetDataTransform(args.challenge, mask_func, **masks)
+        return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks)
+
+    transforms = [transform(use_seed) for use_seed in (False, True, True)]
     return MriDataModule(
         data_path,
         args.challenge,
@@ -335,6 +319,7 @@ class EpochLine(pl.Callback):
         names = (
             "train_loss_epoch",
             "train_loss",
+            "loss",  # of fastMRI's U-Net
             "validation_loss",
             "val_metrics/nmse",
             "val_metrics/ssim",
@@ -385,6 +370,7 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
     torch.set_float32_matmul_precision("high")
     try:
         main()

@@ -14,7 +14,7 @@ ALLOWED = {
     "data": {"files", "mri"},
     "models": {"files", "mri"},
     "losses": {"files", "mri"},
-    "metrics": {"files", "mri"},
+    "metrics": {"files", "mri", "losses"},
     "report": {"files", "metrics"},
     "pl_modules": {"files", "mri", "baselines", "data", "models", "losses", "metrics", "report"},
     "__init__": {"mri", "baselines", "data", "models", "losses", "metrics", "report", "pl_modules"},

@@ -18,12 +18,12 @@ import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
-from pretrain import MAX_EPOCHS as PRETRAIN_MAX_EPOCHS
-from pretrain import pretrain
+import feature_network
+from loss_arguments import add_loss_args, loss_of, metrics_of, parse_loss
 
-from fastmri_ufloss.losses import LOSS_NAMES, UFLoss, make_loss
+from fastmri_ufloss.losses.weighted import Weight
 from fastmri_ufloss.models import MoDL, PatchFeatureNet
-from fastmri_ufloss.pl_modules import FeatureModule, MoDLModule, MriDataModule, PatchDataModule, load_modl_module
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_module
 
 MAX_EPOCHS = 50
 # The paper's weight is 1.5, chosen so that both terms end at one size, with a network of temperature 1. One of
@@ -59,8 +59,6 @@ MODEL_ARGS = (
     "cg_backward",
     "checkpoint_denoiser",
 )
-UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
-PRETRAIN_ARGS = ("patch_size", "patches_per_slice", "num_features", "temperature")
 MODULE_ARGS = ("lr", "lr_step_size", "lr_gamma", "num_log_images", "score_stride")
 
 
@@ -69,20 +67,8 @@ def make_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     cli.add_data_args(parser)
     cli.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
-    group = parser.add_argument_group("loss")
-    group.add_argument(
-        "--loss",
-        nargs="+",
-        default=LOSS,
-        help=f"NAME=WEIGHT of {', '.join(LOSS_NAMES)} (default: {' '.join(LOSS)})",
-    )
-    group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network")
-    cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
-    group = parser.add_argument_group("feature network, where it is trained first: see pretrain.py for more")
-    cli.add_arguments_of(group, PatchDataModule, PRETRAIN_ARGS[:2])
-    cli.add_arguments_of(group, FeatureModule, PRETRAIN_ARGS[2:])
-    group.add_argument("--pretrain_max_epochs", type=int, help=f"(default: {PRETRAIN_MAX_EPOCHS})")
-    group.add_argument("--pretrain_batch_size", type=int, help="patches")
+    add_loss_args(parser, default=LOSS, default_text=" ".join(LOSS))
+    feature_network.add_feature_network_args(parser)
     group = parser.add_argument_group("model")
     cli.add_arguments_of(group, MoDL, MODEL_ARGS)
     cli.add_arguments_of(group, MoDLModule, MODULE_ARGS)
@@ -93,7 +79,7 @@ def make_arguments() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = make_arguments().parse_args()
-    weights = cli.parse_loss(args.loss)
+    weights = parse_loss(args.loss)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "modl_ufloss", is_demo=is_demo)
     train_and_test(args, weights, data_path, run_dir, settings=DEMO if is_demo else {})
@@ -101,7 +87,7 @@ def main() -> None:
 
 def train_and_test(
     args: argparse.Namespace,
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     data_path: Path,
     run_dir: Path,
     *,
@@ -113,14 +99,14 @@ def train_and_test(
         vars(args).setdefault(name, value)
     if settings:
         cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in settings)}")
-    data = cli.make_data_module(args, data_path, run_dir, maps=True, train_seed=args.seed)
+    data = cli.make_data_module(args, data_path, run_dir, samples="modl", train_seed=args.seed)
     trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":
         train(args, weights, data, trainer, run_dir)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
-        file = find_feature_net(args, run_dir)
-        test(args, data, trainer, best, None if file is None else load_feature_net(file))
+        net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed=False)
+        test(args, data, trainer, best, net)
     return data
 
 
@@ -138,7 +124,7 @@ def test(
 
 def train(
     args: argparse.Namespace,
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     data: MriDataModule,
     trainer: pl.Trainer,
     run_dir: Path,
@@ -146,17 +132,14 @@ def train(
     """Train, the feature network first if there is none, and test the best checkpoint."""
     model = cli.typed(args, MODEL_ARGS)
     resume = cli.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
-    file = find_feature_net(args, run_dir)
-    if "ufloss" in weights and file is None:
-        cli.say("No --feature_net: training the feature network of UFLoss on the training split first")
-        file = pretrain_here(args, data, run_dir)
-    net = None if file is None else load_feature_net(file)
+    net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed="ufloss" in weights)
     module = MoDLModule(
         model=model,
-        loss=make_loss(weights, feature_net=net, ufloss=cli.typed(args, UFLOSS_ARGS)),
+        loss=loss_of(args, weights, feature_net=net),
         score_feature_net=net,
         **cli.typed(args, MODULE_ARGS),
     )
+    module.add_metrics(metrics_of(args))
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
@@ -165,37 +148,6 @@ def train(
     data.test_path = split_to_score(data)
     cli.say(f"\nThe best checkpoint on {data.test_path}:")
     test(args, data, trainer, cli.best_checkpoint(trainer), net)
-
-
-def pretrain_here(args: argparse.Namespace, data: MriDataModule, run_dir: Path) -> Path:
-    """Train the feature network in a folder of its own, with the trainer flags that make sense there."""
-    own = argparse.Namespace(**{**vars(args), "resume": "never" if args.resume == "never" else "auto"})
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches"):
-        vars(own).pop(name, None)
-    settings = cli.typed(args, PRETRAIN_ARGS)
-    for name in ("max_epochs", "batch_size"):
-        if hasattr(args, f"pretrain_{name}"):
-            settings[name] = getattr(args, f"pretrain_{name}")
-    return pretrain(own, data, run_dir / "feature_net", typed=settings)
-
-
-def find_feature_net(args: argparse.Namespace, run_dir: Path) -> Path | None:
-    """The file that --feature_net names, or the one that an earlier call has trained in this run's folder."""
-    file = run_dir / "feature_net" / "feature_net.safetensors"
-    if args.feature_net is None and file.is_file() and args.resume != "never":
-        cli.say(f"Feature network of this run: {file}")
-        return file
-    return args.feature_net
-
-
-def load_feature_net(file: Path) -> PatchFeatureNet:
-    net = PatchFeatureNet.load(file)
-    if net.in_chans != 2:
-        raise ValueError(
-            f"{file} is a feature network of {net.in_chans} channel, MoDL's complex images need one of 2: "
-            "train one with pretrain.py --images combined"
-        )
-    return net
 
 
 def split_to_score(data: MriDataModule) -> Path:

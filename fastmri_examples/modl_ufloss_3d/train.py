@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "modl_ufloss"))
 import command_line as cli
 import train as recipe_2d
+from loss_arguments import parse_loss
 
 from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -63,7 +64,7 @@ def main() -> None:
     )
     group.add_argument("--convert_workers", type=int, help="scans converted at once (default: 1)")
     args = parser.parse_args()
-    weights = cli.parse_loss(args.loss)
+    weights = parse_loss(args.loss)
     data_path, is_demo = find_scans(args)
     run_dir = cli.run_folder(args, NAME, is_demo=is_demo)
     settings = {**PAPER, **(DEMO if is_demo else {})}

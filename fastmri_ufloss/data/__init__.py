@@ -7,6 +7,7 @@ from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles
 from fastmri_ufloss.data.simulation.demo import make_demo_dataset
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample
+from fastmri_ufloss.data.unet_transform import UnetDataTransform
 
 __all__ = [
     "MASK_TYPES",
@@ -17,6 +18,7 @@ __all__ = [
     "PatchDataset",
     "SensMapCache",
     "SensMapFiles",
+    "UnetDataTransform",
     "create_mask_for_mask_type",
     "make_demo_dataset",
 ]

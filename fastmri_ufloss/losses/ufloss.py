@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from fastmri_ufloss.losses.checks import check_images
+from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
+from fastmri_ufloss.losses.images import check_images
 from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
 
 __all__ = ["UFLoss", "patch_features", "ufloss_per_image"]
 
 
-class UFLoss(nn.Module):
+class UFLoss(FrozenNetworkLoss):
     """The mean squared distance between the features of corresponding patches of two images.
 
         loss = mean_j |f(p_j) - f(p^_j)|^2 = 2 mean_j (1 - <f(p_j), f(p^_j)>)
@@ -32,9 +33,7 @@ class UFLoss(nn.Module):
     Both images are divided by `fastmri_ufloss.mri.patch_images.image_scale` of the target, so any common
     unit gives the same loss.
 
-    The network is frozen, always in eval mode, and no part of this module's state dict: what is trained
-    with the loss is saved without it, and such a state dict loads strictly. Weights of a network in a state
-    dict are ignored; the network is the one handed in.
+    The network is frozen, always in eval mode, and no part of the state dict: see `FrozenNetworkLoss`.
 
     Args:
         feature_net: f, patches (n, in_chans, p, p) to unit vectors (n, d), with the attributes ``in_chans``
@@ -51,6 +50,8 @@ class UFLoss(nn.Module):
     feature matching loss", MRM 2022, eq. 10 and 11.
     """
 
+    feature_net: nn.Module
+
     def __init__(
         self,
         feature_net: nn.Module,
@@ -59,15 +60,14 @@ class UFLoss(nn.Module):
         patches_per_step: int | None = 64,
         chunk_size: int = 256,
     ) -> None:
-        super().__init__()
         _check_at_least_one("stride", stride)
         _check_at_least_one("chunk_size", chunk_size)
         if patches_per_step is not None:
             _check_at_least_one("patches_per_step", patches_per_step)
+        super().__init__("feature_net", feature_net)
         self.stride = stride
         self.patches_per_step = patches_per_step
         self.chunk_size = chunk_size
-        self.feature_net = feature_net.requires_grad_(False).eval()
 
     def forward(self, output: Tensor, target: Tensor, data_range: Any = None) -> Tensor:
         """The loss of a batch.
@@ -94,27 +94,6 @@ class UFLoss(nn.Module):
             corners = corners[torch.randperm(len(corners))[: self.patches_per_step]]
         # taking a patch of the rolled image at a corner is taking it from the image at corner - shift
         return _distance(self.feature_net, output, target, corners - shift, self.chunk_size).mean()
-
-    def train(self, mode: bool = True) -> "UFLoss":
-        """Set the mode of this module; the network stays in eval mode."""
-        super().train(mode)
-        self.feature_net.eval()
-        return self
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The state dict without the feature network."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = f"{kwargs.get('prefix', args[1] if len(args) > 1 else '')}feature_net."
-        for name in [name for name in state if name.startswith(prefix)]:
-            del state[name]
-        return state
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # state_dict is this call's own dict, from which the network loads next: it finds itself there
-        for name in [name for name in state_dict if name.startswith(f"{prefix}feature_net.")]:
-            del state_dict[name]
-        state_dict.update(self.feature_net.state_dict(prefix=f"{prefix}feature_net.", keep_vars=True))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def ufloss_per_image(

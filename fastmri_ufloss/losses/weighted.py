@@ -2,77 +2,165 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastmri_ufloss.losses.pixel import L1Loss, L2Loss, SSIMLoss
-from fastmri_ufloss.losses.ufloss import UFLoss
+from fastmri_ufloss.mri.patch_images import image_scale
 
-__all__ = ["LOSS_NAMES", "WeightedLoss", "make_loss"]
+__all__ = ["LinearRamp", "Weight", "WeightedLoss"]
 
-_PIXEL_LOSSES: dict[str, type[nn.Module]] = {"l1": L1Loss, "l2": L2Loss, "ssim": SSIMLoss}
-LOSS_NAMES = (*_PIXEL_LOSSES, "ufloss")
+
+class LinearRamp(NamedTuple):
+    """A weight that goes from ``start`` to ``end`` in a straight line, and stays there.
+
+    It is ``start`` up to and in ``first_epoch``, and ``end`` in and after ``last_epoch``; epochs count from 0.
+    """
+
+    start: float
+    end: float
+    first_epoch: int
+    last_epoch: int
+
+    def at(self, epoch: int) -> float:
+        """The weight in an epoch."""
+        if epoch >= self.last_epoch:
+            return self.end
+        done = max(0, epoch - self.first_epoch) / (self.last_epoch - self.first_epoch)
+        return self.start + (self.end - self.start) * done
+
+
+Weight = float | LinearRamp
 
 
 class WeightedLoss(nn.Module):
-    """sum_i w_i L_i(output, target, data_range), with the call of each of its terms.
+    """sum_i w_i c_i L_i(output, target, data_range), with the call of each of its terms.
 
-    After each call ``last_terms`` holds the value of each term, without its weight, detached.
+    The weights w_i are constant, or follow the epoch that `set_epoch` names: the modules of this project call it,
+    a loop of one's own should. In eval mode ramps have their final weight, so that the loss of a validation can be
+    compared from epoch to epoch. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the first training
+    batch, the mean over all processes. They are a buffer, so a checkpoint that holds this module holds them. A term
+    whose weight is 0 is computed, and takes no part in the gradient.
+
+    After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
+    ``last_grad_norms``, where they were asked for, the norm of the gradient of each w_i c_i L_i in the output, times
+    the scale of its target, which makes it independent of the unit of the images. They cost a backward pass of each
+    loss, but not of the network.
 
     Args:
         terms: losses by name.
         weights: their weights by the same names, finite and >= 0.
+        normalize: whether all terms are 1 in the first training batch.
+        grad_norms_every: training steps from one set of gradient norms to the next, None for none.
 
     Raises:
-        ValueError: if the names differ, there is none, or a weight is not as above.
+        ValueError: if the names differ, there is none, a weight is not as above, or grad_norms_every is below 1;
+            in the call, if a term cannot be normalised since it is 0 or not finite in the first batch.
+
+    Normalisation as in Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI
+    reconstruction", MICCAI 2018.
     """
 
-    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    factors: Tensor
+
+    def __init__(
+        self,
+        terms: Mapping[str, nn.Module],
+        weights: Mapping[str, Weight],
+        *,
+        normalize: bool = False,
+        grad_norms_every: int | None = None,
+    ) -> None:
         super().__init__()
         if not terms or set(terms) != set(weights):
             raise ValueError(f"weights must name the terms {sorted(terms)}, got {sorted(weights)}")
         for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"the weight of loss {name!r} must be a number >= 0, got {weight}")
+            _check_weight(name, weight)
+        if grad_norms_every is not None and grad_norms_every < 1:
+            raise ValueError(f"grad_norms_every must be at least 1, got {grad_norms_every}")
         self.terms = nn.ModuleDict(terms)
-        self.weights = {name: float(weights[name]) for name in terms}
+        self.weights: dict[str, Weight] = {name: weights[name] for name in terms}
+        self.normalize = normalize
+        if normalize:
+            self.register_buffer("factors", torch.zeros(len(terms)))  # 0: there was no training batch yet
+        self.grad_norms_every = grad_norms_every
         self.last_terms: dict[str, Tensor] = {}
+        self.last_grad_norms: dict[str, Tensor] = {}
+        self._has_factors = False
+        self._epoch = 0
+        self._steps = 0
 
-    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | None = None) -> Tensor:
-        values = {name: term(output, target, data_range) for name, term in self.terms.items()}
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the weights are for, counting from 0."""
+        self._epoch = epoch
+
+    @property
+    def current_weights(self) -> dict[str, float]:
+        """The weight of each term, of this epoch in training and the final one in eval mode."""
+        return {
+            name: float(weight)
+            if not isinstance(weight, LinearRamp)
+            else weight.at(self._epoch)
+            if self.training
+            else weight.end
+            for name, weight in self.weights.items()
+        }
+
+    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
+        """The sum, a scalar; the arguments are those of each term."""
+        weights = self.current_weights
+        # where all weights are 0 the sum still needs a graph
+        counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
+        values = {}
+        for name, term in self.terms.items():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name in counted):
+                values[name] = term(output, target, data_range)
         self.last_terms = {name: value.detach() for name, value in values.items()}
-        return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        is_step = self.training and output.requires_grad
+        factors = self._factors(is_step=is_step)
+        weighted = {name: weights[name] * factors.get(name, 1.0) * values[name] for name in counted}
+        if is_step:
+            self._note_grad_norms(weighted, output, target)
+        return torch.stack(list(weighted.values())).sum()
+
+    def _factors(self, *, is_step: bool) -> dict[str, Tensor]:
+        """The factor of each term, where they are normalised; the first training step sets them."""
+        if not self.normalize:
+            return {}
+        if is_step and not self._has_factors and not bool(self.factors.all()):
+            values = torch.stack(list(self.last_terms.values()))
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(values)
+                values = values / torch.distributed.get_world_size()
+            found = dict(zip(self.terms, values.tolist(), strict=True))
+            bad = [name for name, value in found.items() if not 0 < value < math.inf]
+            if bad:
+                raise ValueError(
+                    f"losses {', '.join(bad)} cannot be normalised by their value in the first batch, {found}: each "
+                    "must be above 0 and finite"
+                )
+            self.factors.copy_(1 / values)
+        self._has_factors = self._has_factors or is_step  # not to ask the device again at each step
+        return dict(zip(self.terms, torch.where(self.factors > 0, self.factors, 1.0), strict=True))
+
+    def _note_grad_norms(self, weighted: Mapping[str, Tensor], output: Tensor, target: Tensor) -> None:
+        self.last_grad_norms = {}
+        if self.grad_norms_every is not None and self._steps % self.grad_norms_every == 0:
+            scale = image_scale(target).reshape(-1, 1, 1, 1)
+            for name, value in weighted.items():
+                (gradient,) = torch.autograd.grad(value, output, retain_graph=True)
+                self.last_grad_norms[name] = torch.linalg.vector_norm(gradient * scale)
+        self._steps += 1
 
 
-def make_loss(
-    weights: Mapping[str, float],
-    *,
-    feature_net: nn.Module | None = None,
-    ufloss: Mapping[str, Any] | None = None,
-) -> WeightedLoss:
-    """The weighted sum of losses known by name.
-
-    Args:
-        weights: of the losses, by names out of ``LOSS_NAMES``.
-        feature_net: the network of ``ufloss``.
-        ufloss: further settings of `UFLoss`.
-
-    Returns:
-        The loss.
-
-    Raises:
-        ValueError: if a name is not known or ``ufloss`` has no network.
-    """
-    terms: dict[str, nn.Module] = {}
-    for name in weights:
-        if name in _PIXEL_LOSSES:
-            terms[name] = _PIXEL_LOSSES[name]()
-        elif name != "ufloss":
-            raise ValueError(f"unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
-        elif feature_net is None:
-            raise ValueError("loss 'ufloss' needs feature_net, a trained PatchFeatureNet")
-        else:
-            terms[name] = UFLoss(feature_net, **dict(ufloss or {}))
-    return WeightedLoss(terms, weights)
+def _check_weight(name: str, weight: Weight) -> None:
+    values = (weight.start, weight.end) if isinstance(weight, LinearRamp) else (weight,)
+    for value in values:
+        if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"the weight of loss {name!r} must be a number >= 0, got {value}")
+    if isinstance(weight, LinearRamp) and not 0 <= weight.first_epoch < weight.last_epoch:
+        raise ValueError(
+            f"the ramp of loss {name!r} must begin in an epoch from 0 and end in a later one, got "
+            f"{weight.first_epoch} to {weight.last_epoch}"
+        )

@@ -5,14 +5,19 @@ from fastmri.models import NormUnet, Unet, VarNet
 from fastmri_ufloss.models.denoisers import ResNetDenoiser, UnetDenoiser
 from fastmri_ufloss.models.feature_net import PatchFeatureNet, load_ufloss_checkpoint
 from fastmri_ufloss.models.modl import MoDL
+from fastmri_ufloss.models.unet import DeepUnet
+from fastmri_ufloss.models.vgg import VGGFeatures, load_vgg_features
 
 __all__ = [
+    "DeepUnet",
     "MoDL",
     "NormUnet",
     "PatchFeatureNet",
     "ResNetDenoiser",
     "Unet",
     "UnetDenoiser",
+    "VGGFeatures",
     "VarNet",
     "load_ufloss_checkpoint",
+    "load_vgg_features",
 ]

@@ -1,14 +1,36 @@
 """fastMRI's VarNetModule and UnetModule on Lightning 2, with a loss to choose."""
 
-from typing import Any
+import inspect
+from typing import Any, Literal, get_args
 
+import fastmri
 import fastmri.pl_modules
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
 from fastmri_ufloss.pl_modules.mri_module import MriModule
 
-__all__ = ["UnetModule", "VarNetModule"]
+__all__ = ["OptimizerName", "UnetModule", "VarNetModule", "keep_own_loss"]
+
+OptimizerName = Literal["rmsprop", "adam"]
+
+
+def keep_own_loss(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state dict's network be loaded strictly into a module whose ``loss`` is another one.
+
+    Of the entries of ``loss``, those that the module's own has by the same name and shape are loaded; others are
+    left out, and what it has beside them stays as it is. All other names must agree, as ever. To be registered with
+    ``module.register_load_state_dict_pre_hook``.
+    """
+    loss = getattr(module, "loss", None)
+    own = {} if loss is None else loss.state_dict(prefix=f"{prefix}loss.")
+    for name in [name for name in state_dict if name.startswith(f"{prefix}loss.")]:
+        # what a module stores beside tensors has no shape
+        if name not in own or getattr(own[name], "shape", None) != getattr(state_dict[name], "shape", None):
+            del state_dict[name]
+    for name, value in own.items():
+        state_dict.setdefault(name, value)
 
 
 def _forget_loss(module: MriModule) -> None:
@@ -17,12 +39,32 @@ def _forget_loss(module: MriModule) -> None:
     module._hparams_initial.pop("loss", None)
 
 
-class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
+def _without_float64(batch: Any, dtype: torch.dtype) -> Any:
+    """The batch with its float64 tensors as ``dtype``.
+
+    Numbers such as ``max_value`` become float64 when they are collated, and so does all that a loss computes with
+    them.
+    """
+    doubles = {name: x for name, x in batch._asdict().items() if isinstance(x, Tensor) and x.dtype == torch.float64}
+    return batch._replace(**{name: x.to(dtype) for name, x in doubles.items()})
+
+
+class _HostModule(MriModule):
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "mps":  # which has no float64
+            batch = _without_float64(batch, torch.float32)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+class VarNetModule(_HostModule, fastmri.pl_modules.VarNetModule):
     """``fastmri.pl_modules.VarNetModule`` for Lightning 2.
+
+    A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`.
 
     Args:
         loss: in place of ``fastmri.SSIMLoss``: called ``loss(output, target, data_range=max_value)`` with
-            root-sum-of-squares images (batch, 1, rows, cols). Not part of the hyperparameters.
+            root-sum-of-squares images (batch, 1, rows, cols), and max_value in their precision. Not part of the
+            hyperparameters.
         **kwargs: of fastMRI's class.
     """
 
@@ -31,6 +73,7 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
         _forget_loss(self)
         if loss is not None:
             self.loss = loss
+        self.register_load_state_dict_pre_hook(keep_own_loss)
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
         """fastMRI's VarNet; of a batch with different numbers it counts the centre lines in the masks."""
@@ -39,41 +82,103 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
             num_low_frequencies = numbers.pop() if len(numbers) == 1 else None
         return super().forward(masked_kspace, mask, num_low_frequencies)
 
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(self._for_loss(batch), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        # the metrics get the file's own number, as they do in fastMRI
+        return {**super().validation_step(self._for_loss(batch), batch_idx), "max_value": batch.max_value}
+
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         sizes = tuple(int(torch.as_tensor(size).flatten()[0]) for size in batch.crop_size)
         return super().test_step(batch._replace(crop_size=sizes), batch_idx)
 
+    def _for_loss(self, batch: Any) -> Any:
+        if isinstance(self.loss, fastmri.SSIMLoss):
+            return batch  # as fastMRI, which computes it with the float64 number: its runs are repeated to the bit
+        return _without_float64(batch, batch.masked_kspace.dtype)
 
-class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
+
+class UnetModule(_HostModule, fastmri.pl_modules.UnetModule):
     """``fastmri.pl_modules.UnetModule`` for Lightning 2.
+
+    A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`. One of a module with the
+    defaults of ``convs_per_stage`` and ``optimizer`` can be loaded by fastMRI's class.
 
     Args:
         loss: in place of fastMRI's l1 of normalised images: called ``loss(output, target,
-            data_range=max_value)`` with images (batch, 1, rows, cols) in the intensities of the file. Not part
-            of the hyperparameters.
+            data_range=max_value)`` with images (batch, 1, rows, cols) in the intensities of the file, and max_value
+            in their precision. Not part of the hyperparameters.
+        convs_per_stage: convolutions in each stage of the U-Net, at least 2, see `DeepUnet`.
+        optimizer: ``"rmsprop"``, which is fastMRI's, or ``"adam"``.
         **kwargs: of fastMRI's class.
+
+    Raises:
+        ValueError: if an argument is not as above; in training and validation, if a slice has no target.
     """
 
-    def __init__(self, *, loss: nn.Module | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        loss: nn.Module | None = None,
+        convs_per_stage: int = HOST_CONVS_PER_STAGE,
+        optimizer: OptimizerName = "rmsprop",
+        **kwargs: Any,
+    ) -> None:
+        if optimizer not in get_args(OptimizerName):
+            raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {optimizer!r}")
         super().__init__(**kwargs)
         _forget_loss(self)
         self.loss = loss
+        self.optimizer = optimizer
+        if convs_per_stage != HOST_CONVS_PER_STAGE:  # fastMRI's own has its initial weights already
+            self.unet = DeepUnet(
+                self.in_chans,
+                self.out_chans,
+                self.chans,
+                self.num_pool_layers,
+                self.drop_prob,
+                convs_per_stage=convs_per_stage,
+            )
+        self.register_load_state_dict_pre_hook(keep_own_loss)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        _check_target(batch)
         if self.loss is None:
             return super().training_step(batch, batch_idx)
-        loss = self._loss(batch, self.loss, self(batch.image))
+        batch = _without_float64(batch, batch.image.dtype)
+        mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
+        output, target = (images.unsqueeze(1) * std + mean for images in (self(batch.image), batch.target))
+        loss: Tensor = self.loss(output, target, data_range=batch.max_value)
         self.log("loss", loss.detach())
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        logs = super().validation_step(batch, batch_idx)
-        if self.loss is not None:
-            output, target = logs["output"].unsqueeze(1), logs["target"].unsqueeze(1)
-            logs["val_loss"] = self.loss(output, target, data_range=batch.max_value)
-        return logs
+        _check_target(batch)
+        if self.loss is None:
+            return super().validation_step(batch, batch_idx)
+        single = _without_float64(batch, batch.image.dtype)
+        logs = super().validation_step(single, batch_idx)
+        output, target = logs["output"].unsqueeze(1), logs["target"].unsqueeze(1)
+        loss = self.loss(output, target, data_range=single.max_value)
+        return {**logs, "max_value": batch.max_value, "val_loss": loss}
 
-    def _loss(self, batch: Any, loss: nn.Module, output: Tensor) -> Tensor:
-        mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
-        output, target = (x.unsqueeze(1) * std + mean for x in (output, batch.target))
-        return loss(output, target, data_range=batch.max_value)
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        if self.optimizer == "rmsprop":
+            return super().configure_optimizers()
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        # fastMRI's class refuses arguments that it does not know; at their defaults nothing is lost without them
+        parameters = inspect.signature(UnetModule).parameters
+        stored = checkpoint.get("hyper_parameters", {})
+        for name in ("convs_per_stage", "optimizer"):
+            if stored.get(name) == parameters[name].default:
+                del stored[name]
+
+
+def _check_target(batch: Any) -> None:
+    if batch.target.ndim != 3:
+        raise ValueError(f"{batch.fname[0]} has no target image, which training and validation need")

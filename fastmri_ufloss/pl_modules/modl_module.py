@@ -8,7 +8,7 @@ from fastmri.data.transforms import center_crop_to_smallest
 from torch import Tensor, nn
 
 from fastmri_ufloss.data.transforms import MoDLSample
-from fastmri_ufloss.losses.pixel import L2Loss
+from fastmri_ufloss.losses.l2 import L2Loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.models.modl import MoDL
@@ -118,8 +118,6 @@ class MoDLModule(MriModule):
             raise ValueError(f"{batch.fname[0]} has no target image, which validation needs")
         target, output = center_crop_to_smallest(batch.target, result.image.abs())
         loss = self._loss(batch, result)
-        for name, value in getattr(self.loss, "last_terms", {}).items():
-            self.log(f"val_terms/{name}", value, batch_size=len(output), sync_dist=True)
         if self.val_log_indices is not None and batch_idx in self.val_log_indices:
             maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs()
             self.log_image(f"val_images_idx_{batch_idx}/sens_maps", torch.cat(list(maps), dim=-1)[None])
@@ -169,6 +167,7 @@ class MoDLModule(MriModule):
             raise ValueError(f"{batch.fname[0]} is undersampled: training and validation need full k-space")
         reference = result.reference.unsqueeze(1)
         data_range = reference.abs().amax(dim=(1, 2, 3))
+        data_range = torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
         return self.loss(result.image.unsqueeze(1), reference, data_range=data_range)
 
     def _score(self, batch: Batch, result: Reconstruction) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class PatchDataModule(pl.LightningDataModule):
     the patches follow the names of the volumes and the slices, so they do not depend on who cut them.
 
     Args:
-        source: its training and validation split, with transforms that make a `MoDLSample`.
+        source: its training and validation split; for ``"combined"`` with transforms that make a `MoDLSample`.
         patch_dir: folder for the patches.
         patch_size: rows and columns of a patch.
         patches_per_slice: number of patches, at random places.
@@ -127,11 +128,13 @@ class PatchDataModule(pl.LightningDataModule):
 
     def _file_name(self, volume: Path, indices: list[int], dataset: IndexedSliceDataset) -> str:
         slices = [dataset.raw_samples[index].slice_ind for index in indices]
-        transform = self.source.train_transform
-        maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
-        masks = transform.mask_func
-        center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
-        source = f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
+        source = f"{self.images} {slices}"
+        if self.images == "combined":
+            transform = self.source.train_transform
+            maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
+            masks = transform.mask_func
+            center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
+            source = f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
         return patch_file_name(
             volume,
             in_chans=self.in_chans,
@@ -143,13 +146,11 @@ class PatchDataModule(pl.LightningDataModule):
 
     def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self.images == "rss":
+            yield from _file_images(dataset, indices)
+            return
         for index in indices:
             sample: MoDLSample = dataset[index]
-            if self.images == "rss":
-                if sample.target.ndim != 2:
-                    raise ValueError(f"{sample.fname} has no root-sum-of-squares image to take patches from")
-                yield sample.target.float()
-                continue
             batch = default_collate([sample])
             batch = batch._replace(
                 **{name: getattr(batch, name).to(device) for name in batch._fields if _is_tensor(batch, name)}
@@ -166,6 +167,16 @@ class PatchDataModule(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
+
+
+def _file_images(dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
+    """The root-sum-of-squares or single-coil image of each slice, without reading its k-space."""
+    for index in indices:
+        sample = dataset.raw_samples[index]
+        with h5py.File(sample.fname, "r") as volume:
+            if dataset.recons_key not in volume:
+                raise ValueError(f"{sample.fname} has no {dataset.recons_key} to take patches from")
+            yield torch.from_numpy(volume[dataset.recons_key][sample.slice_ind]).float()
 
 
 def _is_tensor(batch: MoDLSample, name: str) -> bool:

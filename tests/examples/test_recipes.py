@@ -138,7 +138,7 @@ def test_paths_come_from_fastmri_dirs_yaml(demo: Path, tmp_path: Path) -> None:
 BAD = {
     "missing folder": (["--data_path", "nowhere"], "no data folder nowhere"),
     "empty folder": (["--data_path", "."], "no folder multicoil_train"),
-    "unknown loss": (["--loss", "vgg=1"], "unknown loss 'vgg', known are l1, l2, ssim, ufloss"),
+    "unknown loss": (["--loss", "vgg=1"], "unknown loss 'vgg', known are l1, l2, nmse, ssim"),
     "weight": (["--loss", "l2=much"], "weight of 'l2' must be a number"),
     "negative weight": (["--loss", "l2=-1"], "weight of 'l2' must be a number >= 0"),
     "twice": (["--loss", "l2=1", "l2=2"], "'l2' is given twice"),
@@ -174,7 +174,7 @@ def test_error_in_a_worker_is_named(demo: Path, tmp_path: Path) -> None:
 
 def test_feature_net_that_does_not_fit_is_named(demo: Path, tmp_path: Path) -> None:
     for net, message in (
-        (PatchFeatureNet(1, patch_size=32, num_features=8), "need one of 2"),
+        (PatchFeatureNet(1, patch_size=32, num_features=8), "need one of 2: train one"),
         (PatchFeatureNet(2, patch_size=60, num_features=8), "60x60"),
     ):
         net.save(tmp_path / "net.safetensors")

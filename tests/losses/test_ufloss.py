@@ -142,6 +142,33 @@ def test_a_nearly_empty_target_is_no_division_by_zero():
     assert bool(loss(1e-4 * images(1, 20, 20), target).isfinite())
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("value", [0.0, 1e-4])
+@pytest.mark.parametrize("in_chans", [1, 2])
+def test_empty_and_constant_images_have_finite_values_and_gradients(in_chans, value, training):
+    torch.manual_seed(0)
+    net = PatchFeatureNet(in_chans, num_features=8, patch_size=32)
+    loss = UFLoss(net, stride=6).train(training)
+    constant = torch.full((1, 1, 38, 32), value, dtype=torch.complex64 if in_chans == 2 else torch.float32)
+    some = images(1, 38, 32) if in_chans == 2 else images(1, 38, 32).abs()
+    for output, target in ((constant, some), (some, constant), (constant, constant)):
+        output = output.clone().requires_grad_()
+        result = loss(output, target)
+        result.backward()
+        assert 0 <= result.item() <= 4
+        assert bool(output.grad.abs().isfinite().all())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_nan_in_the_output_is_not_hidden(training):
+    torch.manual_seed(0)
+    loss = UFLoss(PatchFeatureNet(2, num_features=8, patch_size=32), stride=4).train(training)
+    output, target = images(2, 36, 36), images(2, 36, 36, seed=1)
+    assert bool(loss(output, target).isfinite())
+    output[1, 0, 20, 20] = torch.nan
+    assert bool(loss(output, target).isnan())
+
+
 def test_per_image_values_do_not_depend_on_the_batch_or_the_chunks():
     net = SmallNet().eval()
     output, target = images(3), images(3, seed=1)

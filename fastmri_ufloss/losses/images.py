@@ -1,0 +1,117 @@
+"""What every loss demands of its images, and does to them first."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastmri_ufloss.mri.patch_images import image_scale
+
+__all__ = [
+    "Reduction",
+    "at_target_scale",
+    "channels",
+    "check_data_range",
+    "check_images",
+    "full_precision",
+    "magnitude",
+    "reduce",
+    "unit_range",
+]
+
+Reduction = Literal["mean", "none"]
+"""``"mean"`` over the batch, a scalar; or ``"none"``, a value for each image, (batch,)."""
+
+
+def check_images(output: Tensor, target: Tensor) -> None:
+    """Raise ValueError unless both are images (batch, 1, rows, cols) of the same shape and kind."""
+    if output.ndim != 4 or output.shape[1] != 1 or output.numel() == 0:
+        raise ValueError(f"output must have shape (batch, 1, rows, cols), got {tuple(output.shape)}")
+    if output.shape != target.shape:
+        raise ValueError(f"target must have the shape of output, got {tuple(target.shape)} and {tuple(output.shape)}")
+    if output.is_complex() != target.is_complex():
+        raise ValueError(
+            f"output and target must both be complex or both be magnitudes, got {output.dtype}, {target.dtype}"
+        )
+
+
+def check_data_range(name: str, data_range: Tensor | float | None, target: Tensor) -> Tensor:
+    """The data range of each image, (batch, 1, 1, 1), in the real precision of target, at least float32.
+
+    Args:
+        name: of the loss, for the message.
+        data_range: (batch,), or one number for all; positive, in the unit of the images.
+        target: (batch, 1, rows, cols).
+
+    Raises:
+        ValueError: if it is missing, has another shape, or is not positive and finite.
+    """
+    if data_range is None:
+        raise ValueError(
+            f"{name} needs data_range, the largest intensity of each image's volume: a tensor (batch,), such as "
+            "fastMRI's batch.max_value"
+        )
+    precision = torch.float64 if target.dtype in (torch.float64, torch.complex128) else torch.float32
+    values = torch.as_tensor(data_range).detach().to(precision).to(target.device)  # not every device has float64
+    if values.ndim > 1 or values.numel() not in (1, len(target)):
+        raise ValueError(f"data_range must have shape ({len(target)},), got {tuple(values.shape)}")
+    if not bool(((values > 0) & values.isfinite()).all()):
+        raise ValueError(f"data_range must be positive and finite, got {values.tolist()}")
+    return values.reshape(-1, 1, 1, 1)
+
+
+def at_target_scale(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both images in at least float32, divided by `image_scale` of the target, which gets no gradient.
+
+    Raises:
+        ValueError: as `check_images`.
+    """
+    check_images(output, target)
+    target = target.detach()
+    scale = image_scale(target).reshape(-1, 1, 1, 1)
+    return _at_least_float32(output) / scale, _at_least_float32(target) / scale
+
+
+def channels(images: Tensor) -> Tensor:
+    """Real images (batch, 2, rows, cols) of complex ones: real and imaginary part; magnitudes as they are."""
+    if not images.is_complex():
+        return images
+    return torch.view_as_real(images.resolve_conj()).squeeze(1).permute(0, 3, 1, 2)
+
+
+def magnitude(images: Tensor) -> Tensor:
+    """Real images in at least float32: the magnitude of complex ones, others as they are."""
+    return _at_least_float32(images.abs() if images.is_complex() else images)
+
+
+def unit_range(images: Tensor, data_range: Tensor) -> Tensor:
+    """The magnitudes of images divided by their data range, (batch, 1, 1, 1), in float64 for the variances of SSIM.
+
+    They are small differences: in float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart,
+    and the convolutions of a GPU in TF32 would make that more. MPS has no float64, and gets float32.
+    """
+    precision = torch.float32 if images.device.type == "mps" else torch.float64
+    return magnitude(images).to(precision) / data_range
+
+
+def full_precision(images: Tensor) -> torch.autocast:
+    """A context without autocast on the device of the images."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
+def reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    """The values of the images of a batch, (batch,), as the caller wants them.
+
+    Raises:
+        ValueError: if reduction is not one of `Reduction`.
+    """
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+    return values.mean() if reduction == "mean" else values
+
+
+def _at_least_float32(images: Tensor) -> Tensor:
+    half = images.dtype in (torch.float16, torch.bfloat16) or not (images.is_floating_point() or images.is_complex())
+    if images.dtype == torch.complex32:
+        return images.to(torch.complex64)
+    return images.float() if half else images

@@ -1,0 +1,195 @@
+"""The feature maps of torchvision's VGG, and its ImageNet weights."""
+
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+__all__ = ["VGGFeatures", "load_vgg_features"]
+
+Arch = Literal["vgg16", "vgg19"]
+
+_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # of each of the five blocks
+_WIDTHS = (3, 64, 128, 256, 512, 512)  # of the image and of each block
+_DEFAULT_LAYERS = {"vgg16": "relu2_2", "vgg19": "relu5_4"}
+
+
+class VGGFeatures(nn.Module):
+    """The layers of a VGG from the image to a named one, with the names of torchvision's state dict.
+
+    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained ones.
+
+    Args:
+        arch: "vgg16" or "vgg19".
+        layer: the last layer: conv, relu or pool, the block from 1 to 5, and but for pool the number within the
+            block, as in "relu2_2". None: relu2_2 of vgg16, the layer of the UFLoss paper's comparison, and relu5_4
+            of vgg19, the end of the last convolution block, that of the refinement paper.
+
+    Attributes:
+        min_size: the fewest rows and columns of an image, of which poolings leave one pixel.
+
+    Raises:
+        ValueError: if arch or layer is none of these.
+
+    Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, arch: Arch = "vgg16", *, layer: str | None = None) -> None:
+        super().__init__()
+        if arch not in _CONVOLUTIONS:
+            raise ValueError(f"arch must be one of {', '.join(_CONVOLUTIONS)}, got {arch!r}")
+        names = _layer_names(arch)
+        layer = _DEFAULT_LAYERS[arch] if layer is None else layer
+        if layer not in names:
+            raise ValueError(f"layer of {arch} must be one of {', '.join(names)}, got {layer!r}")
+        names = names[: names.index(layer) + 1]
+        self.arch = arch
+        self.layer = layer
+        self.min_size = 2 ** sum(name.startswith("pool") for name in names)
+        self.features = nn.Sequential(*map(_make_layer, names))
+        # not in the state dict, which has torchvision's names only
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature maps of images, which are normalised by the mean and the deviation of ImageNet here.
+
+        Args:
+            images: (n, 3, rows, cols), real; red, green and blue in 0 .. 1.
+
+        Returns:
+            (n, channels, rows', cols').
+
+        Raises:
+            ValueError: if images has another shape or kind, or less than ``min_size`` rows or columns.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be real with shape (n, 3, rows, cols), got {images.dtype} {tuple(images.shape)}"
+            )
+        if min(images.shape[2:]) < self.min_size:
+            raise ValueError(
+                f"images must have at least {self.min_size}x{self.min_size} pixels for {self.layer} of {self.arch}, "
+                f"got {images.shape[2]}x{images.shape[3]}"
+            )
+        features: Tensor = self.features((images - self.mean) / self.std)
+        return features
+
+
+def load_vgg_features(
+    arch: Arch, *, weights: str | Path | Literal["download"] | None = None, layer: str | None = None
+) -> VGGFeatures:
+    """A `VGGFeatures` with the weights that torchvision trained on ImageNet (IMAGENET1K_V1).
+
+    Nothing is downloaded unless asked for.
+
+    Args:
+        arch: as in `VGGFeatures`.
+        weights: a file with the state dict of torchvision's network, whole or with its ``features.*`` only.
+            None: the file in torchvision's cache. "download": the same, which torchvision downloads if it is not
+            there (0.5 GB).
+        layer: as in `VGGFeatures`.
+
+    Returns:
+        The network, on the CPU and in eval mode.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        OSError: if the download fails.
+        ValueError: if the file holds something else, or arch or layer is not as above.
+    """
+    net = VGGFeatures(arch, layer=layer)
+    path = _cached_file(arch) if weights in (None, "download") else Path(str(weights))
+    if weights == "download":
+        state = _download(arch)
+    elif path.is_file():
+        state = _read(path)
+    elif weights is None:
+        raise FileNotFoundError(f"{arch} needs weights trained on ImageNet, but there is no {path}: {_remedy(arch)}")
+    else:
+        raise FileNotFoundError(f"no weights of {arch} at {path}")
+    _load_weights(net, state, path)
+    return net.eval()
+
+
+def _layer_names(arch: Arch) -> list[str]:
+    """All layers, in torchvision's order."""
+    names = []
+    for block, convolutions in enumerate(_CONVOLUTIONS[arch], start=1):
+        for number in range(1, convolutions + 1):
+            names += [f"conv{block}_{number}", f"relu{block}_{number}"]
+        names.append(f"pool{block}")
+    return names
+
+
+def _make_layer(name: str) -> nn.Module:
+    kind, block, number = name[:4], int(name[4]), name[6:]
+    if kind == "relu":
+        # not in place: the layer before it may be the one asked for
+        return nn.ReLU()
+    if kind == "pool":
+        return nn.MaxPool2d(kernel_size=2, stride=2)
+    width = _WIDTHS[block]
+    conv = nn.Conv2d(_WIDTHS[block - 1] if number == "1" else width, width, kernel_size=3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _weights(arch: Arch) -> Any:
+    # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalised in another way
+    return get_model_weights(arch).IMAGENET1K_V1
+
+
+def _cached_file(arch: Arch) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _weights(arch).url.rsplit("/", 1)[1]
+
+
+def _remedy(arch: Arch) -> str:
+    return (
+        f"put {_weights(arch).url} at {_cached_file(arch)}, or give the file (weights=FILE, in the recipes "
+        "--vgg_weights FILE), or let torchvision download it (weights='download', --vgg_weights download)"
+    )
+
+
+def _download(arch: Arch) -> Any:
+    try:
+        return _weights(arch).get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, HTTPException, RuntimeError, UnpicklingError, EOFError) as error:
+        raise OSError(f"no weights of {arch} from {_weights(arch).url}, got: {error}; {_remedy(arch)}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} must be a state dict written by torch.save, got: {error}") from error
+
+
+def _load_weights(net: VGGFeatures, state: Any, path: Path) -> None:
+    expected = f"{path} must hold the state dict of torchvision's {net.arch}, whole or its features.* only"
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{expected}, got a {type(state).__name__} that is no dict of tensors")
+    wanted = net.state_dict()
+    if missing := wanted.keys() - state.keys():
+        raise ValueError(f"{expected}, missing {', '.join(sorted(missing)[:4])}")
+    # the first layers of all VGGs are alike: what comes later tells them apart
+    convolutions = [index for index, name in enumerate(_layer_names(net.arch)) if name.startswith("conv")]
+    known = {f"features.{index}.{kind}" for index in convolutions for kind in ("weight", "bias")}
+    if extra := {str(name) for name in state if str(name).startswith("features.")} - known:
+        raise ValueError(f"{expected}, got also {', '.join(sorted(extra)[:4])}")
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"{expected}: {name} has shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        # IMAGENET1K_FEATURES, with the same names and shapes, has nan where it has no weights
+        raise ValueError(f"{expected} of IMAGENET1K_V1, got values that are not finite")
+    net.load_state_dict({name: state[name] for name in wanted})

@@ -1,0 +1,150 @@
+"""``--loss`` and what belongs to it: one grammar for all training recipes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from helpers import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fastmri_ufloss.data import make_demo_dataset
+from fastmri_ufloss.losses import LinearRamp
+from fastmri_ufloss.models import PatchFeatureNet
+
+EXAMPLES = ROOT / "fastmri_examples"
+sys.path.insert(0, str(EXAMPLES))
+from loss_arguments import parse_loss  # noqa: E402
+
+RECIPES = ("modl_ufloss", "varnet", "unet")
+QUICK = ["--accelerator", "cpu", "--num_workers", "0", "--max_epochs", "1", "--limit_train_batches", "2"]
+MASK = ["--center_fractions", "0.2", "--accelerations", "3"]
+UNET = ["--chans", "2", "--num_pool_layers", "1"]
+VARNET = ["--num_cascades", 1, "--chans", 2, "--pools", 1, "--sens_chans", 2, "--sens_pools", 1]
+NET = ["--patch_size", 32, "--patches_per_slice", 4, "--num_features", 8, "--pretrain_max_epochs", 1]
+
+
+def run(script: str, *options: object, cwd: Path, fails: bool = False) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(cwd / "torch")}
+    command = [sys.executable, str(EXAMPLES / script), *map(str, options)]
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert (result.returncode != 0) == fails, result.stderr[-3000:]
+    if fails:
+        assert "Traceback" not in result.stderr, result.stderr[-3000:]
+        return result.stderr
+    return result.stdout
+
+
+def scalars(folder: Path) -> dict[str, list[float]]:
+    """All that TensorBoard has of a run's first version."""
+    events = EventAccumulator(str(folder / "tensorboard" / "version_0"), size_guidance={"scalars": 0}).Reload()
+    return {name: [event.value for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    for challenge in ("multicoil", "singlecoil"):
+        make_demo_dataset(
+            root, challenge=challenge, num_subjects=(2, 1, 1), slices_per_subject=2, shape=(48, 48), num_coils=4
+        )
+    return root
+
+
+def test_grammar() -> None:
+    assert parse_loss(["l2", "ssim=0.2", "ufloss=0:1.5@5-20"]) == {
+        "l2": 1.0,
+        "ssim": 0.2,
+        "ufloss": LinearRamp(0.0, 1.5, 5, 20),
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["vgg=1"], "unknown loss 'vgg', known are l1, l2, nmse, ssim"),
+        (["l1=much"], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'"),
+        (["l1=-1"], "weight of 'l1' must be a number >= 0, got '-1'"),
+        (["l1=nan"], "weight of 'l1' must be a number >= 0, got 'nan'"),
+        (["l1=1", "l1=2"], "'l1' is given twice"),
+        (["l1=0:1@5"], "FROM:TO@EPOCH-EPOCH, got '0:1@5'"),
+        (["l1=0:-1@0-5"], "weight of 'l1' must be a number >= 0, got '-1'"),
+        (["l1=0:1@5-5"], "ramp of 'l1' must end in a later epoch than 5, got 5"),
+    ],
+)
+def test_bad_grammar_is_named(items: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_loss(items)
+    assert message in str(error.value)
+
+
+def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_path: Path) -> None:
+    common = ["unet/train.py", "--challenge", "singlecoil", "--data_path", demo, *QUICK, *MASK]
+    loss = ["l1=1", "l2=0.1", "nmse=0.1", "ssim=0:0.5@0-2", "dssim=0.1", "ms_ssim=0.1", "edge=0.1", "hfen=0.1"]
+    loss += ["perceptual=0.1", "ufloss=0.1"]
+    options = ["--vgg_weights", "random", "--ms_ssim_scales", 3, "--normalize_losses", "--grad_norms_every", 2]
+    options += ["--metrics", "nrmse", "dssim", "ufloss", "--log_every_n_steps", 1, *NET]
+    output = run(*common, *UNET, "--loss", *loss, *options, cwd=tmp_path)
+    assert "training the feature network of UFLoss" in output
+    folder = tmp_path / "runs" / "unet"
+    assert PatchFeatureNet.load(folder / "feature_net" / "feature_net.safetensors").in_chans == 1
+    logged = scalars(folder)
+    names = [item.partition("=")[0] for item in loss]
+    assert {f"train_terms/{name}" for name in names} | {f"val_terms/{name}" for name in names} <= set(logged)
+    assert {"val_metrics/nrmse", "val_metrics/dssim", "val_metrics/ufloss", "train_weights/ssim"} <= set(logged)
+    first, second = logged["train_terms/l1"]
+    assert first != second
+    first, second = logged["train_grad_norms/l1"]
+    assert first == second > 0  # measured in every other step, and kept until then
+    stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    factors = stored["state_dict"]["loss.factors"]
+    assert float(factors[0]) * logged["train_terms/l1"][0] == pytest.approx(1, rel=1e-4)  # of the first batch
+    # it goes on, with the network it has
+    output = run(*common, *UNET, "--loss", *loss, *options, "--max_epochs", 2, cwd=tmp_path)
+    assert "Resuming from" in output and "training the feature network" not in output
+    again = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert again["global_step"] == 4 and torch.equal(again["state_dict"]["loss.factors"], factors)
+    run(*common, "--mode", "test", cwd=tmp_path)
+    with h5py.File(folder / "reconstructions" / "file1002001.h5") as file:
+        assert file["reconstruction"].shape == (2, 48, 48)
+
+
+def test_varnet_is_trained_on_with_ufloss(demo: Path, tmp_path: Path) -> None:
+    common = ["varnet/train.py", "--data_path", demo, *QUICK, *MASK, *VARNET]
+    run(*common, "--default_root_dir", "ssim", cwd=tmp_path)
+    start = torch.load(tmp_path / "ssim" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    loss = ["--loss", "ssim=1", "ufloss=0.1", "--stride", 8]
+    # lr 0: what it begins with can be read from what it ends with
+    tuned = [*loss, *NET, "--init_checkpoint", "ssim/checkpoints/last.ckpt", "--default_root_dir", "tuned", "--lr", 0]
+    run(*common, *tuned, cwd=tmp_path)
+    end = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    weights = [name for name in start if name.startswith("varnet.")]
+    assert weights and all(torch.equal(start[name], end[name]) for name in weights)
+    error = run(*common, "--init_checkpoint", "nowhere.ckpt", "--resume", "never", cwd=tmp_path, fails=True)
+    assert "no checkpoint nowhere.ckpt" in error
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_a_loss_lacks_is_named(demo: Path, tmp_path: Path, recipe: str) -> None:
+    common = [f"{recipe}/train.py", "--data_path", demo, *QUICK, *MASK]
+    error = run(*common, "--loss", "l1", "perceptual=1", cwd=tmp_path, fails=True)
+    assert "vgg16-397923af.pth" in error and "--vgg_weights" in error
+    assert str(tmp_path / "torch" / "hub" / "checkpoints") in error
+    error = run(*common, "--loss", "l1", "vgg=1", cwd=tmp_path, fails=True)
+    assert "--loss: unknown loss 'vgg'" in error
+
+
+def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) -> None:
+    common = ["unet/train.py", "--data_path", demo, *QUICK, *MASK, *UNET]
+    error = run(*common, "--loss", "ms_ssim", cwd=tmp_path, fails=True)
+    assert "--ms_ssim_scales" in error
+    PatchFeatureNet(2, patch_size=32, num_features=8).save(tmp_path / "net.safetensors")
+    error = run(*common, "--loss", "ufloss", "--feature_net", "net.safetensors", cwd=tmp_path, fails=True)
+    assert "pretrain.py --images rss" in error
+    error = run(*common, "--metrics", "ufloss", "--loss", "l1", "--patch_size", 64, cwd=tmp_path, fails=True)
+    assert "64" in error
+    error = run("varnet/train.py", "--challenge", "singlecoil", "--data_path", demo, cwd=tmp_path, fails=True)
+    assert "unet/train.py takes both" in error

@@ -1,0 +1,252 @@
+"""The weighted sum: its terms, ramps, gradient norms and normalisation."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import ROOT, randn_complex
+from torch import nn
+
+from fastmri_ufloss.losses import (
+    LOSS_NAMES,
+    L1Loss,
+    L2Loss,
+    LinearRamp,
+    SSIMLoss,
+    UFLoss,
+    WeightedLoss,
+    l1_loss,
+    l2_loss,
+    make_loss,
+)
+from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures
+
+
+class TinyNet(nn.Module):
+    """A feature network in shape: unit vectors of patches."""
+
+    in_chans, patch_size = 2, 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 8, stride=8)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.conv(patches).flatten(1), dim=1)
+
+
+def pair() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    target = randn_complex(2, 1, 40, 36, seed=1) + 1
+    output = target + 0.1 * randn_complex(2, 1, 40, 36, seed=2)
+    return output, target, target.abs().amax(dim=(1, 2, 3))
+
+
+def test_sum_and_its_terms() -> None:
+    output, target, data_range = pair()
+    net = TinyNet()
+    loss = make_loss({"l2": 2.0, "ssim": 0.5, "ufloss": 1.5}, feature_net=net).eval()
+    total = loss(output, target, data_range)
+    terms = {
+        "l2": L2Loss()(output, target),
+        "ssim": SSIMLoss()(output, target, data_range),
+        "ufloss": UFLoss(net).eval()(output, target),
+    }
+    torch.testing.assert_close(total, 2 * terms["l2"] + 0.5 * terms["ssim"] + 1.5 * terms["ufloss"])
+    assert list(loss.last_terms) == list(terms)
+    for name, value in terms.items():
+        torch.testing.assert_close(loss.last_terms[name], value)
+
+
+def test_every_name_makes_a_loss_with_the_same_call() -> None:
+    output, target = (image.abs()[:, :, :36] for image in pair()[:2])
+    loss = make_loss(
+        dict.fromkeys(LOSS_NAMES, 1.0),
+        feature_net=PatchFeatureNet(1, patch_size=32, num_features=8),
+        vgg=VGGFeatures("vgg16"),
+        settings={"ms_ssim": {"num_scales": 1}},
+    )
+    total = loss(output.requires_grad_(), target, torch.full((2,), 5.0))
+    total.backward()
+    assert list(loss.last_terms) == list(LOSS_NAMES)
+    assert all(float(value) > 0 for value in loss.last_terms.values())
+    assert float(total.detach()) == pytest.approx(sum(map(float, loss.last_terms.values())), rel=1e-5)
+    assert output.grad is not None and output.grad.isfinite().all()
+
+
+def test_settings_reach_the_loss() -> None:
+    loss = make_loss({"ufloss": 1.0}, feature_net=TinyNet(), settings={"ufloss": {"stride": 3}})
+    assert loss.terms["ufloss"].stride == 3
+
+
+def test_state_dict_has_no_networks() -> None:
+    loss = make_loss({"l2": 1.0, "ufloss": 1.5, "perceptual": 1.0}, feature_net=TinyNet(), vgg=VGGFeatures("vgg16"))
+    parent = nn.ModuleDict({"model": nn.Linear(2, 2), "loss": loss})
+    assert list(parent.state_dict()) == ["model.weight", "model.bias"]
+    parent.load_state_dict(parent.state_dict())
+
+
+def test_ramp() -> None:
+    ramp = LinearRamp(0.5, 2.5, 2, 6)
+    assert [ramp.at(epoch) for epoch in (0, 2, 3, 4, 6, 9)] == [0.5, 0.5, 1.0, 1.5, 2.5, 2.5]
+    output, target, _ = pair()
+    loss = make_loss({"l1": 1.0, "l2": ramp})
+    for epoch, weight in ((0, 0.5), (4, 1.5), (8, 2.5)):
+        loss.train().set_epoch(epoch)
+        expected = l1_loss(output, target) + weight * l2_loss(output, target)
+        torch.testing.assert_close(loss(output, target), expected)
+        assert loss.current_weights == {"l1": 1.0, "l2": weight}
+        # a validation has the final weights, so that its epochs can be compared
+        torch.testing.assert_close(
+            loss.eval()(output, target), l1_loss(output, target) + 2.5 * l2_loss(output, target)
+        )
+
+
+def test_weight_of_zero_is_logged_and_gives_no_gradient() -> None:
+    output, target, _ = pair()
+
+    class Infinite(nn.Module):
+        def forward(self, output: torch.Tensor, target: torch.Tensor, data_range: Any = None) -> torch.Tensor:
+            return (output - target).abs().sum() * math.inf
+
+    output.requires_grad_()
+    loss = WeightedLoss({"l1": L1Loss(), "bad": Infinite()}, {"l1": 1.0, "bad": 0.0})
+    torch.testing.assert_close(loss(output, target), l1_loss(output, target))
+    assert float(loss.last_terms["bad"]) == math.inf
+    only = pair()[0].requires_grad_()
+    zero = WeightedLoss({"l1": L1Loss()}, {"l1": LinearRamp(0, 1, 1, 2)})
+    zero(only, target).backward()  # a ramp alone that has not begun
+    assert only.grad is not None and not only.grad.any()
+
+
+def test_gradient_norms() -> None:
+    output, target, _ = pair()
+    output.requires_grad_()
+    net = TinyNet()
+    loss = make_loss(
+        {"l2": 2.0, "ufloss": 1.5},
+        feature_net=net,
+        settings={"ufloss": {"patches_per_step": None, "chunk_size": 2, "stride": 2}},  # chunks that are recomputed
+        grad_norms_every=2,
+    )
+    torch.manual_seed(0)
+    total = loss(output, target)
+    norms = {name: float(norm) for name, norm in loss.last_grad_norms.items()}
+    (whole,) = torch.autograd.grad(total, output)
+    (l2,) = torch.autograd.grad(2 * l2_loss(output, target), output)
+    scale = target.abs().flatten(1).kthvalue(math.ceil(0.95 * 40 * 36)).values.reshape(-1, 1, 1, 1)
+    assert norms["l2"] == pytest.approx(float((l2 * scale).norm()), rel=1e-4)
+    assert norms["ufloss"] == pytest.approx(float(((whole - l2) * scale).norm()), rel=1e-3)
+    # the unit of the images does not matter
+    raw = (1e-5 * output.detach()).requires_grad_()
+    loss(raw, 1e-5 * target)  # the second step has none
+    assert loss.last_grad_norms == {}
+    loss(raw, 1e-5 * target)
+    assert float(loss.last_grad_norms["l2"]) == pytest.approx(norms["l2"], rel=1e-4)
+    loss.eval()(raw, 1e-5 * target)
+    with torch.no_grad():
+        loss.train()(raw, 1e-5 * target)
+
+
+def test_gradient_norms_do_not_change_the_gradient() -> None:
+    gradients = []
+    for every in (None, 1):
+        output, target, data_range = pair()
+        output.requires_grad_()
+        loss = make_loss({"l2": 2.0, "ssim": 1.0, "ufloss": 1.5}, feature_net=TinyNet(), grad_norms_every=every)
+        torch.manual_seed(0)
+        loss.terms["ufloss"].feature_net.conv.weight.data.normal_()
+        loss(output, target, data_range).backward()
+        gradients.append(output.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_normalisation_by_the_first_batch(tmp_path: Path) -> None:
+    output, target, data_range = pair()
+    output.requires_grad_()
+    loss = make_loss({"l1": 1.0, "ssim": 0.25, "l2": 2.0}, normalize=True)
+    plain = make_loss({"l1": 1.0, "ssim": 0.25, "l2": 2.0})
+    # a validation before it changes nothing
+    torch.testing.assert_close(loss.eval()(output, target, data_range), plain(output, target, data_range))
+    first = loss.train()(output, target, data_range)
+    assert float(first) == pytest.approx(3.25, rel=1e-5)
+    # then the factors stay, and are in the state dict
+    halved = target + (output - target) / 2
+    expected = plain(halved, target, data_range)
+    terms = plain.last_terms
+    plain(output, target, data_range)
+    expected = sum(plain.weights[name] * terms[name] / plain.last_terms[name] for name in terms)
+    torch.testing.assert_close(loss(halved, target, data_range), expected)
+    assert not torch.allclose(expected, first)
+    torch.save(loss.state_dict(), tmp_path / "loss.pt")
+    again = make_loss({"l1": 1.0, "ssim": 0.25, "l2": 2.0}, normalize=True)
+    again.load_state_dict(torch.load(tmp_path / "loss.pt", weights_only=True))
+    torch.testing.assert_close(again(halved, target, data_range), expected)
+
+
+def test_what_cannot_be_normalised_is_named() -> None:
+    output, target, _ = pair()
+    loss = make_loss({"l1": 1.0, "l2": 1.0}, normalize=True)
+    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalised"):
+        loss(target.clone().requires_grad_(), target)
+    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalised"):
+        loss((output * math.nan).requires_grad_(), target)
+    assert not loss.factors.any()
+
+
+FACTORS_OF_A_PROCESS = """
+import sys
+
+import torch
+from helpers import randn_complex
+
+from fastmri_ufloss.losses import make_loss
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+target = randn_complex(2, 1, 40, 36, seed=1) + 1
+output = target + 0.1 * randn_complex(2, 1, 40, 36, seed=2)
+loss = make_loss({"l1": 1.0, "ssim": 1.0}, normalize=True)
+one = slice(rank, rank + 1)
+loss(output[one].requires_grad_(), target[one], target[one].abs().amax(dim=(1, 2, 3)))
+torch.save(loss.factors, f"{folder}/{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_factors_are_the_same_on_every_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-c", FACTORS_OF_A_PROCESS, str(tmp_path), str(rank)] for rank in range(2)]
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert torch.equal(*ranks)
+    output, target, data_range = pair()
+    whole = make_loss({"l1": 1.0, "ssim": 1.0}, normalize=True)
+    whole(output.requires_grad_(), target, data_range)
+    torch.testing.assert_close(ranks[0], whole.factors)
+
+
+def test_bad_names_and_weights_are_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown loss 'vgg', known are l1, l2, nmse, ssim, .*, ufloss"):
+        make_loss({"vgg": 1.0})
+    with pytest.raises(ValueError, match="unknown loss 'vgg'"):
+        make_loss({"l1": 1.0}, settings={"vgg": {}})
+    with pytest.raises(ValueError, match="'ufloss' needs feature_net"):
+        make_loss({"ufloss": 1.0})
+    with pytest.raises(ValueError, match="'perceptual' needs vgg"):
+        make_loss({"perceptual": 1.0})
+    for weight in (-1.0, math.nan, math.inf, "1", None, LinearRamp(0, -1, 0, 2)):
+        with pytest.raises(ValueError, match="weight of loss 'l2' must be a number >= 0"):
+            make_loss({"l2": weight})
+    for first, last in ((3, 3), (5, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="ramp of loss 'l2' must begin"):
+            make_loss({"l2": LinearRamp(0, 1, first, last)})
+    with pytest.raises(ValueError, match="weights must name the terms"):
+        WeightedLoss({"l2": L2Loss()}, {})
+    with pytest.raises(ValueError, match="grad_norms_every must be at least 1"):
+        make_loss({"l2": 1.0}, grad_norms_every=0)

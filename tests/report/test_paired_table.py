@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
+
+FIRST = {"a": {"SSIM": 0.5, "MSE": 1.0}, "b": {"SSIM": 0.7, "MSE": 2.0}, "c": {"SSIM": 0.6, "MSE": 3.0}}
+SECOND = {"c": {"SSIM": 0.7, "MSE": 3.0}, "b": {"SSIM": 0.9, "MSE": 1.0}, "a": {"SSIM": 0.4, "MSE": 0.5}}
+
+
+def test_subjects_find_each_other_by_name() -> None:
+    ssim, mse = paired_rows(("one", FIRST), ("two", SECOND), {"SSIM": True, "MSE": False})
+    assert (ssim["metric"], ssim["better in"]) == ("SSIM", "2 of 3")
+    assert (ssim["one"], ssim["two"]) == pytest.approx((0.6, 2 / 3))
+    assert ssim["difference"] == pytest.approx(0.2 / 3)
+    assert ssim["95% from"] < ssim["difference"] < ssim["95% to"]
+    assert (mse["metric"], mse["better in"]) == ("MSE", "2 of 3")
+
+
+def test_what_there_is_not_is_none() -> None:
+    (row,) = paired_rows(("one", {"a": FIRST["a"]}), ("two", {"a": FIRST["a"]}), {"SSIM": True})
+    assert row["95% from"] is row["95% to"] is row["p"] is None
+    json.dumps(row, allow_nan=False)
+
+
+def test_subjects_must_be_the_same() -> None:
+    with pytest.raises(ValueError, match="must have the same subjects"):
+        paired_rows(("one", FIRST), ("two", {"a": FIRST["a"]}), {"SSIM": True})
+
+
+@pytest.mark.parametrize(("count", "smallest"), [(1, "below 1,"), (5, "below 0.062"), (6, None), (60, None)])
+def test_few_subjects_are_pointed_out(count: int, smallest: str | None) -> None:
+    note = p_value_note(count)
+    assert note == "" if smallest is None else smallest in note
