@@ -335,9 +335,14 @@ class EpochLine(pl.Callback):
 
 
 def checkpoint_to_resume(
-    args: argparse.Namespace, run_dir: Path, *, prefix: str, settings: Mapping[str, Any]
+    args: argparse.Namespace,
+    run_dir: Path,
+    *,
+    prefix: str,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
 ) -> Path | None:
-    """The checkpoint that ``--resume`` asks for, checked.
+    """The checkpoint that ``--resume`` asks for, checked against the settings; ``defaults`` need not stand in it.
 
     Raises:
         FileNotFoundError, ValueError: if it is missing, no checkpoint, or of another model.
@@ -350,9 +355,10 @@ def checkpoint_to_resume(
         return None
     stored = read_checkpoint(path, prefix=prefix).get("hyper_parameters", {})
     for name, value in settings.items():
-        if stored.get(name) != value:
+        before = stored.get(name, (defaults or {}).get(name))
+        if before != value:
             raise ValueError(
-                f"{path} was trained with {name}={stored.get(name)}, not {value}: type the same flags again, or "
+                f"{path} was trained with {name}={before}, not {value}: type the same flags again, or "
                 "start anew with --resume never or another --default_root_dir"
             )
     say(f"Resuming from {path}")
@@ -370,6 +376,7 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*You have overridden `transfer_batch_to_device`.*")
     warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
     torch.set_float32_matmul_precision("high")
     try:

@@ -85,7 +85,9 @@ def main(recipe: Recipe, args: argparse.Namespace) -> None:
         trainer.test(load_module(recipe, best), datamodule=data, verbose=False)
         return
     settings = cli.typed(args, recipe.model_args)
-    resume = cli.checkpoint_to_resume(args, run_dir, prefix=f"{recipe.network}.", settings=settings)
+    defaults = {name: p.default for name, p in inspect.signature(recipe.module).parameters.items()}
+    prefix = f"{recipe.network}."
+    resume = cli.checkpoint_to_resume(args, run_dir, prefix=prefix, settings=settings, defaults=defaults)
     needed = "ufloss" in (weights or {}) or "ufloss" in args.metrics
     net = feature_network.find_or_train(args, data, run_dir, in_chans=1, needed=needed)
     pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not

@@ -40,7 +40,7 @@ class WeightedLoss(nn.Module):
     The weights w_i are constant, or follow the epoch that `set_epoch` names: the modules of this project call it,
     a loop of one's own should. In eval mode ramps have their final weight, so that the loss of a validation can be
     compared from epoch to epoch. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the first training
-    batch, the mean over all processes. They are a buffer, so a checkpoint that holds this module holds them. A term
+    batch, the mean over all processes. They are buffers, so a checkpoint that holds this module holds them. A term
     whose weight is 0 is computed, and takes no part in the gradient.
 
     After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
@@ -62,8 +62,6 @@ class WeightedLoss(nn.Module):
     reconstruction", MICCAI 2018.
     """
 
-    factors: Tensor
-
     def __init__(
         self,
         terms: Mapping[str, nn.Module],
@@ -83,7 +81,8 @@ class WeightedLoss(nn.Module):
         self.weights: dict[str, Weight] = {name: weights[name] for name in terms}
         self.normalize = normalize
         if normalize:
-            self.register_buffer("factors", torch.zeros(len(terms)))  # 0: there was no training batch yet
+            for name in terms:  # by name, so that a checkpoint with other terms cannot be mistaken
+                self.register_buffer(_factor_name(name), torch.zeros(()))  # 0: there was no training batch yet
         self.grad_norms_every = grad_norms_every
         self.last_terms: dict[str, Tensor] = {}
         self.last_grad_norms: dict[str, Tensor] = {}
@@ -107,6 +106,11 @@ class WeightedLoss(nn.Module):
             for name, weight in self.weights.items()
         }
 
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """The factor of each term where they are normalised, 0 before the first training batch."""
+        return {name: getattr(self, _factor_name(name)) for name in self.terms} if self.normalize else {}
+
     def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
         """The sum, a scalar; the arguments are those of each term."""
         weights = self.current_weights
@@ -118,31 +122,36 @@ class WeightedLoss(nn.Module):
                 values[name] = term(output, target, data_range)
         self.last_terms = {name: value.detach() for name, value in values.items()}
         is_step = self.training and output.requires_grad
-        factors = self._factors(is_step=is_step)
+        factors = self._make_factors(is_step=is_step)
         weighted = {name: weights[name] * factors.get(name, 1.0) * values[name] for name in counted}
         if is_step:
             self._note_grad_norms(weighted, output, target)
         return torch.stack(list(weighted.values())).sum()
 
-    def _factors(self, *, is_step: bool) -> dict[str, Tensor]:
+    def _make_factors(self, *, is_step: bool) -> dict[str, Tensor]:
         """The factor of each term, where they are normalised; the first training step sets them."""
-        if not self.normalize:
-            return {}
-        if is_step and not self._has_factors and not bool(self.factors.all()):
-            values = torch.stack(list(self.last_terms.values()))
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(values)
-                values = values / torch.distributed.get_world_size()
-            found = dict(zip(self.terms, values.tolist(), strict=True))
-            bad = [name for name, value in found.items() if not 0 < value < math.inf]
-            if bad:
-                raise ValueError(
-                    f"losses {', '.join(bad)} cannot be normalised by their value in the first batch, {found}: each "
-                    "must be above 0 and finite"
-                )
-            self.factors.copy_(1 / values)
-        self._has_factors = self._has_factors or is_step  # not to ask the device again at each step
-        return dict(zip(self.terms, torch.where(self.factors > 0, self.factors, 1.0), strict=True))
+        factors = self.factors
+        if factors and is_step and not self._has_factors:
+            if not bool(torch.stack(list(factors.values())).all()):
+                for name, value in self._first_values().items():
+                    factors[name].copy_(1 / value)
+            self._has_factors = True  # not to ask the device again at each step
+        return {name: torch.where(factor > 0, factor, 1.0) for name, factor in factors.items()}
+
+    def _first_values(self) -> dict[str, Tensor]:
+        """The value of each term in this batch, the mean over all processes."""
+        values = torch.stack(list(self.last_terms.values()))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(values)
+            values = values / torch.distributed.get_world_size()
+        found = dict(zip(self.terms, values.tolist(), strict=True))
+        bad = [name for name, value in found.items() if not 0 < value < math.inf]
+        if bad:
+            raise ValueError(
+                f"losses {', '.join(bad)} cannot be normalised by their value in the first batch, {found}: each must "
+                "be above 0 and finite"
+            )
+        return dict(zip(self.terms, values, strict=True))
 
     def _note_grad_norms(self, weighted: Mapping[str, Tensor], output: Tensor, target: Tensor) -> None:
         self.last_grad_norms = {}
@@ -152,6 +161,10 @@ class WeightedLoss(nn.Module):
                 (gradient,) = torch.autograd.grad(value, output, retain_graph=True)
                 self.last_grad_norms[name] = torch.linalg.vector_norm(gradient * scale)
         self._steps += 1
+
+
+def _factor_name(term: str) -> str:
+    return f"factor_of_{term}"
 
 
 def _check_weight(name: str, weight: Weight) -> None:

@@ -9,28 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
-from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.pl_modules.mri_module import MriModule, keep_own_loss, without_float64
 
-__all__ = ["OptimizerName", "UnetModule", "VarNetModule", "keep_own_loss"]
+__all__ = ["OptimizerName", "UnetModule", "VarNetModule"]
 
 OptimizerName = Literal["rmsprop", "adam"]
-
-
-def keep_own_loss(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a state dict's network be loaded strictly into a module whose ``loss`` is another one.
-
-    Of the entries of ``loss``, those that the module's own has by the same name and shape are loaded; others are
-    left out, and what it has beside them stays as it is. All other names must agree, as ever. To be registered with
-    ``module.register_load_state_dict_pre_hook``.
-    """
-    loss = getattr(module, "loss", None)
-    own = {} if loss is None else loss.state_dict(prefix=f"{prefix}loss.")
-    for name in [name for name in state_dict if name.startswith(f"{prefix}loss.")]:
-        # what a module stores beside tensors has no shape
-        if name not in own or getattr(own[name], "shape", None) != getattr(state_dict[name], "shape", None):
-            del state_dict[name]
-    for name, value in own.items():
-        state_dict.setdefault(name, value)
 
 
 def _forget_loss(module: MriModule) -> None:
@@ -39,24 +22,7 @@ def _forget_loss(module: MriModule) -> None:
     module._hparams_initial.pop("loss", None)
 
 
-def _without_float64(batch: Any, dtype: torch.dtype) -> Any:
-    """The batch with its float64 tensors as ``dtype``.
-
-    Numbers such as ``max_value`` become float64 when they are collated, and so does all that a loss computes with
-    them.
-    """
-    doubles = {name: x for name, x in batch._asdict().items() if isinstance(x, Tensor) and x.dtype == torch.float64}
-    return batch._replace(**{name: x.to(dtype) for name, x in doubles.items()})
-
-
-class _HostModule(MriModule):
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if device.type == "mps":  # which has no float64
-            batch = _without_float64(batch, torch.float32)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-
-class VarNetModule(_HostModule, fastmri.pl_modules.VarNetModule):
+class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
     """``fastmri.pl_modules.VarNetModule`` for Lightning 2.
 
     A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`.
@@ -96,10 +62,10 @@ class VarNetModule(_HostModule, fastmri.pl_modules.VarNetModule):
     def _for_loss(self, batch: Any) -> Any:
         if isinstance(self.loss, fastmri.SSIMLoss):
             return batch  # as fastMRI, which computes it with the float64 number: its runs are repeated to the bit
-        return _without_float64(batch, batch.masked_kspace.dtype)
+        return without_float64(batch, batch.masked_kspace.dtype)
 
 
-class UnetModule(_HostModule, fastmri.pl_modules.UnetModule):
+class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     """``fastmri.pl_modules.UnetModule`` for Lightning 2.
 
     A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`. One of a module with the
@@ -146,7 +112,7 @@ class UnetModule(_HostModule, fastmri.pl_modules.UnetModule):
         _check_target(batch)
         if self.loss is None:
             return super().training_step(batch, batch_idx)
-        batch = _without_float64(batch, batch.image.dtype)
+        batch = without_float64(batch, batch.image.dtype)
         mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
         output, target = (images.unsqueeze(1) * std + mean for images in (self(batch.image), batch.target))
         loss: Tensor = self.loss(output, target, data_range=batch.max_value)
@@ -157,7 +123,7 @@ class UnetModule(_HostModule, fastmri.pl_modules.UnetModule):
         _check_target(batch)
         if self.loss is None:
             return super().validation_step(batch, batch_idx)
-        single = _without_float64(batch, batch.image.dtype)
+        single = without_float64(batch, batch.image.dtype)
         logs = super().validation_step(single, batch_idx)
         output, target = logs["output"].unsqueeze(1), logs["target"].unsqueeze(1)
         loss = self.loss(output, target, data_range=single.max_value)

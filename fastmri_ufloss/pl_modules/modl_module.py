@@ -14,7 +14,7 @@ from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.models.modl import MoDL
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.pl_modules.mri_module import MriModule, keep_own_loss
 from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, write_scores
 
 __all__ = ["MoDLModule", "Reconstruction", "maps_and_reference"]
@@ -89,6 +89,7 @@ class MoDLModule(MriModule):
         self.score_stride = score_stride
         # in a list, so that its weights are no part of this module
         self._score_feature_nets = [] if score_feature_net is None else [score_feature_net]
+        self.register_load_state_dict_pre_hook(keep_own_loss)
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Magnitude image (batch, rows, cols), see `MoDL`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +10,10 @@ from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
+from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 
-if TYPE_CHECKING:
-    from fastmri_ufloss.metrics.volume_metric import VolumeMetric
-
-__all__ = ["MriModule"]
+__all__ = ["MriModule", "keep_own_loss", "without_float64"]
 
 
 class MriModule(HostModule):
@@ -43,7 +41,7 @@ class MriModule(HostModule):
     _val_logs: list[dict[str, Any]]
     _writer: ReconstructionWriter
 
-    def add_metrics(self, metrics: "Mapping[str, VolumeMetric]") -> None:
+    def add_metrics(self, metrics: Mapping[str, VolumeMetric]) -> None:
         """Log further metrics of the validation's volumes as ``val_metrics/NAME``.
 
         Args:
@@ -91,6 +89,11 @@ class MriModule(HostModule):
         self._writer.close()
         self.print(f"Saved reconstructions to {self._writer.folder}")
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "mps":  # which has no float64
+            batch = without_float64(batch, torch.float32)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._train_batch = batch
         # at each batch: an epoch that is resumed midway has no start
@@ -130,3 +133,30 @@ class MriModule(HostModule):
     def log_image(self, name: str, image: Tensor) -> None:
         if hasattr(getattr(self.logger, "experiment", None), "add_image"):
             super().log_image(name, torch.nan_to_num(image))
+
+
+def keep_own_loss(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Let a state dict's network be loaded strictly into a module whose ``loss`` is another one.
+
+    Of the entries of ``loss``, those that the module's own has by the same name and shape are loaded; others are
+    left out, and what it has beside them stays as it is. All other names must agree, as ever. To be registered with
+    ``module.register_load_state_dict_pre_hook``.
+    """
+    loss = getattr(module, "loss", None)
+    own = {} if loss is None else loss.state_dict(prefix=f"{prefix}loss.")
+    for name in [name for name in state_dict if name.startswith(f"{prefix}loss.")]:
+        # what a module stores beside tensors has no shape
+        if name not in own or getattr(own[name], "shape", None) != getattr(state_dict[name], "shape", None):
+            del state_dict[name]
+    for name, value in own.items():
+        state_dict.setdefault(name, value)
+
+
+def without_float64(batch: Any, dtype: torch.dtype) -> Any:
+    """The batch with its float64 tensors as ``dtype``.
+
+    Numbers such as ``max_value`` become float64 when they are collated, and so does all that a loss computes with
+    them.
+    """
+    doubles = {name: x for name, x in batch._asdict().items() if isinstance(x, Tensor) and x.dtype == torch.float64}
+    return batch._replace(**{name: x.to(dtype) for name, x in doubles.items()})

@@ -100,13 +100,13 @@ def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_p
     first, second = logged["train_grad_norms/l1"]
     assert first == second > 0  # measured in every other step, and kept until then
     stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    factors = stored["state_dict"]["loss.factors"]
-    assert float(factors[0]) * logged["train_terms/l1"][0] == pytest.approx(1, rel=1e-4)  # of the first batch
+    factor = stored["state_dict"]["loss.factor_of_l1"]
+    assert float(factor) * logged["train_terms/l1"][0] == pytest.approx(1, rel=1e-4)  # of the first batch
     # it goes on, with the network it has
     output = run(*common, *UNET, "--loss", *loss, *options, "--max_epochs", 2, cwd=tmp_path)
     assert "Resuming from" in output and "training the feature network" not in output
     again = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert again["global_step"] == 4 and torch.equal(again["state_dict"]["loss.factors"], factors)
+    assert again["global_step"] == 4 and torch.equal(again["state_dict"]["loss.factor_of_l1"], factor)
     run(*common, "--mode", "test", cwd=tmp_path)
     with h5py.File(folder / "reconstructions" / "file1002001.h5") as file:
         assert file["reconstruction"].shape == (2, 48, 48)
