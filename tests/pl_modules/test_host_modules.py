@@ -281,29 +281,6 @@ def test_a_network_must_fit_whatever_the_loss(kind: str) -> None:
             module.load_state_dict(wrong)
 
 
-def test_readme_example_ufloss_in_a_varnet_run(folder: Path, tmp_path: Path) -> None:
-    """The lines of the README, between its two comments, with a small VarNet."""
-    net_file = tmp_path / "feature_net.safetensors"
-    PatchFeatureNet(1, patch_size=32, num_features=8).save(net_file)
-    from helpers import ROOT
-
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = next(part for part in readme.split("```") if "# UFLoss in a VarNet run" in part).splitlines()[1:]
-    statements = [line for line in code if line.strip() and not line.startswith(("#", "from"))]
-    assert 1 <= len(statements) <= 5
-    source = "\n".join(code).replace('"feature_net.safetensors"', repr(str(net_file)))
-    source = source.replace("VarNetModule(", f"VarNetModule(**{VARNET!r}, ")
-    names: dict[str, Any] = {}
-    exec(source, names)
-    module = names["module"]
-    trainer = fit(module, loader(folder, "varnet"), tmp_path)
-    assert np.isfinite(float(trainer.callback_metrics["train_terms/ufloss"]))
-    checkpoint = tmp_path / "model.ckpt"
-    trainer.save_checkpoint(checkpoint)
-    stored = torch.load(checkpoint, weights_only=True)
-    assert not [name for name in stored["state_dict"] if "feature_net" in name]
-
-
 def test_ufloss_weight_reaches_the_network_gradient(folder: Path) -> None:
     net = PatchFeatureNet(1, patch_size=32, num_features=8)
     batch = next(iter(loader(folder, "varnet")))
