@@ -325,11 +325,11 @@ class EpochLine(pl.Callback):
             "val_metrics/ssim",
             "retrieval@1",
         )
-        values = [
-            f"{name} {float(trainer.callback_metrics[name]):.4g}"
-            for name in names
-            if name in trainer.callback_metrics
-        ]
+        found = trainer.callback_metrics
+        terms = [name for name in found if name.startswith("val_terms/")]
+        more = [name for name in found if name.startswith("val_metrics/") and name not in names]
+        shown = [name for name in names if name in found] + (terms if len(terms) > 1 else []) + more
+        values = [f"{name} {float(found[name]):.4g}" for name in shown]
         if trainer.is_global_zero and values:
             say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
 

@@ -74,7 +74,7 @@ class MriModule(HostModule):
         HostModule.validation_epoch_end(self, self._val_logs)
         self._val_logs = []
         for name, metric in getattr(self, "metrics", {}).items():
-            self.log(f"val_metrics/{name}", metric.compute().float())
+            self.log(f"val_metrics/{name}", metric.compute().float(), sync_dist=True)  # the same on all
             metric.reset()
 
     def on_test_epoch_start(self) -> None:

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.picture import ERROR_GAIN, write_figure
+from fastmri_ufloss.report.picture import write_figure
 
 __all__ = ["save_error_maps"]
 
@@ -26,7 +26,7 @@ def save_error_maps(
     """Write a PNG or JPG: a column for the reference and for each image; rows for image, middle third and error.
 
     All images have one grey scale, up to the 99.5th percentile of the reference, which is white. The errors are
-    |image - reference| in parts of that white, all from black at 0 to the brightest at a fifth.
+    |image - reference| in parts of that white, and have one scale too, up to the 99th percentile of all of them.
 
     Args:
         path: of the picture, its suffix says what it is.
@@ -51,15 +51,17 @@ def save_error_maps(
     side = max(min(rows, cols) // 3, 1)
     top, left = (rows - side) // 2, (cols - side) // 2
     columns = {"reference": reference, **images}
+    errors = {name: np.abs(image - reference) / white for name, image in images.items()}
+    largest = float(np.percentile(list(errors.values()), 99)) if errors else 0.0
     figure, axes = _figure(rows / cols, len(columns))
     for (name, image), (whole, middle, error) in zip(columns.items(), axes.T, strict=True):
         whole.imshow(image, cmap="gray", vmin=0, vmax=white)
         whole.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="gold"))
         whole.set_title("\n".join(filter(None, (name, notes.get(name, "")))), fontsize=11)
         middle.imshow(image[top : top + side, left : left + side], cmap="gray", vmin=0, vmax=white)
-        if name != "reference":
-            shown = error.imshow(np.abs(image - reference) / white, cmap="inferno", vmin=0, vmax=1 / ERROR_GAIN)
-    if images:
+        if name in errors:
+            shown = error.imshow(errors[name], cmap="inferno", vmin=0, vmax=largest or 1.0)
+    if errors:
         place = axes[2, 0].inset_axes((0.05, 0.5, 0.8, 0.07))
         figure.colorbar(shown, cax=place, orientation="horizontal", label="error / white")
     if title:

@@ -22,12 +22,14 @@ def test_one_grey_scale_the_middle_and_errors_of_one_scale(monkeypatch: pytest.M
     axes = np.array(written[0].axes[:9]).reshape(3, 3)
     white = np.percentile(reference, 99.5)
     assert {axis.images[0].norm.vmax for axis in axes[:2].flat} == {white}
-    assert {axis.images[0].norm.vmax for axis in axes[2, 1:]} == {0.2}
+    errors = [np.abs(shown - reference) / white for shown in images.values()]
+    for axis in axes[2, 1:]:
+        assert axis.images[0].norm.vmax == pytest.approx(np.percentile(errors, 99))
     for column, shown in enumerate((reference, *images.values())):
         np.testing.assert_array_equal(axes[0, column].images[0].get_array(), shown)
         np.testing.assert_array_equal(axes[1, column].images[0].get_array(), shown[23:37, 15:29])
         if column:
-            np.testing.assert_allclose(axes[2, column].images[0].get_array(), np.abs(shown - reference) / white)
+            np.testing.assert_allclose(axes[2, column].images[0].get_array(), errors[column - 1])
     assert axes[0, 1].patches[0].get_xy() == (14.5, 22.5)
     assert [axis.get_title() for axis in axes[0]] == ["reference", "one", "two\nSSIM 0.5"]
     assert written[0].get_suptitle() == "a scan"
@@ -39,6 +41,12 @@ def test_any_size(tmp_path: Path, shape: tuple[int, int]) -> None:
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG" and max(picture.size) < 3000
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_image_and_no_error(tmp_path: Path) -> None:
+    save_error_maps(tmp_path / "alone.png", image(), {})
+    save_error_maps(tmp_path / "equal.png", image(), {"equal": image()})
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.png", "equal.png"}
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
