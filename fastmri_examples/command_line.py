@@ -37,6 +37,8 @@ from fastmri_ufloss.pl_modules import MriDataModule, SeededSteps, read_checkpoin
 DIRS_FILE = "fastmri_dirs.yaml"
 PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE
 
+LAST = "last"  # the checkpoint to go on from
+
 Samples = Literal["modl", "varnet", "unet"]
 
 DATA_ARGS = (
@@ -227,7 +229,7 @@ def run_folder(args: argparse.Namespace, name: str, *, is_demo: bool) -> Path:
 def best_checkpoint(trainer: pl.Trainer) -> str:
     """The best checkpoint of a fit, or its last one if nothing was validated."""
     callback = trainer.checkpoint_callback
-    return callback.best_model_path or callback.last_model_path
+    return callback.best_model_path or str(Path(callback.dirpath) / f"{LAST}.ckpt")
 
 
 def make_data_module(
@@ -238,6 +240,8 @@ def make_data_module(
     ``samples`` says what its batches are made for: ``"modl"``, with coil maps from files or the CPU's cache as
     needed, ``"varnet"`` or ``"unet"``.
     """
+    if samples != "modl" and args.sens_maps_path is not None:
+        raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapCache | SensMapFiles | None = None
@@ -282,20 +286,12 @@ def make_trainer(
     """A trainer with the best and the last checkpoint, TensorBoard, and randomness that a resume repeats."""
     checkpoints = run_dir / "checkpoints"
     best = ModelCheckpoint(
-        dirpath=checkpoints,
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        enable_version_counter=False,
+        dirpath=checkpoints, filename="best", monitor=monitor, mode=mode, enable_version_counter=False
     )
-    within_epoch = ModelCheckpoint(
-        dirpath=checkpoints,
-        filename="last",
-        every_n_train_steps=args.checkpoint_every_n_steps,
-        save_top_k=1,
-        enable_version_counter=False,
-    )
+    # two writers of one file, and not save_last, which writes only where the best has improved
+    last = {"dirpath": checkpoints, "filename": LAST, "save_top_k": 1, "enable_version_counter": False}
+    each_epoch = ModelCheckpoint(**last, every_n_epochs=1)
+    within_epoch = ModelCheckpoint(**last, every_n_train_steps=args.checkpoint_every_n_steps)
     return pl.Trainer(
         accelerator=args.accelerator,
         devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
@@ -304,7 +300,7 @@ def make_trainer(
         precision=args.precision,
         max_epochs=getattr(args, "max_epochs", max_epochs),
         default_root_dir=run_dir,
-        callbacks=[best, within_epoch, SeededSteps(args.seed), EpochLine()],
+        callbacks=[best, each_epoch, within_epoch, SeededSteps(args.seed), EpochLine()],
         logger=TensorBoardLogger(run_dir, name="tensorboard"),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -349,7 +345,7 @@ def checkpoint_to_resume(
     """
     if args.resume == "never":
         return None
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = run_dir / "checkpoints" / f"{LAST}.ckpt"
     path = last if args.resume == "auto" else Path(args.resume)
     if args.resume == "auto" and not last.is_file():
         return None
