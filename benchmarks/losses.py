@@ -81,11 +81,13 @@ def degraded(images: Tensor) -> dict[str, list[Tensor]]:
 
 def load_feature_net(file: Path | None, option: str, in_chans: int) -> PatchFeatureNet | None:
     if file is None:
-        print(f"ufloss is left out: it needs a feature network of {in_chans} channels, --{option} FILE")
+        print(f"ufloss is left out: it needs --{option} FILE, a feature network with in_chans={in_chans}")
         return None
     net = PatchFeatureNet.load(file)
     if net.in_chans != in_chans:
-        sys.exit(f"error: --{option} needs a feature network of {in_chans} channels, got {net.in_chans} in {file}")
+        sys.exit(
+            f"error: --{option} must be a feature network with in_chans={in_chans}, got {net.in_chans} in {file}"
+        )
     return net
 
 
@@ -214,6 +216,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    settings["vgg_weights"] = Path(args.vgg_weights).name
     document: dict[str, Any] = {"settings": settings, "levels": LEVELS}
 
     net = load_feature_net(args.feature_net, "feature_net", 1)
