@@ -1,4 +1,4 @@
-"""What the recipes of this folder share: flags, paths, data and trainer. Put on the path by each script.
+"""What the recipes of this folder share: flags, paths and data. Put on the path by each script.
 
 A flag that the user does not type is not passed on, so every default stands in a constructor's signature;
 the few that belong to the recipes stand here.
@@ -19,8 +19,6 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from fastmri.data.subsample import MaskFunc
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fastmri_ufloss.data import (
@@ -32,12 +30,10 @@ from fastmri_ufloss.data import (
     create_mask_for_mask_type,
     make_demo_dataset,
 )
-from fastmri_ufloss.pl_modules import MriDataModule, SeededSteps, read_checkpoint
+from fastmri_ufloss.pl_modules import MriDataModule
 
 DIRS_FILE = "fastmri_dirs.yaml"
 PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE
-
-LAST = "last"  # the checkpoint to go on from
 
 Samples = Literal["modl", "varnet", "unet"]
 
@@ -128,7 +124,7 @@ def add_mask_args(group: Any) -> None:
     """fastMRI's mask flags; the defaults are those of the UFLoss paper."""
     group.add_argument("--mask_type", help=f"one of {', '.join(MASK_TYPES)} (default: random)")
     group.add_argument("--center_fractions", nargs="+", type=float, help="(default: 0.08)")
-    group.add_argument("--accelerations", nargs="+", type=_int_or_float, help="(default: 5)")
+    group.add_argument("--accelerations", nargs="+", type=int_or_float, help="(default: 5)")
     add_arguments_of(group, create_mask_for_mask_type, MASK_OPTIONS)
 
 
@@ -146,49 +142,8 @@ def make_mask_func(args: argparse.Namespace) -> MaskFunc:
     return create_mask_for_mask_type(**settings)
 
 
-def add_trainer_args(parser: argparse.ArgumentParser, *, run_name: str, max_epochs: int) -> None:
-    """Trainer flags by Lightning's names."""
-    group = parser.add_argument_group("trainer")
-    group.add_argument("--max_epochs", type=int, help=f"(default: {max_epochs})")
-    group.add_argument("--max_steps", type=int)
-    group.add_argument("--accelerator", default="auto")
-    group.add_argument("--devices", default="auto")
-    group.add_argument("--num_nodes", type=int, default=1)
-    group.add_argument("--strategy", default="auto")
-    group.add_argument(
-        "--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"), help="(default: 32-true)"
-    )
-    group.add_argument("--gradient_clip_val", type=float)
-    group.add_argument("--accumulate_grad_batches", type=int)
-    group.add_argument("--limit_train_batches", type=_int_or_float)
-    group.add_argument("--limit_val_batches", type=_int_or_float)
-    group.add_argument("--log_every_n_steps", type=int)
-    group.add_argument(
-        "--default_root_dir",
-        type=Path,
-        default=None,
-        help=f"folder of the run (default: LOG_PATH/{run_name})",
-    )
-    group.add_argument("--checkpoint_every_n_steps", type=int, default=500, help="beside each epoch's (default: 500)")
-    group.add_argument("--seed", type=int, default=42, help="fixes everything (default: 42)")
-    group.add_argument(
-        "--resume",
-        default="auto",
-        help="'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file",
-    )
-
-
-TRAINER_ARGS = (
-    "max_steps",
-    "gradient_clip_val",
-    "accumulate_grad_batches",
-    "limit_train_batches",
-    "limit_val_batches",
-    "log_every_n_steps",
-)
-
-
-def _int_or_float(text: str) -> int | float:
+def int_or_float(text: str) -> int | float:
+    """A number as it is typed: with a point a fraction, without one a count."""
     return float(text) if "." in text else int(text)
 
 
@@ -224,12 +179,6 @@ def find_data(args: argparse.Namespace) -> tuple[Path, bool]:
 def run_folder(args: argparse.Namespace, name: str, *, is_demo: bool) -> Path:
     """The folder of the run; the demo has one of its own, lest own data go on from it."""
     return args.default_root_dir or log_path() / (f"{name}_demo" if is_demo else name)
-
-
-def best_checkpoint(trainer: pl.Trainer) -> str:
-    """The best checkpoint of a fit, or its last one if nothing was validated."""
-    callback = trainer.checkpoint_callback
-    return callback.best_model_path or str(Path(callback.dirpath) / f"{LAST}.ckpt")
 
 
 def make_data_module(
@@ -273,92 +222,6 @@ def uses_gpu(args: argparse.Namespace) -> bool:
     if args.accelerator == "auto":
         return torch.cuda.is_available() or torch.backends.mps.is_available()
     return args.accelerator != "cpu"
-
-
-def make_trainer(
-    args: argparse.Namespace,
-    run_dir: Path,
-    *,
-    max_epochs: int,
-    monitor: str = "validation_loss",
-    mode: str = "min",
-) -> pl.Trainer:
-    """A trainer with the best and the last checkpoint, TensorBoard, and randomness that a resume repeats."""
-    checkpoints = run_dir / "checkpoints"
-    best = ModelCheckpoint(
-        dirpath=checkpoints, filename="best", monitor=monitor, mode=mode, enable_version_counter=False
-    )
-    # two writers of one file, and not save_last, which writes only where the best has improved
-    last = {"dirpath": checkpoints, "filename": LAST, "save_top_k": 1, "enable_version_counter": False}
-    each_epoch = ModelCheckpoint(**last, every_n_epochs=1)
-    within_epoch = ModelCheckpoint(**last, every_n_train_steps=args.checkpoint_every_n_steps)
-    return pl.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices if not str(args.devices).isdigit() else int(args.devices),
-        num_nodes=args.num_nodes,
-        strategy=args.strategy,
-        precision=args.precision,
-        max_epochs=getattr(args, "max_epochs", max_epochs),
-        default_root_dir=run_dir,
-        callbacks=[best, each_epoch, within_epoch, SeededSteps(args.seed), EpochLine()],
-        logger=TensorBoardLogger(run_dir, name="tensorboard"),
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        **typed(args, TRAINER_ARGS),
-    )
-
-
-class EpochLine(pl.Callback):
-    """Prints a line with the scores of each epoch."""
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        names = (
-            "train_loss_epoch",
-            "train_loss",
-            "loss",  # of fastMRI's U-Net
-            "validation_loss",
-            "val_metrics/nmse",
-            "val_metrics/ssim",
-            "retrieval@1",
-        )
-        found = trainer.callback_metrics
-        terms = [name for name in found if name.startswith("val_terms/")]
-        more = [name for name in found if name.startswith("val_metrics/") and name not in names]
-        shown = [name for name in names if name in found] + (terms if len(terms) > 1 else []) + more
-        values = [f"{name} {float(found[name]):.4g}" for name in shown]
-        if trainer.is_global_zero and values:
-            say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
-
-
-def checkpoint_to_resume(
-    args: argparse.Namespace,
-    run_dir: Path,
-    *,
-    prefix: str,
-    settings: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None = None,
-) -> Path | None:
-    """The checkpoint that ``--resume`` asks for, checked against the settings; ``defaults`` need not stand in it.
-
-    Raises:
-        FileNotFoundError, ValueError: if it is missing, no checkpoint, or of another model.
-    """
-    if args.resume == "never":
-        return None
-    last = run_dir / "checkpoints" / f"{LAST}.ckpt"
-    path = last if args.resume == "auto" else Path(args.resume)
-    if args.resume == "auto" and not last.is_file():
-        return None
-    stored = read_checkpoint(path, prefix=prefix).get("hyper_parameters", {})
-    for name, value in settings.items():
-        before = stored.get(name, (defaults or {}).get(name))
-        if before != value:
-            raise ValueError(
-                f"{path} was trained with {name}={before}, not {value}: type the same flags again, or "
-                "start anew with --resume never or another --default_root_dir"
-            )
-    say(f"Resuming from {path}")
-    return path
 
 
 def say(text: str) -> None:

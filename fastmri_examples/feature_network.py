@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import command_line as cli
+import training
 
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, PatchDataModule
+from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, PatchDataModule, read_checkpoint
 
 MAX_EPOCHS = 100
 FILE_NAME = "feature_net.safetensors"
@@ -108,12 +109,12 @@ def pretrain(
         **module_settings,
         training_data=f"{source.challenge} {source.data_path.name}, {patches.images} images",
     )
-    trainer = cli.make_trainer(args, run_dir, max_epochs=max_epochs, monitor="retrieval@1", mode="max")
-    resume = cli.checkpoint_to_resume(args, run_dir, prefix="feature_net.", settings=module_settings)
+    trainer = training.make_trainer(args, run_dir, max_epochs=max_epochs, monitor="retrieval@1", mode="max")
+    resume = training.checkpoint_to_resume(args, run_dir, prefix="feature_net.", settings=module_settings)
     trainer.fit(module, datamodule=patches, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
-    best = cli.read_checkpoint(cli.best_checkpoint(trainer), prefix="feature_net.")
+    best = read_checkpoint(training.best_checkpoint(trainer), prefix="feature_net.")
     module.load_state_dict(best["state_dict"])
     file = run_dir / FILE_NAME
     if trainer.is_global_zero:

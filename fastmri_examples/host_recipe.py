@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import command_line as cli
 import feature_network
 import pytorch_lightning as pl
+import training
 from loss_arguments import add_loss_args, loss_of, metrics_of, parse_loss
 
 from fastmri_ufloss.losses.weighted import Weight
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import MriModule
+from fastmri_ufloss.pl_modules import MriModule, read_checkpoint
 
 MAX_EPOCHS = 50
 
@@ -52,7 +53,7 @@ def make_arguments(recipe: Recipe, description: str, *hosts: type) -> argparse.A
     parser = cli.make_parser(description)
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     cli.add_data_args(parser)
-    cli.add_trainer_args(parser, run_name=recipe.name, max_epochs=MAX_EPOCHS)
+    training.add_trainer_args(parser, run_name=recipe.name, max_epochs=MAX_EPOCHS)
     add_loss_args(parser, default=None, default_text=recipe.default_loss)
     feature_network.add_feature_network_args(parser)
     group = parser.add_argument_group("model")
@@ -80,19 +81,19 @@ def main(recipe: Recipe, args: argparse.Namespace) -> None:
         cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in recipe.demo)}")
     data = cli.make_data_module(args, data_path, run_dir, samples=recipe.samples, train_seed=args.seed)
     if args.mode == "test":
-        trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+        trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
         trainer.test(load_module(recipe, best), datamodule=data, verbose=False)
         return
     settings = cli.typed(args, recipe.model_args)
     defaults = {name: p.default for name, p in inspect.signature(recipe.module).parameters.items()}
     prefix = f"{recipe.network}."
-    resume = cli.checkpoint_to_resume(args, run_dir, prefix=prefix, settings=settings, defaults=defaults)
+    resume = training.checkpoint_to_resume(args, run_dir, prefix=prefix, settings=settings, defaults=defaults)
     needed = "ufloss" in (weights or {}) or "ufloss" in args.metrics
     net = feature_network.find_or_train(args, data, run_dir, in_chans=1, needed=needed)
     pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
     module = make_module(recipe, args, settings, weights, net)
-    trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+    trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
@@ -118,7 +119,7 @@ def make_module(
 def load_module(recipe: Recipe, path: Path, **options: Any) -> MriModule:
     """The module of a checkpoint, its loss left out."""
     prefix = f"{recipe.network}."
-    checkpoint = cli.read_checkpoint(path, prefix=prefix)
+    checkpoint = read_checkpoint(path, prefix=prefix)
     settings = {**checkpoint.get("hyper_parameters", {}), **options}
     module = recipe.module(**settings)
     weights = checkpoint["state_dict"].items()

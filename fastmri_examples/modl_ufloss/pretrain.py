@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
+import training
 from feature_network import FEATURE_ARGS, MAX_EPOCHS, PATCH_ARGS, pretrain
 
 from fastmri_ufloss.pl_modules import FeatureModule, PatchDataModule
@@ -24,7 +25,7 @@ DEMO = {"patch_size": 40, "patches_per_slice": 40, "batch_size": 32, "max_epochs
 def main() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_data_args(parser)
-    cli.add_trainer_args(parser, run_name="feature_net", max_epochs=MAX_EPOCHS)
+    training.add_trainer_args(parser, run_name="feature_net", max_epochs=MAX_EPOCHS)
     group = parser.add_argument_group("patches")
     cli.add_arguments_of(group, PatchDataModule, PATCH_ARGS)
     group = parser.add_argument_group("feature network")

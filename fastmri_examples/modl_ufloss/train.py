@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
 import feature_network
+import training
 from loss_arguments import add_loss_args, loss_of, metrics_of, parse_loss
 
 from fastmri_ufloss.losses.weighted import Weight
@@ -66,7 +67,7 @@ def make_arguments() -> argparse.ArgumentParser:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     cli.add_data_args(parser)
-    cli.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
+    training.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
     add_loss_args(parser, default=LOSS, default_text=" ".join(LOSS))
     feature_network.add_feature_network_args(parser)
     group = parser.add_argument_group("model")
@@ -100,7 +101,7 @@ def train_and_test(
     if settings:
         cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in settings)}")
     data = cli.make_data_module(args, data_path, run_dir, samples="modl", train_seed=args.seed)
-    trainer = cli.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+    trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "train":
         train(args, weights, data, trainer, run_dir)
     else:
@@ -131,7 +132,7 @@ def train(
 ) -> None:
     """Train, the feature network first if there is none, and test the best checkpoint."""
     model = cli.typed(args, MODEL_ARGS)
-    resume = cli.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
+    resume = training.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
     net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed="ufloss" in weights)
     module = MoDLModule(
         model=model,
@@ -147,7 +148,7 @@ def train(
         return
     data.test_path = split_to_score(data)
     cli.say(f"\nThe best checkpoint on {data.test_path}:")
-    test(args, data, trainer, cli.best_checkpoint(trainer), net)
+    test(args, data, trainer, training.best_checkpoint(trainer), net)
 
 
 def split_to_score(data: MriDataModule) -> Path:

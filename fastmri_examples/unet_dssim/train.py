@@ -26,6 +26,7 @@ import command_line as cli
 import host_recipe
 import net_scores
 import nifti_subjects
+import training
 
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.pl_modules import MriDataModule, UnetModule
@@ -82,7 +83,7 @@ def make_arguments() -> argparse.ArgumentParser:
     nifti_subjects.add_nifti_args(parser)
     cli.add_data_args(parser)
     parser.set_defaults(challenge="singlecoil")
-    cli.add_trainer_args(parser, run_name=RECIPE.name, max_epochs=MAX_EPOCHS)
+    training.add_trainer_args(parser, run_name=RECIPE.name, max_epochs=MAX_EPOCHS)
     group = parser.add_argument_group("model; this recipe's own defaults, and those of its mask, are the abstract's")
     for host in HOSTS:
         cli.add_arguments_of(group, host, host_recipe.model_args(host))
@@ -137,7 +138,7 @@ def train(args: argparse.Namespace, net: str, data_path: Path, run_dir: Path) ->
         return
     # a checkpoint of one's own may have other settings than this folder's, which have been compared
     checked = {} if args.resume == "auto" else model
-    resume = cli.checkpoint_to_resume(args, net_dir, prefix=f"{RECIPE.network}.", settings=checked)
+    resume = training.checkpoint_to_resume(args, net_dir, prefix=f"{RECIPE.network}.", settings=checked)
     if args.resume == "never":
         remove_checkpoints(net_dir)
     note_settings(net_dir, settings, trained=None)
@@ -145,7 +146,7 @@ def train(args: argparse.Namespace, net: str, data_path: Path, run_dir: Path) ->
     pl.seed_everything(args.seed, workers=True)  # the same first weights for both
     module = UnetModule(loss=make_loss(weights), **model)
     data = make_data(args, data_path, run_dir)
-    trainer = cli.make_trainer(args, net_dir, max_epochs=MAX_EPOCHS)
+    trainer = training.make_trainer(args, net_dir, max_epochs=MAX_EPOCHS)
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {net_dir / 'checkpoints' / 'last.ckpt'}")
@@ -197,7 +198,7 @@ def test(args: argparse.Namespace, data: MriDataModule, run_dir: Path) -> None:
     """Leaderboard files, scores and the picture of both networks."""
     cli.say(f"\nThe best checkpoints on {data.test_path}:")
     for net in NETS:
-        trainer = cli.make_trainer(args, run_dir / net, max_epochs=MAX_EPOCHS)
+        trainer = training.make_trainer(args, run_dir / net, max_epochs=MAX_EPOCHS)
         checkpoints = run_dir / net / "checkpoints"
         best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.is_file())
         trainer.test(host_recipe.load_module(RECIPE, best), datamodule=data, verbose=False)
