@@ -112,6 +112,16 @@ def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_p
         assert file["reconstruction"].shape == (2, 48, 48)
 
 
+def test_modl_with_losses_of_complex_images(demo: Path, tmp_path: Path) -> None:
+    loss = ["l1=1", "nmse=0.1", "ssim=0.1", "dssim=0.1", "ms_ssim=0.1", "edge=0.1", "hfen=0.1", "perceptual=0.1"]
+    model = ["--chans", 2, "--num_pools", 1, "--num_unrolls", 1, "--no-score"]
+    options = ["--vgg_weights", "random", "--ms_ssim_scales", 2, "--metrics", "hfen", "relative_error"]
+    run("modl_ufloss/train.py", "--data_path", demo, *QUICK, *MASK, *model, "--loss", *loss, *options, cwd=tmp_path)
+    logged = scalars(tmp_path / "runs" / "modl_ufloss")
+    assert all(0 < logged[f"val_terms/{item.partition('=')[0]}"][-1] < 10 for item in loss)
+    assert 0 < logged["val_metrics/relative_error"][-1] < 2 and 0 < logged["val_metrics/hfen"][-1] < 2
+
+
 def test_varnet_is_trained_on_with_ufloss(demo: Path, tmp_path: Path) -> None:
     common = ["varnet/train.py", "--data_path", demo, *QUICK, *MASK, *VARNET]
     run(*common, "--default_root_dir", "ssim", cwd=tmp_path)
@@ -119,8 +129,10 @@ def test_varnet_is_trained_on_with_ufloss(demo: Path, tmp_path: Path) -> None:
     loss = ["--loss", "ssim=1", "ufloss=0.1", "--stride", 8]
     # lr 0: what it begins with can be read from what it ends with
     tuned = [*loss, *NET, "--init_checkpoint", "ssim/checkpoints/last.ckpt", "--default_root_dir", "tuned", "--lr", 0]
-    run(*common, *tuned, cwd=tmp_path)
-    end = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    run(*common, *tuned, "--max_epochs", 2, cwd=tmp_path)
+    last = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4  # each epoch leaves a checkpoint to go on from, also one that is no better
+    end = last["state_dict"]
     weights = [name for name in start if name.startswith("varnet.")]
     assert weights and all(torch.equal(start[name], end[name]) for name in weights)
     error = run(*common, "--init_checkpoint", "nowhere.ckpt", "--resume", "never", cwd=tmp_path, fails=True)
@@ -148,3 +160,5 @@ def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) ->
     assert "64" in error
     error = run("varnet/train.py", "--challenge", "singlecoil", "--data_path", demo, cwd=tmp_path, fails=True)
     assert "unet/train.py takes both" in error
+    error = run(*common, "--sens_maps_path", "maps", cwd=tmp_path, fails=True)
+    assert "--sens_maps_path is for MoDL" in error
