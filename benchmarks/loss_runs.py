@@ -39,7 +39,11 @@ NETWORKS = {
     "unet": ["--chans", 16],
     "varnet": ["--num_cascades", 2, "--chans", 6, "--sens_chans", 4, "--lr", 1e-3],
 }
-MS_SSIM_SCALES = 4  # five need 161 pixels
+LOSS_OPTIONS = {
+    "ms_ssim": lambda args, net: ["--ms_ssim_scales", 4],  # five need 161 pixels
+    "perceptual": lambda args, net: ["--vgg_weights", args.vgg_weights],
+    "ufloss": lambda args, net: ["--feature_net", net, "--stride", 10],
+}
 
 
 def make_volumes(source: Path, root: Path) -> None:
@@ -105,8 +109,8 @@ def train(args: argparse.Namespace, roots: dict[str, Path], nets: dict[str, Path
             epochs = math.ceil(args.steps / slices)
             commands[f"{network}_{data}_{loss}"] = recipe(
                 f"../{network}/train.py", roots[data], folders[network, data, loss], *NETWORKS[network],
-                "--loss", f"{loss}=1", "--feature_net", nets[data], "--vgg_weights", args.vgg_weights,
-                "--stride", 10, "--ms_ssim_scales", MS_SSIM_SCALES, "--log_every_n_steps", 1,
+                "--loss", f"{loss}=1", *LOSS_OPTIONS.get(loss, lambda args, net: [])(args, nets[data]),
+                "--log_every_n_steps", 1,
                 "--max_epochs", epochs, "--limit_train_batches", math.ceil(args.steps / epochs),
                 "--accelerator", args.accelerator, "--seed", args.seed, "--accelerations", *MASK["accelerations"],
                 "--center_fractions", *MASK["center_fractions"],

@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,9 @@ import command_line as cli
 import feature_network
 import pytorch_lightning as pl
 import training
-from loss_arguments import add_loss_args, loss_of, metrics_of, parse_loss
+from loss_arguments import LossFlags, add_loss_args
 
-from fastmri_ufloss.losses.weighted import Weight
-from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import MriModule, read_checkpoint
+from fastmri_ufloss.pl_modules import MriDataModule, MriModule, read_network
 
 MAX_EPOCHS = 50
 
@@ -26,7 +24,7 @@ class Recipe(NamedTuple):
     Args:
         name: of the run's folder.
         module: its Lightning module.
-        model_args: of the module's constructors, for which there are flags.
+        model_args: of the module's constructors, for which there are flags, with their defaults.
         network: the module's attribute that is the network.
         samples: what a batch is made for.
         default_loss: of the module, in words.
@@ -35,17 +33,17 @@ class Recipe(NamedTuple):
 
     name: str
     module: type[MriModule]
-    model_args: Sequence[str]
+    model_args: Mapping[str, Any]
     network: str
     samples: cli.Samples
     default_loss: str
     demo: Mapping[str, Any]
 
 
-def model_args(*classes: type) -> tuple[str, ...]:
-    """The arguments of modules' constructors that flags can set."""
-    names = [name for cls in classes for name in inspect.signature(cls).parameters]
-    return tuple(dict.fromkeys(name for name in names if name not in ("loss", "kwargs")))
+def model_args(*classes: type) -> dict[str, Any]:
+    """The arguments of modules' constructors that flags can set, with their defaults."""
+    arguments = [item for cls in classes for item in inspect.signature(cls).parameters.items()]
+    return {name: argument.default for name, argument in arguments if name not in ("loss", "kwargs")}
 
 
 def make_arguments(recipe: Recipe, description: str, *hosts: type) -> argparse.ArgumentParser:
@@ -64,7 +62,8 @@ def make_arguments(recipe: Recipe, description: str, *hosts: type) -> argparse.A
         "--init_checkpoint",
         type=Path,
         default=None,
-        help="begin with the network of this checkpoint, fastMRI's own or one of an earlier run, to train it on",
+        help="begin with the network of this file, to train it on: a checkpoint of an earlier run, or weights as "
+        "fastMRI publishes them",
     )
     return parser
 
@@ -72,7 +71,8 @@ def make_arguments(recipe: Recipe, description: str, *hosts: type) -> argparse.A
 def main(recipe: Recipe, args: argparse.Namespace) -> None:
     """Train or test."""
     pl.seed_everything(args.seed, workers=True)
-    weights = None if args.loss is None else parse_loss(args.loss)
+    flags = LossFlags(args)
+    check_arguments(args, flags)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, recipe.name, is_demo=is_demo)
     if is_demo:
@@ -80,53 +80,61 @@ def main(recipe: Recipe, args: argparse.Namespace) -> None:
             vars(args).setdefault(name, value)
         cli.say(f"Demo settings: {', '.join(f'{k} {getattr(args, k)}' for k in recipe.demo)}")
     data = cli.make_data_module(args, data_path, run_dir, samples=recipe.samples, train_seed=args.seed)
+    trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
     if args.mode == "test":
-        trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
         trainer.test(load_module(recipe, best), datamodule=data, verbose=False)
-        return
-    settings = cli.typed(args, recipe.model_args)
-    defaults = {name: p.default for name, p in inspect.signature(recipe.module).parameters.items()}
-    prefix = f"{recipe.network}."
-    resume = training.checkpoint_to_resume(args, run_dir, prefix=prefix, settings=settings, defaults=defaults)
-    needed = "ufloss" in (weights or {}) or "ufloss" in args.metrics
-    net = feature_network.find_or_train(args, data, run_dir, in_chans=1, needed=needed)
+    else:
+        train(recipe, args, flags, data, trainer, run_dir)
+
+
+def check_arguments(args: argparse.Namespace, flags: LossFlags) -> None:
+    """What would be ignored is refused."""
+    if args.mode == "train" and args.checkpoint is not None:
+        raise ValueError(
+            "--checkpoint is for --mode test; --init_checkpoint begins a training, --resume goes on with it"
+        )
+    if args.mode == "train" and args.feature_net is not None and not flags.needs_feature_net:
+        raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
+
+
+def train(
+    recipe: Recipe,
+    args: argparse.Namespace,
+    flags: LossFlags,
+    data: MriDataModule,
+    trainer: pl.Trainer,
+    run_dir: Path,
+) -> None:
+    """Train, the feature network first if it is needed and there is none."""
+    typed = cli.typed(args, recipe.model_args)
+    flags.prepare()
+    resume = training.checkpoint_to_resume(
+        args, run_dir, prefix=f"{recipe.network}.", settings=typed, defaults=recipe.model_args
+    )
+    settings = {**({} if args.init_checkpoint else recipe.model_args), **typed, **flags.settings}
+    training.note_settings(args, run_dir, {**settings, "init_checkpoint": args.init_checkpoint})
+    net = feature_network.find_or_train(args, data, run_dir, in_chans=1, needed=flags.needs_feature_net)
     pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
-    module = make_module(recipe, args, settings, weights, net)
-    trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+    loss = flags.make_loss(net)
+    if args.init_checkpoint is None:
+        module = recipe.module(loss=loss, **typed)
+    else:
+        module = load_module(recipe, args.init_checkpoint, loss=loss, **typed)
+    module.add_metrics(flags.make_metrics(net))
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")
 
 
-def make_module(
-    recipe: Recipe,
-    args: argparse.Namespace,
-    settings: Mapping[str, Any],
-    weights: Mapping[str, Weight] | None,
-    net: PatchFeatureNet | None,
-) -> MriModule:
-    """The module to train, with its loss and metrics."""
-    loss = None if weights is None else loss_of(args, weights, feature_net=net)
-    if args.init_checkpoint is None:
-        module = recipe.module(loss=loss, **settings)
-    else:
-        module = load_module(recipe, args.init_checkpoint, loss=loss, **settings)
-    module.add_metrics(metrics_of(args, feature_net=net))
-    return module
-
-
 def load_module(recipe: Recipe, path: Path, **options: Any) -> MriModule:
-    """The module of a checkpoint, its loss left out."""
-    prefix = f"{recipe.network}."
-    checkpoint = read_checkpoint(path, prefix=prefix)
-    settings = {**checkpoint.get("hyper_parameters", {}), **options}
+    """The module of a file, a checkpoint or the network's weights alone; its loss is left out."""
+    stored, weights = read_network(path, prefix=f"{recipe.network}.")
+    settings = {**stored, **options}
     module = recipe.module(**settings)
-    weights = checkpoint["state_dict"].items()
     try:
-        getattr(module, recipe.network).load_state_dict(
-            {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
-        )
+        getattr(module, recipe.network).load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model's settings {settings} ({error})") from error
+        model = {name: value for name, value in settings.items() if name != "loss"}
+        raise ValueError(f"{path} does not fit the model's settings {model} ({error})") from error
     return module

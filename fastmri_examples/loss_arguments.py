@@ -3,11 +3,12 @@
 import argparse
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import command_line as cli
+from torch import nn
 
 from fastmri_ufloss.losses import LOSS_NAMES, LinearRamp, MSSSIMLoss, UFLoss, WeightedLoss, make_loss
 from fastmri_ufloss.losses.weighted import Weight
@@ -21,7 +22,22 @@ GRAMMAR = (
 )
 
 
-def add_loss_args(parser: argparse.ArgumentParser, *, default: Sequence[str] | None, default_text: str) -> None:
+# flags that only one loss has a use for
+NEEDS = {
+    **dict.fromkeys(UFLOSS_ARGS, "ufloss"),
+    "ms_ssim_scales": "ms_ssim",
+    "vgg": "perceptual",
+    "vgg_weights": "perceptual",
+}
+
+
+def add_loss_args(
+    parser: argparse.ArgumentParser,
+    *,
+    default: Sequence[str] | None,
+    default_text: str,
+    metrics: Sequence[str] = METRIC_NAMES,
+) -> None:
     """Flags of the loss and of the metrics; ``default`` is the loss where the user types none."""
     group = parser.add_argument_group("loss")
     group.add_argument(
@@ -44,17 +60,83 @@ def add_loss_args(parser: argparse.ArgumentParser, *, default: Sequence[str] | N
     cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
     scales = inspect.signature(MSSSIMLoss).parameters["num_scales"].default
     group.add_argument("--ms_ssim_scales", type=int, help=f"of ms_ssim, fewer for small images (default: {scales})")
-    group.add_argument("--vgg", choices=("vgg16", "vgg19"), default="vgg16", help="of perceptual (default: vgg16)")
+    arch = inspect.signature(VGGFeatures).parameters["arch"].default
+    group.add_argument("--vgg", choices=("vgg16", "vgg19"), help=f"of perceptual (default: {arch})")
     group.add_argument(
         "--vgg_weights",
-        default=None,
         metavar="FILE",
         help="of perceptual: a file with torchvision's ImageNet weights, 'download', or 'random' to try things "
         "(default: the file that torchvision has downloaded before)",
     )
     group.add_argument(
-        "--metrics", nargs="+", default=[], choices=METRIC_NAMES, help="further metrics of the validation to log"
+        "--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation to log"
     )
+
+
+class LossFlags:
+    """What the flags of the loss ask for.
+
+    Args:
+        args: of a recipe. Settings of the losses are read when the loss is made.
+
+    Raises:
+        ValueError: if a flag cannot be read, or is for a loss that is not there.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._vgg: VGGFeatures | None = None
+        self.weights = None if args.loss is None else parse_loss(args.loss)
+        used = {*(self.weights or {}), *args.metrics}
+        for flag, loss in NEEDS.items():
+            if hasattr(args, flag) and loss not in used:
+                raise ValueError(f"--{flag} is for the loss {loss}, which --loss does not name")
+        if self.weights is None and (args.normalize_losses or args.grad_norms_every is not None):
+            raise ValueError("--normalize_losses and --grad_norms_every are for terms that --loss names")
+
+    @property
+    def needs_feature_net(self) -> bool:
+        """Whether a feature network is part of the loss or of the metrics."""
+        return "ufloss" in (self.weights or {}) or "ufloss" in self._args.metrics
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run's loss depends on, to be compared when it goes on."""
+        names = ("loss", "normalize_losses", *NEEDS)
+        return {name: value for name, value in cli.typed(self._args, names).items() if value is not None}
+
+    def prepare(self) -> None:
+        """Fail now, and not after the feature network was trained: read the VGG, make the loss without that network.
+
+        Raises:
+            ValueError, OSError: if the loss cannot be made.
+        """
+        if "perceptual" in (self.weights or {}):
+            self._vgg = _load_vgg(self._args)
+        self.make_loss(nn.Identity())
+
+    def make_loss(self, feature_net: nn.Module | None) -> WeightedLoss | None:
+        """The loss, or None where the user has typed none."""
+        if self.weights is None:
+            return None
+        settings: dict[str, dict[str, Any]] = {}
+        if "ufloss" in self.weights:
+            settings["ufloss"] = cli.typed(self._args, UFLOSS_ARGS)
+        if hasattr(self._args, "ms_ssim_scales"):
+            settings["ms_ssim"] = {"num_scales": self._args.ms_ssim_scales}
+        return make_loss(
+            self.weights,
+            feature_net=feature_net,
+            vgg=self._vgg,
+            settings=settings,
+            normalize=self._args.normalize_losses,
+            grad_norms_every=self._args.grad_norms_every,
+        )
+
+    def make_metrics(self, feature_net: PatchFeatureNet | None) -> dict[str, VolumeMetric]:
+        """The metrics that ``--metrics`` names."""
+        ufloss = cli.typed(self._args, ("stride", "chunk_size"))
+        return make_metrics(self._args.metrics, feature_net=feature_net, ufloss=ufloss)
 
 
 def parse_loss(items: Iterable[str]) -> dict[str, Weight]:
@@ -65,14 +147,14 @@ def parse_loss(items: Iterable[str]) -> dict[str, Weight]:
     """
     weights: dict[str, Weight] = {}
     for item in items:
-        name, _, text = item.partition("=")
+        name, equals, text = item.partition("=")
         if name not in LOSS_NAMES:
             raise ValueError(f"--loss: unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
         if name in weights:
             raise ValueError(f"--loss: {name!r} is given twice")
         ramp = RAMP.fullmatch(text)
         if ramp is None:
-            weights[name] = _number(name, text or "1")
+            weights[name] = _number(name, text if equals else "1")
         else:
             first, last = int(ramp["first"]), int(ramp["last"])
             if last <= first:
@@ -83,7 +165,7 @@ def parse_loss(items: Iterable[str]) -> dict[str, Weight]:
 
 def _number(name: str, text: str) -> float:
     try:
-        number = float(text)
+        number = float(text.replace("_", "?"))  # Python's 1_000 is no number here
     except ValueError:
         raise ValueError(
             f"--loss: the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {text!r}"
@@ -93,39 +175,12 @@ def _number(name: str, text: str) -> float:
     return number
 
 
-def loss_of(
-    args: argparse.Namespace, weights: Mapping[str, Weight], *, feature_net: PatchFeatureNet | None
-) -> WeightedLoss:
-    """The loss that the flags ask for."""
-    settings: dict[str, dict[str, Any]] = {}
-    if "ufloss" in weights:
-        settings["ufloss"] = cli.typed(args, UFLOSS_ARGS)
-    if "ms_ssim" in weights and hasattr(args, "ms_ssim_scales"):
-        settings["ms_ssim"] = {"num_scales": args.ms_ssim_scales}
-    return make_loss(
-        weights,
-        feature_net=feature_net,
-        vgg=load_vgg(args) if "perceptual" in weights else None,
-        settings=settings,
-        normalize=args.normalize_losses,
-        grad_norms_every=args.grad_norms_every,
-    )
-
-
-def load_vgg(args: argparse.Namespace) -> VGGFeatures:
+def _load_vgg(args: argparse.Namespace) -> VGGFeatures:
     """The network of ``perceptual``."""
-    if args.vgg_weights == "random":
+    arch = cli.typed(args, ("vgg",)).values()
+    weights = getattr(args, "vgg_weights", None)
+    if weights == "random":
         cli.say("--vgg_weights random: the perceptual loss compares features of an untrained VGG")
-        return VGGFeatures(args.vgg)
-    weights = args.vgg_weights if args.vgg_weights in (None, "download") else Path(args.vgg_weights)
-    return load_vgg_features(args.vgg, weights=weights)
-
-
-def metrics_of(args: argparse.Namespace, *, feature_net: PatchFeatureNet | None = None) -> dict[str, VolumeMetric]:
-    """The metrics that ``--metrics`` names; they see magnitude images."""
-    if "ufloss" in args.metrics and feature_net is None:
-        raise ValueError(
-            "--metrics ufloss needs a feature network of 1 channel: --feature_net FILE, made by pretrain.py --images "
-            "rss (MoDL's complex images are scored with theirs after training)"
-        )
-    return make_metrics(args.metrics, feature_net=feature_net)
+        return VGGFeatures(*arch)
+    arch = arch or (inspect.signature(VGGFeatures).parameters["arch"].default,)
+    return load_vgg_features(*arch, weights=weights if weights in (None, "download") else Path(weights))

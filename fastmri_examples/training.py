@@ -1,6 +1,7 @@
 """The trainer that the training recipes share: its flags, its checkpoints, and where it goes on from."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fastmri_ufloss.pl_modules import SeededSteps, read_checkpoint
+from fastmri_ufloss.pl_modules.scoring import write_json
 
 LAST = "last"  # the checkpoint to go on from
 
@@ -141,6 +143,26 @@ def checkpoint_to_resume(
             )
     cli.say(f"Resuming from {path}")
     return path
+
+
+def note_settings(args: argparse.Namespace, run_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Keep in the run's folder what its training depends on; a run that goes on must have the same.
+
+    Raises:
+        ValueError: if the run's last checkpoint was trained with others.
+    """
+    file = run_dir / "settings.json"
+    settings = json.loads(json.dumps(settings, default=str))
+    if args.resume == "auto" and file.is_file() and (run_dir / "checkpoints" / f"{LAST}.ckpt").is_file():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        for name in dict.fromkeys((*settings, *stored)):
+            if settings.get(name) != stored.get(name):
+                raise ValueError(
+                    f"{run_dir} was trained with {name}={stored.get(name)}, not {settings.get(name)}: type the same "
+                    "flags again, or start anew with --resume never or another --default_root_dir"
+                )
+    if pl.utilities.rank_zero_only.rank == 0:
+        write_json(file, settings)
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str:

@@ -1,5 +1,6 @@
 """The README's examples of losses in one's own run, word for word, on small data and networks."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def example(comment: str) -> str:
     return block.removeprefix("python\n")
 
 
+def test_files_that_the_readme_links_to_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert len(links) > 4
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
 @pytest.fixture
 def loader(tmp_path: Path) -> DataLoader:
     rng = np.random.default_rng(0)
@@ -38,9 +46,7 @@ def loader(tmp_path: Path) -> DataLoader:
     return DataLoader(IndexedSliceDataset(tmp_path / "volumes", "multicoil", index=index, transform=transform))
 
 
-def test_fine_tuning_a_varnet_checkpoint(
-    loader: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fine_tuning_a_varnet_checkpoint(loader: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = VarNetModule(**VARNET)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}

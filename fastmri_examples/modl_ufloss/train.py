@@ -8,6 +8,7 @@ goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fa
 """
 
 import argparse
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
 import feature_network
 import training
-from loss_arguments import add_loss_args, loss_of, metrics_of, parse_loss
+from loss_arguments import LossFlags, add_loss_args
 
-from fastmri_ufloss.losses.weighted import Weight
+from fastmri_ufloss.metrics import METRIC_NAMES
 from fastmri_ufloss.models import MoDL, PatchFeatureNet
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, load_modl_module
 
@@ -68,7 +69,9 @@ def make_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     cli.add_data_args(parser)
     training.add_trainer_args(parser, run_name="modl_ufloss", max_epochs=MAX_EPOCHS)
-    add_loss_args(parser, default=LOSS, default_text=" ".join(LOSS))
+    # its validation compares magnitudes, for which this network of UFLoss is not made
+    metrics = [name for name in METRIC_NAMES if name != "ufloss"]
+    add_loss_args(parser, default=LOSS, default_text=" ".join(LOSS), metrics=metrics)
     feature_network.add_feature_network_args(parser)
     group = parser.add_argument_group("model")
     cli.add_arguments_of(group, MoDL, MODEL_ARGS)
@@ -80,15 +83,15 @@ def make_arguments() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = make_arguments().parse_args()
-    weights = parse_loss(args.loss)
+    flags = LossFlags(args)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "modl_ufloss", is_demo=is_demo)
-    train_and_test(args, weights, data_path, run_dir, settings=DEMO if is_demo else {})
+    train_and_test(args, flags, data_path, run_dir, settings=DEMO if is_demo else {})
 
 
 def train_and_test(
     args: argparse.Namespace,
-    weights: Mapping[str, Weight],
+    flags: LossFlags,
     data_path: Path,
     run_dir: Path,
     *,
@@ -102,8 +105,10 @@ def train_and_test(
         cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in settings)}")
     data = cli.make_data_module(args, data_path, run_dir, samples="modl", train_seed=args.seed)
     trainer = training.make_trainer(args, run_dir, max_epochs=MAX_EPOCHS)
+    if args.mode == "train" and args.checkpoint is not None:
+        raise ValueError("--checkpoint is for --mode test; --resume goes on with a training")
     if args.mode == "train":
-        train(args, weights, data, trainer, run_dir)
+        train(args, flags, data, trainer, run_dir)
     else:
         best = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
         net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed=False)
@@ -125,22 +130,23 @@ def test(
 
 def train(
     args: argparse.Namespace,
-    weights: Mapping[str, Weight],
+    flags: LossFlags,
     data: MriDataModule,
     trainer: pl.Trainer,
     run_dir: Path,
 ) -> None:
     """Train, the feature network first if there is none, and test the best checkpoint."""
     model = cli.typed(args, MODEL_ARGS)
+    options = cli.typed(args, MODULE_ARGS)
+    flags.prepare()
     resume = training.checkpoint_to_resume(args, run_dir, prefix="modl.", settings={"model": model})
-    net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed="ufloss" in weights)
-    module = MoDLModule(
-        model=model,
-        loss=loss_of(args, weights, feature_net=net),
-        score_feature_net=net,
-        **cli.typed(args, MODULE_ARGS),
-    )
-    module.add_metrics(metrics_of(args))
+    defaults = inspect.signature(MoDLModule).parameters
+    rates = {name: options.get(name, defaults[name].default) for name in ("lr", "lr_step_size", "lr_gamma")}
+    training.note_settings(args, run_dir, {"model": model, **rates, **flags.settings})
+    net = feature_network.find_or_train(args, data, run_dir, in_chans=2, needed=flags.needs_feature_net)
+    pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
+    module = MoDLModule(model=model, loss=flags.make_loss(net), score_feature_net=net, **options)
+    module.add_metrics(flags.make_metrics(None))
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     if trainer.interrupted:
         sys.exit(f"interrupted: the same command goes on from {run_dir / 'checkpoints' / 'last.ckpt'}")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "modl_ufloss"))
 import command_line as cli
 import train as recipe_2d
-from loss_arguments import parse_loss
+from loss_arguments import LossFlags
 
 from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -64,13 +64,13 @@ def main() -> None:
     )
     group.add_argument("--convert_workers", type=int, help="scans converted at once (default: 1)")
     args = parser.parse_args()
-    weights = parse_loss(args.loss)
+    flags = LossFlags(args)
     data_path, is_demo = find_scans(args)
     run_dir = cli.run_folder(args, NAME, is_demo=is_demo)
     settings = {**PAPER, **(DEMO if is_demo else {})}
     for name in overruled(args):
         del settings[name]
-    data = recipe_2d.train_and_test(args, weights, data_path, run_dir, settings=settings)
+    data = recipe_2d.train_and_test(args, flags, data_path, run_dir, settings=settings)
     if args.score or args.mode == "test":
         save_views(data, run_dir)
 

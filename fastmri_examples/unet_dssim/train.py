@@ -131,14 +131,16 @@ def train(args: argparse.Namespace, net: str, data_path: Path, run_dir: Path) ->
     net_dir = run_dir / net
     weights = {"l2": 1.0} if net == "net_mse" else {"l2": 1.0, "dssim": args.dssim_weight}
     model = cli.typed(args, RECIPE.model_args)
-    settings = {**model, **cli.typed(args, TRAINING_ARGS), "loss": weights}
+    settings = {**model, **cli.typed(args, TRAINING_ARGS), "loss": weights, "data_path": str(data_path.resolve())}
     limits = {"max_epochs": getattr(args, "max_epochs", MAX_EPOCHS), "max_steps": getattr(args, "max_steps", -1)}
     if args.resume == "auto" and is_trained(net_dir, settings, limits):
         cli.say(f"{NETS[net]} is trained: {net_dir}")
         return
     # a checkpoint of one's own may have other settings than this folder's, which have been compared
     checked = {} if args.resume == "auto" else model
-    resume = training.checkpoint_to_resume(args, net_dir, prefix=f"{RECIPE.network}.", settings=checked)
+    resume = training.checkpoint_to_resume(
+        args, net_dir, prefix=f"{RECIPE.network}.", settings=checked, defaults=RECIPE.model_args
+    )
     if args.resume == "never":
         remove_checkpoints(net_dir)
     note_settings(net_dir, settings, trained=None)

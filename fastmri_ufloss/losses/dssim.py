@@ -25,7 +25,8 @@ def dssim_loss(
 
     The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. (torchmetrics,
     which computes the map, reflects the image at its borders and has a value for every pixel; a frame of 5 pixels is
-    left out here.) The arithmetic is in float64, since the variances in a window are small differences. (Pawar et
+    left out here. On a GPU its padding has no deterministic gradient, so that ``torch.use_deterministic_algorithms``
+    refuses it.) The arithmetic is in float64, since the variances in a window are small differences. (Pawar et
     al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019, with weight 0.1
     beside l2; SSIM: Wang et al., IEEE TIP 2004.)
 

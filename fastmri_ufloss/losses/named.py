@@ -70,6 +70,8 @@ def make_loss(
     for name in (*weights, *settings):
         if name not in _LOSSES:
             raise ValueError(f"unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
+        if name not in weights:
+            raise ValueError(f"settings are for {name!r}, which has no weight: the losses are {', '.join(weights)}")
     for name in weights:
         if name not in needs:
             terms[name] = _LOSSES[name](**settings.get(name, {}))

@@ -118,8 +118,8 @@ class WeightedLoss(nn.Module):
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
         values = {}
         for name, term in self.terms.items():
-            with torch.set_grad_enabled(torch.is_grad_enabled() and name in counted):
-                values[name] = term(output, target, data_range)
+            # detached, and not without gradients: a term may compute otherwise where there are none
+            values[name] = term(output if name in counted else output.detach(), target, data_range)
         self.last_terms = {name: value.detach() for name, value in values.items()}
         is_step = self.training and output.requires_grad
         factors = self._make_factors(is_step=is_step)

@@ -1,7 +1,7 @@
 """Lightning: fastMRI's modules on Lightning 2, and the plugin's own."""
 
 from fastmri_ufloss.pl_modules.callbacks import SeededSteps
-from fastmri_ufloss.pl_modules.checkpoints import load_modl_module, read_checkpoint
+from fastmri_ufloss.pl_modules.checkpoints import load_modl_module, read_checkpoint, read_network
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
 from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
@@ -23,4 +23,5 @@ __all__ = [
     "VarNetModule",
     "load_modl_module",
     "read_checkpoint",
+    "read_network",
 ]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastmri_ufloss.pl_modules.modl_module import MoDLModule
 
-__all__ = ["load_modl_module", "read_checkpoint"]
+__all__ = ["load_modl_module", "read_checkpoint", "read_network"]
 
 
 def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
@@ -24,20 +25,7 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no Lightning checkpoint, or one of another model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        EOFError,
-        RuntimeError,
-        KeyError,
-        ValueError,
-    ) as error:
-        raise ValueError(f"{path} is not a checkpoint of plain tensors and values") from error
+    checkpoint = _load(Path(path))
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
     names = list(checkpoint["state_dict"])
@@ -46,6 +34,26 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
             f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
         )
     return dict(checkpoint)
+
+
+def read_network(path: str | Path, *, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The hyperparameters and the network's weights of a file, with ``weights_only=True``.
+
+    Args:
+        path: a Lightning checkpoint, or the state dict of the network alone, as fastMRI publishes its own; it has
+            no hyperparameters.
+        prefix: of the names of the network's weights in a Lightning checkpoint, such as ``"varnet."``.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`.
+    """
+    content = _load(Path(path))
+    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+        return {}, dict(content)
+    checkpoint = read_checkpoint(path, prefix=prefix)
+    weights = checkpoint["state_dict"].items()
+    network = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+    return dict(checkpoint.get("hyper_parameters", {})), network
 
 
 def load_modl_module(path: str | Path, **options: Any) -> MoDLModule:
@@ -70,3 +78,19 @@ def load_modl_module(path: str | Path, **options: Any) -> MoDLModule:
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
     return module
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"{path} is not a checkpoint of plain tensors and values") from error

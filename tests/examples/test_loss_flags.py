@@ -1,5 +1,6 @@
 """``--loss`` and what belongs to it: one grammar for all training recipes."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from fastmri_ufloss.models import PatchFeatureNet
 
 EXAMPLES = ROOT / "fastmri_examples"
 sys.path.insert(0, str(EXAMPLES))
-from loss_arguments import parse_loss  # noqa: E402
+from loss_arguments import LossFlags, parse_loss  # noqa: E402
 
 RECIPES = ("modl_ufloss", "varnet", "unet")
 QUICK = ["--accelerator", "cpu", "--num_workers", "0", "--max_epochs", "1", "--limit_train_batches", "2"]
@@ -67,6 +68,8 @@ def test_grammar() -> None:
     [
         (["vgg=1"], "unknown loss 'vgg', known are l1, l2, nmse, ssim"),
         (["l1=much"], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'"),
+        (["l1="], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got ''"),
+        (["l1=1_0"], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got '1_0'"),
         (["l1=-1"], "weight of 'l1' must be a number >= 0, got '-1'"),
         (["l1=nan"], "weight of 'l1' must be a number >= 0, got 'nan'"),
         (["l1=1", "l1=2"], "'l1' is given twice"),
@@ -79,6 +82,21 @@ def test_bad_grammar_is_named(items: list[str], message: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_loss(items)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"loss": ["l1"], "vgg": "vgg19"}, "--vgg is for the loss perceptual"),
+        ({"loss": ["l1"], "ms_ssim_scales": 3}, "--ms_ssim_scales is for the loss ms_ssim"),
+        ({"normalize_losses": True}, "are for terms that --loss names"),
+        ({"grad_norms_every": 5}, "are for terms that --loss names"),
+    ],
+)
+def test_a_flag_without_its_loss_is_named(flags: dict[str, object], message: str) -> None:
+    nothing = {"loss": None, "metrics": [], "normalize_losses": False, "grad_norms_every": None}
+    with pytest.raises(ValueError, match=message):
+        LossFlags(argparse.Namespace(**{**nothing, **flags}))
 
 
 def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_path: Path) -> None:
@@ -137,6 +155,18 @@ def test_varnet_is_trained_on_with_ufloss(demo: Path, tmp_path: Path) -> None:
     assert weights and all(torch.equal(start[name], end[name]) for name in weights)
     error = run(*common, "--init_checkpoint", "nowhere.ckpt", "--resume", "never", cwd=tmp_path, fails=True)
     assert "no checkpoint nowhere.ckpt" in error
+    # a run does not go on with another loss or another beginning
+    error = run(*common, "--loss", "l1", "--default_root_dir", "ssim", cwd=tmp_path, fails=True)
+    assert "ssim was trained with loss=None, not ['l1']" in error and "--default_root_dir" in error
+    begun = ["--init_checkpoint", "ssim/checkpoints/last.ckpt", "--default_root_dir", "ssim"]
+    assert "init_checkpoint=None, not ssim" in run(*common, *begun, cwd=tmp_path, fails=True)
+    # weights alone, as fastMRI publishes them
+    network = {name.removeprefix("varnet."): start[name] for name in weights}
+    torch.save(network, tmp_path / "leaderboard_state_dict.pt")
+    options = ["--init_checkpoint", "leaderboard_state_dict.pt", "--default_root_dir", "published", "--lr", 0]
+    run(*common, *options, cwd=tmp_path)
+    end = torch.load(tmp_path / "published" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(start[name], end[name]) for name in weights)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -156,6 +186,12 @@ def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) ->
     PatchFeatureNet(2, patch_size=32, num_features=8).save(tmp_path / "net.safetensors")
     error = run(*common, "--loss", "ufloss", "--feature_net", "net.safetensors", cwd=tmp_path, fails=True)
     assert "pretrain.py --images rss" in error
+    for options, message in (
+        (["--loss", "l1", "--stride", 8], "--stride is for the loss ufloss, which --loss does not name"),
+        (["--loss", "l1", "--feature_net", "net.safetensors"], "--feature_net is for ufloss"),
+        (["--loss", "l1", "--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
+    ):
+        assert message in run(*common, *options, cwd=tmp_path, fails=True)
     error = run(*common, "--metrics", "ufloss", "--loss", "l1", "--patch_size", 64, cwd=tmp_path, fails=True)
     assert "64" in error
     error = run("varnet/train.py", "--challenge", "singlecoil", "--data_path", demo, cwd=tmp_path, fails=True)

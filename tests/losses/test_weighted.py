@@ -123,6 +123,17 @@ def test_weight_of_zero_is_logged_and_gives_no_gradient() -> None:
     assert only.grad is not None and not only.grad.any()
 
 
+def test_ufloss_of_weight_zero_draws_its_patches_and_not_the_whole_grid() -> None:
+    counts = []
+    net = TinyNet()
+    net.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+    settings = {"ufloss": {"stride": 1, "patches_per_step": 4}}
+    loss = make_loss({"l1": 1.0, "ufloss": LinearRamp(0, 1, 1, 2)}, feature_net=net, settings=settings)
+    output, target, _ = pair()
+    loss(output.requires_grad_(), target).backward()
+    assert counts == [8, 8]  # of two outputs and two targets
+
+
 def test_gradient_norms() -> None:
     output, target, _ = pair()
     output.requires_grad_()
@@ -236,6 +247,8 @@ def test_bad_names_and_weights_are_named() -> None:
         make_loss({"vgg": 1.0})
     with pytest.raises(ValueError, match="unknown loss 'vgg'"):
         make_loss({"l1": 1.0}, settings={"vgg": {}})
+    with pytest.raises(ValueError, match="settings are for 'ms_ssim', which has no weight"):
+        make_loss({"l1": 1.0}, settings={"ms_ssim": {"num_scales": 2}})
     with pytest.raises(ValueError, match="'ufloss' needs feature_net"):
         make_loss({"ufloss": 1.0})
     with pytest.raises(ValueError, match="'perceptual' needs vgg"):
