@@ -203,7 +203,9 @@ def main() -> None:
     parser.add_argument("--complex_feature_net", type=Path, help="of ufloss for complex images, 2 channels")
     parser.add_argument("--vgg_weights", default=RANDOM, help="of VGG-16: a file, or random (default)")
     parser.add_argument("--stride", type=int, default=20, help="of ufloss's grid along noise and blur")
-    parser.add_argument("--skip_times", action="store_true", help="leave out the training step")
+    parser.add_argument(
+        "--only", choices=("curves", "times"), help="measure one part; of the other the JSON file keeps what it has"
+    )
     parser.add_argument("--size", type=int, default=256, help="rows and columns of the training step's image")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each process")
     parser.add_argument("--repeats", type=int, default=3)
@@ -217,8 +219,28 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     settings["vgg_weights"] = Path(args.vgg_weights).name
-    document: dict[str, Any] = {"settings": settings, "levels": LEVELS}
+    document: dict[str, Any] = {}
+    if args.only and args.json and args.json.is_file():
+        document = json.loads(args.json.read_text(encoding="utf-8"))
+    document |= {"settings": settings, "levels": LEVELS}
+    if args.only != "times":
+        document |= measure_all_curves(args)
+    if args.only != "curves":
+        document["training_step"] = measure_steps(
+            args.feature_net,
+            size=args.size,
+            steps=args.steps,
+            repeats=args.repeats,
+            threads=args.threads,
+            device=args.device,
+        )
+    if args.json:
+        args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
+
+def measure_all_curves(args: argparse.Namespace) -> dict[str, Any]:
+    """The curves of magnitudes, and of a complex image where there is one."""
+    document = {}
     net = load_feature_net(args.feature_net, "feature_net", 1)
     images, ranges = magnitude_images(args.images, args.slices_per_subject)
     losses = losses_for(images, net, args.vgg_weights, args.stride)
@@ -230,17 +252,7 @@ def main() -> None:
         images, ranges = complex_image(args.kspace)
         losses = losses_for(images, net, args.vgg_weights, args.stride)
         document["complex"] = measure_curves("complex images", images, ranges, losses)
-    if not args.skip_times:
-        document["training_step"] = measure_steps(
-            args.feature_net,
-            size=args.size,
-            steps=args.steps,
-            repeats=args.repeats,
-            threads=args.threads,
-            device=args.device,
-        )
-    if args.json:
-        args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return document
 
 
 if __name__ == "__main__":
