@@ -3,7 +3,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
-TEST = [*CONVERT, "piq>=0.8", "pytest>=8", "pytest-xdist>=3.5", "scikit-image>=0.22"]
+SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
+TEST = [*CONVERT, *SEGMENT, "piq>=0.8", "pytest>=8", "pytest-xdist>=3.5", "scikit-image>=0.22"]
 
 setup(
     name="fastmri-ufloss",
@@ -32,5 +33,10 @@ setup(
         "torchvision>=0.20",
         "tqdm",
     ],
-    extras_require={"convert": CONVERT, "test": TEST, "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"]},
+    extras_require={
+        "convert": CONVERT,
+        "segment": SEGMENT,
+        "test": TEST,
+        "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
+    },
 )

@@ -13,14 +13,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from runs import recipe, run_together, volume_scores
-from scipy import stats
 
 from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.paired_table import paired_rows
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
 RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=0.02"]}
@@ -81,26 +80,6 @@ def score(args: argparse.Namespace, root: Path, nets: dict[str, Path]) -> None:
         run_together(commands, args.work / "logs", threads=args.threads)
 
 
-def paired(rows: dict[str, dict[str, dict[str, float]]], metric: str) -> dict[str, Any]:
-    """Mean of both runs over subjects, paired difference with its 95% interval, Wilcoxon p."""
-    subjects = sorted(rows["l2"])
-    l2, uf = (np.array([rows[name][subject][metric] for subject in subjects]) for name in RUNS)
-    difference = uf - l2
-    half = stats.t.ppf(0.975, len(subjects) - 1) * stats.sem(difference)
-    larger_is_better = metric.startswith(("PSNR", "SSIM"))
-    better = int(np.sum(difference > 0 if larger_is_better else difference < 0))
-    return {
-        "metric": metric,
-        "l2": float(l2.mean()),
-        "l2+ufloss": float(uf.mean()),
-        "difference": float(difference.mean()),
-        "95% from": float(difference.mean() - half),
-        "95% to": float(difference.mean() + half),
-        "p": float(stats.wilcoxon(uf, l2).pvalue),
-        "better in": f"{better} of {len(subjects)}",
-    }
-
-
 def report(args: argparse.Namespace) -> None:
     """Tables on the terminal and in the JSON file."""
     by_subject: dict[str, dict[str, dict[str, float]]] = {}
@@ -116,7 +95,8 @@ def report(args: argparse.Namespace) -> None:
         means = {metric: float(np.mean([row[metric] for row in rows])) for metric in (*METRICS, "UFLoss")}
         baselines.append({"method": method, **means})
     names = (*METRICS, "UFLoss, another network", "UFLoss, network of the loss")
-    differences = [paired(by_subject, metric) for metric in names]
+    first, second = by_subject.items()
+    differences = paired_rows(first, second, {name: name.startswith(("PSNR", "SSIM")) for name in names})
     shown = ("NRMSE (coil-combined)", "SSIM (coil-combined)", "UFLoss, another network")
     subjects = [
         {

@@ -26,7 +26,9 @@ from fastmri_ufloss.data import (
     MoDLDataTransform,
     SensMapCache,
     SensMapFiles,
+    SensMapSource,
     UnetDataTransform,
+    UnitSensMaps,
     create_mask_for_mask_type,
     make_demo_dataset,
 )
@@ -193,9 +195,11 @@ def make_data_module(
         raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
-    source: SensMapCache | SensMapFiles | None = None
+    source: SensMapSource | None = None
     if samples == "modl" and args.sens_maps_path is not None:
         source = SensMapFiles(args.sens_maps_path)
+    elif samples == "modl" and args.challenge == "singlecoil":
+        source = UnitSensMaps()
     elif samples == "modl" and not uses_gpu(args):
         source = SensMapCache(cache_dir / "sens_maps")
 
@@ -237,6 +241,8 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*You have overridden `transfer_batch_to_device`.*")
     warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
+    # the checkpoints of the recipes are written after the step, which Lightning cannot know
+    warnings.filterwarnings("ignore", message=".*ModelCheckpoint with manual optimization.*", category=UserWarning)
     torch.set_float32_matmul_precision("high")
     try:
         main()

@@ -96,11 +96,15 @@ class EpochLine(pl.Callback):
     """Prints a line with the scores of each epoch."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
         names = (
             "train_loss_epoch",
             "train_loss",
             "loss",  # of fastMRI's U-Net
             "validation_loss",
+            "val_loss",
+            "val_dice",
             "val_metrics/nmse",
             "val_metrics/ssim",
             "retrieval@1",

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "modl_ufloss"))
 import command_line as cli
 import train as recipe_2d
 from loss_arguments import LossFlags
+from sense_recipe import train_and_test
 
 from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -70,7 +71,7 @@ def main() -> None:
     settings = {**PAPER, **(DEMO if is_demo else {})}
     for name in overruled(args):
         del settings[name]
-    data = recipe_2d.train_and_test(args, flags, data_path, run_dir, settings=settings)
+    data = train_and_test(recipe_2d.RECIPE, args, flags, data_path, run_dir, settings=settings)
     if args.score or args.mode == "test":
         save_views(data, run_dir)
 

@@ -3,7 +3,8 @@
 from fastmri_ufloss.data.index import MetadataIndex
 from fastmri_ufloss.data.masks import MASK_TYPES, create_mask_for_mask_type
 from fastmri_ufloss.data.patches import PatchDataset
-from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles
+from fastmri_ufloss.data.segmentation import SegmentationSample, SegmentationSlices
+from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
 from fastmri_ufloss.data.simulation.demo import make_demo_dataset
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample
@@ -16,9 +17,13 @@ __all__ = [
     "MoDLDataTransform",
     "MoDLSample",
     "PatchDataset",
+    "SegmentationSample",
+    "SegmentationSlices",
     "SensMapCache",
     "SensMapFiles",
+    "SensMapSource",
     "UnetDataTransform",
+    "UnitSensMaps",
     "create_mask_for_mask_type",
     "make_demo_dataset",
 ]

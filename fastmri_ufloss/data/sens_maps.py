@@ -13,7 +13,7 @@ from torch import Tensor
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
-__all__ = ["SensMapCache", "SensMapFiles", "SensMapSource"]
+__all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
 
 
 class SensMapSource(Protocol):
@@ -140,3 +140,22 @@ class SensMapFiles:
                 f"got {maps.dtype} of shape {maps.shape}"
             )
         return torch.view_as_real(torch.from_numpy(maps.astype(np.complex64)))
+
+
+class UnitSensMaps:
+    """Maps of ones for single-coil data: the image is the Fourier transform of the k-space, everywhere."""
+
+    needs_center = False
+
+    def key(self, path: str | Path) -> str:
+        """See `SensMapSource`."""
+        return "ones"
+
+    def __call__(
+        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+    ) -> Tensor:
+        if len(masked_kspace) != 1:
+            raise ValueError(f"{path}: maps of ones are for a single coil, got {len(masked_kspace)} coils")
+        maps = torch.zeros_like(masked_kspace)
+        maps[..., 0] = 1
+        return maps

@@ -1,7 +1,9 @@
 """Losses, each called ``loss(output, target, data_range)`` with images (batch, 1, rows, cols)."""
 
+from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
 from fastmri_ufloss.losses.dssim import DSSIMLoss, dssim_loss
 from fastmri_ufloss.losses.edge import EdgeLoss, edge_loss
+from fastmri_ufloss.losses.frequency import FrequencyLoss, frequency_loss
 from fastmri_ufloss.losses.hfen import HFENLoss, hfen_loss
 from fastmri_ufloss.losses.l1 import L1Loss, l1_loss
 from fastmri_ufloss.losses.l2 import L2Loss, l2_loss
@@ -17,6 +19,7 @@ __all__ = [
     "LOSS_NAMES",
     "DSSIMLoss",
     "EdgeLoss",
+    "FrequencyLoss",
     "HFENLoss",
     "L1Loss",
     "L2Loss",
@@ -27,8 +30,12 @@ __all__ = [
     "SSIMLoss",
     "UFLoss",
     "WeightedLoss",
+    "discriminator_loss",
     "dssim_loss",
     "edge_loss",
+    "feature_matching_loss",
+    "frequency_loss",
+    "generator_loss",
     "hfen_loss",
     "l1_loss",
     "l2_loss",

@@ -7,6 +7,7 @@ from torch import nn
 
 from fastmri_ufloss.losses.dssim import DSSIMLoss
 from fastmri_ufloss.losses.edge import EdgeLoss
+from fastmri_ufloss.losses.frequency import FrequencyLoss
 from fastmri_ufloss.losses.hfen import HFENLoss
 from fastmri_ufloss.losses.l1 import L1Loss
 from fastmri_ufloss.losses.l2 import L2Loss
@@ -28,6 +29,7 @@ _LOSSES: dict[str, type[nn.Module]] = {
     "ms_ssim": MSSSIMLoss,
     "edge": EdgeLoss,
     "hfen": HFENLoss,
+    "frequency": FrequencyLoss,
     "perceptual": PerceptualLoss,
     "ufloss": UFLoss,
 }

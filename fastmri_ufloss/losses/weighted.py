@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.losses.normalized_sum import first_values
 from fastmri_ufloss.mri.patch_images import image_scale
 
 __all__ = ["LinearRamp", "Weight", "WeightedLoss"]
@@ -97,14 +98,7 @@ class WeightedLoss(nn.Module):
     @property
     def current_weights(self) -> dict[str, float]:
         """The weight of each term, of this epoch in training and the final one in eval mode."""
-        return {
-            name: float(weight)
-            if not isinstance(weight, LinearRamp)
-            else weight.at(self._epoch)
-            if self.training
-            else weight.end
-            for name, weight in self.weights.items()
-        }
+        return {name: self._current(weight) for name, weight in self.weights.items()}
 
     @property
     def factors(self) -> dict[str, Tensor]:
@@ -128,30 +122,20 @@ class WeightedLoss(nn.Module):
             self._note_grad_norms(weighted, output, target)
         return torch.stack(list(weighted.values())).sum()
 
+    def _current(self, weight: Weight) -> float:
+        if not isinstance(weight, LinearRamp):
+            return float(weight)
+        return weight.at(self._epoch) if self.training else weight.end
+
     def _make_factors(self, *, is_step: bool) -> dict[str, Tensor]:
         """The factor of each term, where they are normalised; the first training step sets them."""
         factors = self.factors
         if factors and is_step and not self._has_factors:
             if not bool(torch.stack(list(factors.values())).all()):
-                for name, value in self._first_values().items():
+                for name, value in first_values(self.last_terms).items():
                     factors[name].copy_(1 / value)
             self._has_factors = True  # not to ask the device again at each step
         return {name: torch.where(factor > 0, factor, 1.0) for name, factor in factors.items()}
-
-    def _first_values(self) -> dict[str, Tensor]:
-        """The value of each term in this batch, the mean over all processes."""
-        values = torch.stack(list(self.last_terms.values()))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(values)
-            values = values / torch.distributed.get_world_size()
-        found = dict(zip(self.terms, values.tolist(), strict=True))
-        bad = [name for name, value in found.items() if not 0 < value < math.inf]
-        if bad:
-            raise ValueError(
-                f"losses {', '.join(bad)} cannot be normalised by their value in the first batch, {found}: each must "
-                "be above 0 and finite"
-            )
-        return dict(zip(self.terms, values, strict=True))
 
     def _note_grad_norms(self, weighted: Mapping[str, Tensor], output: Tensor, target: Tensor) -> None:
         self.last_grad_norms = {}

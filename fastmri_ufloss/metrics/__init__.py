@@ -5,6 +5,7 @@ from fastmri_ufloss.metrics.hfen import HFEN
 from fastmri_ufloss.metrics.named import METRIC_NAMES, make_metrics
 from fastmri_ufloss.metrics.nrmse import NRMSE
 from fastmri_ufloss.metrics.relative_error import RelativeError
+from fastmri_ufloss.metrics.semantic_interpretability import SemanticInterpretability
 from fastmri_ufloss.metrics.ufloss import UFLossMetric
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, volume_id
 from fastmri_ufloss.metrics.volumes import VolumeScores, mean_scores, score_volume
@@ -15,6 +16,7 @@ __all__ = [
     "METRIC_NAMES",
     "NRMSE",
     "RelativeError",
+    "SemanticInterpretability",
     "UFLossMetric",
     "VolumeMetric",
     "VolumeScores",

@@ -1,15 +1,27 @@
-"""Two methods on the same subjects: the difference, and how sure it is."""
+"""Methods on the same subjects: the differences, and how sure they are."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["PairedDifference", "paired_difference"]
+__all__ = [
+    "LEVEL",
+    "NUM_RESAMPLES",
+    "MethodComparison",
+    "PairedDifference",
+    "bootstrap_interval",
+    "compare_methods",
+    "holm",
+    "paired_difference",
+]
 
 LEVEL = 0.95
+NUM_RESAMPLES = 2000
 
 
 class PairedDifference(NamedTuple):
@@ -22,6 +34,9 @@ class PairedDifference(NamedTuple):
         low, high: its 95% confidence interval by Student's t; nan for fewer than two subjects.
         p: of Wilcoxon's signed-rank test, two-sided; nan if no subject differs.
         better: subjects for which the second method is better.
+        effect_size: matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-), of the sums of the ranks of
+            positive and negative differences, in -1 .. 1: 1 if the second is larger for all subjects that differ,
+            whether that is better or not; nan if no subject differs (Kerby, Comprehensive Psychology, 2014).
     """
 
     subjects: int
@@ -32,6 +47,22 @@ class PairedDifference(NamedTuple):
     high: float
     p: float
     better: int
+    effect_size: float
+
+
+class MethodComparison(NamedTuple):
+    """Two of several methods.
+
+    Args:
+        first, second: their names.
+        difference: second minus first.
+        adjusted_p: its p after `holm` over all comparisons of the family.
+    """
+
+    first: str
+    second: str
+    difference: PairedDifference
+    adjusted_p: float
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], *, larger_is_better: bool) -> PairedDifference:
@@ -66,4 +97,114 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, larger
         high=mean + half,
         p=float(stats.wilcoxon(differences).pvalue) if differences.any() else math.nan,
         better=int(np.sum(differences > 0 if larger_is_better else differences < 0)),
+        effect_size=_rank_biserial(differences),
     )
+
+
+def compare_methods(
+    scores: Mapping[str, Mapping[str, float]], *, larger_is_better: bool, baseline: str | None = None
+) -> list[MethodComparison]:
+    """Compare methods by a score of each subject; the comparisons are one family for Holm's correction.
+
+    Args:
+        scores: by method and subject. Subjects find each other by name.
+        larger_is_better: whether the score is to be large, as SSIM, or small, as an error.
+        baseline: the method that each other one is compared with, as the first of the two; None for all pairs, the
+            earlier of ``scores`` as the first.
+
+    Raises:
+        ValueError: if there are fewer than two methods, the baseline is none of them, or one lacks a subject that
+            another has; and as `paired_difference`.
+    """
+    if len(scores) < 2:
+        raise ValueError(f"scores must hold at least two methods, got {list(scores)}")
+    if baseline is not None and baseline not in scores:
+        raise ValueError(f"baseline must be one of {', '.join(scores)}, got {baseline!r}")
+    subjects = sorted(set().union(*scores.values()))
+    for method, values in scores.items():
+        missing = [subject for subject in subjects if subject not in values]
+        if missing:
+            raise ValueError(f"all methods must have the same subjects, {method} lacks {', '.join(missing)}")
+    pairs = combinations(scores, 2) if baseline is None else ((baseline, m) for m in scores if m != baseline)
+    found = []
+    for first, second in pairs:
+        a, b = ([scores[method][subject] for subject in subjects] for method in (first, second))
+        found.append((first, second, paired_difference(a, b, larger_is_better=larger_is_better)))
+    adjusted = holm([difference.p for _, _, difference in found])
+    return [MethodComparison(*comparison, p) for comparison, p in zip(found, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, adjusted by Holm's step-down method, in the same order.
+
+    The k-th smallest of m becomes the largest of (m - i + 1) p_i over i <= k, at most 1 (Holm, Scandinavian Journal
+    of Statistics, 1979). NaN, of a test that could not be made, stays and is not counted in m.
+
+    Raises:
+        ValueError: if a value is outside 0 .. 1.
+    """
+    p = np.array(p_values, dtype=float)
+    made = np.flatnonzero(~np.isnan(p))
+    if p.ndim != 1 or ((p[made] < 0) | (p[made] > 1)).any():
+        raise ValueError(f"p_values must be in 0 .. 1, got {p.tolist()}")
+    order = made[np.argsort(p[made])]
+    p[order] = np.minimum(1, np.maximum.accumulate(np.arange(made.size, 0, -1) * p[order]))
+    return p.tolist()
+
+
+def bootstrap_interval(
+    *values: Sequence[float] | np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    level: float = LEVEL,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Confidence interval of a statistic by bootstrap over subjects: SciPy's, bias-corrected and accelerated (BCa).
+
+    Where BCa is not defined, as of equal values or where the statistic is undefined without one of the subjects, it
+    is the interval between the percentiles of the resamples that have a value.
+
+    Args:
+        values: one or several numbers of each subject, (subjects,) each; a subject is drawn with all its numbers.
+        statistic: of the values, called with them and ``axis``.
+        level: of confidence, above 0 and below 1.
+        num_resamples: how often as many subjects are drawn, with replacement.
+        seed: of the drawing; the same seed gives the same interval.
+
+    Returns:
+        Its ends; nan for one subject.
+
+    Raises:
+        ValueError: if there is no subject, the numbers of values differ, one is not finite, or an option is not as
+            above.
+    """
+    samples = [np.asarray(value, dtype=float) for value in values]
+    shapes = [sample.shape for sample in samples]
+    if not samples or samples[0].ndim != 1 or not samples[0].size or len(set(shapes)) != 1:
+        raise ValueError(f"values must hold a number of each subject, at least one, got {shapes}")
+    if not all(np.isfinite(sample).all() for sample in samples):
+        raise ValueError("values must be finite, got NaN or infinite values")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be above 0 and below 1, got {level}")
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    if samples[0].size == 1:
+        return math.nan, math.nan
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # SciPy warns where BCa is not defined
+        found = stats.bootstrap(
+            samples, statistic, paired=True, vectorized=True, n_resamples=num_resamples, confidence_level=level,
+            method="BCa", random_state=np.random.default_rng(seed),
+        )  # fmt: skip
+        ends = np.asarray(found.confidence_interval)
+        if np.isnan(ends).any():
+            ends = np.nanquantile(found.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return float(ends[0]), float(ends[1])
+
+
+def _rank_biserial(differences: np.ndarray) -> float:
+    nonzero = differences[differences != 0]
+    if not nonzero.size:
+        return math.nan
+    ranks = stats.rankdata(np.abs(nonzero))
+    return float((np.sign(nonzero) * ranks).sum() / ranks.sum())

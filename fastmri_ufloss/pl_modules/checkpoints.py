@@ -4,14 +4,18 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastmri_ufloss.pl_modules.modl_module import MoDLModule
+from fastmri_ufloss.pl_modules.recnet_module import RecNetModule
+from fastmri_ufloss.pl_modules.sense_module import SenseModule
 
-__all__ = ["load_modl_module", "read_checkpoint", "read_network"]
+__all__ = ["load_modl_module", "load_recnet_module", "read_checkpoint", "read_network"]
+
+_Module = TypeVar("_Module", bound=SenseModule)
 
 
 def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
@@ -66,15 +70,20 @@ def load_modl_module(path: str | Path, **options: Any) -> MoDLModule:
     Raises:
         FileNotFoundError, ValueError: see `read_checkpoint`.
     """
-    checkpoint = read_checkpoint(path, prefix="modl.")
-    settings = dict(checkpoint.get("hyper_parameters", {}))
-    module = MoDLModule(**{**settings, **options})
+    return _load_sense_module(MoDLModule, "modl", path, options)
+
+
+def load_recnet_module(path: str | Path, **options: Any) -> RecNetModule:
+    """The `RecNetModule` of a checkpoint, see `load_modl_module`."""
+    return _load_sense_module(RecNetModule, "recnet", path, options)
+
+
+def _load_sense_module(kind: type[_Module], network: str, path: str | Path, options: Mapping[str, Any]) -> _Module:
+    settings, weights = read_network(path, prefix=f"{network}.")
+    module = kind(**{**settings, **options})
     try:
-        # a loss may have buffers of its own, which the module to come need not have
-        weights = checkpoint["state_dict"].items()
-        module.modl.load_state_dict(
-            {name.removeprefix("modl."): weight for name, weight in weights if name.startswith("modl.")}
-        )
+        # the network's weights only: a loss may have buffers of its own, which the module to come need not have
+        module.network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
     return module

@@ -9,6 +9,7 @@ import torch
 from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
+from fastmri_ufloss.data.transforms import MoDLSample
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
@@ -92,7 +93,11 @@ class MriModule(HostModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "mps":  # which has no float64
             batch = without_float64(batch, torch.float32)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if device.type == "cpu" or not isinstance(batch, MoDLSample) or not batch.kspace.numel():
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        # the fully sampled k-space holds the masked one, which need not cross the bus as well
+        batch = super().transfer_batch_to_device(batch._replace(masked_kspace=torch.empty(0)), device, dataloader_idx)
+        return batch._replace(masked_kspace=batch.kspace * batch.mask)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._train_batch = batch

@@ -16,7 +16,7 @@ from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_vol
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLSample
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
-from fastmri_ufloss.pl_modules.modl_module import maps_and_reference
+from fastmri_ufloss.pl_modules.sense_module import maps_and_reference
 
 __all__ = ["PatchDataModule"]
 

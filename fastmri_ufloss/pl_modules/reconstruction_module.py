@@ -14,9 +14,10 @@ from fastmri_ufloss.baselines import pics
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.mri.residual import data_residual
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.modl_module import MoDLModule, Reconstruction, maps_and_reference
+from fastmri_ufloss.pl_modules.modl_module import MoDLModule
 from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, gather_rows, write_json, write_scores
+from fastmri_ufloss.pl_modules.sense_module import Reconstruction, maps_and_reference
 from fastmri_ufloss.report import format_table, save_comparison
 
 __all__ = ["METHODS", "ReconstructionModule"]

@@ -88,10 +88,9 @@ def write_scores(trainer: pl.Trainer, scores: VolumeScores) -> None:
     write_json(folder / "scores.json", {"means": means, "volumes": rows})
     example = dict(scores.example)
     if example:
-        reference = example.pop("coil-combined")
-        example.pop("RSS")
-        save_picture(folder / "reconstruction.png", reference, example)
-    print("\nMeans over the volumes, against the RSS and the coil-combined image:")
+        rss = example.pop("RSS")
+        save_picture(folder / "reconstruction.png", example.pop("coil-combined", rss), example)
+    print("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
     print(format_table(means), flush=True)
     print(f"Scores: {folder / 'scores.json'}\nPicture: {folder / 'reconstruction.png'}", flush=True)
 

@@ -1,8 +1,16 @@
 """Tables and pictures made from results."""
 
 from fastmri_ufloss.report.comparison import save_comparison
+from fastmri_ufloss.report.contours import save_contours
 from fastmri_ufloss.report.orthogonal_views import orthogonal_views, save_orthogonal_views
 from fastmri_ufloss.report.picture import save_picture
 from fastmri_ufloss.report.table import format_table
 
-__all__ = ["format_table", "orthogonal_views", "save_comparison", "save_orthogonal_views", "save_picture"]
+__all__ = [
+    "format_table",
+    "orthogonal_views",
+    "save_comparison",
+    "save_contours",
+    "save_orthogonal_views",
+    "save_picture",
+]

@@ -1,12 +1,12 @@
-"""Two methods side by side, subject by subject, in words and numbers."""
+"""Methods side by side, subject by subject, in words and numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastmri_ufloss.metrics.paired import PairedDifference, paired_difference
+from fastmri_ufloss.metrics.paired import MethodComparison, PairedDifference, paired_difference
 
-__all__ = ["p_value_note", "paired_rows"]
+__all__ = ["method_rows", "p_value_note", "paired_rows"]
 
 ALPHA = 0.05
 
@@ -40,8 +40,27 @@ def paired_rows(
     return rows
 
 
+def method_rows(comparisons: Sequence[MethodComparison]) -> list[dict[str, Any]]:
+    """A row for each comparison of `fastmri_ufloss.metrics.paired.compare_methods`.
+
+    Returns:
+        Rows like those of `paired_rows`, with the two methods by name and, after Wilcoxon's p, Holm's adjusted p and
+        the rank-biserial correlation.
+    """
+    rows = []
+    for first, second, found, adjusted_p in comparisons:
+        numbers = _numbers("mean of first", "mean of second", found)
+        numbers |= {"p (Holm)": adjusted_p, "effect size": found.effect_size}
+        rows.append({"first": first, "second": second, **_plain(numbers), "better in": _better_in(found)})
+    return rows
+
+
 def _row(metric: str, first_name: str, second_name: str, found: PairedDifference) -> dict[str, Any]:
-    numbers = {
+    return {"metric": metric, **_plain(_numbers(first_name, second_name, found)), "better in": _better_in(found)}
+
+
+def _numbers(first_name: str, second_name: str, found: PairedDifference) -> dict[str, float]:
+    return {
         first_name: found.first,
         second_name: found.second,
         "difference": found.difference,
@@ -49,8 +68,14 @@ def _row(metric: str, first_name: str, second_name: str, found: PairedDifference
         "95% to": found.high,
         "p": found.p,
     }
-    plain = {name: None if math.isnan(value) else value for name, value in numbers.items()}
-    return {"metric": metric, **plain, "better in": f"{found.better} of {found.subjects}"}
+
+
+def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in numbers.items()}
+
+
+def _better_in(found: PairedDifference) -> str:
+    return f"{found.better} of {found.subjects}"
 
 
 def p_value_note(count: int) -> str:

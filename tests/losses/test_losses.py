@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.losses.dssim import DSSIMLoss, dssim_loss
 from fastmri_ufloss.losses.edge import EdgeLoss, edge_loss, sobel_magnitude
+from fastmri_ufloss.losses.frequency import FrequencyLoss, frequency_loss
 from fastmri_ufloss.losses.hfen import HFENLoss, hfen_loss, laplacian_of_gaussian
 from fastmri_ufloss.losses.l1 import L1Loss, l1_loss
 from fastmri_ufloss.losses.l2 import L2Loss, l2_loss
@@ -33,6 +34,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {
     "ms_ssim": (partial(ms_ssim_loss, num_scales=2), MSSSIMLoss(num_scales=2)),
     "edge": (edge_loss, EdgeLoss()),
     "hfen": (hfen_loss, HFENLoss()),
+    "frequency": (frequency_loss, FrequencyLoss()),
 }
 KINDS = ("complex", "magnitude")
 all_losses = pytest.mark.parametrize("loss", [f for f, _ in LOSSES.values()], ids=LOSSES)
@@ -297,6 +299,18 @@ def test_hfen_and_scipy(shape: tuple[int, int], kind: str) -> None:
     similar = scipy.ndimage.gaussian_laplace(array(target.abs()), 1.5, mode="nearest")
     difference = array(laplacian_of_gaussian(target.abs())) - similar
     assert np.linalg.norm(difference) < 0.01 * np.linalg.norm(similar)
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (7, 5), (1, 4)])
+@all_kinds
+def test_frequency_and_fastmri(shape: tuple[int, int], kind: str) -> None:
+    output, target = pair(kind, batch=1, rows=shape[0], cols=shape[1])
+    kspace = [fastmri.fft2c(torch.view_as_real(image + 0j)).norm(dim=-1) for image in (output, target)]
+    scale = np.sort(np.abs(array(target)), axis=None)[int(np.ceil(0.95 * target.numel())) - 1]
+    mean = ((kspace[0] - kspace[1]) ** 2).mean().item() / scale**2
+    assert frequency_loss(output, target).item() == pytest.approx(mean, rel=1e-4)
+    # what a shift does to k-space is not seen
+    assert frequency_loss(target.roll(1, dims=-1), target).item() < 1e-6
 
 
 @pytest.mark.parametrize("filter_", [sobel_magnitude, laplacian_of_gaussian])

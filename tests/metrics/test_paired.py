@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastmri_ufloss.metrics.paired import paired_difference
+from fastmri_ufloss.metrics.paired import bootstrap_interval, compare_methods, holm, paired_difference
 
 
 def test_agrees_with_scipys_paired_tests() -> None:
@@ -41,3 +41,152 @@ def test_what_one_subject_or_no_difference_can_tell() -> None:
 def test_bad_input_is_named(first: list[float], second: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_difference(first, second, larger_is_better=True)
+
+
+# p-values and what Holm's method makes of them, as R's p.adjust(p, method = "holm") does
+HOLM = [
+    ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+    ([0.001, 0.008, 0.039, 0.041, 0.042], [0.005, 0.032, 0.117, 0.117, 0.117]),
+    ([0.9, 0.6, 0.02], [1.0, 1.0, 0.06]),
+    ([0.03, 0.03], [0.06, 0.06]),
+    ([0.2], [0.2]),
+    ([], []),
+]
+
+
+@pytest.mark.parametrize(("p_values", "adjusted"), HOLM)
+def test_holm_adjusts_as_r_does(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)
+    with_nan = holm([math.nan, *p_values, math.nan])
+    assert math.isnan(with_nan[0]) and math.isnan(with_nan[-1]) and with_nan[1:-1] == pytest.approx(adjusted)
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).random(20) ** 3
+    assert holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
+
+
+def test_holm_leaves_its_argument_alone() -> None:
+    p_values = np.array([0.01, 0.04, 0.03])
+    assert holm(p_values) == holm(p_values) != p_values.tolist()
+
+
+@pytest.mark.parametrize("p_values", [[-0.1, 0.5], [1.1]])
+def test_holm_takes_probabilities(p_values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"p_values must be in 0 .. 1, got \["):
+        holm(p_values)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p", "effect_size"),
+    [
+        ([1, 2, 3, 4, 5, 6], 2 / 64, 1.0),  # one of the 64 patterns of signs at either end
+        ([-1, -2, -3, -4, -5, -6], 2 / 64, -1.0),
+        ([-1, 2, 3, 4, 5, 6], 4 / 64, 19 / 21),  # W- is 0 or 1 in two patterns
+        ([0, -1, 2, 3, 4, 5, 6], 4 / 64, 19 / 21),  # who does not differ does not count
+        ([-2, 1, 3], 6 / 8, 2 / 6),
+    ],
+)
+def test_p_is_exact_for_few_subjects_and_so_is_the_effect_size(
+    differences: list[int], p: float, effect_size: float
+) -> None:
+    found = paired_difference([0.0] * len(differences), differences, larger_is_better=False)
+    assert found.effect_size == pytest.approx(effect_size)
+    if 0 not in differences:  # with zeros older SciPy takes the normal approximation
+        assert found.p == pytest.approx(p)
+
+
+def test_effect_size_shares_ranks_between_equal_differences() -> None:
+    # |differences| 1, 1, 2: ranks 1.5, 1.5, 3
+    assert paired_difference([0, 0, 0], [1, -1, 2], larger_is_better=True).effect_size == pytest.approx(3 / 6)
+    assert math.isnan(paired_difference([1.0, 2.0], [1.0, 2.0], larger_is_better=True).effect_size)
+    assert paired_difference([0.0], [1e-9], larger_is_better=True).effect_size == 1
+
+
+SCORES = {
+    "zero-filled": dict(zip("abcdef", (0.5, 0.6, 0.4, 0.5, 0.3, 0.6), strict=True)),
+    "one": dict(zip("fedcba", (0.7, 0.5, 0.75, 0.67, 0.9, 0.82), strict=True)),
+    "two": dict(zip("abcdef", (0.8, 0.93, 0.65, 0.74, 0.52, 0.78), strict=True)),
+}
+
+
+def test_methods_are_compared_with_the_baseline() -> None:
+    one, two = compare_methods(SCORES, larger_is_better=True, baseline="zero-filled")
+    assert (one.first, one.second, two.second) == ("zero-filled", "one", "two")
+    values = [[SCORES[method][subject] for subject in "abcdef"] for method in ("zero-filled", "one")]
+    assert one.difference == paired_difference(*values, larger_is_better=True)  # subjects by name
+    assert one.difference.p == 0.03125 and one.adjusted_p == two.adjusted_p == 0.0625
+    assert one.difference.better == 6
+    assert compare_methods(SCORES, larger_is_better=False, baseline="zero-filled")[0].difference.better == 0
+    turned = compare_methods(SCORES, larger_is_better=True, baseline="two")
+    assert [(c.first, c.second) for c in turned] == [("two", "zero-filled"), ("two", "one")]
+    assert turned[0].difference.difference == pytest.approx(-two.difference.difference)
+
+
+def test_all_pairs_of_methods_are_one_family() -> None:
+    found = compare_methods(SCORES, larger_is_better=True)
+    assert [(c.first, c.second) for c in found] == [("zero-filled", "one"), ("zero-filled", "two"), ("one", "two")]
+    assert [c.adjusted_p for c in found] == holm([c.difference.p for c in found])
+    assert found[0].adjusted_p == pytest.approx(3 * 0.03125)
+    equal = {"one": SCORES["one"], "same": SCORES["one"], "two": SCORES["two"]}
+    same, *others = compare_methods(equal, larger_is_better=True)
+    assert math.isnan(same.difference.p) and math.isnan(same.adjusted_p)
+    assert [c.adjusted_p for c in others] == holm([c.difference.p for c in others])
+
+
+def test_methods_that_cannot_be_compared_are_named() -> None:
+    without = {**SCORES, "two": {subject: SCORES["two"][subject] for subject in "abdf"}}
+    with pytest.raises(ValueError, match="must have the same subjects, two lacks c, e"):
+        compare_methods(without, larger_is_better=True)
+    with pytest.raises(ValueError, match="one lacks g"):
+        compare_methods({"one": {"a": 1.0}, "two": {"a": 1.0, "g": 2.0}}, larger_is_better=True)
+    with pytest.raises(ValueError, match=r"at least two methods, got \['one'\]"):
+        compare_methods({"one": {"a": 1.0}}, larger_is_better=True)
+    with pytest.raises(ValueError, match="baseline must be one of zero-filled, one, two, got 'three'"):
+        compare_methods(SCORES, larger_is_better=True, baseline="three")
+
+
+def test_bootstrap_agrees_with_scipy() -> None:
+    values = np.random.default_rng(1).gamma(1.0, size=12)
+    drawn = {"confidence_level": 0.9, "n_resamples": 300, "random_state": np.random.default_rng(5)}
+    found = stats.bootstrap((values,), np.mean, paired=True, vectorized=True, **drawn).confidence_interval
+    assert bootstrap_interval(values, level=0.9, num_resamples=300, seed=5) == pytest.approx(tuple(found))
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high and bootstrap_interval(values) == (low, high)
+    inner = bootstrap_interval(values, level=0.5)
+    assert low < inner[0] < inner[1] < high
+    assert bootstrap_interval(values, seed=1) != (low, high)
+    assert bootstrap_interval(values, num_resamples=100) != (low, high)
+    doubled = bootstrap_interval(values, 2 * values, statistic=lambda a, b, axis: b.sum(axis) / a.sum(axis))
+    assert doubled == pytest.approx((2, 2))  # a subject is drawn with all its numbers
+
+
+def test_bootstrap_where_bca_is_not_defined() -> None:
+    assert bootstrap_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+    assert all(math.isnan(end) for end in bootstrap_interval([1.0]))
+
+    def of_those_above(values: np.ndarray, axis: int) -> np.ndarray:  # 0 / 0 where there is none
+        above = values > 0
+        return np.where(above, values, 0).sum(axis) / above.sum(axis)
+
+    low, high = bootstrap_interval([0.0, 0.0, 3.0], statistic=of_those_above)
+    assert (low, high) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ([], {}, "values must hold a number of each subject"),
+        ([[]], {}, r"at least one, got \[\(0,\)\]"),
+        ([[1.0, 2.0], [1.0]], {}, r"got \[\(2,\), \(1,\)\]"),
+        ([[1.0, math.nan]], {}, "values must be finite"),
+        ([[1.0, 2.0]], {"level": 1.0}, "level must be above 0 and below 1, got 1.0"),
+        ([[1.0, 2.0]], {"num_resamples": 0}, "num_resamples must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_of_the_bootstrap_is_named(
+    values: list[list[float]], options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(*values, **options)

@@ -3,6 +3,7 @@
     python -m fastmri_ufloss.data.convert FORMAT INPUT... --output_path FOLDER
 
 Each input becomes a volume of its name. A call that was interrupted goes on where it was when it is repeated.
+The format ``segmentation`` makes no volumes, it adds class numbers to those that are there.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from typing import Any
 import h5py
 
 from fastmri_ufloss.data.convert.inputs import FORMATS
-from fastmri_ufloss.data.convert.jobs import Summary, missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.data.convert.jobs import Job, Summary, missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.data.convert.segmentation import plan_labels, run_labels
 
 RUNNER = ("format", "inputs", "output_path", "num_workers", "overwrite", "split")  # arguments for all formats
 HELP = {
@@ -24,6 +26,7 @@ HELP = {
     "numpy": "k-space or images in .npy and .npz files",
     "nifti": "magnitude images in NIfTI files, with simulated coils, phase and noise",
     "dicom": "magnitude images in DICOM series, with simulated coils, phase and noise",
+    "segmentation": "class numbers for volumes that are there: NumPy or NIfTI files, or folders of label images",
 }
 EXAMPLES = {
     "ismrmrd": "ismrmrd raw/*.h5 --output_path data --split 16 2 2",
@@ -31,7 +34,17 @@ EXAMPLES = {
     "numpy": "numpy brains --output_path data/multicoil_val --axes coils,readout,rows,cols",
     "nifti": "nifti volumes --output_path data --slice_axis sagittal --snr 20 --split 16 2 2",
     "dicom": "dicom patients --output_path data/multicoil_train --num_coils 16",
+    "segmentation": "segmentation masks --output_path data --key lv_masks",
 }
+SEGMENTATION = """
+Labels belong to the volume of their name, in FOLDER or in its folders {multicoil,singlecoil}_{train,val,test},
+whatever made it; a folder of label images (.png, .tif; slices by their names) is named as the volume. They have
+the shape (slices, rows, cols) of its reconstruction, or of its k-space, to be cropped alike. NIfTI is brought
+into the order of a volume that was made of NIfTI or DICOM files.
+
+The volume gets a data set 'segmentation', uint8, where 0 is the background; all else in it stays as it is. It is
+copied for that and has a new time of modification: what the index and the cache of coil maps know of it is made
+again when it is used."""
 SIMULATED = (
     "k-space that is simulated of images makes optimistic results: coils are exact, noise is white, and the "
     "scanner has filtered and interpolated the magnitude. It is no substitute for raw data."
@@ -49,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = vars(_make_parser().parse_args(argv))
     try:
+        if args["format"] == "segmentation":
+            return _add_labels(args)
         return _convert(args, {name: value for name, value in args.items() if name not in RUNNER})
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -67,12 +82,30 @@ def _convert(args: dict[str, Any], settings: dict[str, Any]) -> int:
     if any(job.simulated for job in missing):
         print(f"warning: {SIMULATED}", file=sys.stderr)
     summary = run_jobs(missing, num_workers=args["num_workers"])
+    _warn_of_leftovers(jobs)
+    return _report(summary, len(missing), failure="inputs were not converted")
+
+
+def _warn_of_leftovers(jobs: Sequence[Job]) -> None:
     for path in remove_leftovers(jobs):
         print(f"warning: {path} is of a process that runs or was killed; if so, delete it", file=sys.stderr)
-    return _report(summary, len(missing))
 
 
-def _report(summary: Summary, count: int) -> int:
+def _add_labels(args: dict[str, Any]) -> int:
+    plan = plan_labels(args["inputs"], args["output_path"])
+    remove_leftovers(plan.jobs)
+    settings = {name: args[name] for name in ("key", "overwrite") if name in args}
+    summary = run_labels(plan, **settings)
+    _warn_of_leftovers(plan.jobs)
+    if summary.kept:
+        print(f"{summary.kept} of {len(plan.jobs)} are done", flush=True)
+    if plan.without_labels:
+        print(f"note: {plan.without_labels} volumes in {args['output_path']} have no labels among the inputs")
+    count = len(plan.jobs) + len(plan.without_volume) - summary.kept
+    return _report(summary, count, failure="segmentations were not added")
+
+
+def _report(summary: Summary, count: int, *, failure: str) -> int:
     for text in summary.warnings:
         print(f"warning: {text}", file=sys.stderr)
     for reason in summary.failed.values():
@@ -84,7 +117,7 @@ def _report(summary: Summary, count: int) -> int:
             file=sys.stderr,
         )
     if summary.failed:
-        print(f"error: {len(summary.failed)} of {count} inputs were not converted", file=sys.stderr)
+        print(f"error: {len(summary.failed)} of {count} {failure}", file=sys.stderr)
     size, seconds = summary.size / 1e6, summary.seconds
     speed = f", {size / seconds:.1f} MB/s" if summary.converted else ""
     print(f"{len(summary.converted)} volumes of {size:.1f} MB in {seconds:.1f} s{speed}")
@@ -104,14 +137,30 @@ def _make_parser() -> argparse.ArgumentParser:
         one = formats.add_parser(
             name,
             help=text,
-            description=text,
+            description=text if name != "segmentation" else f"{text}\n{SEGMENTATION}",
             epilog=f"example:\n  python -m fastmri_ufloss.data.convert {EXAMPLES[name]}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # what the user does not type, the converter decides
         )
+        if name == "segmentation":
+            _add_label_args(one)
+            continue
         _add_runner_args(one, name)
         _add_format_args(one.add_argument_group(f"options of {FORMATS[name].title}"), name)
     return parser
+
+
+def _add_label_args(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", nargs="+", metavar="LABELS", help="files, folders of label images, or folders of them"
+    )
+    parser.add_argument("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="of the array in .npz files (default: the only one, or segmentation, masks or labels)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace other segmentations that are there")
 
 
 def _add_runner_args(parser: argparse.ArgumentParser, name: str) -> None:

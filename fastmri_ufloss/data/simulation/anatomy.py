@@ -94,14 +94,23 @@ def draw_knee(
     Raises:
         ValueError: if an argument is out of its range.
     """
+    knee = _Knee(shape, _values(shape, num_slices, contrast), seed)
+    return np.stack([knee.draw(depth) for depth in _depths(num_slices)])
+
+
+def _values(shape: tuple[int, int], num_slices: int, contrast: str) -> dict[str, float]:
+    """The tissues' intensities, if the arguments are in their range."""
     if len(shape) != 2 or min(shape) < 32:
         raise ValueError(f"shape must be (rows, cols), at least 32 each, got {shape}")
     if num_slices < 1:
         raise ValueError(f"num_slices must be at least 1, got {num_slices}")
     if contrast not in CONTRASTS:
         raise ValueError(f"contrast must be one of {sorted(CONTRASTS)}, got {contrast!r}")
-    knee = _Knee(shape, CONTRASTS[contrast], seed)
-    return np.stack([knee.draw(depth) for depth in np.linspace(-0.75, 0.75, num_slices)])
+    return CONTRASTS[contrast]
+
+
+def _depths(num_slices: int) -> np.ndarray:
+    return np.linspace(-0.75, 0.75, num_slices)
 
 
 @dataclass
@@ -336,23 +345,36 @@ class _Knee:
     def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:
         """Fat, fluid, cartilage and menisci between the bones."""
         noise, values = part.noise, self.values
-        half = 0.48 * self.bone * part.reach
-        capsule = _cut(np.abs(part.x) - half, np.abs(part.y - 0.08) - 0.11)
+        capsule = self._capsule(part)
         synovium = 0.6 * values["fat"] + 0.25 * values["muscle"]
         part.paint(capsule, synovium * (1 + 0.12 * noise["grain"] + 0.12 * noise["fine_septa"]))
         pools = _cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
         part.paint(pools, values["fluid"] * (1 + 0.06 * noise["grain"]), 0.85)
         cartilage = values["cartilage"] * (1 + 0.07 * noise["grain"] + 0.05 * noise["struts"])
-        part.paint(_cut(bones - 0.026 - 0.004 * noise["edge"], capsule), cartilage)
-        inner_edge = half * 0.55 + 0.03 * noise["slow"]
-        horn = _cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
-        wedge = _cut(_cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+        part.paint(self._cartilage(part, bones, capsule), cartilage)
+        wedge = self._menisci(part, bones)
         part.paint(wedge, values["meniscus"] * (1 + 0.3 * noise["grain"]))
+
+    def _capsule(self, part: _Slice) -> np.ndarray:
+        return _cut(np.abs(part.x) - 0.48 * self.bone * part.reach, np.abs(part.y - 0.08) - 0.11)
+
+    def _cartilage(self, part: _Slice, bones: np.ndarray, capsule: np.ndarray) -> np.ndarray:
+        """The region of the bones' coats, and of the bones, which are painted over it."""
+        return _cut(bones - 0.026 - 0.004 * part.noise["edge"], capsule)
+
+    def _menisci(self, part: _Slice, bones: np.ndarray) -> np.ndarray:
+        half = 0.48 * self.bone * part.reach
+        inner_edge = half * 0.55 + 0.03 * part.noise["slow"]
+        horn = _cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
+        return _cut(_cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+
+    def _ligaments(self, part: _Slice, kind: str) -> np.ndarray:
+        x = part.x / (self.bone * part.reach)
+        bands = [_segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
+        return np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
 
     def _paint_ligaments(self, part: _Slice, kind: str) -> None:
         """Ligaments and tendons: dark bands with fine bright fibres."""
-        x = part.x / (self.bone * part.reach)
-        bands = [_segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
-        band = np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
+        band = self._ligaments(part, kind)
         bright = np.clip(0.5 * part.noise["fibres1"] + 0.4 * part.noise["grain"], 0, 1)
         part.paint(band, self.values["ligament"] + self.values["fibre"] * bright, 0.9)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fastmri_ufloss.data.simulation.anatomy import CONTRASTS, draw_knee
+from fastmri_ufloss.data.simulation.anatomy import CONTRASTS
+from fastmri_ufloss.data.simulation.anatomy_classes import draw_segmented_knee
 from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["make_demo_dataset"]
 
-VERSION = 1  # of the images; another one means other images from the same parameters
+VERSION = 2  # of the volumes; another one means other volumes from the same parameters
 SPLITS = ("train", "val", "test")
 FIRST_NUMBERS = (1000001, 1001001, 1002001)  # of the file names of the splits
 MAX_SUBJECTS = FIRST_NUMBERS[1] - FIRST_NUMBERS[0]
@@ -37,7 +38,8 @@ def make_demo_dataset(
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
     Each subject is a volume, every other one with fat suppression. All volumes, those for the test too, are
-    fully sampled and have the reconstruction. A subject depends on the seed and its number only, not on how
+    fully sampled and have the reconstruction, and a segmentation as `SegmentationSlices` reads it: 1 for bone and 2
+    for cartilage. A subject depends on the seed and its number only, not on how
     many there are; the single-coil volumes show the same images as the multi-coil ones. A data set that is
     already there is kept, and one that was interrupted is completed.
 
@@ -116,7 +118,7 @@ def _write_subject(path: Path, split: int, number: int, parameters: dict[str, An
         int(word) for word in np.random.SeedSequence([parameters["seed"], split, number]).generate_state(2)
     )
     contrast = list(CONTRASTS)[number % len(CONTRASTS)]
-    images = draw_knee(
+    images, segmentation = draw_segmented_knee(
         tuple(parameters["shape"]),
         num_slices=parameters["slices_per_subject"],
         contrast=contrast,
@@ -132,6 +134,7 @@ def _write_subject(path: Path, split: int, number: int, parameters: dict[str, An
         seed=scan_seed,
         acquisition=contrast,
         patient_id=f"demo-{path.stem}",
+        datasets={"segmentation": segmentation},
     )
 
 

@@ -1,0 +1,306 @@
+"""Refine the images of a trained reconstruction network, adversarially and perceptually, as Seitzer et al. do.
+
+    python fastmri_examples/adversarial_refinement/train_refinement.py --recon CHECKPOINT --data_path DATA
+
+CHECKPOINT is one of train_recnet.py, modl_ufloss/train.py, varnet/train.py or unet/train.py; type its data and mask
+flags again. Its network stays as it is; a second one learns to add what is missing, against a discriminator and with
+a perceptual loss. --joint trains one network for everything from the start instead, the baseline of the paper; of
+--recon it then takes the architecture only. After training, and with --mode test, the test writes
+reconstructions/*.h5, and beside them the images of the stages before. The same command again goes on from the last
+checkpoint.
+"""
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import command_line as cli
+import feature_network
+import training
+from loss_arguments import UFLOSS_ARGS
+from sense_recipe import split_to_score
+
+from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
+from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures, load_vgg_features
+from fastmri_ufloss.pl_modules import (
+    JOINT_PRESETS,
+    AdversarialModule,
+    JointModule,
+    MriDataModule,
+    RefinementModule,
+    load_joint_module,
+    load_refinement_module,
+    network_of,
+    refine_checkpoint,
+)
+
+NAME = "refinement"
+MAX_EPOCHS = 200
+BATCH_SIZE = 5
+PERCEPTUAL = ("vgg19", "ufloss", "none")
+MODULE_ARGS = ("normalize", "label_smoothing", "replay_size", "replay_probability", "lr", "beta1", "num_log_images")
+DISCRIMINATOR_ARGS = ("num_strided", "dropout")
+ADVERSARIAL_TERMS = ("adversarial", "feature_matching", "penalty")
+PIXEL_LOSSES = tuple(name for name in LOSS_NAMES if name not in ("perceptual", "ufloss"))
+# what trains in minutes on two cores
+DEMO = {
+    "max_epochs": 4,
+    "batch_size": 4,
+    "refinement_chans": 8,
+    "discriminator_chans": 8,
+    "num_workers": 2,
+    "stride": 10,
+    "patch_size": 40,
+    "patches_per_slice": 40,
+    "pretrain_batch_size": 32,
+    "pretrain_max_epochs": 5,
+}
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = cli.make_parser(str(__doc__))
+    parser.add_argument("--mode", choices=("train", "test"), default="train")
+    cli.add_data_args(parser)
+    training.add_trainer_args(parser, run_name=NAME, max_epochs=MAX_EPOCHS)
+    feature_network.add_feature_network_args(parser)
+    group = parser.add_argument_group("stages")
+    group.add_argument("--recon", type=Path, default=None, help="checkpoint of the network to refine")
+    group.add_argument("--joint", action="store_true", default=False, help="train one network for all terms together")
+    group.add_argument(
+        "--images", choices=("complex", "magnitude"), help="to refine (default: what the network gives)"
+    )
+    group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's last)")
+    group.add_argument("--score", action=argparse.BooleanOptionalAction, default=True, help="test after training")
+    add_objective_args(parser.add_argument_group("objective"))
+    group = parser.add_argument_group("model")
+    chans = {
+        kind: inspect.signature(kind).parameters["chans"].default for kind in (RefinementNet, PatchDiscriminator)
+    }
+    group.add_argument("--refinement_chans", type=int, help=f"(default: {chans[RefinementNet]})")
+    cli.add_arguments_of(group, RefinementNet, ("data_consistency",))
+    group.add_argument("--discriminator_chans", type=int, help=f"(default: {chans[PatchDiscriminator]})")
+    cli.add_arguments_of(group, PatchDiscriminator, DISCRIMINATOR_ARGS)
+    cli.add_arguments_of(group, RefinementModule, MODULE_ARGS)
+    return parser
+
+
+def add_objective_args(group: Any) -> None:
+    """Flags of the generator's terms."""
+    group.add_argument(
+        "--perceptual",
+        choices=PERCEPTUAL,
+        default="ufloss",
+        help="what the perceptual term compares; the paper has vgg19 (default: ufloss)",
+    )
+    group.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="of the terms, if not the paper's: adversarial, feature_matching, penalty, perceptual; "
+        f"with --joint also {', '.join(PIXEL_LOSSES)}",
+    )
+    group.add_argument("--preset", choices=tuple(JOINT_PRESETS), help="weights of --joint (default: equal)")
+    group.add_argument("--vgg", choices=("vgg16", "vgg19"), help="of the perceptual term (default: vgg19)")
+    group.add_argument("--vgg_weights", metavar="FILE", help="torchvision's ImageNet weights, or 'download'")
+    group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network, for ufloss")
+    cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
+
+
+def main() -> None:
+    args = make_arguments().parse_args()
+    check_arguments(args)
+    pl.seed_everything(args.seed, workers=True)
+    recon = find_recon(args)
+    data_path, is_demo = cli.find_data(args)
+    run_dir = cli.run_folder(args, "joint" if args.joint else NAME, is_demo=is_demo)
+    if is_demo:
+        for name, value in DEMO.items():
+            vars(args).setdefault(name, value)
+        cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in DEMO)}")
+    vars(args).setdefault("batch_size", BATCH_SIZE)
+    samples: Any = "modl" if recon["network"] == "recnet" else recon["network"]
+    data = cli.make_data_module(args, data_path, run_dir, samples=samples, train_seed=args.seed)
+    if args.mode == "test":
+        test(args, data, make_trainer(args, run_dir), args.checkpoint or run_dir / "checkpoints" / "last.ckpt")
+    else:
+        train(args, recon, data, run_dir)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """What would be ignored is refused."""
+    if args.mode == "train" and args.checkpoint is not None:
+        raise ValueError("--checkpoint is for --mode test; --resume goes on with a training")
+    if hasattr(args, "gradient_clip_val"):
+        raise ValueError("--gradient_clip_val is not for two optimisers: lower --lr")
+    if not args.joint and hasattr(args, "preset"):
+        raise ValueError("--preset is for --joint")
+    for name in ("refinement_chans", "data_consistency"):
+        if args.joint and hasattr(args, name):
+            raise ValueError(f"--{name} is of the refinement network, which --joint has not")
+    for name in ("vgg", "vgg_weights"):
+        if hasattr(args, name) and args.perceptual != "vgg19":
+            raise ValueError(f"--{name} is for --perceptual vgg19, got {args.perceptual}")
+    for name in (*UFLOSS_ARGS, "feature_net"):
+        if getattr(args, name, None) is not None and args.perceptual != "ufloss":
+            raise ValueError(f"--{name} is for --perceptual ufloss, got {args.perceptual}")
+
+
+def find_recon(args: argparse.Namespace) -> dict[str, Any]:
+    """The reconstruction network: its name, the settings of its module and the kind of its images."""
+    images = getattr(args, "images", None)
+    if args.recon is not None:
+        network, settings = network_of(args.recon)
+    elif args.joint:
+        network, settings = "recnet", {}
+        cli.say("--joint without --recon: training a RecNet")
+    elif args.mode == "test":
+        recon = load(args, run_checkpoint(args)).hparams["recon"]
+        return {**recon}
+    else:
+        raise ValueError(
+            "--recon must name a checkpoint of the network to refine: one of train_recnet.py, modl_ufloss/train.py, "
+            "varnet/train.py or unet/train.py"
+        )
+    return {"network": network, "settings": settings, "images": images}
+
+
+def run_checkpoint(args: argparse.Namespace) -> Path:
+    """What --mode test reads."""
+    if args.checkpoint is not None:
+        return args.checkpoint
+    run_dir = cli.run_folder(args, "joint" if args.joint else NAME, is_demo=args.data_path is None)
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def make_trainer(args: argparse.Namespace, run_dir: Path) -> pl.Trainer:
+    """The trainer of all recipes; Lightning counts the steps of both optimisers."""
+    own = argparse.Namespace(**vars(args))
+    own.checkpoint_every_n_steps *= 2
+    if hasattr(own, "max_steps") and own.max_steps > 0:
+        own.max_steps *= 2
+    vars(own).pop("accumulate_grad_batches", None)  # the module does that
+    return training.make_trainer(own, run_dir, max_epochs=MAX_EPOCHS)
+
+
+def load(args: argparse.Namespace, checkpoint: Path) -> AdversarialModule:
+    return load_joint_module(checkpoint) if args.joint else load_refinement_module(checkpoint)
+
+
+def test(args: argparse.Namespace, data: MriDataModule, trainer: pl.Trainer, checkpoint: Path) -> None:
+    """Leaderboard files, images of the stages, and scores."""
+    trainer.test(load(args, checkpoint), datamodule=data, verbose=False)
+
+
+def train(args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, run_dir: Path) -> None:
+    """Train, the feature network first if it is needed and there is none, and test the last checkpoint."""
+    vgg = load_vgg(args) if args.perceptual == "vgg19" else None
+    options = {
+        **cli.typed(args, (*MODULE_ARGS, "accumulate_grad_batches")),
+        "discriminator": {
+            **{
+                name.removeprefix("discriminator_"): value
+                for name, value in cli.typed(args, ("discriminator_chans",)).items()
+            },
+            **cli.typed(args, DISCRIMINATOR_ARGS),
+        },
+        "seed": args.seed,
+    }
+    resume = training.checkpoint_to_resume(args, run_dir, prefix="discriminator.", settings={})
+    typed = cli.typed(args, ("weights", "preset", "vgg", *UFLOSS_ARGS, "refinement_chans", "data_consistency"))
+    training.note_settings(
+        args, run_dir, {**options, **typed, "recon": args.recon, "joint": args.joint, "perceptual": args.perceptual}
+    )
+    net = find_feature_net(args, recon, data, run_dir)
+    pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
+    module = make_module(args, recon, perceptual_loss(args, vgg, net), options)
+    trainer = make_trainer(args, run_dir)
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if trainer.interrupted:
+        sys.exit(f"interrupted: the same command goes on from {last}")
+    if args.score:
+        data.test_path = split_to_score(data)
+        cli.say(f"\nThe last checkpoint on {data.test_path}:")
+        test(args, data, trainer, last)
+
+
+def load_vgg(args: argparse.Namespace) -> VGGFeatures:
+    """The network of the perceptual term."""
+    weights = getattr(args, "vgg_weights", None)
+    try:
+        return load_vgg_features(
+            getattr(args, "vgg", "vgg19"), weights=weights if weights in (None, "download") else Path(weights)
+        )
+    except OSError as error:
+        raise type(error)(f"{error}; or take --perceptual ufloss, which needs no download") from error
+
+
+def find_feature_net(
+    args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, run_dir: Path
+) -> PatchFeatureNet | None:
+    """The network of UFLoss: of complex images where those are refined, unless the file is of magnitudes."""
+    if args.perceptual != "ufloss":
+        return None
+    takes_complex = recon["network"] in ("recnet", "modl") and recon["images"] != "magnitude"
+    if takes_complex and args.feature_net is not None:
+        return PatchFeatureNet.load(args.feature_net)
+    return feature_network.find_or_train(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
+
+
+def perceptual_loss(
+    args: argparse.Namespace, vgg: VGGFeatures | None, net: PatchFeatureNet | None
+) -> dict[str, nn.Module]:
+    """The perceptual term by its name, or nothing."""
+    if vgg is not None:
+        return {"perceptual": PerceptualLoss(vgg)}
+    return {} if net is None else {"perceptual": UFLoss(net, **cli.typed(args, UFLOSS_ARGS))}
+
+
+def make_module(
+    args: argparse.Namespace, recon: dict[str, Any], losses: dict[str, nn.Module], options: dict[str, Any]
+) -> AdversarialModule:
+    """The module with its objective."""
+    changed = parse_weights(getattr(args, "weights", []))
+    if args.joint:
+        preset = JOINT_PRESETS[getattr(args, "preset", "equal")]
+        options = {"normalize": preset["normalize"], **options}
+        weights = {name: weight for name, weight in preset["weights"].items() if name != "perceptual" or losses}
+        weights |= changed
+        others = [name for name in weights if name not in (*ADVERSARIAL_TERMS, "perceptual")]
+        losses = {**make_loss(dict.fromkeys(others, 1.0)).terms, **losses}
+        return JointModule(recon=recon, image_losses=losses, weights=weights, **options)
+    options["refinement"] = {
+        **{name.removeprefix("refinement_"): value for name, value in cli.typed(args, ("refinement_chans",)).items()},
+        **cli.typed(args, ("data_consistency",)),
+    }
+    if changed:
+        defaults = RefinementModule.default_weights(losses)
+        unknown = set(changed) - set(defaults)
+        if unknown:
+            raise ValueError(f"--weights must be of {', '.join(defaults)}, got {', '.join(sorted(unknown))}")
+        options["weights"] = {**defaults, **changed}
+    return refine_checkpoint(args.recon, images=recon["images"], image_losses=losses, **options)
+
+
+def parse_weights(items: list[str]) -> dict[str, float]:
+    """``["adversarial=0.5"]`` as weights by name."""
+    weights = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        if name not in (*ADVERSARIAL_TERMS, "perceptual", *PIXEL_LOSSES):
+            raise ValueError(f"--weights: unknown term {name!r}")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise ValueError(f"--weights: the weight of {name!r} must be a number, got {text!r}") from None
+    return weights
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,138 @@
+"""Slices with their segmentations, to train and to test a segmentation network."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from fastmri_ufloss.data.index import list_volumes
+
+__all__ = ["SegmentationSample", "SegmentationSlices", "find_reconstruction"]
+
+NAME = "segmentation"
+COMMAND = "python -m fastmri_ufloss.data.convert segmentation LABELS --output_path VOLUMES"
+QUIET_SECONDS = 2.0  # a scan that takes longer shows its progress
+
+
+class SegmentationSample(NamedTuple):
+    """A slice and the class of each of its pixels.
+
+    Args:
+        image: magnitudes of the reconstruction, in the file's intensities, float32 (1, rows, cols).
+        segmentation: class numbers, 0 is the background, int64 (rows, cols).
+        fname: name of the volume.
+        slice_num: number of the slice in the volume.
+    """
+
+    image: Tensor
+    segmentation: Tensor
+    fname: str
+    slice_num: int
+
+
+def find_reconstruction(volume: h5py.File) -> h5py.Dataset | None:
+    """The reconstruction of a volume: ``reconstruction_rss``, or ``reconstruction_esc`` of a single coil.
+
+    fastMRI's single-coil files have both, and what it trains them on is the latter. None if it has neither, as
+    undersampled volumes.
+    """
+    names = ["reconstruction_rss", "reconstruction_esc"]
+    if "kspace" in volume and volume["kspace"].ndim == 3:
+        names.reverse()
+    return next((volume[name] for name in names if name in volume), None)
+
+
+class SegmentationSlices(Dataset[SegmentationSample]):
+    """The slices of fully sampled fastMRI volumes with their segmentations; k-space is not read.
+
+    An index is a slice's number, or (epoch, number) as of `EqualSizeBatches`; slices are the same in every epoch.
+
+    Args:
+        folder: of volumes with a data set ``segmentation`` (slices, rows, cols), see
+            ``python -m fastmri_ufloss.data.convert segmentation --help``.
+        only_with_classes: leave out slices that are nothing but background.
+        skip_missing: leave out volumes without a segmentation, which are an error otherwise.
+
+    Raises:
+        FileNotFoundError: if there is no volume.
+        ValueError: if a volume has no segmentation or none that fits, or no slice is left.
+    """
+
+    def __init__(self, folder: str | Path, *, only_with_classes: bool = False, skip_missing: bool = False) -> None:
+        shapes = {path: _read_shape(path) for path in _scan(list_volumes(folder))}
+        missing = [path.name for path, shape in shapes.items() if shape is None]
+        if missing and not skip_missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise ValueError(
+                f"{len(missing)} of {len(shapes)} volumes in {folder} have no data set {NAME!r}: "
+                f"{', '.join(missing[:5])}{more}; add it with {COMMAND}, or skip_missing"
+            )
+        self._shapes = {path: shape for path, shape in shapes.items() if shape is not None}
+        self._slices = [
+            (path, number)
+            for path, (count, _, _) in self._shapes.items()
+            for number in range(count)
+            if not only_with_classes or self._highest[path][number]
+        ]
+        if not self._slices:
+            raise ValueError(f"{folder} must have slices with a segmentation, got none that is left")
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """The size (rows, cols) of each slice, for `EqualSizeBatches`."""
+        return [self._shapes[path][1:] for path, _ in self._slices]
+
+    @property
+    def num_classes(self) -> int:
+        """The highest class number of the folder and one more; all segmentations are read for it, once."""
+        return 1 + max(max(highest, default=0) for highest in self._highest.values())
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> SegmentationSample:
+        path, number = self._slices[key[1] if isinstance(key, tuple) else key]
+        with h5py.File(path, "r") as volume:
+            images = find_reconstruction(volume)
+            if images is None:
+                raise ValueError(f"{path} has no reconstruction any more")
+            image = np.asarray(images[number], dtype=np.float32)
+            segmentation = np.asarray(volume[NAME][number], dtype=np.int64)
+        return SegmentationSample(torch.from_numpy(image)[None], torch.from_numpy(segmentation), path.name, number)
+
+    @cached_property
+    def _highest(self) -> dict[Path, list[int]]:
+        """The highest class number of each slice."""
+        highest = {}
+        for path in _scan(list(self._shapes)):
+            with h5py.File(path, "r") as volume:
+                highest[path] = [int(classes.max()) for classes in volume[NAME]]
+        return highest
+
+
+def _scan(paths: list[Path]) -> "tqdm[Path]":
+    return tqdm(paths, desc=f"Segmentations in {paths[0].parent.name}", unit="volume", delay=QUIET_SECONDS)
+
+
+def _read_shape(path: Path) -> tuple[int, int, int] | None:
+    """The shape of a volume's segmentation, None if it has none."""
+    try:
+        with h5py.File(path, "r") as volume:
+            if NAME not in volume:
+                return None
+            images, classes = find_reconstruction(volume), volume[NAME]
+            shape = None if images is None else images.shape
+            kind, got = classes.dtype.kind, classes.shape
+    except OSError as error:
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
+    if shape is None:
+        raise ValueError(f"{path} must have a reconstruction beside its segmentation, got none: is it undersampled?")
+    if kind not in "biu" or got != shape:
+        raise ValueError(f"{path}: {NAME} must be integers of the reconstruction's shape {shape}, got {got}")
+    return shape

@@ -1,0 +1,108 @@
+"""The losses of a discriminator and of the network that plays against it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastmri_ufloss.losses.images import full_precision, magnitude
+
+__all__ = ["discriminator_loss", "feature_matching_loss", "generator_loss"]
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, label_smoothing: float = 0.1) -> Tensor:
+    r"""The cross entropy of a discriminator D, with smooth labels on the side of the real images only.
+
+    .. math:: L_D = -\mathrm{mean} [(1 - s) \log \sigma(D(x)) + s \log (1 - \sigma(D(x)))]
+        - \mathrm{mean} \log (1 - \sigma(D(\hat x)))
+
+    Args:
+        real_logits: D(x) of fully sampled images, of any shape such as (batch, 1, rows', cols').
+        fake_logits: D(x_hat) of reconstructions, the same shape; the caller detaches the reconstructions.
+        label_smoothing: s, in [0, 1).
+
+    Returns:
+        Scalar, >= 0, at least float32, 2 log 2 for logits of 0.
+
+    Raises:
+        ValueError: if the shapes differ, the logits are empty or not real, or label_smoothing is out of range.
+
+    Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; the labels: Salimans et al., "Improved
+    techniques for training GANs", NeurIPS 2016; both in Seitzer et al., MICCAI 2018.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    if real_logits.shape != fake_logits.shape:
+        raise ValueError(
+            f"fake_logits must have the shape of real_logits, got {tuple(fake_logits.shape)} and "
+            f"{tuple(real_logits.shape)}"
+        )
+    real = _cross_entropy("real_logits", real_logits, 1 - label_smoothing)
+    return real + _cross_entropy("fake_logits", fake_logits, 0.0)
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    r"""How well a discriminator D sees through a reconstruction, in the form that does not saturate.
+
+    .. math:: L_{adv} = -\mathrm{mean} \log \sigma(D(\hat x))
+
+    Args:
+        fake_logits: D(x_hat), of any shape such as (batch, 1, rows', cols').
+
+    Returns:
+        Scalar, >= 0, at least float32, log 2 for logits of 0.
+
+    Raises:
+        ValueError: if the logits are empty or not real.
+
+    Goodfellow et al., "Generative adversarial nets", NeurIPS 2014.
+    """
+    return _cross_entropy("fake_logits", fake_logits, 1.0)
+
+
+def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequence[Tensor]) -> Tensor:
+    r"""The mean absolute difference of the feature maps f_i of a discriminator, averaged over the n maps.
+
+    .. math:: L_{feat} = \frac{1}{n} \sum_i \mathrm{mean} |f_i(x) - f_i(\hat x)|
+
+    Args:
+        real_features: f_i(x) of fully sampled images, such as (batch, channels, rows', cols'); without gradient.
+        fake_features: f_i(x_hat) of reconstructions, of the same shapes. Neither with dropout, which differs.
+
+    Returns:
+        Scalar, >= 0, at least float32, 0 for equal maps.
+
+    Raises:
+        ValueError: if there is no map, or their numbers or shapes differ, or one is empty or not real.
+
+    Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, as in Seitzer et al., MICCAI 2018.
+    """
+    if len(real_features) != len(fake_features) or not real_features:
+        raise ValueError(
+            "real_features and fake_features must have the same number of maps, at least 1, "
+            f"got {len(real_features)} and {len(fake_features)}"
+        )
+    distances: list[Tensor] = []
+    for index, (real, fake) in enumerate(zip(real_features, fake_features, strict=True)):
+        if real.shape != fake.shape:
+            raise ValueError(
+                f"fake_features[{index}] must have the shape of real_features[{index}], got {tuple(fake.shape)} and "
+                f"{tuple(real.shape)}"
+            )
+        known = _real(f"real_features[{index}]", real.detach())
+        distances.append((_real(f"fake_features[{index}]", fake) - known).abs().mean())
+    return torch.stack(distances).mean()
+
+
+def _cross_entropy(name: str, logits: Tensor, label: float) -> Tensor:
+    logits = _real(name, logits)
+    with full_precision(logits):
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def _real(name: str, values: Tensor) -> Tensor:
+    """The values in at least float32, if they are real and not none."""
+    if values.numel() == 0 or not values.is_floating_point():
+        raise ValueError(f"{name} must be real and not empty, got {values.dtype} {tuple(values.shape)}")
+    return magnitude(values)  # real already: this makes float32 of half precision

@@ -1,0 +1,162 @@
+"""RecNet: a cascade of convolutions and data consistency."""
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastmri_ufloss.mri.conjugate_gradient import Operator, conjugate_gradient
+from fastmri_ufloss.mri.data_consistency import data_consistency_step
+from fastmri_ufloss.mri.espirit import estimate_sens_maps
+from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
+
+__all__ = ["RecNet"]
+
+DataConsistency = Literal["hard", "soft", "cg"]
+
+
+class RecNet(nn.Module):
+    """Cascade of convolutions N_b and data consistency, from x = E^H y, for each block b:
+
+        z = x + N_b(x)
+        "hard"   x = z - E^H (E z - y)
+        "soft"   x = z - E^H (E z - y) / (1 + lambda_b)
+        "cg"     x = argmin |E x - y|^2 + lambda_b |x - z|^2, by conjugate gradients from z
+
+    For one coil with a map of ones, "hard" replaces the acquired samples by the measured ones, and "soft" and "cg"
+    are the same, (y + lambda z) / (1 + lambda) in each acquired sample. N_b sees the real and the imaginary part;
+    all its convolutions but the last are followed by leaky ReLU 0.01. Inside, images are divided by the largest
+    magnitude of their E^H y, so that the result scales with the input, and it is zero where all coil maps are.
+    Called like ``fastmri.models.VarNet``.
+
+    Args:
+        num_blocks: number of blocks.
+        convs_per_block: 3x3 convolutions of each.
+        chans: channels between them.
+        data_consistency: as above.
+        num_cg_iterations: conjugate gradient steps in each block, of "cg" only; None: 6.
+        lam: initial lambda of "soft" and "cg" only; it is learned for each block and stays positive. None: 0.05.
+
+    Raises:
+        ValueError: if an argument is not as above, or is given where ``data_consistency`` does not use it.
+
+    Schlemper et al., "A deep cascade of convolutional neural networks for dynamic MR image reconstruction", IEEE
+    TMI 2018; with the defaults the first stage of Seitzer et al., "Adversarial and perceptual refinement for
+    compressed sensing MRI reconstruction", MICCAI 2018.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 3,
+        convs_per_block: int = 3,
+        chans: int = 32,
+        data_consistency: DataConsistency = "hard",
+        num_cg_iterations: int | None = None,
+        lam: float | None = None,
+    ) -> None:
+        super().__init__()
+        if num_blocks < 1 or convs_per_block < 2 or chans < 1:
+            raise ValueError(
+                "num_blocks and chans must be at least 1 and convs_per_block at least 2, "
+                f"got {num_blocks}, {chans} and {convs_per_block}"
+            )
+        if data_consistency not in ("hard", "soft", "cg"):
+            raise ValueError(f"data_consistency must be 'hard', 'soft' or 'cg', got {data_consistency!r}")
+        if num_cg_iterations is not None and data_consistency != "cg":
+            raise ValueError(f"num_cg_iterations is for data_consistency='cg' only, got {data_consistency!r}")
+        if lam is not None and data_consistency == "hard":
+            raise ValueError("lam is for data_consistency='soft' or 'cg' only, got 'hard'")
+        lam = 0.05 if lam is None else lam
+        if not 0 < lam < math.inf:
+            raise ValueError(f"lam must be positive and finite, got {lam}")
+        self.num_cg_iterations = 6 if num_cg_iterations is None else num_cg_iterations
+        if self.num_cg_iterations < 1:
+            raise ValueError(f"num_cg_iterations must be at least 1, got {num_cg_iterations}")
+        self.data_consistency: DataConsistency = data_consistency
+        self.blocks = nn.ModuleList(_make_block(convs_per_block, chans) for _ in range(num_blocks))
+        if data_consistency != "hard":  # a parameter without use would have no gradient
+            # lambda = softplus(raw) cannot leave the positive numbers; its inverse, without an overflow
+            self.raw_lambda = nn.Parameter(torch.full((num_blocks,), lam + math.log(-math.expm1(-lam))))
+
+    @property
+    def lam(self) -> Tensor:
+        """lambda of each block.
+
+        Raises:
+            ValueError: if there is none, with hard data consistency.
+        """
+        if self.data_consistency == "hard":
+            raise ValueError("lam must be read with data_consistency='soft' or 'cg', got 'hard'")
+        return nn.functional.softplus(self.raw_lambda)
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        *,
+        sens_maps: Tensor | None = None,
+        return_complex: bool = False,
+    ) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
+            mask: (batch, 1, 1 or rows, cols, 1).
+            num_low_frequencies: fully sampled centre lines, or side of a square, for the maps of several coils;
+                counted in the mask if 0 or None.
+            sens_maps: like ``masked_kspace``; if not given, ones for one coil, and estimated from the centre for
+                several.
+            return_complex: return the complex image instead of its magnitude.
+
+        Returns:
+            Image (batch, rows, cols).
+
+        Raises:
+            ValueError: if the shapes do not belong together.
+        """
+        # transforms and solves are float32 under autocast; the convolutions follow it
+        with torch.autocast(masked_kspace.device.type, enabled=False):
+            if sens_maps is None:
+                sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
+            normal = sense_normal_operator(mask, sens_maps)
+            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
+            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
+            peak = zero_filled.abs().amax(dim=(1, 2), keepdim=True)
+            zero_filled = zero_filled / torch.where(peak > 0, peak, 1.0)
+        image = zero_filled
+        for index, block in enumerate(self.blocks):
+            channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+            change = block(channels).to(channels.dtype).permute(0, 2, 3, 1).contiguous()
+            denoised = (image + torch.view_as_complex(change)) * support
+            image = self._make_consistent(index, denoised, zero_filled, normal)
+        image = image * peak  # which is 0 where nothing was measured: the biases make no image of it
+        return image if return_complex else image.abs()
+
+    @staticmethod
+    def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
+        """Ones for one coil, ESPIRiT maps from the centre of k-space for several, see `estimate_sens_maps`."""
+        return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
+
+    def _make_consistent(self, index: int, denoised: Tensor, zero_filled: Tensor, normal: Operator) -> Tensor:
+        if self.data_consistency == "hard":
+            return data_consistency_step(denoised, zero_filled, normal)
+        lam = self.lam[index]
+        if self.data_consistency == "soft":
+            return data_consistency_step(denoised, zero_filled, normal, step=1 / (1 + lam))
+        return conjugate_gradient(
+            lambda x: normal(x) + lam * x,
+            zero_filled + lam * denoised,
+            x0=denoised,
+            num_iterations=self.num_cg_iterations,
+        )
+
+
+def _make_block(num_convs: int, chans: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise([2, *[chans] * (num_convs - 1), 2]):
+        layers += [nn.Conv2d(before, after, kernel_size=3, padding=1), nn.LeakyReLU(0.01)]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,297 @@
+"""What adversarial trainings share: a generator and a discriminator, step by step."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from fastmri.data.transforms import center_crop_to_smallest
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
+from fastmri_ufloss.losses.nmse import nmse_loss
+from fastmri_ufloss.losses.normalized_sum import NormalizedSum
+from fastmri_ufloss.losses.perceptual import PerceptualLoss
+from fastmri_ufloss.losses.ufloss import UFLoss
+from fastmri_ufloss.models.discriminator import PatchDiscriminator
+from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
+from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.pl_modules.reconstructor import Reconstructed, Reconstructor
+from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
+from fastmri_ufloss.pl_modules.stages import StagesTest
+
+__all__ = ["AdversarialModule", "Generated"]
+
+Batch = Any  # what the reconstruction network takes
+
+
+class Generated(NamedTuple):
+    """What the generator makes of a batch.
+
+    Args:
+        image: (batch, 1, rows, cols), complex or magnitude, in the intensities of the file.
+        base: of the reconstruction network, before anything else.
+        change: what the penalty is of; None if there is none.
+    """
+
+    image: Tensor
+    base: Reconstructed
+    change: Tensor | None
+
+
+class AdversarialModule(StagesTest):
+    """A generator against a `PatchDiscriminator`, by two Adams.
+
+    In each step the gradients of both are taken at the weights before the step, the discriminator's parameters being
+    constants for the generator and the generated images for the discriminator; then both step. So no graph outlives a
+    change of weights, and batches whose gradients are accumulated give what one large batch gives, but for batch
+    norm and the random numbers.
+
+    The discriminator sees magnitudes divided by `image_scale` of the zero-filled image, the same for real and
+    generated ones, times 2 less 1. In its own loss there are label smoothing, dropout and a replay buffer; in the
+    generator's adversarial loss and feature matching there are none of them.
+
+    All processes draw the same random numbers, for the images of all of them, and statistics of batch norm are
+    those of all: two processes with parts of a batch give what one gives with all of it. Generator and Adams, images
+    of the buffer, state of the random numbers and factors of the objective are in the checkpoint.
+
+    Terms are logged as ``train_terms/NAME``, the discriminator's loss and the shares of patches that it tells right
+    as ``discriminator/...``. A loss or a gradient that is not finite stops the training before the step.
+
+    Args:
+        recon: ``{"network": a name of `NETWORKS`, "settings": the hyperparameters of its module}``, and the kind of
+            ``"images"``, see `Reconstructor`.
+        weights: of the generator's terms: ``adversarial``, ``feature_matching``, ``penalty`` if there is one, and
+            the names of image_losses.
+        image_losses: losses of image and reference by name, called like any other loss. Not part of the
+            hyperparameters. A `UFLoss` and a `PerceptualLoss` get magnitudes, unless the UFLoss is one of complex
+            images. Only training needs them.
+        normalize: whether each term is divided by its value in the first step.
+        discriminator: settings of `PatchDiscriminator`.
+        label_smoothing: of the real images' labels, see `discriminator_loss`.
+        replay_size, replay_probability: see `ReplayBuffer`.
+        lr: of both Adams.
+        beta1: their first moment's decay.
+        accumulate_grad_batches: batches of a step.
+        seed: of the random numbers.
+        num_log_images: validation batches whose images are logged.
+
+    Raises:
+        ValueError: if an argument is not as above.
+    """
+
+    automatic_optimization = False
+
+    def __init__(
+        self,
+        *,
+        recon: Mapping[str, Any],
+        weights: Mapping[str, float],
+        image_losses: Mapping[str, nn.Module] | None,
+        normalize: bool,
+        discriminator: Mapping[str, Any] | None,
+        label_smoothing: float,
+        replay_size: int,
+        replay_probability: float,
+        lr: float,
+        beta1: float,
+        accumulate_grad_batches: int,
+        seed: int,
+        num_log_images: int,
+    ) -> None:
+        super().__init__(num_log_images=num_log_images)
+        if accumulate_grad_batches < 1:
+            raise ValueError(f"accumulate_grad_batches must be at least 1, got {accumulate_grad_batches}")
+        self.reconstructor = Reconstructor(**dict(recon))
+        self.discriminator = PatchDiscriminator(**dict(discriminator or {}))
+        convert_sync_batch_norm(self.discriminator)
+        self.image_losses = nn.ModuleDict(image_losses or {})
+        self.objective = NormalizedSum(weights, normalize=normalize)
+        self.label_smoothing = label_smoothing
+        self.replay = ReplayBuffer(replay_size, probability=replay_probability)
+        self.lr = lr
+        self.beta1 = beta1
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.generator = torch.Generator().manual_seed(seed)
+        self._accumulated = 0
+        self._losses: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What the generator's Adam changes."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Image (batch, 1, rows, cols) of a batch, see `generate`."""
+        return self.generate(batch).image
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, 0.999)}
+        return [
+            torch.optim.Adam(self.generator_parameters(), **options),
+            torch.optim.Adam(self.discriminator.parameters(), **options),
+        ]
+
+    def on_fit_start(self) -> None:
+        names = {
+            name for name in self.objective.weights if name not in ("adversarial", "feature_matching", "penalty")
+        }
+        if names != set(self.image_losses):
+            raise ValueError(
+                f"image_losses must be those of the weights, {sorted(names)}, got {sorted(self.image_losses)}"
+            )
+        batch_size = getattr(self.trainer.datamodule, "batch_size", None)
+        if batch_size == 1 and self.trainer.world_size == 1:
+            rank_zero_warn(
+                "batch_size is 1: batch norm then normalises each image by itself, in training and not afterwards; "
+                "5 is the paper's"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        generated = self.generate(batch)
+        target = generated.base.target
+        if not target.numel():
+            raise ValueError(f"{batch.fname[0]} has no reference, which training needs")
+        scale = image_scale(generated.base.zero_filled).reshape(-1, 1, 1, 1)
+        fake, real = (2 * image.abs() / scale - 1 for image in (generated.image, target))
+        terms = self._generator_terms(generated, fake, real)
+        loss = self.objective(terms)
+        self._losses = {"generator": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+        if not bool(loss.detach().isfinite()):  # before its images get into the replay buffer
+            raise ValueError(self._stopped())
+        discriminator_value = self._discriminator_loss(fake.detach(), real)
+        self._losses["discriminator"] = discriminator_value.detach()
+        # one pass: each parameter gets its gradient once, as data-parallel training expects
+        self.manual_backward((loss + discriminator_value) / self.accumulate_grad_batches)
+        self._accumulated += 1
+        if self._accumulated == self.accumulate_grad_batches or self.trainer.is_last_batch:
+            self._step()
+        self._log(terms, loss.detach(), len(fake))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        generated = self.generate(batch)
+        target = generated.base.target
+        if batch.target.ndim != 3 or not target.numel():
+            raise ValueError(f"{batch.fname[0]} has no reference, which validation needs")
+        names = [name for name in ("perceptual",) if name in self.image_losses]
+        loss = self._image_loss(names[0], generated.image, target) if names else nmse_loss(generated.image, target)
+        if self.val_log_indices is not None and batch_idx in self.val_log_indices:
+            change = (generated.image - generated.base.image)[0].abs()
+            self.log_image(f"val_images_idx_{batch_idx}/change", change / change.max())
+        # of the U-Net the sample's target is normalised
+        reference = target[:, 0] if self.reconstructor.name == "unet" else batch.target
+        reference, output = center_crop_to_smallest(reference, generated.image[:, 0].abs())
+        return {
+            "batch_idx": batch_idx,
+            "fname": batch.fname,
+            "slice_num": batch.slice_num,
+            "max_value": batch.max_value,
+            "output": output,
+            "target": reference,
+            "val_loss": loss,
+        }
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        if not bool(loss.detach().isfinite().all()):
+            raise ValueError(self._stopped())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["adversarial"] = {"replay": self.replay.state_dict(), "generator": self.generator.get_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if "adversarial" in checkpoint:
+            self.replay.load_state_dict(checkpoint["adversarial"]["replay"])
+            self.generator.set_state(checkpoint["adversarial"]["generator"].cpu())
+
+    def _generator_terms(self, generated: Generated, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The terms of the generator's objective; no gradient reaches the discriminator."""
+        constants = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        seen = torch.func.functional_call(self.discriminator, constants, (fake,))
+        terms = {"adversarial": generator_loss(seen.logits)}
+        if "feature_matching" in self.objective.weights:
+            with torch.no_grad():
+                wanted = self.discriminator(real)
+            terms["feature_matching"] = feature_matching_loss(wanted.features, seen.features)
+        for name in self.image_losses:
+            terms[name] = self._image_loss(name, generated.image, generated.base.target)
+        if generated.change is not None:
+            terms["penalty"] = generated.change.abs().mean()
+        return terms
+
+    def _image_loss(self, name: str, image: Tensor, target: Tensor) -> Tensor:
+        loss = self.image_losses[name]
+        if isinstance(loss, PerceptualLoss) or (isinstance(loss, UFLoss) and loss.feature_net.in_chans == 1):
+            image, target = image.abs(), target.abs()
+        data_range = target.abs().amax(dim=(1, 2, 3))
+        value: Tensor = loss(image, target, torch.where(data_range > 0, data_range, 1.0))
+        return value
+
+    def _discriminator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        """The discriminator's loss of real and replayed images, with dropout."""
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
+        mine = slice(rank * len(fake), (rank + 1) * len(fake))
+        replayed = self.replay(_of_all_processes(fake), self.generator)[mine]
+        seen = []
+        for images in (real, replayed):
+            masks = self.discriminator.draw_dropout(len(images) * world_size, self.generator)
+            masks = [mask[mine].to(images) for mask in masks]
+            seen.append(self.discriminator(images, dropout=masks).logits)
+        with torch.no_grad():
+            right = (seen[0] > 0).float().mean(), (seen[1] < 0).float().mean()
+        self.log("discriminator/right_of_real", right[0], batch_size=len(fake))
+        self.log("discriminator/right_of_generated", right[1], batch_size=len(fake))
+        self.log("discriminator/accuracy", (right[0] + right[1]) / 2, batch_size=len(fake))
+        return discriminator_loss(*seen, label_smoothing=self.label_smoothing)
+
+    def _step(self) -> None:
+        optimizers: Any = self.optimizers()
+        norms = [
+            torch.nn.utils.get_total_norm([p.grad for p in group["params"] if p.grad is not None])
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+        ]
+        if not bool(torch.stack(norms).isfinite().all()):
+            raise ValueError(self._stopped())
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self._accumulated = 0
+
+    def _stopped(self) -> str:
+        """What to say of a loss or a gradient that is not finite."""
+        values = {name: float(value) for name, value in self._losses.items()}
+        bad = [name for name in ("generator", "discriminator") if not math.isfinite(values.get(name, 0.0))]
+        batch = self._train_batch
+        slices = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
+        return (
+            f"the {' and the '.join(bad) or 'gradient'} became not finite in epoch {self.current_epoch}, step "
+            f"{self.trainer.fit_loop.total_batch_idx} on "
+            f"{', '.join(f'{fname}, slice {number}' for fname, number in slices)}: the losses are {values}. The "
+            "weights are still those of the step before, and the checkpoints on disk are of earlier steps; look at "
+            "these data, or lower the learning rate"
+        )
+
+    def _log(self, terms: Mapping[str, Tensor], loss: Tensor, batch_size: int) -> None:
+        self.log("train_loss", loss, prog_bar=True, batch_size=batch_size)
+        self.log("discriminator/loss", self._losses["discriminator"], batch_size=batch_size)
+        for name, value in terms.items():
+            self.log(f"train_terms/{name}", value.detach(), batch_size=batch_size)
+        for name, factor in self.objective.factors.items():
+            self.log(f"train_factors/{name}", factor, batch_size=batch_size)
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _of_all_processes(images: Tensor) -> Tensor:
+    """The images of all processes, in the order of their ranks; all have equally many, of one size."""
+    if not _is_distributed():
+        return images
+    gathered = [torch.empty_like(images) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, images.contiguous())
+    return torch.cat(gathered)

@@ -1,0 +1,312 @@
+"""Training of a segmentation network, which tells by its Dice how well structures can be seen."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastmri_ufloss.losses.images import full_precision
+from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
+from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
+
+__all__ = ["SegmentationLoss", "SegmentationModule", "SegmentationNet", "Segmenter", "load_segmenter"]
+
+SegmentationLoss = Literal["cross_entropy", "dice_ce"]
+PREFIX = "segmentation_net."  # of the network's weights in a checkpoint
+
+
+class SegmentationNet(nn.Module):
+    """MONAI's U-Net on magnitude images of any unit and size.
+
+    An image is divided by its `image_scale` and padded with zeros, alike on both sides, to a multiple of
+    2^(num_levels - 1), at least to twice that; the result is cropped. Instance norm makes the result for an image
+    independent of its batch, so a batch of 1 and a batch over several processes are the same as any other.
+
+    Args:
+        num_classes: with the background.
+        chans: of the first level, doubled at each further one.
+        num_levels: of the U-Net, at least 2.
+        num_res_units: convolutions in the residual unit of each level; 0 for a single convolution instead.
+
+    Raises:
+        ImportError: without MONAI.
+        ValueError: if an argument is not as above; when called, if images are no magnitudes (batch, 1, rows, cols).
+
+    Kerfoot et al., "Left-ventricle quantification using residual U-Net", STACOM 2018.
+    """
+
+    def __init__(self, num_classes: int, *, chans: int, num_levels: int, num_res_units: int) -> None:
+        super().__init__()
+        for name, value, lowest in (
+            ("num_classes", num_classes, 2),
+            ("chans", chans, 1),
+            ("num_levels", num_levels, 2),
+            ("num_res_units", num_res_units, 0),
+        ):
+            if value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        self.num_classes = num_classes
+        self.multiple = 2 ** (num_levels - 1)
+        try:
+            from monai.networks.nets import UNet
+        except ImportError as error:
+            raise ImportError(f"segmentation needs MONAI ({error}): pip install 'fastmri-ufloss[segment]'") from error
+        self.unet = UNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=num_classes,
+            channels=[chans * 2**level for level in range(num_levels)],
+            strides=[2] * (num_levels - 1),
+            num_res_units=num_res_units,
+            norm=("INSTANCE", {"affine": True}),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, num_classes, rows, cols) of real magnitudes (batch, 1, rows, cols)."""
+        if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0 or images.is_complex():
+            raise ValueError(
+                f"images must be real magnitudes (batch, 1, rows, cols), got {images.dtype} {tuple(images.shape)}"
+            )
+        scale = image_scale(images)
+        rows, cols = images.shape[-2:]
+        # instance norm needs more than one pixel on the lowest level
+        height, width = (max(-(-size // self.multiple), 2) * self.multiple for size in (rows, cols))
+        top, left = (height - rows) // 2, (width - cols) // 2
+        images = images.to(scale.dtype) / scale.reshape(-1, 1, 1, 1)
+        padded = F.pad(images, (left, width - cols - left, top, height - rows - top))
+        logits: Tensor = self.unet(padded)[..., top : top + rows, left : left + cols]
+        return logits
+
+
+class Segmenter(nn.Module):
+    """A trained `SegmentationNet` that gives class numbers, frozen and always in eval mode.
+
+        labels = segmenter(images)
+
+    Args:
+        network: it is frozen and set to eval mode here.
+    """
+
+    def __init__(self, network: SegmentationNet) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    @property
+    def num_classes(self) -> int:
+        """With the background, which is 0."""
+        return self.network.num_classes
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Set the mode of this module; the network stays in eval mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Class numbers, int64 (batch, rows, cols), of real magnitudes (batch, 1, rows, cols) of any unit.
+
+        Raises:
+            ValueError: if images have another shape or are complex.
+        """
+        with full_precision(images):  # a score does not depend on the precision of a training
+            labels: Tensor = self.network(images).argmax(dim=1)
+        return labels
+
+
+def load_segmenter(path: str | Path) -> Segmenter:
+    """The network of a checkpoint that training a `SegmentationModule` wrote.
+
+    Args:
+        path: of the checkpoint, read with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`.
+        ImportError: without MONAI.
+    """
+    checkpoint = read_checkpoint(path, prefix=PREFIX)
+    settings = dict(checkpoint.get("hyper_parameters", {}))
+    try:
+        module = SegmentationModule(**settings)
+        module.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
+    return Segmenter(module.segmentation_net)
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a `SegmentationNet` on fully sampled images, batches of `SegmentationSample`.
+
+    Validation logs the Dice of each class, ``val_dice/class_N``, over the images that have the class; their mean,
+    ``val_dice``; and ``val_loss``. The background is no class there, and one that no image has is left out. Every
+    image counts once, whichever process has it and however often.
+
+    Several processes give what one gives with the union of their batches. Random numbers are drawn for the batches
+    of all processes, so that they agree, and a resume repeats them, where torch's generators do: see `SeededSteps`.
+
+    Args:
+        num_classes: with the background.
+        chans: of the U-Net's first level, doubled at each further one.
+        num_levels: of the U-Net.
+        num_res_units: convolutions in the residual unit of each level; 0 for a single convolution instead.
+        loss: ``"cross_entropy"``, or ``"dice_ce"`` for the sum of cross entropy and the soft Dice loss of each image
+            without its background, for small structures.
+        lr: Adam's learning rate.
+        augment: flip, turn, zoom and brighten training images at random, see `augment`.
+
+    Raises:
+        ImportError: without MONAI.
+        ValueError: if an argument is not as above; in training, if a loss is not finite or a class unknown.
+
+    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
+    """
+
+    _train_batch: Any
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        chans: int = 32,
+        num_levels: int = 5,
+        num_res_units: int = 0,
+        loss: SegmentationLoss = "cross_entropy",
+        lr: float = 2e-4,
+        augment: bool = True,
+    ) -> None:
+        super().__init__()
+        if loss not in get_args(SegmentationLoss):
+            raise ValueError(f"loss must be one of {', '.join(get_args(SegmentationLoss))}, got {loss!r}")
+        if not lr > 0:
+            raise ValueError(f"lr must be positive, got {lr}")
+        self.save_hyperparameters()
+        self.lr = lr
+        self.augment = augment
+        self.segmentation_net = SegmentationNet(
+            num_classes, chans=chans, num_levels=num_levels, num_res_units=num_res_units
+        )
+        self.dice_ce = _make_dice_ce() if loss == "dice_ce" else None
+        self._rows: dict[tuple[str, int], list[float]] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, num_classes, rows, cols), see `SegmentationNet`."""
+        logits: Tensor = self.segmentation_net(images)
+        return logits
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keep the batch, to name its slices if its loss is not finite."""
+        self._train_batch = batch
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        image, segmentation = self._checked(batch)
+        if self.augment:
+            rank, world_size = _rank_and_world_size()
+            image, segmentation = augment(image, segmentation, draw(len(image), rank=rank, world_size=world_size))
+        loss = self._loss(self(image), segmentation)
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(image))
+        return loss
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop before a loss that is not finite reaches the weights."""
+        if not bool(loss.detach().isfinite()):
+            pairs = zip(self._train_batch.fname, self._train_batch.slice_num.tolist(), strict=True)
+            slices = ", ".join(f"{fname}, slice {number}" for fname, number in pairs)
+            raise ValueError(
+                f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, step {self.global_step} on "
+                f"{slices}. The weights are still those of the step before; look at these data, or lower the "
+                "learning rate"
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Forget the batch."""
+        self._train_batch = None
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the images of an earlier validation."""
+        self._rows = {}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and Dice of each image."""
+        image, segmentation = self._checked(batch)
+        logits = self(image)
+        losses = torch.stack([self._loss(*pair) for pair in zip(logits.split(1), segmentation.split(1), strict=True)])
+        dice = dice_of_classes(logits.argmax(dim=1), segmentation, self.segmentation_net.num_classes)
+        rows = torch.cat([losses.float()[:, None], dice], dim=1).tolist()
+        for fname, number, row in zip(batch.fname, batch.slice_num.tolist(), rows, strict=True):
+            self._rows[fname, number] = row
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the images of all processes."""
+        rows = _of_all_processes(self._rows)
+        values = torch.tensor([row for _, row in sorted(rows.items())], dtype=torch.float64)
+        means = values.nanmean(dim=0)  # Dice is nan in an image without the class
+        scores = {f"val_dice/class_{number}": mean for number, mean in enumerate(means.tolist()) if number > 0}
+        scores = {name: mean for name, mean in scores.items() if mean == mean}
+        if not scores:
+            raise ValueError("the validation must have an image with a class beside the background, got none")
+        scores["val_dice"] = sum(scores.values()) / len(scores)
+        self.log_dict({**scores, "val_loss": means[0].item()}, sync_dist=True)  # the same on all
+
+    def _loss(self, logits: Tensor, segmentation: Tensor) -> Tensor:
+        logits = logits.float()
+        if self.dice_ce is None:
+            return F.cross_entropy(logits, segmentation)
+        loss: Tensor = self.dice_ce(logits, segmentation.unsqueeze(1))
+        return loss
+
+    def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Images and segmentation of a batch."""
+        highest, classes = int(batch.segmentation.max()), self.segmentation_net.num_classes
+        if highest >= classes:
+            raise ValueError(
+                f"segmentation must hold classes from 0 to {classes - 1}, got {highest} in one of "
+                f"{', '.join(sorted(set(batch.fname)))}"
+            )
+        return batch.image, batch.segmentation
+
+
+def dice_of_classes(labels: Tensor, segmentation: Tensor, num_classes: int) -> Tensor:
+    """2 |A and B| / (|A| + |B|) of each image and class but the background, nan where the image has no such class.
+
+    Args:
+        labels: class numbers (batch, rows, cols).
+        segmentation: the true ones, (batch, rows, cols).
+        num_classes: with the background.
+
+    Returns:
+        (batch, num_classes - 1), float32.
+    """
+    found, true = (F.one_hot(x, num_classes)[..., 1:].flatten(1, 2) for x in (labels, segmentation))
+    dice = 2 * (found & true).sum(dim=1) / (found.sum(dim=1) + true.sum(dim=1))
+    return torch.where(true.any(dim=1), dice, torch.nan)
+
+
+def _make_dice_ce() -> nn.Module:
+    """Of each image by itself, so that its mean does not depend on how a batch is divided."""
+    from monai.losses import DiceCELoss  # with the network's MONAI
+
+    return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    is_distributed = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed else (0, 1)
+
+
+def _of_all_processes(rows: dict[tuple[str, int], list[float]]) -> dict[tuple[str, int], list[float]]:
+    _, world_size = _rank_and_world_size()
+    if world_size == 1:
+        return rows
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, rows)
+    return {slice_: row for part in gathered for slice_, row in part.items()}
