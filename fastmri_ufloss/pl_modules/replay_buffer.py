@@ -17,7 +17,7 @@ class ReplayBuffer:
     stored. Images of several sizes share the buffer: only one of the present image's size can be used, and where
     there is none the present one is used, and with the probability p takes the place of a random one.
 
-    It lives on the CPU.
+    The images stay on the device that they were made on.
 
     Args:
         size: of the buffer in images; 0 for none.
@@ -54,19 +54,19 @@ class ReplayBuffer:
 
     def _replace(self, image: Tensor, generator: torch.Generator) -> Tensor:
         if len(self.images) < self.size:
-            self.images.append(image.cpu().clone())
+            self.images.append(image.clone())
             return image
         if not self.size or torch.rand((), generator=generator) >= self.probability:
             return image
         same_size = [number for number, stored in enumerate(self.images) if stored.shape == image.shape]
         candidates = same_size or list(range(self.size))
         chosen = candidates[int(torch.randint(len(candidates), (), generator=generator))]
-        stored, self.images[chosen] = self.images[chosen], image.cpu().clone()
+        stored, self.images[chosen] = self.images[chosen], image.clone()
         return stored if same_size else image
 
     def state_dict(self) -> dict[str, Any]:
-        """Its images."""
-        return {"images": list(self.images)}
+        """Its images, on the CPU."""
+        return {"images": [image.cpu() for image in self.images]}
 
     def load_state_dict(self, state: dict[str, Sequence[Tensor]]) -> None:
         """Put images of a checkpoint in place of its own."""
