@@ -53,7 +53,7 @@ def mean_rows(
     for metric, methods in scores.items():
         for method, by_subject in methods.items():
             values = list(by_subject.values())
-            mean, low, high = _mean(values)
+            mean, low, high = (known or {}).get(metric, {}).get(method) or _mean(values)
             numbers = {"mean": mean, "95% from": low, "95% to": high}
             plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
             rows.append({"metric": metric, "method": method, "subjects": len(values), **plain})
