@@ -1,35 +1,21 @@
 """The 3D recipe as a user types it: raw files in, volumes and their views out."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import pytest
-from helpers import ROOT
+from helpers import run_process, run_recipe
 
 from fastmri_ufloss.data.simulation.demo_3d import make_demo_scans_3d
 
-SCRIPT = ROOT / "fastmri_examples" / "modl_ufloss_3d" / "train.py"
+SCRIPT = "modl_ufloss_3d/train.py"
 TINY = [
     "--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 3, "--chans", 2,
     "--num_pools", 1, "--num_unrolls", 1, "--accelerations", 3, "--center_size", 8, "--patch_size", 32,
     "--patches_per_slice", 1, "--num_features", 8, "--pretrain_max_epochs", 1, "--pretrain_batch_size", 8,
     "--stride", 8, "--score_stride", 16,
 ]  # fmt: skip
-
-
-def run(*options: object, cwd: Path, fails: bool = False) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, options)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert (result.returncode != 0) == fails, result.stderr[-3000:]
-    assert not fails or "Traceback" not in result.stderr, result.stderr[-3000:]
-    return result.stderr if fails else result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +27,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_raw_files_become_volumes_and_views(scans: Path, tmp_path: Path) -> None:
     command = ["--raw_path", scans, "--data_path", "data", *TINY]
-    assert "CG-SENSE" in run(*command, cwd=tmp_path)
+    assert "CG-SENSE" in run_process(SCRIPT, *command, cwd=tmp_path).stdout
     volumes = sorted((tmp_path / "data").rglob("*.h5"))
     assert [path.parent.name for path in volumes] == ["multicoil_test", "multicoil_train", "multicoil_val"]
     for path in volumes:
@@ -56,7 +42,7 @@ def test_raw_files_become_volumes_and_views(scans: Path, tmp_path: Path) -> None
 
     stamps = [path.stat().st_mtime_ns for path in volumes]
     (folder / "views" / "knee3d-003.png").unlink()
-    run(*command, "--mode", "test", cwd=tmp_path)
+    run_recipe(SCRIPT, *command, "--mode", "test", cwd=tmp_path)
     assert [path.stat().st_mtime_ns for path in volumes] == stamps  # converted once
     assert (folder / "views" / "knee3d-003.png").is_file()
 
@@ -72,5 +58,5 @@ def test_bad_input_is_named(scans: Path, tmp_path: Path) -> None:
         (["--raw_path", "two"], "2 scans are too few"),
         (["--raw_path", scans, "--split", 2, 2, 2], "whose sum is that of the inputs, 3"),
     ]:
-        assert message in run(*options, *TINY, cwd=tmp_path, fails=True)
+        assert message in run_recipe(SCRIPT, *options, *TINY, cwd=tmp_path, fails=True).stderr
     assert not (tmp_path / "runs").exists()
