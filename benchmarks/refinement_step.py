@@ -2,9 +2,9 @@
 
     python benchmarks/refinement_step.py [--json FILE]
 
-One coil, the paper's networks, 256x256 and 512x512. A step is the module's own `training_step` with its optimisers, by
-Lightning, without data loading. Every measurement is a process of its own, in turn with the others; the table has
-medians. Memory is the peak of the process above what it had after importing (Linux), or the device's peak on a GPU. The
+One coil, the paper's networks, 256x256 and 512x512. A step is the module's own with its optimisers, by Lightning,
+without data loading. Every measurement is a process of its own, in turn with the others; the table has medians.
+Memory is the peak of the process above what it had after importing (Linux), or the device's peak on a GPU. The
 weights of UFLoss's network and of VGG are random, which changes neither.
 """
 
@@ -57,8 +57,8 @@ class Samples(torch.utils.data.Dataset):
         maps[..., 0] = 1
         self.count = count
         self.sample = MoDLSample(
-            masked_kspace=kspace * mask, mask=mask, num_low_frequencies=8, target=torch.rand(size, size), fname="a.h5",
-            slice_num=0, max_value=1.0, crop_size=(size, size), sens_maps=maps,
+            masked_kspace=kspace * mask, mask=mask, num_low_frequencies=8, target=torch.rand(size, size),
+            fname="a.h5", slice_num=0, max_value=1.0, crop_size=(size, size), sens_maps=maps,
             reference=torch.view_as_complex(image)[0], scale=1.0, kspace=torch.empty(0),
         )  # fmt: skip
 

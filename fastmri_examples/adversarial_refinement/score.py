@@ -164,14 +164,21 @@ def mean_dice(labels: np.ndarray, truth: np.ndarray) -> float:
 
 def report(data: Reconstructions, scores: MethodScores, baseline: str, output_path: Path) -> None:
     """Means over subjects and differences from the baseline, on the terminal and in ``scores.json``."""
-    rows, subjects = scores.rows(), data.subjects
+    failed = []
+    try:
+        rows = scores.rows()
+    except ValueError as error:  # of a segmenter that finds nothing: the other scores are not lost for it
+        failed = [f"Dice and SIS are left out: {error}"]
+        scores.leave_out_segmentation()
+        rows = scores.rows()
+    subjects = data.subjects
     larger_is_better = scores.larger_is_better
     by_subject = scores_by_subject(rows, list(larger_is_better), subjects)
     means = mean_rows(by_subject, known={"SIS": scores.sis(subjects)})
     # Dice of a single class is SIS but for a constant: it would be tested twice
     tested = {m: larger for m, larger in larger_is_better.items() if len(scores.classes) > 1 or m[:4] != "Dice"}
     comparisons = comparison_rows(by_subject, tested, baseline=baseline)
-    notes = find_notes(by_subject, baseline, sum(row["p"] is not None for row in comparisons))
+    notes = failed + find_notes(by_subject, baseline, sum(row["p"] is not None for row in comparisons))
     document = {
         "baseline": baseline,
         "segmenter_dice": scores.segmenter_dice(),

@@ -116,9 +116,13 @@ def main() -> None:
     args = make_arguments().parse_args()
     check_arguments(args)
     pl.seed_everything(args.seed, workers=True)
-    recon = find_recon(args)
+    if args.mode == "train":  # before the data, which may have to be generated
+        recon = find_recon(args)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "joint" if args.joint else NAME, is_demo=is_demo)
+    checkpoint = args.checkpoint or run_dir / "checkpoints" / "last.ckpt"
+    if args.mode == "test":
+        recon = load(args, checkpoint).hparams["recon"]
     if is_demo:
         for name, value in DEMO.items():
             vars(args).setdefault(name, value)
@@ -127,7 +131,7 @@ def main() -> None:
     samples: Any = "modl" if recon["network"] == "recnet" else recon["network"]
     data = cli.make_data_module(args, data_path, run_dir, samples=samples, train_seed=args.seed)
     if args.mode == "test":
-        test(args, data, make_trainer(args, run_dir), args.checkpoint or run_dir / "checkpoints" / "last.ckpt")
+        test(args, data, make_trainer(args, run_dir), checkpoint)
     else:
         train(args, recon, data, run_dir)
 
@@ -136,6 +140,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     """What would be ignored is refused."""
     if args.mode == "train" and args.checkpoint is not None:
         raise ValueError("--checkpoint is for --mode test; --resume goes on with a training")
+    for name in ("recon", "images"):
+        if args.mode == "test" and getattr(args, name, None) is not None:
+            raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
+    weights = parse_weights(getattr(args, "weights", []))
+    if args.joint and "penalty" in weights:
+        raise ValueError("--weights: penalty is of the refinement network, which --joint has not")
     if hasattr(args, "gradient_clip_val"):
         raise ValueError("--gradient_clip_val is not for two optimisers: lower --lr")
     if not args.joint and hasattr(args, "preset"):
@@ -154,28 +164,20 @@ def check_arguments(args: argparse.Namespace) -> None:
 def find_recon(args: argparse.Namespace) -> dict[str, Any]:
     """The reconstruction network: its name, the settings of its module and the kind of its images."""
     images = getattr(args, "images", None)
+    network: str = "recnet"
+    settings: dict[str, Any] = {}
     if args.recon is not None:
         network, settings = network_of(args.recon)
     elif args.joint:
-        network, settings = "recnet", {}
-        cli.say("--joint without --recon: training a RecNet")
-    elif args.mode == "test":
-        recon = load(args, run_checkpoint(args)).hparams["recon"]
-        return {**recon}
+        cli.say("--joint without --recon: training the RecNet of train_recnet.py")
+        if args.challenge == "multicoil":
+            settings = {"model": {"data_consistency": "cg"}}
     else:
         raise ValueError(
             "--recon must name a checkpoint of the network to refine: one of train_recnet.py, modl_ufloss/train.py, "
             "varnet/train.py or unet/train.py"
         )
     return {"network": network, "settings": settings, "images": images}
-
-
-def run_checkpoint(args: argparse.Namespace) -> Path:
-    """What --mode test reads."""
-    if args.checkpoint is not None:
-        return args.checkpoint
-    run_dir = cli.run_folder(args, "joint" if args.joint else NAME, is_demo=args.data_path is None)
-    return run_dir / "checkpoints" / "last.ckpt"
 
 
 def make_trainer(args: argparse.Namespace, run_dir: Path) -> pl.Trainer:
@@ -212,9 +214,18 @@ def train(args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, 
         "seed": args.seed,
     }
     resume = training.checkpoint_to_resume(args, run_dir, prefix="discriminator.", settings={})
-    typed = cli.typed(args, ("weights", "preset", "vgg", *UFLOSS_ARGS, "refinement_chans", "data_consistency"))
+    names = ("images", "weights", "preset", "vgg", "vgg_weights", "feature_net", *UFLOSS_ARGS)
+    typed = cli.typed(args, (*names, "refinement_chans", "data_consistency"))
     training.note_settings(
-        args, run_dir, {**options, **typed, "recon": args.recon, "joint": args.joint, "perceptual": args.perceptual}
+        args,
+        run_dir,
+        {
+            **_without(options, "num_log_images"),
+            **typed,
+            "recon": args.recon,
+            "joint": args.joint,
+            "perceptual": args.perceptual,
+        },
     )
     net = find_feature_net(args, recon, data, run_dir)
     pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
@@ -286,6 +297,10 @@ def make_module(
             raise ValueError(f"--weights must be of {', '.join(defaults)}, got {', '.join(sorted(unknown))}")
         options["weights"] = {**defaults, **changed}
     return refine_checkpoint(args.recon, images=recon["images"], image_losses=losses, **options)
+
+
+def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != name}
 
 
 def parse_weights(items: list[str]) -> dict[str, float]:

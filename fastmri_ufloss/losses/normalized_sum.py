@@ -10,9 +10,9 @@ __all__ = ["NormalizedSum", "first_values"]
 
 
 class NormalizedSum(nn.Module):
-    """sum_i w_i c_i L_i of named values, with c_i = 1 / L_i of the first training step, or 1.
+    """sum_i w_i c_i L_i of named values, with c_i = 1 / L_i of the first training batch, or 1.
 
-    In the first step each term is its weight, whatever its unit: with the weights 1/2, 1/2, 1 and 0.1 for the
+    In the first batch each term is its weight, whatever its unit: with the weights 1/2, 1/2, 1 and 0.1 for the
     adversarial loss, feature matching, the perceptual loss and the penalty it is the objective of Seitzer et al.,
     MICCAI 2018, whose M, N, O are the first values and whose alpha is 0.1 over the first penalty. The c_i are of the
     means over all processes, and buffers, so a checkpoint that holds this module holds them.

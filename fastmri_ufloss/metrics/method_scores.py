@@ -134,6 +134,10 @@ class MethodScores:
             for row in self._rows
         ]
 
+    def leave_out_segmentation(self) -> None:
+        """Forget Dice and SIS, where they cannot be computed, so that the other scores are not lost."""
+        self._sis, self._dice = {}, {}
+
     def segmenter_dice(self) -> dict[int, float]:
         """The segmenter's mean Dice on the references by class, over all images with it; empty without one."""
         return next(iter(self._sis.values())).segmenter_dice() if self._sis else {}

@@ -38,7 +38,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         chans: channels of the first layer.
         num_strided: layers of stride 2, fewer for small images; at least 2.
-        dropout: probability of a channel to be left out.
+        dropout: probability of a channel to be left out in the discriminator's own steps.
 
     Attributes:
         widths: channels of each layer.

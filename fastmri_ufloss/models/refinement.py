@@ -100,7 +100,7 @@ class RefinementNet(nn.Module):
 
     Complex images: s = max |x| and u = (Re x, Im x) / s. Magnitudes: s = max x / 2 and u = x / s - 1. Each image
     has its own s, which gets no gradient, so x_hat scales with x; a zero image stays zero. With g = 0 the result
-    is x, and V gets no gradient, but g does.
+    is x, and V gets no gradient from it, but g does.
 
     With ``data_consistency``, x_hat - E^H (E x_hat - y) takes the place of x_hat, see
     `fastmri_ufloss.mri.data_consistency.data_consistency_step`: no sample that was measured is refined away. The
@@ -109,7 +109,7 @@ class RefinementNet(nn.Module):
     Args:
         in_chans: 2 for complex images, 1 for magnitudes.
         chans: channels of V's first level.
-        data_consistency: as above, for complex images only.
+        data_consistency: bring the measured samples back after the refinement, for complex images only.
 
     Attributes:
         gate: g.

@@ -3,7 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,9 @@ from fastmri_ufloss.pl_modules.reconstructor import Reconstructed, Reconstructor
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
 from fastmri_ufloss.pl_modules.stages import StagesTest
 
-__all__ = ["AdversarialModule", "Generated"]
+__all__ = ["AdversarialModule", "Generated", "load_adversarial_module"]
+
+_Module = TypeVar("_Module", bound="AdversarialModule")
 
 Batch = Any  # what the reconstruction network takes
 
@@ -47,8 +50,8 @@ class AdversarialModule(StagesTest):
 
     In each step the gradients of both are taken at the weights before the step, the discriminator's parameters being
     constants for the generator and the generated images for the discriminator; then both step. So no graph outlives a
-    change of weights, and batches whose gradients are accumulated give what one large batch gives, but for batch
-    norm and the random numbers.
+    change of weights, and the gradients of accumulated batches are those of one large batch, but for batch norm, the
+    random numbers, and the factors of the objective, which are of the first batch alone.
 
     The discriminator sees magnitudes divided by `image_scale` of the zero-filled image, the same for real and
     generated ones, times 2 less 1. In its own loss there are label smoothing, dropout and a replay buffer; in the
@@ -142,6 +145,11 @@ class AdversarialModule(StagesTest):
             raise ValueError(
                 f"image_losses must be those of the weights, {sorted(names)}, got {sorted(self.image_losses)}"
             )
+        if self.trainer.precision == "16-mixed":
+            raise ValueError(
+                "precision must be 'bf16-mixed' or '32-true', got '16-mixed', whose gradient scale is not made for "
+                "two optimisers"
+            )
         batch_size = getattr(self.trainer.datamodule, "batch_size", None)
         if batch_size == 1 and self.trainer.world_size == 1:
             rank_zero_warn(
@@ -214,7 +222,9 @@ class AdversarialModule(StagesTest):
         terms = {"adversarial": generator_loss(seen.logits)}
         if "feature_matching" in self.objective.weights:
             with torch.no_grad():
-                wanted = self.discriminator(real)
+                # with constants here as well: under autocast some versions of torch keep the casts of parameters that
+                # were made without gradients, and the discriminator's own pass would find them
+                wanted = torch.func.functional_call(self.discriminator, constants, (real,))
             terms["feature_matching"] = feature_matching_loss(wanted.features, seen.features)
         for name in self.image_losses:
             terms[name] = self._image_loss(name, generated.image, generated.base.target)
@@ -250,9 +260,7 @@ class AdversarialModule(StagesTest):
     def _step(self) -> None:
         optimizers: Any = self.optimizers()
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        # a scaler of float16 gradients leaves out steps by itself
-        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not is_scaled and not bool(torch.stack([g.abs().max() for g in gradients]).isfinite().all()):
+        if not bool(torch.stack([g.abs().max() for g in gradients]).isfinite().all()):
             raise ValueError(self._stopped())
         for optimizer in optimizers:
             optimizer.step()
@@ -280,6 +288,22 @@ class AdversarialModule(StagesTest):
             self.log(f"train_terms/{name}", value.detach(), batch_size=batch_size)
         for name, factor in self.objective.factors.items():
             self.log(f"train_factors/{name}", factor, batch_size=batch_size)
+
+
+def load_adversarial_module(
+    kind: type[_Module], path: str | Path, checkpoint: Mapping[str, Any], options: Mapping[str, Any]
+) -> _Module:
+    """The module of a checkpoint that was read from ``path``, with further arguments.
+
+    Raises:
+        ValueError: if the checkpoint does not fit.
+    """
+    try:
+        module = kind(**{**checkpoint.get("hyper_parameters", {}), **options})
+        module.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} does not fit its own settings ({error})") from error
+    return module
 
 
 def _is_distributed() -> bool:

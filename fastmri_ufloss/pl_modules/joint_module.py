@@ -7,7 +7,12 @@ from typing import Any
 from torch import nn
 
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
-from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule, Batch, Generated
+from fastmri_ufloss.pl_modules.adversarial_module import (
+    AdversarialModule,
+    Batch,
+    Generated,
+    load_adversarial_module,
+)
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.reconstructor import TITLES
 
@@ -23,7 +28,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalize": False,
     },
 }
-"""Objectives by name: the visual terms of `RefinementModule` beside l2, each 1 in the first step; and DAGAN's."""
+"""Objectives by name.
+
+"equal" has the visual terms of `RefinementModule` beside l2, each 1 in the first step. "dagan" has the terms and
+weights of DAGAN's code, but each term at the scale that it has in this package: NMSE is squared here, the Fourier
+transform is orthonormal and VGG's images lie in 0 .. 1, so the terms are not in DAGAN's proportion.
+"""
 
 
 class JointModule(AdversarialModule):
@@ -31,8 +41,8 @@ class JointModule(AdversarialModule):
 
         L(R) = sum_i w_i L_i,    of an image loss such as l2, the adversarial loss, feature matching, ...
 
-    It is what Seitzer et al., MICCAI 2018, argue against; with the weights of ``PRESETS["dagan"]`` and a VGG-16 the
-    objective of Yang et al., "DAGAN", IEEE TMI 2018. ``validation_loss`` is as in `RefinementModule`.
+    It is what Seitzer et al., MICCAI 2018, argue against. ``PRESETS["dagan"]`` with a VGG-16 has the terms of Yang et
+    al., "DAGAN", IEEE TMI 2018. ``validation_loss`` is as in `RefinementModule`.
 
     Args:
         recon: R, see `AdversarialModule`.
@@ -111,6 +121,6 @@ def load_joint_module(path: str | Path, **options: Any) -> JointModule:
         FileNotFoundError, ValueError: see `read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, prefix="reconstructor.")
-    module = JointModule(**{**checkpoint.get("hyper_parameters", {}), **options})
-    module.load_state_dict(checkpoint["state_dict"])
-    return module
+    if any(name.startswith("refinement.") for name in checkpoint["state_dict"]):
+        raise ValueError(f"{path} is a checkpoint of another model: a refinement, not joint training")
+    return load_adversarial_module(JointModule, path, checkpoint, options)

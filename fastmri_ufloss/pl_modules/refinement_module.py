@@ -9,7 +9,12 @@ from torch import nn
 
 from fastmri_ufloss.models.refinement import RefinementNet
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
-from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule, Batch, Generated
+from fastmri_ufloss.pl_modules.adversarial_module import (
+    AdversarialModule,
+    Batch,
+    Generated,
+    load_adversarial_module,
+)
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.reconstructor import TITLES, ImageKind, load_reconstructor, network_of
 
@@ -149,6 +154,4 @@ def load_refinement_module(path: str | Path, **options: Any) -> RefinementModule
         FileNotFoundError, ValueError: see `read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, prefix="refinement.")
-    module = RefinementModule(**{**checkpoint.get("hyper_parameters", {}), **options})
-    module.load_state_dict(checkpoint["state_dict"])
-    return module
+    return load_adversarial_module(RefinementModule, path, checkpoint, options)

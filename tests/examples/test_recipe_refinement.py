@@ -73,7 +73,9 @@ def test_refinement_from_training_to_files(recon: Path, net: Path, demo: Path, t
     assert "Resuming from" in run_recipe(script, *more, "--max_epochs", 2, "--no-score", cwd=tmp_path).stdout
     file = next((run / "reconstructions").glob("*.h5"))
     file.unlink()
-    run_recipe(script, "--mode", "test", "--data_path", demo, *COMMON, cwd=tmp_path)
+    test = [script, "--mode", "test", "--data_path", demo, *COMMON]
+    assert "--recon is for --mode train" in run_recipe(*test, "--recon", checkpoint, cwd=tmp_path, fails=True).stderr
+    run_recipe(*test, cwd=tmp_path)
     with h5py.File(file) as volume:
         assert np.isfinite(volume["reconstruction"][()]).all()
     error = run_recipe(script, *options, "--weights", "penalty=1", cwd=tmp_path, fails=True).stderr
@@ -101,6 +103,9 @@ def test_joint_training_with_the_weights_of_dagan(recon: Path, demo: Path, tmp_p
         (["--vgg_weights", "file"], "--vgg_weights is for --perceptual vgg19, got ufloss"),
         (["--perceptual", "none", "--stride", "3"], "--stride is for --perceptual ufloss, got none"),
         (["--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
+        (["--weights", "sharpness=1"], "unknown term 'sharpness'"),
+        (["--weights", "penalty=much"], "the weight of 'penalty' must be a number, got 'much'"),
+        (["--joint", "--weights", "penalty=1"], "penalty is of the refinement network, which --joint has not"),
     ],
 )
 def test_bad_flags(options: list[str], message: str, demo: Path, tmp_path: Path) -> None:
@@ -124,9 +129,6 @@ def test_bad_input_that_the_checkpoint_shows(
     few = error("--perceptual", "none", "--discriminator_chans", 2, "--refinement_chans", 2)
     assert "must have at least 128x128 pixels" in few and "lower num_strided" in few
     assert "--weights must be of" in error("--perceptual", "none", "--weights", "l2=1", "--resume", "never")
-    assert "unknown term 'sharpness'" in error(
-        "--perceptual", "none", "--weights", "sharpness=1", "--resume", "never"
-    )
     torch.save({"state_dict": {"feature_net.a": torch.ones(1)}}, tmp_path / "other.ckpt")
     options[-1] = tmp_path / "other.ckpt"
     assert "must be a checkpoint of one of recnet, modl, varnet, unet" in error()

@@ -329,6 +329,35 @@ def test_joint_training_trains_the_network_itself(preset: str, root: Path, recon
     assert type(again.objective.weights) is dict and again.objective.weights == weights
 
 
+def test_a_refinement_is_no_joint_training(recon: Path, tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path)
+    trainer.strategy.connect(module_for(recon))
+    trainer.save_checkpoint(tmp_path / "refinement.ckpt")
+    with pytest.raises(ValueError, match="another model: a refinement, not joint training"):
+        load_joint_module(tmp_path / "refinement.ckpt")
+    with pytest.raises(ValueError, match="does not fit its own settings"):
+        load_refinement_module(tmp_path / "refinement.ckpt", refinement={"chans": 3})
+    assert load_refinement_module(tmp_path / "refinement.ckpt").refinement.gate == 0
+
+
+def test_the_discriminator_never_sees_parameters_without_gradients_enabled(
+    root: Path, recon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # casts of such parameters are kept by autocast in some versions of torch, and then have no gradient
+    module, seen = module_for(recon), []
+    forward = module.discriminator.forward
+
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        with_gradient = {parameter.requires_grad for parameter in module.discriminator.parameters()}
+        seen.append((torch.is_grad_enabled(), with_gradient))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(module.discriminator, "forward", watch)
+    trainer_in(tmp_path, max_steps=2, limit_val_batches=0).fit(module, datamodule=data_module(root))
+    # as constants with and without gradients, and twice in its own step
+    assert sorted(seen, key=str) == [(False, {False}), (True, {False}), (True, {True}), (True, {True})]
+
+
 @pytest.mark.parametrize("kind", ["varnet", "unet", "modl"])
 def test_other_networks_are_refined(kind: str, root: Path, tmp_path: Path) -> None:
     module: AdversarialModule = module_for(checkpoint_of(kind, tmp_path))
@@ -336,7 +365,7 @@ def test_other_networks_are_refined(kind: str, root: Path, tmp_path: Path) -> No
     assert weights_of(module).isfinite().all() and module.refinement.gate != 0
 
 
-def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path) -> None:
+def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         refine_checkpoint(tmp_path / "missing.ckpt")
     torch.save({"state_dict": {"feature_net.a": torch.ones(1)}}, tmp_path / "other.ckpt")
@@ -354,6 +383,10 @@ def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"image_losses must be those of the weights, \['perceptual'\]"):
         weights = {**RefinementModule.default_weights([]), "perceptual": 1.0}
         trainer_in(tmp_path).fit(module_for(recon, weights=weights), datamodule=data_module(root))
+    with monkeypatch.context() as patch:  # a CPU has none
+        patch.setattr(pl.Trainer, "precision", "16-mixed")
+        with pytest.raises(ValueError, match="precision must be 'bf16-mixed' or '32-true', got '16-mixed'"):
+            trainer_in(tmp_path).fit(module_for(recon), datamodule=data_module(root))
     with pytest.raises(ValueError, match="accumulate_grad_batches must be at least 1"):
         module_for(recon, accumulate_grad_batches=0)
     with pytest.warns(UserWarning, match="batch_size is 1"):
