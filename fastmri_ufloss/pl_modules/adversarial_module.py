@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,29 +20,15 @@ from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
 from fastmri_ufloss.mri.patch_images import image_scale
-from fastmri_ufloss.pl_modules.reconstructor import Reconstructed, Reconstructor
+from fastmri_ufloss.pl_modules.reconstructor import Reconstructor
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
-from fastmri_ufloss.pl_modules.stages import StagesTest
+from fastmri_ufloss.pl_modules.stages import Generated, StagesTest
 
-__all__ = ["AdversarialModule", "Generated", "load_adversarial_module"]
+__all__ = ["AdversarialModule", "load_adversarial_module"]
 
 _Module = TypeVar("_Module", bound="AdversarialModule")
 
 Batch = Any  # what the reconstruction network takes
-
-
-class Generated(NamedTuple):
-    """What the generator makes of a batch.
-
-    Args:
-        image: (batch, 1, rows, cols), complex or magnitude, in the intensities of the file.
-        base: of the reconstruction network, before anything else.
-        change: what the penalty is of; None if there is none.
-    """
-
-    image: Tensor
-    base: Reconstructed
-    change: Tensor | None
 
 
 class AdversarialModule(StagesTest):

@@ -7,14 +7,10 @@ from typing import Any
 from torch import nn
 
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
-from fastmri_ufloss.pl_modules.adversarial_module import (
-    AdversarialModule,
-    Batch,
-    Generated,
-    load_adversarial_module,
-)
+from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule, Batch, load_adversarial_module
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.reconstructor import TITLES
+from fastmri_ufloss.pl_modules.stages import Generated
 
 __all__ = ["PRESETS", "JointModule", "load_joint_module"]
 

@@ -9,14 +9,10 @@ from torch import nn
 
 from fastmri_ufloss.models.refinement import RefinementNet
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
-from fastmri_ufloss.pl_modules.adversarial_module import (
-    AdversarialModule,
-    Batch,
-    Generated,
-    load_adversarial_module,
-)
+from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule, Batch, load_adversarial_module
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.reconstructor import TITLES, ImageKind, load_reconstructor, network_of
+from fastmri_ufloss.pl_modules.stages import Generated
 
 __all__ = ["WEIGHTS", "RefinementModule", "load_refinement_module", "refine_checkpoint"]
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from fastmri.data.transforms import center_crop
@@ -11,16 +11,27 @@ from torch import Tensor
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.pl_modules.mri_module import MriModule
 from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
-from fastmri_ufloss.pl_modules.reconstructor import SENSE_NETWORKS, Reconstructor
+from fastmri_ufloss.pl_modules.reconstructor import SENSE_NETWORKS, Reconstructed, Reconstructor
 from fastmri_ufloss.pl_modules.scoring import write_scores
 
-if TYPE_CHECKING:
-    from fastmri_ufloss.pl_modules.adversarial_module import Generated
-
-__all__ = ["STAGES", "StagesTest"]
+__all__ = ["STAGES", "Generated", "StagesTest"]
 
 STAGES = ("zero_filled", "reconstruction", "reference")
 """Folders of images beside the leaderboard files."""
+
+
+class Generated(NamedTuple):
+    """What the generator makes of a batch.
+
+    Args:
+        image: (batch, 1, rows, cols), complex or magnitude, in the intensities of the file.
+        base: of the reconstruction network, before anything else.
+        change: what the penalty is of; None if there is none.
+    """
+
+    image: Tensor
+    base: Reconstructed
+    change: Tensor | None
 
 
 class StagesTest(MriModule):
@@ -38,7 +49,7 @@ class StagesTest(MriModule):
     reconstructor: Reconstructor
 
     @abstractmethod
-    def generate(self, batch: Any) -> "Generated":
+    def generate(self, batch: Any) -> Generated:
         """From a batch to an image."""
 
     def on_test_epoch_start(self) -> None:
@@ -64,7 +75,7 @@ class StagesTest(MriModule):
             writer.close()
         write_scores(self.trainer, self._scores)
 
-    def _stages(self, batch: Any, generated: "Generated") -> dict[str, Any]:
+    def _stages(self, batch: Any, generated: Generated) -> dict[str, Any]:
         """Magnitudes (batch, rows, cols) by name, cropped as the leaderboard's."""
         found = {
             "output": generated.image,
