@@ -34,10 +34,10 @@ def save_contours(
     """Write a PNG or JPG: a column for each image, with the outlines of its segmentations; below it a zoom.
 
     The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
-    images have one grey scale, up to the 99.5th percentile of the first. The zoom is a square around the truth, at
-    least a quarter of the image wide; without a truth it is around the predictions, and without these in the middle
-    (as figure 2 of Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI
-    reconstruction", MICCAI 2018).
+    images have one grey scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
+    first zoom. The zoom is a square around the truth, at least a quarter of the image wide; without a truth it is
+    around the predictions, and without these in the middle (as figure 2 of Seitzer et al., "Adversarial and
+    perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018).
 
     Args:
         path: of the picture, its suffix says what it is.
@@ -63,10 +63,12 @@ def save_contours(
         _check_classes(name, classes, first.shape)
     top = float(np.percentile(first, 99.5)) or 1.0
     row, col, side = _zoom(truth, predictions)
+    # a dark organ beside bright fat is seen in the zoom
+    top_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or top
     figure, axes, width = _figure(first.shape, len(magnitudes))
     for (name, image), (whole, zoom) in zip(magnitudes.items(), axes.T, strict=True):
-        for axis, linewidth in ((whole, 0.8), (zoom, 1.2)):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=top)
+        for axis, linewidth, brightest in ((whole, 0.8, top), (zoom, 1.2, top_of_zoom)):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=brightest)
             # the truth is the wider of the two, so that where they agree it has a yellow core
             _draw(axis, truth, TRUE, linewidth=2 * linewidth)
             if name in predictions:

@@ -94,12 +94,17 @@ def test_the_zoom_is_a_square_around_the_truth(
     assert (left, top, left + whole.patches[0].get_width(), top + whole.patches[0].get_height()) == expected
 
 
-def test_one_grey_scale_of_the_first_image(figures: list[Figure]) -> None:
+def test_the_grey_scales_are_those_of_the_first_image(figures: list[Figure]) -> None:
     images = {"reference": image(), "RecNet": 2 * image(seed=1)}
+    images["reference"][20:] *= 5  # bright, and out of the zoom
     notes = {"RecNet": "Dice 0.8"}
     save_contours("unused.png", images, truth=mask(1, 1, 5, 5), predictions={}, notes=notes, title="a scan")
     shown = [axis.images[0].norm for axis in figures[0].axes]
-    assert {(norm.vmin, norm.vmax) for norm in shown} == {(0, np.percentile(images["reference"], 99.5))}
+    left, top, right, bottom = (round(limit + 0.5) for limit in limits(figures[0].axes[2]))
+    zoom = images["reference"][top:bottom, left:right]
+    assert {(norm.vmin, norm.vmax) for norm in shown[:2]} == {(0, np.percentile(images["reference"], 99.5))}
+    assert {(norm.vmin, norm.vmax) for norm in shown[2:]} == {(0, np.percentile(zoom, 99.5))}
+    assert shown[0].vmax > 2 * shown[2].vmax
     assert [axis.get_title() for axis in figures[0].axes] == ["reference", "RecNet\nDice 0.8", "", ""]
     assert figures[0].get_suptitle() == "a scan"
 
