@@ -27,6 +27,7 @@ FOLDER = "../adversarial_refinement"  # from that of the other recipes
 CHALLENGES = {"singlecoil": None, "multicoil": 8}  # and their coils
 MASK = ("--mask_type", "gaussian_1d", "--center_fractions", 0.03125, "--accelerations", 8)
 SNR = 30.0
+SCORE_STRIDE = 20  # of the patches of UFLoss: those of its default take a second each image and method
 
 
 def script(name: str) -> Path:
@@ -109,6 +110,7 @@ def train(args: argparse.Namespace, root: Path, net: Path) -> None:
 
 def score(args: argparse.Namespace, root: Path, segmenter: Path, net: Path) -> None:
     """Tables and pictures of each challenge, with the reference of the refinement's test."""
+    commands = {}
     for challenge in args.challenges:
         refined = args.work / f"refinement_{challenge}"
         methods = {
@@ -121,10 +123,11 @@ def score(args: argparse.Namespace, root: Path, segmenter: Path, net: Path) -> N
             script("score.py"), "--reference", refined / "stages" / "reference",
             "--methods", *(f"{name}={folder}" for name, folder in methods.items()),
             "--segmentations", root / f"{challenge}_val", "--segmenter", segmenter, "--feature_net", net,
+            "--stride", SCORE_STRIDE,
             "--baseline", "RecNet", "--output_path", args.work / f"scores_{challenge}",
         ]  # fmt: skip
-        command = [sys.executable, *map(str, line)]
-        run_together({f"score_{challenge}": command}, args.work / "logs", threads=args.threads)
+        commands[f"score_{challenge}"] = [sys.executable, *map(str, line)]
+    run_together(commands, args.work / "logs", threads=args.threads)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -134,9 +137,9 @@ def report(args: argparse.Namespace) -> None:
     for challenge in args.challenges:
         scores = json.loads((args.work / f"scores_{challenge}" / "scores.json").read_text(encoding="utf-8"))
         document[challenge] = scores
-        for name, rows in scores.items():
-            if isinstance(rows, list) and name != "volumes":
-                print(f"\n{challenge}: {name}\n{format_table(rows)}")
+        for name in ("means", "comparisons"):
+            print(f"\n{challenge}: {name}\n{format_table(scores[name])}")
+        print(*scores["notes"], sep="\n")
     if args.json:
         args.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
