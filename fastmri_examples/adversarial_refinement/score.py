@@ -38,6 +38,8 @@ from fastmri_ufloss.report import format_table, save_contours, save_picture
 from fastmri_ufloss.report.paired_table import ALPHA, p_value_note
 from fastmri_ufloss.report.subject_tables import comparison_rows, mean_rows, scores_by_subject
 
+MIN_DICE = 0.5  # of a segmenter on the references
+
 
 def make_arguments() -> argparse.ArgumentParser:
     parser = cli.make_parser(str(__doc__))
@@ -178,7 +180,12 @@ def report(data: Reconstructions, scores: MethodScores, baseline: str, output_pa
     # Dice of a single class is SIS but for a constant: it would be tested twice
     tested = {m: larger for m, larger in larger_is_better.items() if len(scores.classes) > 1 or m[:4] != "Dice"}
     comparisons = comparison_rows(by_subject, tested, baseline=baseline)
-    notes = failed + find_notes(by_subject, baseline, sum(row["p"] is not None for row in comparisons))
+    weak = [
+        f"The segmenter has a Dice of only {dice:.2f} on the references for class {number}: SIS says little of it"
+        for number, dice in scores.segmenter_dice().items()
+        if dice < MIN_DICE
+    ]
+    notes = failed + weak + find_notes(by_subject, baseline, sum(row["p"] is not None for row in comparisons))
     document = {
         "baseline": baseline,
         "segmenter_dice": scores.segmenter_dice(),

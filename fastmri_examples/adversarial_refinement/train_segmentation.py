@@ -29,7 +29,7 @@ TRAINING_ARGS = (
     *("precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches"),
 )
 # what trains in minutes on two cores
-DEMO = {"chans": 8, "num_levels": 4, "lr": 2e-3, "max_epochs": 20}
+DEMO = {"chans": 8, "num_levels": 4, "lr": 2e-3, "max_epochs": 60}
 PREFIX = "segmentation_net."
 
 
