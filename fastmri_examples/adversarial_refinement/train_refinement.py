@@ -22,15 +22,16 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
 import feature_network
+import objective
 import training
-from loss_arguments import UFLOSS_ARGS
 from sense_recipe import split_to_score
 
-from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
-from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures, load_vgg_features
+from fastmri_ufloss.losses import make_loss
+from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet
 from fastmri_ufloss.pl_modules import (
     JOINT_PRESETS,
     AdversarialModule,
+    AdversarialSettings,
     JointModule,
     MriDataModule,
     RefinementModule,
@@ -43,11 +44,12 @@ from fastmri_ufloss.pl_modules import (
 NAME = "refinement"
 MAX_EPOCHS = 200
 BATCH_SIZE = 5
-PERCEPTUAL = ("vgg19", "ufloss", "none")
-MODULE_ARGS = ("normalize", "label_smoothing", "replay_size", "replay_probability", "lr", "beta1", "num_log_images")
+SETTINGS_ARGS = (
+    *("normalize", "label_smoothing", "replay_size", "replay_probability", "lr", "beta1"),
+    "accumulate_grad_batches",  # of the trainer's flags
+)
 DISCRIMINATOR_ARGS = ("num_strided", "dropout")
-ADVERSARIAL_TERMS = ("adversarial", "feature_matching", "penalty")
-PIXEL_LOSSES = tuple(name for name in LOSS_NAMES if name not in ("perceptual", "ufloss"))
+REFINEMENT_ARGS = ("data_consistency",)
 # what trains in minutes on two cores
 DEMO = {
     "max_epochs": 4,
@@ -77,39 +79,18 @@ def make_arguments() -> argparse.ArgumentParser:
     )
     group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's last)")
     group.add_argument("--score", action=argparse.BooleanOptionalAction, default=True, help="test after training")
-    add_objective_args(parser.add_argument_group("objective"))
+    objective.add_objective_args(parser.add_argument_group("objective"))
     group = parser.add_argument_group("model")
     chans = {
         kind: inspect.signature(kind).parameters["chans"].default for kind in (RefinementNet, PatchDiscriminator)
     }
     group.add_argument("--refinement_chans", type=int, help=f"(default: {chans[RefinementNet]})")
-    cli.add_arguments_of(group, RefinementNet, ("data_consistency",))
+    cli.add_arguments_of(group, RefinementNet, REFINEMENT_ARGS)
     group.add_argument("--discriminator_chans", type=int, help=f"(default: {chans[PatchDiscriminator]})")
     cli.add_arguments_of(group, PatchDiscriminator, DISCRIMINATOR_ARGS)
-    cli.add_arguments_of(group, RefinementModule, MODULE_ARGS)
+    cli.add_arguments_of(group, AdversarialSettings, SETTINGS_ARGS[:-1])
+    cli.add_arguments_of(group, RefinementModule, ("num_log_images",))
     return parser
-
-
-def add_objective_args(group: Any) -> None:
-    """Flags of the generator's terms."""
-    group.add_argument(
-        "--perceptual",
-        choices=PERCEPTUAL,
-        default="ufloss",
-        help="what the perceptual term compares; the paper has vgg19 (default: ufloss)",
-    )
-    group.add_argument(
-        "--weights",
-        nargs="+",
-        metavar="NAME=WEIGHT",
-        help="of the terms, if not the paper's: adversarial, feature_matching, penalty, perceptual; "
-        f"with --joint also {', '.join(PIXEL_LOSSES)}",
-    )
-    group.add_argument("--preset", choices=tuple(JOINT_PRESETS), help="weights of --joint (default: equal)")
-    group.add_argument("--vgg", choices=("vgg16", "vgg19"), help="of the perceptual term (default: vgg19)")
-    group.add_argument("--vgg_weights", metavar="FILE", help="torchvision's ImageNet weights, or 'download'")
-    group.add_argument("--feature_net", type=Path, default=None, help="file of a trained feature network, for ufloss")
-    cli.add_arguments_of(group, UFLoss, UFLOSS_ARGS)
 
 
 def main() -> None:
@@ -143,22 +124,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     for name in ("recon", "images"):
         if args.mode == "test" and getattr(args, name, None) is not None:
             raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
-    weights = parse_weights(getattr(args, "weights", []))
-    if args.joint and "penalty" in weights:
-        raise ValueError("--weights: penalty is of the refinement network, which --joint has not")
     if hasattr(args, "gradient_clip_val"):
         raise ValueError("--gradient_clip_val is not for two optimisers: lower --lr")
-    if not args.joint and hasattr(args, "preset"):
-        raise ValueError("--preset is for --joint")
-    for name in ("refinement_chans", "data_consistency"):
+    for name in ("refinement_chans", *REFINEMENT_ARGS):
         if args.joint and hasattr(args, name):
             raise ValueError(f"--{name} is of the refinement network, which --joint has not")
-    for name in ("vgg", "vgg_weights"):
-        if hasattr(args, name) and args.perceptual != "vgg19":
-            raise ValueError(f"--{name} is for --perceptual vgg19, got {args.perceptual}")
-    for name in (*UFLOSS_ARGS, "feature_net"):
-        if getattr(args, name, None) is not None and args.perceptual != "ufloss":
-            raise ValueError(f"--{name} is for --perceptual ufloss, got {args.perceptual}")
+    objective.check_arguments(args)
 
 
 def find_recon(args: argparse.Namespace) -> dict[str, Any]:
@@ -201,35 +172,23 @@ def test(args: argparse.Namespace, data: MriDataModule, trainer: pl.Trainer, che
 
 def train(args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, run_dir: Path) -> None:
     """Train, the feature network first if it is needed and there is none, and test the last checkpoint."""
-    vgg = load_vgg(args) if args.perceptual == "vgg19" else None
-    options = {
-        **cli.typed(args, (*MODULE_ARGS, "accumulate_grad_batches")),
-        "discriminator": {
-            **{
-                name.removeprefix("discriminator_"): value
-                for name, value in cli.typed(args, ("discriminator_chans",)).items()
-            },
-            **cli.typed(args, DISCRIMINATOR_ARGS),
-        },
-        "seed": args.seed,
-    }
+    vgg = objective.load_vgg(args) if args.perceptual == "vgg19" else None
+    settings = {**cli.typed(args, SETTINGS_ARGS), "seed": args.seed}
+    discriminator = {**typed_chans(args, "discriminator"), **cli.typed(args, DISCRIMINATOR_ARGS)}
+    refinement = {**typed_chans(args, "refinement"), **cli.typed(args, REFINEMENT_ARGS)}
     resume = training.checkpoint_to_resume(args, run_dir, prefix="discriminator.", settings={})
-    names = ("images", "weights", "preset", "vgg", "vgg_weights", "feature_net", *UFLOSS_ARGS)
-    typed = cli.typed(args, (*names, "refinement_chans", "data_consistency"))
-    training.note_settings(
-        args,
-        run_dir,
-        {
-            **_without(options, "num_log_images"),
-            **typed,
-            "recon": args.recon,
-            "joint": args.joint,
-            "perceptual": args.perceptual,
-        },
-    )
+    stages = {"recon": args.recon, "joint": args.joint, "perceptual": args.perceptual, "refinement": refinement}
+    typed = cli.typed(args, ("images", *objective.ARGS))
+    training.note_settings(args, run_dir, {**settings, **stages, "discriminator": discriminator, **typed})
     net = find_feature_net(args, recon, data, run_dir)
     pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
-    module = make_module(args, recon, perceptual_loss(args, vgg, net), options)
+    losses = objective.perceptual_loss(args, vgg, net)
+    options = {"discriminator": discriminator, **cli.typed(args, ("num_log_images",))}
+    if args.joint:
+        module: AdversarialModule = make_joint_module(args, recon, losses, settings, options)
+    else:
+        options |= {"settings": settings, "refinement": refinement, "weights": objective.weights_of(args, losses)}
+        module = refine_checkpoint(args.recon, images=recon["images"], image_losses=losses, **options)
     trainer = make_trainer(args, run_dir)
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -239,17 +198,6 @@ def train(args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, 
         data.test_path = split_to_score(data)
         cli.say(f"\nThe last checkpoint on {data.test_path}:")
         test(args, data, trainer, last)
-
-
-def load_vgg(args: argparse.Namespace) -> VGGFeatures:
-    """The network of the perceptual term."""
-    weights = getattr(args, "vgg_weights", None)
-    try:
-        return load_vgg_features(
-            getattr(args, "vgg", "vgg19"), weights=weights if weights in (None, "download") else Path(weights)
-        )
-    except OSError as error:
-        raise type(error)(f"{error}; or take --perceptual ufloss, which needs no download") from error
 
 
 def find_feature_net(
@@ -264,57 +212,28 @@ def find_feature_net(
     return feature_network.find_or_train(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
 
 
-def perceptual_loss(
-    args: argparse.Namespace, vgg: VGGFeatures | None, net: PatchFeatureNet | None
-) -> dict[str, nn.Module]:
-    """The perceptual term by its name, or nothing."""
-    if vgg is not None:
-        return {"perceptual": PerceptualLoss(vgg)}
-    return {} if net is None else {"perceptual": UFLoss(net, **cli.typed(args, UFLOSS_ARGS))}
+def make_joint_module(
+    args: argparse.Namespace,
+    recon: dict[str, Any],
+    losses: dict[str, nn.Module],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+) -> JointModule:
+    """The module with the terms of its preset, as the user has changed them."""
+    preset = JOINT_PRESETS[getattr(args, "preset", "equal")]
+    weights = {name: weight for name, weight in preset["weights"].items() if name != "perceptual" or losses}
+    weights |= objective.parse_weights(getattr(args, "weights", []))
+    pixel_losses = make_loss({name: 1.0 for name in weights if name in objective.PIXEL_LOSSES}).terms
+    settings = {**preset["settings"], **settings}
+    return JointModule(
+        recon=recon, image_losses={**pixel_losses, **losses}, weights=weights, settings=settings, **options
+    )
 
 
-def make_module(
-    args: argparse.Namespace, recon: dict[str, Any], losses: dict[str, nn.Module], options: dict[str, Any]
-) -> AdversarialModule:
-    """The module with its objective."""
-    changed = parse_weights(getattr(args, "weights", []))
-    if args.joint:
-        preset = JOINT_PRESETS[getattr(args, "preset", "equal")]
-        options = {"normalize": preset["normalize"], **options}
-        weights = {name: weight for name, weight in preset["weights"].items() if name != "perceptual" or losses}
-        weights |= changed
-        others = [name for name in weights if name not in (*ADVERSARIAL_TERMS, "perceptual")]
-        losses = {**make_loss(dict.fromkeys(others, 1.0)).terms, **losses}
-        return JointModule(recon=recon, image_losses=losses, weights=weights, **options)
-    options["refinement"] = {
-        **{name.removeprefix("refinement_"): value for name, value in cli.typed(args, ("refinement_chans",)).items()},
-        **cli.typed(args, ("data_consistency",)),
-    }
-    if changed:
-        defaults = RefinementModule.default_weights(losses)
-        unknown = set(changed) - set(defaults)
-        if unknown:
-            raise ValueError(f"--weights must be of {', '.join(defaults)}, got {', '.join(sorted(unknown))}")
-        options["weights"] = {**defaults, **changed}
-    return refine_checkpoint(args.recon, images=recon["images"], image_losses=losses, **options)
-
-
-def _without(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != name}
-
-
-def parse_weights(items: list[str]) -> dict[str, float]:
-    """``["adversarial=0.5"]`` as weights by name."""
-    weights = {}
-    for item in items:
-        name, _, text = item.partition("=")
-        if name not in (*ADVERSARIAL_TERMS, "perceptual", *PIXEL_LOSSES):
-            raise ValueError(f"--weights: unknown term {name!r}")
-        try:
-            weights[name] = float(text)
-        except ValueError:
-            raise ValueError(f"--weights: the weight of {name!r} must be a number, got {text!r}") from None
-    return weights
+def typed_chans(args: argparse.Namespace, network: str) -> dict[str, Any]:
+    """``--NETWORK_chans`` as the network's own setting."""
+    name = f"{network}_chans"
+    return {"chans": getattr(args, name)} if hasattr(args, name) else {}
 
 
 if __name__ == "__main__":

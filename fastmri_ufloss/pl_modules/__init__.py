@@ -1,6 +1,7 @@
 """Lightning: fastMRI's modules on Lightning 2, and the plugin's own."""
 
 from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
+from fastmri_ufloss.pl_modules.adversarial_settings import AdversarialSettings
 from fastmri_ufloss.pl_modules.callbacks import SeededSteps
 from fastmri_ufloss.pl_modules.checkpoints import load_modl_module, load_recnet_module, read_checkpoint, read_network
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
@@ -23,6 +24,7 @@ __all__ = [
     "JOINT_PRESETS",
     "METHODS",
     "AdversarialModule",
+    "AdversarialSettings",
     "FeatureModule",
     "JointModule",
     "MoDLModule",

@@ -20,6 +20,7 @@ from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
 from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.pl_modules.adversarial_settings import AdversarialSettings
 from fastmri_ufloss.pl_modules.reconstructor import Reconstructor
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
 from fastmri_ufloss.pl_modules.stages import Generated, StagesTest
@@ -58,14 +59,8 @@ class AdversarialModule(StagesTest):
         image_losses: losses of image and reference by name, called like any other loss. Not part of the
             hyperparameters. A `UFLoss` and a `PerceptualLoss` get magnitudes, unless the UFLoss is one of complex
             images. Only training needs them.
-        normalize: whether each term is divided by its value in the first step.
         discriminator: settings of `PatchDiscriminator`.
-        label_smoothing: of the real images' labels, see `discriminator_loss`.
-        replay_size, replay_probability: see `ReplayBuffer`.
-        lr: of both Adams.
-        beta1: their first moment's decay.
-        accumulate_grad_batches: batches of a step.
-        seed: of the random numbers.
+        settings: of `AdversarialSettings`.
         num_log_images: validation batches whose images are logged.
 
     Raises:
@@ -80,31 +75,22 @@ class AdversarialModule(StagesTest):
         recon: Mapping[str, Any],
         weights: Mapping[str, float],
         image_losses: Mapping[str, nn.Module] | None,
-        normalize: bool,
         discriminator: Mapping[str, Any] | None,
-        label_smoothing: float,
-        replay_size: int,
-        replay_probability: float,
-        lr: float,
-        beta1: float,
-        accumulate_grad_batches: int,
-        seed: int,
+        settings: Mapping[str, Any] | None,
         num_log_images: int,
     ) -> None:
         super().__init__(num_log_images=num_log_images)
-        if accumulate_grad_batches < 1:
-            raise ValueError(f"accumulate_grad_batches must be at least 1, got {accumulate_grad_batches}")
+        plain = {"recon": recon, "weights": weights, "discriminator": discriminator, "settings": settings}
+        self.save_hyperparameters({name: dict(value or {}) for name, value in plain.items()})
+        self.save_hyperparameters({"num_log_images": num_log_images})
+        self.settings = AdversarialSettings(**dict(settings or {}))
         self.reconstructor = Reconstructor(**dict(recon))
         self.discriminator = PatchDiscriminator(**dict(discriminator or {}))
         convert_sync_batch_norm(self.discriminator)
         self.image_losses = nn.ModuleDict(image_losses or {})
-        self.objective = NormalizedSum(weights, normalize=normalize)
-        self.label_smoothing = label_smoothing
-        self.replay = ReplayBuffer(replay_size, probability=replay_probability)
-        self.lr = lr
-        self.beta1 = beta1
-        self.accumulate_grad_batches = accumulate_grad_batches
-        self.generator = torch.Generator().manual_seed(seed)
+        self.objective = NormalizedSum(weights, normalize=self.settings.normalize)
+        self.replay = ReplayBuffer(self.settings.replay_size, probability=self.settings.replay_probability)
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
         self._accumulated = 0
         self._losses: dict[str, Tensor] = {}
 
@@ -117,7 +103,7 @@ class AdversarialModule(StagesTest):
         return self.generate(batch).image
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, 0.999)}
+        options: dict[str, Any] = {"lr": self.settings.lr, "betas": (self.settings.beta1, 0.999)}
         return [
             torch.optim.Adam(self.generator_parameters(), **options),
             torch.optim.Adam(self.discriminator.parameters(), **options),
@@ -158,9 +144,9 @@ class AdversarialModule(StagesTest):
         discriminator_value = self._discriminator_loss(fake.detach(), real)
         self._losses["discriminator"] = discriminator_value.detach()
         # one pass: each parameter gets its gradient once, as data-parallel training expects
-        self.manual_backward((loss + discriminator_value) / self.accumulate_grad_batches)
+        self.manual_backward((loss + discriminator_value) / self.settings.accumulate_grad_batches)
         self._accumulated += 1
-        if self._accumulated == self.accumulate_grad_batches or self.trainer.is_last_batch:
+        if self._accumulated == self.settings.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step()
         self._log(terms, loss.detach(), len(fake))
 
@@ -241,7 +227,7 @@ class AdversarialModule(StagesTest):
         self.log("discriminator/right_of_real", right[0], batch_size=len(fake))
         self.log("discriminator/right_of_generated", right[1], batch_size=len(fake))
         self.log("discriminator/accuracy", (right[0] + right[1]) / 2, batch_size=len(fake))
-        return discriminator_loss(*seen, label_smoothing=self.label_smoothing)
+        return discriminator_loss(*seen, label_smoothing=self.settings.label_smoothing)
 
     def _step(self) -> None:
         optimizers: Any = self.optimizers()

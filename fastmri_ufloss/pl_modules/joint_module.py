@@ -17,11 +17,11 @@ __all__ = ["PRESETS", "JointModule", "load_joint_module"]
 PRESETS: dict[str, dict[str, Any]] = {
     "equal": {
         "weights": {"l2": 1.0, "adversarial": 0.5, "feature_matching": 0.5, "perceptual": 1.0},
-        "normalize": True,
+        "settings": {"normalize": True},
     },
     "dagan": {
         "weights": {"nmse": 15.0, "frequency": 0.1, "adversarial": 1.0, "perceptual": 0.0025},
-        "normalize": False,
+        "settings": {"normalize": False},
     },
 }
 """Objectives by name.
@@ -44,15 +44,8 @@ class JointModule(AdversarialModule):
         recon: R, see `AdversarialModule`.
         image_losses: see there; one for each weight that is none of ``adversarial`` and ``feature_matching``.
         weights: see there; those of ``PRESETS["equal"]`` whose image losses are given, where not given.
-        normalize: whether each term is divided by its value in the first step.
         discriminator: settings of `PatchDiscriminator`.
-        label_smoothing: what is taken from the label 1 of real images for the discriminator.
-        replay_size: images of the discriminator's replay buffer, 0 for none.
-        replay_probability: of a stored image to be used.
-        lr: of both Adams.
-        beta1: decay of their first moment.
-        accumulate_grad_batches: batches of a step.
-        seed: of dropout and replay buffer.
+        settings: of `AdversarialSettings`.
         num_log_images: validation batches whose images are logged.
     """
 
@@ -62,15 +55,8 @@ class JointModule(AdversarialModule):
         recon: Mapping[str, Any],
         image_losses: Mapping[str, nn.Module] | None = None,
         weights: Mapping[str, float] | None = None,
-        normalize: bool = True,
         discriminator: Mapping[str, Any] | None = None,
-        label_smoothing: float = 0.1,
-        replay_size: int = 80,
-        replay_probability: float = 0.5,
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        accumulate_grad_batches: int = 1,
-        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
         num_log_images: int = 16,
     ) -> None:
         if weights is None:
@@ -80,20 +66,10 @@ class JointModule(AdversarialModule):
             recon=recon,
             weights=weights,
             image_losses=image_losses,
-            normalize=normalize,
             discriminator=discriminator,
-            label_smoothing=label_smoothing,
-            replay_size=replay_size,
-            replay_probability=replay_probability,
-            lr=lr,
-            beta1=beta1,
-            accumulate_grad_batches=accumulate_grad_batches,
-            seed=seed,
+            settings=settings,
             num_log_images=num_log_images,
         )
-        self.save_hyperparameters(ignore=["image_losses", "recon", "weights", "discriminator"])
-        nested = {"recon": recon, "weights": weights, "discriminator": discriminator}
-        self.save_hyperparameters({name: dict(value or {}) for name, value in nested.items()})
         convert_sync_batch_norm(self.reconstructor)
         self.title = f"{TITLES[self.reconstructor.name]}, joint training"
         self.base_title = self.title

@@ -36,15 +36,8 @@ class RefinementModule(AdversarialModule):
         refinement: settings of `RefinementNet` but for the channels.
         image_losses: see `AdversarialModule`; the paper's only one is ``perceptual``.
         weights: see `AdversarialModule`; `WEIGHTS`, and 1 for each image loss, where not given.
-        normalize: whether each term is divided by its value in the first step.
         discriminator: settings of `PatchDiscriminator`.
-        label_smoothing: what is taken from the label 1 of real images for the discriminator.
-        replay_size: images of the discriminator's replay buffer, 0 for none.
-        replay_probability: of a stored image to be used.
-        lr: of both Adams.
-        beta1: decay of their first moment.
-        accumulate_grad_batches: batches of a step.
-        seed: of dropout and replay buffer.
+        settings: of `AdversarialSettings`.
         num_log_images: validation batches whose images are logged.
 
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
@@ -57,15 +50,8 @@ class RefinementModule(AdversarialModule):
         refinement: Mapping[str, Any] | None = None,
         image_losses: Mapping[str, nn.Module] | None = None,
         weights: Mapping[str, float] | None = None,
-        normalize: bool = True,
         discriminator: Mapping[str, Any] | None = None,
-        label_smoothing: float = 0.1,
-        replay_size: int = 80,
-        replay_probability: float = 0.5,
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        accumulate_grad_batches: int = 1,
-        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
         num_log_images: int = 16,
     ) -> None:
         weights = self.default_weights(image_losses or {}) if weights is None else dict(weights)
@@ -73,20 +59,11 @@ class RefinementModule(AdversarialModule):
             recon=recon,
             weights=weights,
             image_losses=image_losses,
-            normalize=normalize,
             discriminator=discriminator,
-            label_smoothing=label_smoothing,
-            replay_size=replay_size,
-            replay_probability=replay_probability,
-            lr=lr,
-            beta1=beta1,
-            accumulate_grad_batches=accumulate_grad_batches,
-            seed=seed,
+            settings=settings,
             num_log_images=num_log_images,
         )
-        self.save_hyperparameters(ignore=["image_losses", "recon", "refinement", "weights", "discriminator"])
-        nested = {"recon": recon, "refinement": refinement, "weights": weights, "discriminator": discriminator}
-        self.save_hyperparameters({name: dict(value or {}) for name, value in nested.items()})
+        self.save_hyperparameters({"refinement": dict(refinement or {})})
         self.base_title = TITLES[self.reconstructor.name]
         self.title = f"{self.base_title} + refinement"
         self.reconstructor.requires_grad_(False).eval()

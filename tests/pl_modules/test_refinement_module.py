@@ -107,9 +107,10 @@ def feature_net() -> PatchFeatureNet:
     return PatchFeatureNet(2, patch_size=32, num_features=4).eval()
 
 
-def module_for(recon: Path, **options: Any) -> RefinementModule:
+def module_for(recon: Path, *, settings: dict[str, Any] | None = None, **options: Any) -> RefinementModule:
     torch.manual_seed(0)
-    return refine_checkpoint(recon, **{**SMALL, "replay_size": 3, "lr": 1e-2, **options})
+    settings = {"replay_size": 3, "lr": 1e-2, **(settings or {})}
+    return refine_checkpoint(recon, settings=settings, **{**SMALL, **options})
 
 
 def trainer_in(folder: Path, **options: Any) -> pl.Trainer:
@@ -228,8 +229,9 @@ def test_resume_goes_on_as_without_interruption(root: Path, recon: Path, tmp_pat
 def test_accumulated_batches_are_one_large_batch(root: Path, recon: Path, tmp_path: Path) -> None:
     def run(folder: Path, **options: Any) -> Tensor:
         batch_size = options.pop("batch_size")
-        settings = {"chans": 2, "num_strided": 2, "dropout": 0.0}
-        module = module_for(recon, replay_size=0, normalize=False, discriminator=settings, **options)
+        discriminator = {"chans": 2, "num_strided": 2, "dropout": 0.0}
+        settings = {"replay_size": 0, "normalize": False, **options}
+        module = module_for(recon, settings=settings, discriminator=discriminator)
         module.refinement.gate.data.fill_(0.5)
         for network in (module.refinement, module.discriminator):
             for layers in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
@@ -245,11 +247,14 @@ def test_accumulated_batches_are_one_large_batch(root: Path, recon: Path, tmp_pa
     assert not torch.allclose(run(tmp_path / "other", batch_size=1), large)
 
 
-@pytest.mark.parametrize("settings", [{"replay_size": 0}, {"label_smoothing": 0.0}, {"beta1": 0.9}, {"seed": 5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"replay_size": 0}, {"replay_probability": 0.0}, {"label_smoothing": 0.0}, {"beta1": 0.9}, {"seed": 5}],
+)
 def test_each_setting_changes_the_training(settings: dict[str, Any], root: Path, recon: Path, tmp_path: Path) -> None:
     runs = []
     for options in ({}, {}, settings):
-        module = module_for(recon, **{"replay_size": 2, "replay_probability": 1.0, **options})
+        module = module_for(recon, settings={"replay_size": 2, "replay_probability": 1.0, **options})
         trainer_in(tmp_path, callbacks=[SeededSteps(0)], enable_checkpointing=False, limit_val_batches=0).fit(
             module, datamodule=data_module(root)
         )
@@ -317,9 +322,8 @@ def test_joint_training_trains_the_network_itself(preset: str, root: Path, recon
         recon={"network": network, "settings": settings},
         image_losses=losses,
         weights=weights,
-        normalize=JOINT_PRESETS[preset]["normalize"],
+        settings={**JOINT_PRESETS[preset]["settings"], "lr": 1e-2},
         discriminator=SMALL["discriminator"],
-        lr=1e-2,
     )
     before = weights_of(module.reconstructor)
     trainer_in(tmp_path).fit(module, datamodule=data_module(root))
@@ -388,7 +392,7 @@ def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path, mon
         with pytest.raises(ValueError, match="precision must be 'bf16-mixed' or '32-true', got '16-mixed'"):
             trainer_in(tmp_path).fit(module_for(recon), datamodule=data_module(root))
     with pytest.raises(ValueError, match="accumulate_grad_batches must be at least 1"):
-        module_for(recon, accumulate_grad_batches=0)
+        module_for(recon, settings={"accumulate_grad_batches": 0})
     with pytest.warns(UserWarning, match="batch_size is 1"):
         trainer_in(tmp_path, max_steps=2).fit(module_for(recon), datamodule=data_module(root, batch_size=1))
 
@@ -403,7 +407,7 @@ from test_refinement_module import *
 devices = int(sys.argv[1])
 folder = Path(sys.argv[2])
 losses = {{"perceptual": UFLoss(feature_net(), stride=2, patches_per_step=2)}}
-module = module_for(Path({recon!r}), image_losses=losses, seed=4)
+module = module_for(Path({recon!r}), image_losses=losses, settings={{"seed": 4}})
 module.refinement.gate.data.fill_(0.3)
 options = dict(devices=2, strategy="ddp") if devices == 2 else {{}}
 run = trainer_in(folder, precision="64-true", limit_val_batches=0, **options)
