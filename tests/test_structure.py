@@ -1,4 +1,4 @@
-"""Imports run one way: mri <- {data, models, losses, metrics, report} <- pl_modules <- fastmri_examples."""
+"""Imports run one way: mri, then baselines, data, models, losses, then metrics, report, pl_modules, fastmri_examples."""
 
 import ast
 from pathlib import Path
@@ -9,14 +9,15 @@ from helpers import ROOT
 PACKAGE = ROOT / "fastmri_ufloss"
 ALLOWED = {
     "files": set(),
+    "workers": set(),  # processes
     "mri": {"files"},
-    "baselines": {"files", "mri"},
-    "data": {"files", "mri"},
+    "baselines": {"files", "workers", "mri"},
+    "data": {"files", "workers", "mri"},
     "models": {"files", "mri"},
     "losses": {"files", "mri"},
     "metrics": {"files", "mri", "losses"},
-    "report": {"files", "metrics"},
-    "pl_modules": {"files", "mri", "baselines", "data", "models", "losses", "metrics", "report"},
+    "report": {"files", "workers", "mri", "data", "losses", "metrics"},
+    "pl_modules": {"files", "workers", "mri", "baselines", "data", "models", "losses", "metrics", "report"},
     "__init__": {"mri", "baselines", "data", "models", "losses", "metrics", "report", "pl_modules"},
 }
 
@@ -40,6 +41,8 @@ def room_of(file: Path) -> str:
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_run_one_way(file: Path) -> None:
     room = room_of(file)
+    if file.name == "__main__.py":
+        return  # a command stands on top of everything
     for name in imported_modules(file):
         if name.startswith("fastmri_ufloss."):
             other = name.split(".")[1]

@@ -22,7 +22,7 @@ from fastmri_ufloss.data.convert.inputs import (
     stamp_of,
     volume_name,
 )
-from fastmri_ufloss.data.convert.workers import interruptible, run_in_processes
+from fastmri_ufloss.workers import interruptible, run_in_processes
 
 __all__ = ["Job", "Summary", "attempt", "missing_jobs", "plan_jobs", "remove_leftovers", "run_jobs"]
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from fastmri_ufloss.data.convert.jobs import SPLITS, Job, Summary, _is_disk_full
 from fastmri_ufloss.data.convert.labels import align, check_classes, find_labels, label_name, read_labels
 from fastmri_ufloss.data.convert.magnitude import AFFINE_CONVENTION
-from fastmri_ufloss.data.convert.workers import interruptible
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction
 from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.workers import interruptible
 
 __all__ = ["LabelPlan", "LabelSummary", "add_segmentation", "plan_labels", "run_labels"]
 
