@@ -1,4 +1,4 @@
-"""Imports run one way: mri, then baselines, data, models, losses, then metrics, report, pl_modules, fastmri_examples."""
+"""Imports run one way: mri, then baselines, data, models, losses, then metrics, report, pl_modules, scripts."""
 
 import ast
 from pathlib import Path
