@@ -4,7 +4,18 @@ from setuptools import find_packages, setup
 
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
 SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
-TEST = [*CONVERT, *SEGMENT, "piq>=0.8", "pytest>=8", "pytest-xdist>=3.5", "scikit-image>=0.22"]
+CLASSICAL = ["scikit-learn>=1.3"]  # the dictionaries of DLMRI
+TEST = [
+    *CONVERT,
+    *SEGMENT,
+    *CLASSICAL,
+    "piq>=0.8",
+    "playwright>=1.40",  # drives a browser that is on the machine; without one the page's test is skipped
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "scikit-image>=0.22",
+    "statsmodels>=0.14",
+]
 
 setup(
     name="fastmri-ufloss",
@@ -15,7 +26,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["fastmri_ufloss", "fastmri_ufloss.*"]),
-    package_data={"fastmri_ufloss": ["py.typed"]},
+    package_data={"fastmri_ufloss": ["py.typed", "report/templates/*"]},
     install_requires=[
         "fastmri>=0.3.0",
         "h5py>=3.8",
@@ -36,6 +47,7 @@ setup(
     extras_require={
         "convert": CONVERT,
         "segment": SEGMENT,
+        "classical": CLASSICAL,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
     },
