@@ -32,6 +32,7 @@ setup(
         "h5py>=3.8",
         "matplotlib>=3.7",  # the picture at the end of a run
         "numpy>=1.26",
+        "pillow",  # thumbnails of the report
         "pytorch-lightning>=2.4",
         "pyyaml>=6.0",  # fastmri_dirs.yaml
         "requests",  # imported by fastmri, but not declared there

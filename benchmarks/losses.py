@@ -28,12 +28,13 @@ from loss_step import measure_steps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-from temperature import BLUR, HELD_OUT, NOISE, blurred, noisy
+from temperature import BLUR, HELD_OUT, NOISE
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses import LOSS_NAMES, make_loss
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
 from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
+from fastmri_ufloss.mri.degradation import blurred, noisy
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.picture import write_figure
@@ -69,13 +70,9 @@ def complex_image(file: Path) -> tuple[Tensor, Tensor]:
 
 def degraded(images: Tensor) -> dict[str, list[Tensor]]:
     """The images with more and more noise, and more and more blur; the first of each are the images themselves."""
-    waves = images.to(torch.complex64)
-    changed = {
-        "noise": [noisy(waves, share) for share in NOISE[1:]],
-        "blur": [blurred(waves, factor) for factor in BLUR[1:]],
-    }
     return {
-        name: [images, *(some if images.is_complex() else map(torch.abs, some))] for name, some in changed.items()
+        "noise": [images, *(noisy(images, share) for share in NOISE[1:])],
+        "blur": [images, *(blurred(images, factor) for factor in BLUR[1:])],
     }
 
 

@@ -120,13 +120,13 @@ def score(args: argparse.Namespace, root: Path, segmenter: Path, net: Path) -> N
             "joint": args.work / f"joint_{challenge}" / "reconstructions",
         }
         line: list[object] = [
-            script("score.py"), "--reference", refined / "stages" / "reference",
-            "--methods", *(f"{name}={folder}" for name, folder in methods.items()),
+            "-m", "fastmri_ufloss.report", *(f"{name}={folder}" for name, folder in methods.items()),
+            "--reference", refined / "stages" / "reference",
             "--segmentations", root / f"{challenge}_val", "--segmenter", segmenter, "--feature_net", net,
             "--stride", SCORE_STRIDE,
-            "--baseline", "RecNet", "--output_path", args.work / f"scores_{challenge}",
+            "--baseline", "RecNet", "--output_path", args.work / f"report_{challenge}",
         ]  # fmt: skip
-        commands[f"score_{challenge}"] = [sys.executable, *map(str, line)]
+        commands[f"report_{challenge}"] = [sys.executable, *map(str, line)]
     run_together(commands, args.work / "logs", threads=args.threads)
 
 
@@ -135,7 +135,8 @@ def report(args: argparse.Namespace) -> None:
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     document: dict[str, object] = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}}
     for challenge in args.challenges:
-        scores = json.loads((args.work / f"scores_{challenge}" / "scores.json").read_text(encoding="utf-8"))
+        scores = json.loads((args.work / f"report_{challenge}" / "report.json").read_text(encoding="utf-8"))
+        scores.pop("slices")
         document[challenge] = scores
         for name in ("means", "comparisons"):
             print(f"\n{challenge}: {name}\n{format_table(scores[name])}")

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
 from fastmri_ufloss.losses.ufloss import UFLoss, ufloss_per_image
+from fastmri_ufloss.mri.degradation import blurred, noisy
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
 
@@ -41,22 +42,6 @@ def complex_images(path: Path) -> Tensor:
     phase = gaussian_filter(generator.standard_normal(magnitude.shape), (0, 30, 30), mode="wrap")
     phase = phase / phase.std() + generator.uniform(0, 2 * np.pi, (len(magnitude), 1, 1))
     return torch.from_numpy((magnitude * np.exp(1j * phase)).astype(np.complex64))
-
-
-def noisy(images: Tensor, share: float) -> Tensor:
-    """(1 - b) x + b n of the paper's figure 4, n complex noise with the 95th percentile as deviation."""
-    noise = torch.randn(images.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(0))
-    return (1 - share) * images + share * noise * image_scale(images).reshape(-1, 1, 1, 1)
-
-
-def blurred(images: Tensor, factor: float) -> Tensor:
-    """Images from the central 1 / factor of k-space in both directions."""
-    kspace = torch.fft.fft2(images)
-    for axis in (-2, -1):
-        frequency = torch.fft.fftfreq(images.shape[axis]).abs()
-        keep = frequency <= 0.5 / factor
-        kspace = kspace * (keep[:, None] if axis == -2 else keep)
-    return torch.fft.ifft2(kspace)
 
 
 def descent(loss: UFLoss, image: Tensor, steps: int) -> float:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from fastmri_ufloss.losses.images import Reduction, at_target_scale, channels, full_precision, magnitude, reduce
 
-__all__ = ["HFENLoss", "hfen_loss", "laplacian_of_gaussian"]
+__all__ = ["HFENLoss", "hfen_loss", "laplacian_kernel", "laplacian_of_gaussian"]
 
 KERNEL_SIZE = 15
 SIGMA = 1.5
@@ -34,7 +34,7 @@ def laplacian_of_gaussian(images: Tensor) -> Tensor:
     parts = magnitude(channels(images))  # real already: this makes float32 of half precision
     with full_precision(images):
         padded = F.pad(parts.flatten(0, 1).unsqueeze(1), (KERNEL_SIZE // 2,) * 4, mode="replicate")
-        filtered = F.conv2d(padded, _kernel().to(parts)).reshape(parts.shape)
+        filtered = F.conv2d(padded, laplacian_kernel().to(parts)).reshape(parts.shape)
     if not images.is_complex():
         return filtered
     return torch.view_as_complex(filtered.permute(0, 2, 3, 1).contiguous()).unsqueeze(1)
@@ -80,7 +80,7 @@ def _norm(images: Tensor) -> Tensor:
     return torch.linalg.vector_norm(channels(images), dim=(1, 2, 3))
 
 
-def _kernel() -> Tensor:
+def laplacian_kernel() -> Tensor:
     """h of `laplacian_of_gaussian`, (1, 1, size, size), float64."""
     line = torch.arange(KERNEL_SIZE, dtype=torch.float64) - KERNEL_SIZE // 2
     squared = line.square()[:, None] + line.square()

@@ -1,7 +1,7 @@
 """Semantic interpretability: what a segmenter still finds in reconstructions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fastmri_ufloss.losses.images import check_images, full_precision, magnitude
-from fastmri_ufloss.metrics.paired import LEVEL, NUM_RESAMPLES, bootstrap_interval
-from fastmri_ufloss.metrics.volume_metric import volume_id
+from fastmri_ufloss.metrics.paired import LEVEL, NUM_RESAMPLES
+from fastmri_ufloss.metrics.segmented_images import SegmentedImages
+from fastmri_ufloss.metrics.volume_metric import identify_slices, volume_id
 
 __all__ = ["SemanticInterpretability"]
 
@@ -102,14 +103,42 @@ class SemanticInterpretability(Metric):
                 "segmentation must have the shape of output (batch, rows, cols), got "
                 f"{tuple(segmentation.shape)} and {tuple(output[:, 0].shape)}"
             )
-        slices = _checked_slices(fname, slice_num, len(output))
         for name, images in (("output", output), ("target", target)):
             if not bool(images.isfinite().all()):
                 raise ValueError(
                     f"{name} must be finite, got NaN or infinite values in {', '.join(sorted(set(fname)))}"
                 )
-        true = self._one_hot(self._checked("segmentation", segmentation))
-        found = [self._one_hot(self._segment(images)) for images in (output, target)]
+        labels, target_labels = (self._segment(images) for images in (output, target))
+        self.update_labels(labels, target_labels, segmentation=segmentation, fname=fname, slice_num=slice_num)
+
+    def update_labels(
+        self,
+        output_labels: Tensor,
+        target_labels: Tensor,
+        *,
+        segmentation: Tensor,
+        fname: Sequence[str],
+        slice_num: Tensor | Sequence[int],
+    ) -> None:
+        """Add the slices of a batch that has been segmented already.
+
+        Args:
+            output_labels: what the segmenter gives of the outputs, class numbers (batch, rows, cols), integers.
+            target_labels: of the targets.
+            segmentation, fname, slice_num: see `update`.
+
+        Raises:
+            ValueError: if an argument is not as above.
+        """
+        given = {"output_labels": output_labels, "target_labels": target_labels, "segmentation": segmentation}
+        for name, labels in given.items():
+            if labels.ndim != 3 or labels.shape != output_labels.shape:
+                raise ValueError(
+                    f"{name} must have the shape of output_labels (batch, rows, cols), got {tuple(labels.shape)} and "
+                    f"{tuple(output_labels.shape)}"
+                )
+        slices = identify_slices(fname, slice_num, len(segmentation))
+        *found, true = (self._one_hot(self._checked(name, labels)) for name, labels in given.items())
         counts = [(mask & true).sum(-1) for mask in found] + [mask.sum(-1) for mask in (*found, true)]
         for name, values in zip(self._states(), (*slices, torch.stack(counts, dim=1)), strict=True):
             getattr(self, name).append(values.to(self.device))
@@ -123,17 +152,17 @@ class SemanticInterpretability(Metric):
             ValueError: if a class is in no image, or the segmenter finds nothing of it on the targets; also in the
                 others below.
         """
-        value = float(np.mean(list(self._scores(self._images()).values())))
+        value = float(np.mean(list(self._images().scores(self.classes).values())))
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         return torch.tensor(value, dtype=dtype, device=self.device)
 
     def per_class(self) -> dict[int, float]:
         """SIS of each class by its number."""
-        return self._scores(self._images_of_all())
+        return self._images_of_all().scores(self.classes)
 
     def segmenter_dice(self) -> dict[int, float]:
         """The segmenter's mean Dice on the targets by class, what SIS is relative to."""
-        return self._reference(self._images_of_all())
+        return self._images_of_all().segmenter_dice(self.classes)
 
     def per_volume(self) -> dict[int, float]:
         """The value of each volume by its `fastmri_ufloss.metrics.volume_id`; volumes without a class are left out.
@@ -142,19 +171,7 @@ class SemanticInterpretability(Metric):
         classes that the volume has. So all volumes have one unit, that of SIS, and methods on the same volumes
         differ by their outputs alone.
         """
-        images = self._images_of_all()
-        reference = self._reference(images)
-        found = {}
-        for volume in np.unique(images.volume).tolist():
-            own = images.volume == volume
-            values = [
-                images.on_output[own & images.present[:, number], number].mean() / dice
-                for number, dice in reference.items()
-                if (own & images.present[:, number]).any()
-            ]
-            if values:
-                found[volume] = float(np.mean(values))
-        return found
+        return self._images_of_all().per_volume(self.classes)
 
     def interval(
         self,
@@ -178,22 +195,9 @@ class SemanticInterpretability(Metric):
             Its ends; nan for fewer than two subjects.
         """
         images = self._images_of_all()
-        self._reference(images)  # raises
         names = {volume_id(fname): subject for fname, subject in (subjects or {}).items()}
-        numbers: dict[str | int, int] = {}
-        subject = [numbers.setdefault(names.get(volume, volume), len(numbers)) for volume in images.volume.tolist()]
-        counted = images.present[:, list(self.classes)].any(axis=1)
-        drawn = np.unique(np.asarray(subject, dtype=int)[counted])
-        if drawn.size < 2:
-            return float("nan"), float("nan")
-        sums = []
-        for number in self.classes:
-            for dice in (images.on_output, images.on_target):
-                weights = np.where(images.present, dice, 0)[:, number]
-                sums.append(np.bincount(subject, weights=weights, minlength=len(numbers))[drawn])
-        return bootstrap_interval(
-            *sums, statistic=_score_of_sums, level=level, num_resamples=num_resamples, seed=seed
-        )
+        of_images = [names.get(volume, volume) for volume in images.volume.tolist()]
+        return images.interval(self.classes, of_images, level=level, num_resamples=num_resamples, seed=seed)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """``torchmetrics.Metric.sync``, also where a process has seen no slice."""
@@ -231,11 +235,11 @@ class SemanticInterpretability(Metric):
         """Whether a pixel has a class, (batch, num_classes, pixels)."""
         return labels.flatten(1).unsqueeze(1) == torch.arange(self.num_classes, device=self.device)[:, None]
 
-    def _images_of_all(self) -> "_Images":
+    def _images_of_all(self) -> SegmentedImages:
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._images()
 
-    def _images(self) -> "_Images":
+    def _images(self) -> SegmentedImages:
         """Each image once, in the order of volumes and slices, so that sums do not depend on how they came."""
         columns = []
         for name, shape in self._states().items():
@@ -246,61 +250,9 @@ class SemanticInterpretability(Metric):
         volume, slice_num, pixels = columns
         _, first = np.unique(np.stack([volume, slice_num], axis=1), axis=0, return_index=True)
         both_output, both_target, on_output, on_target, true = pixels[first].transpose(1, 0, 2)
-        return _Images(
+        return SegmentedImages(
             volume=volume[first],
             on_output=2 * both_output / np.maximum(on_output + true, 1),
             on_target=2 * both_target / np.maximum(on_target + true, 1),
             present=true > 0,
         )
-
-    def _reference(self, images: "_Images") -> dict[int, float]:
-        means = _means(images, images.on_target, self.classes)
-        for number, dice in means.items():
-            if len(images.volume) and not images.present[:, number].any():
-                raise ValueError(
-                    f"class {number} is in none of the {len(images.volume)} images by their segmentation, and so has "
-                    "no value; leave it out of classes"
-                )
-            if dice == 0:
-                raise ValueError(
-                    f"segmenter must find class {number} on the targets, got a Dice of 0 there: nothing could be "
-                    "said of the outputs"
-                )
-        return means
-
-    def _scores(self, images: "_Images") -> dict[int, float]:
-        reference = self._reference(images)
-        outputs = _means(images, images.on_output, self.classes)
-        return {number: outputs[number] / dice for number, dice in reference.items()}
-
-
-class _Images(NamedTuple):
-    """What is known of all images; Dice and presence are (images, num_classes)."""
-
-    volume: np.ndarray  # (images,)
-    on_output: np.ndarray
-    on_target: np.ndarray
-    present: np.ndarray
-
-
-def _means(images: _Images, dice: np.ndarray, classes: Sequence[int]) -> dict[int, float]:
-    """Mean over the images with the class; nan if there is none."""
-    values = {number: dice[images.present[:, number], number] for number in classes}
-    return {number: float(value.mean()) if value.size else float("nan") for number, value in values.items()}
-
-
-def _score_of_sums(*sums: np.ndarray, axis: int) -> np.ndarray:
-    """SIS of sums of Dice by subject: on outputs and on targets of the first class, of the second and so on."""
-    outputs, targets = (np.stack([dice.sum(axis=axis) for dice in sums[first::2]]) for first in (0, 1))
-    there = targets > 0
-    return (np.where(there, outputs, 0) / np.where(there, targets, 1)).sum(axis=0) / there.sum(axis=0)
-
-
-def _checked_slices(fname: Sequence[str], slice_num: Tensor | Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """Numbers of the slices' volumes and of the slices, (count,), int64."""
-    numbers = torch.as_tensor(slice_num)
-    if isinstance(fname, str) or len(fname) != count:
-        raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
-    if numbers.shape != (count,) or numbers.is_floating_point():
-        raise ValueError(f"slice_num must hold {count} integers, got {numbers.dtype} of shape {tuple(numbers.shape)}")
-    return torch.tensor([volume_id(name) for name in fname]), numbers.to(torch.int64)

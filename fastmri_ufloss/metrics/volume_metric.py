@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from fastmri_ufloss.losses.images import check_images, full_precision
 
-__all__ = ["VolumeMetric", "energy", "to_sum_precision", "volume_id"]
+__all__ = ["VolumeMetric", "energy", "identify_slices", "to_sum_precision", "volume_id"]
 
 
 class VolumeMetric(Metric):
@@ -92,19 +92,12 @@ class VolumeMetric(Metric):
             output, target = output.unsqueeze(1), target.unsqueeze(1)
         check_images(output, target)
         count = len(output)
-        if isinstance(fname, str) or len(fname) != count:
-            raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
-        slice_num = torch.as_tensor(slice_num)
-        if slice_num.shape != (count,) or slice_num.is_floating_point():
-            raise ValueError(
-                f"slice_num must hold {count} integers, got {slice_num.dtype} of shape {tuple(slice_num.shape)}"
-            )
+        slices = identify_slices(fname, slice_num, count)
         if max_value is not None and max_value.shape != (count,):
             raise ValueError(f"max_value must have shape ({count},), got {tuple(max_value.shape)}")
         with full_precision(output):  # a score does not depend on the precision of the training
             values = self.slice_values(output.detach(), target.detach(), max_value)
-        rows = (torch.tensor([volume_id(name) for name in fname]), slice_num, *values)
-        for (name, dtype), row in zip(self._states().items(), rows, strict=True):
+        for (name, dtype), row in zip(self._states().items(), (*slices, *values), strict=True):
             getattr(self, name).append(row.to(device=self.device, dtype=dtype))
 
     def compute(self) -> Tensor:
@@ -166,6 +159,20 @@ def volume_id(fname: str) -> int:
     probability of 3e-8.
     """
     return int.from_bytes(blake2b(fname.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def identify_slices(fname: Sequence[str], slice_num: Tensor | Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """The `volume_id` and the number of each slice of a batch, (count,), int64.
+
+    Raises:
+        ValueError: if there are not ``count`` names and integers.
+    """
+    if isinstance(fname, str) or len(fname) != count:
+        raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
+    numbers = torch.as_tensor(slice_num)
+    if numbers.shape != (count,) or numbers.is_floating_point():
+        raise ValueError(f"slice_num must hold {count} integers, got {numbers.dtype} of shape {tuple(numbers.shape)}")
+    return torch.tensor([volume_id(name) for name in fname]), numbers.to(torch.int64)
 
 
 def to_sum_precision(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses.images import full_precision
+from fastmri_ufloss.metrics.dice import dice_of_classes
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
@@ -273,22 +274,6 @@ class SegmentationModule(pl.LightningModule):
                 f"{', '.join(sorted(set(batch.fname)))}"
             )
         return batch.image, batch.segmentation
-
-
-def dice_of_classes(labels: Tensor, segmentation: Tensor, num_classes: int) -> Tensor:
-    """2 |A and B| / (|A| + |B|) of each image and class but the background, nan where the image has no such class.
-
-    Args:
-        labels: class numbers (batch, rows, cols).
-        segmentation: the true ones, (batch, rows, cols).
-        num_classes: with the background.
-
-    Returns:
-        (batch, num_classes - 1), float32.
-    """
-    found, true = (F.one_hot(x, num_classes)[..., 1:].flatten(1, 2) for x in (labels, segmentation))
-    dice = 2 * (found & true).sum(dim=1) / (found.sum(dim=1) + true.sum(dim=1))
-    return torch.where(true.any(dim=1), dice, torch.nan)
 
 
 def _make_dice_ce() -> nn.Module:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.picture import ERROR_GAIN, most_textured, write_figure
+from fastmri_ufloss.report.picture import ERROR_GAIN, check_magnitudes, most_textured, write_figure
 
 __all__ = ["save_comparison"]
 
@@ -25,7 +25,7 @@ def save_comparison(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG or JPG: a column for each image; rows for the image, a zoom, and the difference from one of them.
+    """Write a PNG, JPG or PDF: a column for each image; rows for it, a zoom, and the difference from one of them.
 
     All images have one grey scale, up to the 99.5th percentile of the one that they are compared with. The zoom is
     where the mean of all images has the largest gradients. The difference is that of the magnitudes, x5; without a
@@ -41,10 +41,10 @@ def save_comparison(
 
     Raises:
         ValueError: if there is no image, an image has not two axes or another shape than the first, a note or
-            compare_with has no image, or the suffix is not that of a PNG or JPG.
+            compare_with has no image, or the suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = _magnitudes(images)
+    magnitudes = check_magnitudes(images)
     for name in notes:
         if name not in magnitudes:
             raise ValueError(f"notes must have the names of images {sorted(magnitudes)}, got {name!r}")
@@ -78,16 +78,6 @@ def _wrap(figure: Figure, axes: np.ndarray, *paragraphs: str) -> str:
     """Text as wide as a column, of letters of at most 11 points."""
     letters = int(figure.get_figwidth() / axes.shape[1] / 0.1)
     return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)
-
-
-def _magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not images:
-        raise ValueError("images must hold at least one image, got none")
-    shape = next(iter(images.values())).shape
-    for name, image in images.items():
-        if image.ndim != 2 or image.shape != shape:
-            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
-    return {name: np.abs(image) for name, image in images.items()}
 
 
 def _figure(shape: tuple[int, ...], num_images: int) -> tuple[Figure, np.ndarray]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.picture import write_figure
+from fastmri_ufloss.report.picture import check_magnitudes, write_figure
 
 __all__ = ["save_contours"]
 
@@ -31,7 +31,7 @@ def save_contours(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG or JPG: a column for each image, with the outlines of its segmentations; below it a zoom.
+    """Write a PNG, JPG or PDF: a column for each image, with the outlines of its segmentations; below it a zoom.
 
     The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
     images have one grey scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
@@ -50,10 +50,10 @@ def save_contours(
     Raises:
         ValueError: if there is no image, an image or a segmentation has not two axes or another shape than the
             first image, a segmentation is not of an integer dtype, a prediction or a note has no image, or the
-            suffix is not that of a PNG or JPG.
+            suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = _checked_images(images)
+    magnitudes = check_magnitudes(images)
     for argument, names in (("notes", notes), ("predictions", predictions)):
         for name in names:
             if name not in magnitudes:
@@ -85,16 +85,6 @@ def save_contours(
     if title:
         figure.suptitle(_wrap(width * len(magnitudes), title), fontsize=11)
     write_figure(path, figure, dpi=140)
-
-
-def _checked_images(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not images:
-        raise ValueError("images must hold at least one image, got none")
-    shape = next(iter(images.values())).shape
-    for name, image in images.items():
-        if image.ndim != 2 or image.shape != shape:
-            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
-    return {name: np.abs(image) for name, image in images.items()}
 
 
 def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> None:

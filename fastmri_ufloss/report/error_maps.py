@@ -23,7 +23,7 @@ def save_error_maps(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG or JPG: a column for the reference and for each image; rows for image, middle third and error.
+    """Write a PNG, JPG or PDF: a column for the reference and for each image; rows for image, middle third and error.
 
     All images have one grey scale, up to the 99.5th percentile of the reference, which is white. The errors are
     |image - reference| in parts of that white, and have one scale too, up to the 99th percentile of all of them.
@@ -36,7 +36,7 @@ def save_error_maps(
         title: above the picture.
 
     Raises:
-        ValueError: if a shape differs, a note has no image, or the suffix is not that of a PNG or JPG.
+        ValueError: if a shape differs, a note has no image, or the suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
     for name, image in images.items():

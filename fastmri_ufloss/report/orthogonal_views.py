@@ -71,7 +71,7 @@ def orthogonal_views(volume: SliceReadable) -> dict[str, np.ndarray]:
 def save_orthogonal_views(
     path: str | Path, volumes: Mapping[str, SliceReadable], *, voxel_size: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> None:
-    """Write a PNG or JPG: a row for each volume; columns for its central planes and its projections.
+    """Write a PNG, JPG or PDF: a row for each volume; columns for its central planes and its projections.
 
     All volumes have one grey scale for the planes and one for the projections, up to the 99.5th percentile of
     those of the first volume. The first slice is at the top, and all views have one scale in mm.
@@ -83,7 +83,7 @@ def save_orthogonal_views(
 
     Raises:
         ValueError: if there is no volume, a shape is not as above, voxel_size is not three positive numbers,
-            or the suffix is not that of a PNG or JPG.
+            or the suffix is not that of a PNG, JPG or PDF.
     """
     sizes = tuple(float(size) for size in voxel_size)
     if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -10,14 +11,14 @@ from matplotlib.patches import Rectangle
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["ERROR_GAIN", "most_textured", "save_picture", "write_figure"]
+__all__ = ["ERROR_GAIN", "check_magnitudes", "most_textured", "save_picture", "write_figure"]
 
 ERROR_GAIN = 5
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf"}
 
 
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write a PNG or JPG: a column for the reference and for each method; rows for image, error x5 and zoom.
+    """Write a PNG, JPG or PDF: a column for the reference and for each method; rows for image, error x5 and zoom.
 
     Args:
         path: of the picture, its suffix says what it is.
@@ -25,7 +26,7 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
         outputs: magnitude images of the same shape by name.
 
     Raises:
-        ValueError: if a shape differs, or the suffix is not that of a PNG or JPG.
+        ValueError: if a shape differs, or the suffix is not that of a PNG, JPG or PDF.
     """
     for name, image in outputs.items():
         if image.shape != reference.shape:
@@ -56,12 +57,12 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
 
 
 def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
-    """Write a figure as a PNG or JPG, in one step.
+    """Write a figure as a PNG, JPG or PDF, in one step.
 
     Args:
-        path: of the picture; it ends in .png, .jpg or .jpeg.
+        path: of the picture; it ends in .png, .jpg, .jpeg or .pdf.
         figure: with a canvas of Agg.
-        dpi: pixels per inch.
+        dpi: pixels per inch; of a PDF, those of its images.
 
     Raises:
         ValueError: if the suffix is another one.
@@ -69,8 +70,26 @@ def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise ValueError(f"path must end in one of {', '.join(_FORMATS)}, got {str(path)!r}")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=_FORMATS[suffix], dpi=dpi)
+    # without the time, so that the same figure is the same file
+    metadata = {"CreationDate": None} if suffix == ".pdf" else None
+    # text in a PDF stays text: TrueType rather than outlines of Type 3, which publishers refuse
+    with atomic_path(path) as temporary, matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(temporary, format=_FORMATS[suffix], dpi=dpi, metadata=metadata)
+
+
+def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The magnitudes of images, which must be at least one, all (rows, cols) of one shape.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if not images:
+        raise ValueError("images must hold at least one image, got none")
+    shape = next(iter(images.values())).shape
+    for name, image in images.items():
+        if image.ndim != 2 or image.shape != shape:
+            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
+    return {name: np.abs(image) for name, image in images.items()}
 
 
 def most_textured(image: np.ndarray) -> tuple[int, int, int]:

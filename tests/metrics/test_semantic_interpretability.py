@@ -368,6 +368,17 @@ def test_bad_classes_are_named(options: dict[str, Any]) -> None:
         SemanticInterpretability(read, num_classes=1)
 
 
+def test_labels_that_are_there_already_count_alike() -> None:
+    metric = SemanticInterpretability(read, num_classes=3)
+    for part in (random_slices()[:4], random_slices()[4:]):
+        given = batch(part)
+        labels = [given.pop(name).round().long() for name in ("output", "target")]
+        metric.update_labels(*labels, **given)
+    assert everything(metric) == everything(fill(random_slices()))
+    with pytest.raises(ValueError, match=r"target_labels must have the shape of output_labels .*got \(5, 5, 5\)"):
+        metric.update_labels(labels[0], labels[1][:, :5], **given)
+
+
 def share(rank: int, case: str) -> list[Slice]:
     slices = random_slices()
     if case == "one has nothing":

@@ -23,7 +23,6 @@ from fastmri_ufloss.pl_modules import (
     segmentation_module,
 )
 from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
-from fastmri_ufloss.pl_modules.segmentation_module import dice_of_classes
 
 TINY = {"num_classes": 2, "chans": 4, "num_levels": 2}
 
@@ -187,14 +186,6 @@ def test_validation_counts_an_image_once_whichever_process_has_it(monkeypatch: p
     with pytest.raises(ValueError, match="an image with a class beside the background"):
         monkeypatch.setattr(segmentation_module, "_rank_and_world_size", lambda: (0, 1))
         validate(batch_of(samples[3:]))
-
-
-def test_dice_of_classes() -> None:
-    labels = torch.tensor([[[0, 1, 1, 2]], [[1, 1, 1, 1]]])
-    true = torch.tensor([[[0, 1, 2, 2]], [[0, 0, 2, 2]]])
-    dice = dice_of_classes(labels, true, 4)
-    expected = torch.tensor([[2 / 3, 2 / 3, torch.nan], [torch.nan, 0, torch.nan]])
-    torch.testing.assert_close(dice, expected, equal_nan=True)
 
 
 def test_the_two_losses_are_their_formulas() -> None:

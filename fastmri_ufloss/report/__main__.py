@@ -1,0 +1,264 @@
+"""Compare reconstructions of several methods: tables with statistics, and a page that shows them.
+
+    python -m fastmri_ufloss.report RESULTS... --reference FOLDER --output_path OUT
+
+RESULTS are folders of leaderboard files (data set 'reconstruction'), of this project or of others: NAME=FOLDER, or
+FOLDER, which is named by itself; a folder without files stands for all its folders that have some. Volumes find each
+other by their file names. Where sizes differ, all are cropped around their centre to the smallest rows and columns,
+as fastMRI crops images. (fastMRI's own evaluation also crops images that are not square.)
+
+OUT gets report.html and figures/, report.json, and slices.csv, volumes.csv, means.csv and comparisons.csv; with a
+segmenter pictures/VOLUME.png, too. Subjects are the unit of the statistics: the attribute patient_id of a volume, or
+its file name. The scores of each volume are kept in OUT/cache: the same command goes on where it was stopped, and
+scores only what has changed.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fastmri_ufloss.data.acquisitions import AcquiredVolume
+from fastmri_ufloss.data.reconstructions import Reconstructions
+from fastmri_ufloss.data.segmentation import QUIET_SECONDS
+from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.document import ALL, Comparison
+from fastmri_ufloss.report.document_files import format_comparisons, format_means, write_document
+from fastmri_ufloss.report.document_notes import folder_notes
+from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
+from fastmri_ufloss.report.page import write_report
+from fastmri_ufloss.report.score_cache import ScoredVolumes, score_volumes
+from fastmri_ufloss.report.score_settings import COIL_COMBINED, ScoreSettings
+
+say = partial(print, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its arguments, those of the process by default.
+
+    Returns:
+        The exit status: 0 if all is well, 1 if not, 130 if it was interrupted.
+    """
+    args = _make_parser().parse_args(argv)
+    try:
+        _report(args)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("FASTMRI_UFLOSS_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(FASTMRI_UFLOSS_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with the volumes that are missing", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _report(args: argparse.Namespace) -> None:
+    methods = parse_results(args.results)
+    baseline = check_choice("--baseline", args.baseline, methods)
+    settings, data = _prepare(args, methods)
+    notes = folder_notes(data)
+    for note in notes:
+        say(note)
+    say(f"{len(data)} volumes of {len({files.subject for files in data.volumes})} subjects")
+    scored = score_volumes(data.volumes, settings, cache=args.output_path / "cache", num_workers=args.num_workers)
+    _check_failed(scored, common=args.common)
+    comparison = Comparison(
+        data.volumes,
+        settings,
+        scored,
+        baseline=baseline,
+        excluded=[{"volume": v, "slice": None, "source": source, "why": why} for v, source, why in data.left_out],
+        notes=notes,
+        asked=_plain(vars(args)),
+        **({"title": args.title} if args.title is not None else {}),
+    )
+    document = comparison.document
+    focus = check_choice("--focus", args.focus, _focus_choices(document))
+    write_document(args.output_path, document)
+    _show(document, already=notes)
+    if scored.num_cached:
+        say(f"{scored.num_cached} of {len(data)} volumes were scored before")
+    _write_page(args, comparison, focus)
+
+
+def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreSettings, Reconstructions]:
+    """What is scored and how, checked before anything is read at length."""
+    for given, other in (("segmenter", "segmentations"), ("segmentations", "segmenter"), ("masks", "kspace")):
+        if getattr(args, given) is not None and getattr(args, other) is None:
+            raise ValueError(f"--{given} needs --{other}")
+    references = parse_references(args.reference)
+    if not references and args.kspace is None:
+        raise ValueError(
+            "there is no reference: name a folder of fully sampled images with --reference, such as "
+            "DATA/multicoil_test, or fully sampled volumes with --kspace"
+        )
+    nets = parse_networks(
+        args.feature_net, args.trained_on, PatchFeatureNet.load, with_kspace=args.kspace is not None
+    )
+    if args.stride is not None and not nets:
+        raise ValueError("--stride is for UFLoss, whose network --feature_net names")
+    segmentation: dict[str, Any] = {}
+    if args.segmenter is not None:
+        from fastmri_ufloss.pl_modules import load_segmenter  # Lightning, which takes seconds, in each process
+
+        segmentation = {
+            "segmenter": args.segmenter,
+            "num_classes": load_segmenter(args.segmenter).num_classes,
+            "load_segmenter": load_segmenter,
+            "pictures": args.output_path / "pictures",
+        }
+    data = Reconstructions(
+        methods,
+        references,
+        segmentations=args.segmentations,
+        kspace=args.kspace,
+        masks=args.masks,
+        common=args.common,
+    )
+    names = tuple(references)
+    if args.kspace is not None and COIL_COMBINED not in references and _is_fully_sampled(data, needed=not names):
+        names = (*names, COIL_COMBINED)
+    settings = ScoreSettings(
+        names,
+        nets,
+        stride=args.stride,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        load_feature_net=PatchFeatureNet.load,
+        **segmentation,
+    )
+    return settings, data
+
+
+def _is_fully_sampled(data: Reconstructions, *, needed: bool) -> bool:
+    """Whether all k-space is, so that there is a coil-combined reference."""
+    for files in tqdm(data.volumes, desc="Sampling", unit="volume", delay=QUIET_SECONDS):
+        if files.kspace is None or not AcquiredVolume(files.kspace).is_fully_sampled:
+            if needed:
+                raise ValueError(
+                    f"{files.kspace} is undersampled, so that it gives no reference: name a folder of fully sampled "
+                    "images with --reference"
+                )
+            return False
+    return True
+
+
+def _check_failed(scored: ScoredVolumes, *, common: bool) -> None:
+    if scored.failed and not common:
+        reasons = list(scored.failed.values())
+        raise ValueError(
+            f"{len(reasons)} volumes could not be scored: {'; '.join(reasons[:5])}. The others are kept: mend these, "
+            "or leave them out with --common"
+        )
+
+
+def _show(document: dict[str, Any], *, already: Sequence[str]) -> None:
+    """Tables and notes on the terminal."""
+    for contrast in document["contrasts"]:
+        what = "" if contrast == ALL else f" of {contrast}"
+        say(f"\nMeans{what} ± standard deviation over subjects:\n{format_means(document, contrast)}")
+        if any(row["contrast"] == contrast for row in document["comparisons"]):
+            say(
+                f"\nDifferences{what} from {document['baseline']}, paired by subject, Wilcoxon's p, "
+                f"Holm over all rows:\n{format_comparisons(document, contrast)}"
+            )
+    say()
+    for note in document["notes"]:
+        if note not in already:
+            say(note)
+
+
+def _focus_choices(document: dict[str, Any]) -> list[str]:
+    """The scores, SSIM against the main reference first."""
+    names = [metric["name"] for metric in document["metrics"]]
+    first = f"SSIM ({document['references'][0]})"
+    return [first, *(name for name in names if name != first)]
+
+
+def _write_page(args: argparse.Namespace, comparison: Comparison, focus: str) -> None:
+    options = {} if args.num_cases is None else {"num_cases": args.num_cases}
+    write_report(args.output_path, comparison, focus=focus, **options)
+    say(f"Report: {args.output_path / 'report.html'}")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastmri_ufloss.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="[NAME=]FOLDER of reconstructions")
+    parser.add_argument(
+        "--reference",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help="fully sampled images: leaderboard files, or fastMRI volumes (called RSS); the first one is tested",
+    )
+    parser.add_argument("--output_path", type=Path, required=True, metavar="OUT", help="folder of the report")
+    parser.add_argument("--title", default=None, help="of the page")
+    parser.add_argument(
+        "--baseline", default=None, metavar="NAME", help="method to compare with (default: the first)"
+    )
+    parser.add_argument(
+        "--focus", default=None, metavar="METRIC", help="score that chooses the cases (default: SSIM)"
+    )
+    parser.add_argument("--num_cases", type=int, default=None, metavar="N", help="slices to show")
+    parser.add_argument(
+        "--common", action="store_true", help="leave out volumes that not all folders have, or that cannot be read"
+    )
+    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="volumes at once (default: 1)")
+    group = parser.add_argument_group("what was acquired")
+    group.add_argument(
+        "--kspace",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="fastMRI volumes: for the residual on acquired samples, complex images and, if they are fully sampled, "
+        f"the reference {COIL_COMBINED}",
+    )
+    group.add_argument(
+        "--masks",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="files with a data set 'mask', where neither k-space nor reconstructions tell how they were sampled",
+    )
+    group = parser.add_argument_group("networks")
+    group.add_argument("--feature_net", nargs="+", default=[], metavar="[NAME=]FILE", help="networks of UFLoss")
+    group.add_argument(
+        "--trained_on",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="feature networks that a method was trained with: shown, and not tested",
+    )
+    group.add_argument("--stride", type=int, default=None, metavar="N", help="of the patches of UFLoss (default: 5)")
+    group.add_argument("--segmenter", type=Path, default=None, help="checkpoint of train_segmentation.py")
+    group.add_argument(
+        "--segmentations", type=Path, default=None, metavar="FOLDER", help="volumes with a data set 'segmentation'"
+    )
+    return parser
+
+
+def _plain(args: dict[str, Any]) -> dict[str, Any]:
+    def text(value: Any) -> Any:
+        return [text(one) for one in value] if isinstance(value, list) else str(value)
+
+    return {
+        name: value if value is None or isinstance(value, bool | int | float) else text(value)
+        for name, value in args.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

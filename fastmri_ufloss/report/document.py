@@ -1,0 +1,230 @@
+"""The comparison of methods as one document, and the images behind it, a slice at a time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from fastmri.data.transforms import center_crop
+
+from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
+from fastmri_ufloss.report.acquired_scores import open_acquired
+from fastmri_ufloss.report.document_notes import data_notes
+from fastmri_ufloss.report.network_scores import segment_volume
+from fastmri_ufloss.report.score_cache import ScoredVolumes
+from fastmri_ufloss.report.score_columns import Metric, list_metrics
+from fastmri_ufloss.report.score_settings import COIL_COMBINED, ScoreSettings
+from fastmri_ufloss.report.scoring import CONSTANT, RESIDUAL
+from fastmri_ufloss.report.segmentation_rows import SegmentationRows
+from fastmri_ufloss.report.subject_tables import comparison_rows, mean_rows, scores_by_subject, statistics_notes
+
+__all__ = ["ALL", "Comparison", "SliceImages"]
+
+ALL = "all"
+NO_MASK = (
+    "There is no residual: neither the k-space nor the reconstructions have a data set 'mask' that tells how the "
+    "volumes were sampled. Name a folder of masks."
+)
+UNKNOWN = "unknown"  # contrast of a file that does not tell
+
+
+class SliceImages(NamedTuple):
+    """A slice of all methods.
+
+    Args:
+        reference: magnitudes (rows, cols) by the name of the reference, float32.
+        outputs: magnitudes by method.
+        segmentation: true class numbers (rows, cols), None without.
+        labels: class numbers that the segmenter finds, by method and main reference; empty without.
+    """
+
+    reference: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    segmentation: np.ndarray | None
+    labels: dict[str, np.ndarray]
+
+
+class Comparison:
+    """Methods compared on the volumes that were scored: tables with statistics, by contrast, in plain values.
+
+    The subject is the unit: the mean over a subject's volumes is its value. All tested scores of all methods, each
+    against the baseline, are one family for Holm's correction; "all" volumes and each contrast are families of their
+    own, as they are questions of their own (figure 9 of Wang et al., MRM 2022, shows contrasts apart).
+
+    Args:
+        volumes: that were asked for.
+        settings: what they were scored with.
+        scored: of `fastmri_ufloss.report.score_cache.score_volumes`.
+        baseline: the method that the others are compared with.
+        title: of the report.
+        excluded: what had been left out before, with ``volume``, ``slice`` None, ``source`` and ``why``.
+        notes: what is to be said beside what the scores themselves say.
+        asked: further entries of ``settings`` in the document, in plain values.
+
+    Raises:
+        ValueError: if no volume could be scored, or the baseline is none of the methods.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[VolumeFiles],
+        settings: ScoreSettings,
+        scored: ScoredVolumes,
+        *,
+        baseline: str,
+        title: str = "Comparison of reconstructions",
+        excluded: Sequence[Mapping[str, Any]] = (),
+        notes: Sequence[str] = (),
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._files = {files.name: files for files in volumes}
+        self._scored = scored
+        self.methods = list(volumes[0].outputs) if volumes else []
+        if baseline not in self.methods:
+            raise ValueError(f"baseline must be one of {', '.join(self.methods)}, got {baseline!r}")
+        if not any(numbers["volumes"] for numbers in scored.found.values()):
+            reasons = [f"{row['volume']}: {row['why']} ({row['source']})" for row in self._excluded(excluded)]
+            raise ValueError(f"volumes must have a slice to compare, got none; {'; '.join(reasons[:5])}")
+        self.document = self._make(baseline, title, excluded, notes, asked or {})
+        """Plain values, None where there is no number."""
+
+    def read_slice(self, volume: str, slice_num: int) -> SliceImages:
+        """The images of a slice, read from their files.
+
+        Args:
+            volume: file name.
+            slice_num: number of the slice.
+
+        Raises:
+            ValueError: if the volume is not known or cannot be read.
+        """
+        if volume not in self._files:
+            raise ValueError(f"volume must be one of {', '.join(self._files)}, got {volume!r}")
+        files = self._files[volume]
+        found = files.read(slice_num)
+        references = {name: images[0] for name, images in found.references.items()}
+        if COIL_COMBINED in self.settings.references and COIL_COMBINED not in references:
+            acquired = open_acquired(files, files.read_masks(), device=self.settings.device).read(slice_num)
+            if acquired is not None:
+                references[COIL_COMBINED] = center_crop(acquired.image.abs().cpu().numpy(), files.size)
+        references = {name: references[name] for name in self.settings.references if name in references}
+        outputs = {name: images[0] for name, images in found.outputs.items()}
+        labels: dict[str, np.ndarray] = {}
+        if self.settings.segmenter is not None:
+            main = self.settings.main_reference
+            images = {main: references[main], **outputs}
+            labels = segment_volume(self.settings, {name: image[None] for name, image in images.items()})
+        segmentation = None if found.segmentation is None else found.segmentation[0]
+        return SliceImages(references, outputs, segmentation, {name: one[0] for name, one in labels.items()})
+
+    def _make(
+        self,
+        baseline: str,
+        title: str,
+        excluded: Sequence[Mapping[str, Any]],
+        notes: Sequence[str],
+        asked: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        found = self._scored.found
+        segmented = SegmentationRows(found, self.methods)
+        with_residual = any(RESIDUAL in row for numbers in found.values() for row in numbers["volumes"])
+        metrics = list_metrics(self.settings, segmented.classes, with_residual=with_residual)
+        slices = self._rows("slices", metrics, segmented.sis_of_slices)
+        volumes = self._rows("volumes", metrics, segmented.sis_of_volumes)
+        names = list(dict.fromkeys(row["contrast"] for row in volumes))
+        contrasts = [ALL, *(sorted(names) if len(names) > 1 else [])]
+        tables = [self._tables(contrast, volumes, metrics, segmented, baseline) for contrast in contrasts]
+        means, comparisons, more = ([row for table in tables for row in table[index]] for index in range(3))
+        left_out = self._excluded(excluded)
+        if not with_residual and any(files.kspace is not None for files in self._files.values()):
+            notes = [*notes, NO_MASK]
+        about_data = data_notes(found, left_out, self.settings, segmented, len(self._files))
+        return _plain(
+            {
+                "title": title,
+                "methods": self.methods,
+                "baseline": baseline,
+                "references": list(self.settings.references),
+                "metrics": [metric._asdict() for metric in metrics],
+                "contrasts": contrasts,
+                "slices": slices,
+                "volumes": volumes,
+                "means": means,
+                "comparisons": comparisons,
+                "excluded": left_out,
+                "notes": list(dict.fromkeys([*notes, *about_data, *more])),
+                "settings": dict(asked),
+            }
+        )
+
+    def _rows(
+        self, kind: str, metrics: Sequence[Metric], sis: Mapping[tuple[Any, ...], float]
+    ) -> list[dict[str, Any]]:
+        """Rows of slices or of volumes with what they belong to and the values of all metrics."""
+        rows = []
+        for name, numbers in self._scored.found.items():
+            files = self._files[name]
+            place = {"subject": files.subject, "contrast": files.contrast or UNKNOWN}
+            for row in numbers[kind]:
+                number = {"slice": row["slice"]} if kind == "slices" else {}
+                count = {"slices": row["slices"]} if kind == "volumes" else {}
+                values = {metric.name: row.get(metric.name) for metric in metrics}
+                if "SIS" in values:
+                    values["SIS"] = sis.get((name, *number.values(), row["method"]))
+                rows.append({"volume": name, **number, **place, **count, "method": row["method"], **values})
+        return rows
+
+    def _tables(
+        self,
+        contrast: str,
+        volumes: Sequence[Mapping[str, Any]],
+        metrics: Sequence[Metric],
+        segmented: SegmentationRows,
+        baseline: str,
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+        """Means, comparisons and notes of a contrast."""
+        rows = [row for row in volumes if contrast in (ALL, row["contrast"])]
+        scores = scores_by_subject(rows, [metric.name for metric in metrics])
+        sis, notes = segmented.sis_over_images({row["volume"]: row["subject"] for row in rows})
+        if notes:
+            scores.pop("SIS", None)
+        means = mean_rows(scores, known={"SIS": sis})
+        tested = {
+            metric.name: metric.larger_is_better
+            for metric in metrics
+            if metric.tested and metric.larger_is_better is not None
+        }
+        comparisons = comparison_rows(scores, tested, baseline=baseline)
+        notes += statistics_notes(scores, comparisons, list(tested), baseline)
+        prefix = "" if contrast == ALL else f"{contrast}: "
+        return (
+            [{"contrast": contrast, **row} for row in means],
+            [{"contrast": contrast, **row} for row in comparisons],
+            [prefix + note for note in notes],
+        )
+
+    def _excluded(self, before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All that does not count, in the order of the volumes."""
+        rows = [dict(row) for row in before]
+        rows += [
+            {"volume": name, "slice": None, "source": "file", "why": why} for name, why in self._scored.failed.items()
+        ]
+        for name, numbers in self._scored.found.items():
+            rows += [{"volume": name, **row} for row in numbers["excluded"]]
+            why = f"{CONSTANT}: the slice has no scores against it, and counts in those of the volume"
+            rows += [
+                {"volume": name, "slice": number, "source": source, "why": why}
+                for source, number in numbers["constant"]
+                if source in self.settings.references
+            ]
+        return sorted(rows, key=lambda row: str(row["volume"]))
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON: what is not finite is None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
