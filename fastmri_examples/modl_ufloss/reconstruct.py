@@ -14,7 +14,9 @@ import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
+import method_weights
 
+from fastmri_ufloss.baselines import CLASSICAL_METHODS
 from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles
 from fastmri_ufloss.pl_modules import METHODS, MriDataModule, ReconstructionModule, load_modl_module
 
@@ -28,8 +30,9 @@ def main() -> None:
         "--methods",
         nargs="+",
         choices=("all", *METHODS),
-        help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_ take seconds a slice",
+        help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
     )
+    method_weights.add_weights_arg(parser)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps")
     parser.add_argument("--accelerator", default="auto")
@@ -47,7 +50,8 @@ def main() -> None:
     modl = None if args.checkpoint is None else load_modl_module(args.checkpoint)
     methods = getattr(args, "methods", ["zero_filled", "cg_sense"] if modl is None else ["modl"])
     if "all" in methods:
-        methods = [name for name in METHODS if name != "modl" or modl is not None]
+        methods = [name for name, method in CLASSICAL_METHODS.items() if name in METHODS and not method.missing]
+        methods += [] if modl is None else ["modl"]
     mask_func = cli.make_mask_func(args) if hasattr(args, "mask_type") else None
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
     transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None)
@@ -72,7 +76,11 @@ def main() -> None:
         use_distributed_sampler=False,
         logger=False,
     )
-    trainer.test(ReconstructionModule(methods, modl=modl), datamodule=data, verbose=False)
+    trainer.test(
+        ReconstructionModule(methods, modl=modl, weights=method_weights.read_weights(args)),
+        datamodule=data,
+        verbose=False,
+    )
 
 
 if __name__ == "__main__":

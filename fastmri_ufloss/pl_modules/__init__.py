@@ -4,6 +4,9 @@ from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
 from fastmri_ufloss.pl_modules.adversarial_settings import AdversarialSettings
 from fastmri_ufloss.pl_modules.callbacks import SeededSteps
 from fastmri_ufloss.pl_modules.checkpoints import load_modl_module, load_recnet_module, read_checkpoint, read_network
+from fastmri_ufloss.pl_modules.classical_data import ClassicalTransform, FinishedVolumes
+from fastmri_ufloss.pl_modules.classical_module import ClassicalModule, method_folders
+from fastmri_ufloss.pl_modules.classical_search import WeightSearch, check_split, note_by_hand
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
 from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
@@ -25,7 +28,10 @@ __all__ = [
     "METHODS",
     "AdversarialModule",
     "AdversarialSettings",
+    "ClassicalModule",
+    "ClassicalTransform",
     "FeatureModule",
+    "FinishedVolumes",
     "JointModule",
     "MoDLModule",
     "MriDataModule",
@@ -42,13 +48,17 @@ __all__ = [
     "Segmenter",
     "UnetModule",
     "VarNetModule",
+    "WeightSearch",
+    "check_split",
     "load_joint_module",
     "load_modl_module",
     "load_recnet_module",
     "load_reconstructor",
     "load_refinement_module",
     "load_segmenter",
+    "method_folders",
     "network_of",
+    "note_by_hand",
     "read_checkpoint",
     "read_network",
     "refine_checkpoint",

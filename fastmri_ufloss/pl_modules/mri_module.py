@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastmri_ufloss.data.transforms import MoDLSample
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter, masks_of
 
 __all__ = ["MriModule", "keep_own_loss", "without_float64"]
 
@@ -83,8 +83,10 @@ class MriModule(HostModule):
         self._writer = ReconstructionWriter(folder)
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        for fname, slice_num, image in zip(outputs["fname"], outputs["slice"], outputs["output"], strict=True):
-            self._writer.add(fname, int(slice_num), image)
+        masks = masks_of(batch, len(outputs["fname"]))
+        slices = zip(outputs["fname"], outputs["slice"], outputs["output"], masks, strict=True)
+        for fname, slice_num, image, mask in slices:
+            self._writer.add(fname, int(slice_num), image, mask=mask)
 
     def on_test_epoch_end(self) -> None:
         self._writer.close()

@@ -1,6 +1,6 @@
 """Reconstruction of undersampled volumes by several methods side by side, with or without a reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.baselines import pics
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.mri.residual import data_residual
-from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
 from fastmri_ufloss.pl_modules.modl_module import MoDLModule
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter, masks_of
 from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, gather_rows, write_json, write_scores
 from fastmri_ufloss.pl_modules.sense_module import Reconstruction, maps_and_reference
 from fastmri_ufloss.report import format_table, save_comparison
 
-__all__ = ["METHODS", "ReconstructionModule"]
+__all__ = ["METHODS", "ReconstructionModule", "save_pictures"]
 
 Batch = Any  # a collated `MoDLSample`
 
 METHODS = {
-    "zero_filled": "zero-filled",
-    "cg_sense": "CG-SENSE",
-    "pics_wavelet": "PICS, l1-wavelet",
-    "pics_tv": "PICS, total variation",
+    **{name: method.title for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"},
     "modl": "MoDL",
 }
 """Names of the methods, as folders and in tables."""
@@ -46,12 +42,15 @@ class ReconstructionModule(pl.LightningModule):
     Args:
         methods: names of `METHODS`.
         modl: the trained network, for the method ``"modl"``.
+        weights: of methods that have one (`CLASSICAL_METHODS`), in place of their defaults.
 
     Raises:
-        ValueError: if a method is unknown, comes twice, or has no network.
+        ValueError: if a method is unknown, comes twice, or has no network, or a weight is not of a method.
     """
 
-    def __init__(self, methods: Sequence[str], *, modl: MoDLModule | None = None) -> None:
+    def __init__(
+        self, methods: Sequence[str], *, modl: MoDLModule | None = None, weights: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__()
         unknown = [name for name in methods if name not in METHODS]
         if unknown or not methods or len(set(methods)) != len(methods):
@@ -60,6 +59,8 @@ class ReconstructionModule(pl.LightningModule):
             raise ValueError("the method 'modl' needs a trained network: a checkpoint of modl_ufloss/train.py")
         self.methods = list(methods)
         self.modl = modl if "modl" in methods else None
+        self.weights = dict(weights or {})
+        check_weights(self.weights, self.methods)
 
     def reconstruct(self, batch: Batch, result: Reconstruction) -> dict[str, Tensor]:
         """Complex image (batch, rows, cols) by each method.
@@ -69,14 +70,12 @@ class ReconstructionModule(pl.LightningModule):
             result: its coil maps, and the network's image where there is a network.
         """
         kspace, mask, maps = batch.masked_kspace, batch.mask, result.sens_maps
-        methods = {
-            "zero_filled": lambda: torch.view_as_complex(sens_reduce(kspace, maps))[:, 0],
-            "cg_sense": lambda: cg_sense(kspace, mask, maps),
-            "pics_wavelet": lambda: pics(kspace, mask, maps, regularizer="wavelet"),
-            "pics_tv": lambda: pics(kspace, mask, maps, regularizer="total_variation"),
-            "modl": lambda: result.image,
+        return {
+            name: result.image
+            if name == "modl"
+            else CLASSICAL_METHODS[name](kspace, mask, maps, self.weights.get(name))
+            for name in self.methods
         }
-        return {name: methods[name]() for name in self.methods}
 
     def on_test_epoch_start(self) -> None:
         folder = Path(self.trainer.default_root_dir) / "reconstructions"
@@ -95,8 +94,11 @@ class ReconstructionModule(pl.LightningModule):
         for name, image in images.items():
             residuals = data_residual(image, batch.masked_kspace, batch.mask, result.sens_maps)
             cropped = crop_magnitude(image, batch.crop_size)
-            for (fname, number), output, residual in zip(slices, cropped, residuals.tolist(), strict=True):
-                self._writers[name].add(fname, number, output)
+            masks = masks_of(batch, len(slices))
+            for (fname, number), output, residual, mask in zip(
+                slices, cropped, residuals.tolist(), masks, strict=True
+            ):
+                self._writers[name].add(fname, number, output, mask=mask)
                 self._residuals.setdefault((fname, name), {})[number] = residual
         if result.reference.numel() and batch.target.ndim == 3:
             named = {METHODS[name]: image for name, image in images.items()}
@@ -132,15 +134,31 @@ class ReconstructionModule(pl.LightningModule):
         ]
         residuals = {(row["volume"], row["method"]): row["residual"] for row in rows}
         for fname in dict.fromkeys(row["volume"] for row in rows):
-            images = {
-                METHODS[name]: _middle_slice(folder / "reconstructions" / name / fname) for name in self.methods
-            }
-            notes = {METHODS[name]: f"residual {residuals[fname, name]:.3g}" for name in self.methods}
-            picture = folder / "pictures" / f"{Path(fname).stem}.png"
-            baseline = METHODS["cg_sense"] if "cg_sense" in self.methods else None
-            save_comparison(picture, images, compare_with=baseline, notes=notes, title=fname)
+            notes = {name: f"residual {residuals[fname, name]:.3g}" for name in self.methods}
+            save_pictures(folder, fname, {name: METHODS[name] for name in self.methods}, notes=notes)
         print(f"\nResidual on the acquired samples, mean over the volumes:\n{format_table(means)}", flush=True)
         print(f"Images: {folder / 'reconstructions'}\nPictures: {folder / 'pictures'}", flush=True)
+
+
+def save_pictures(
+    folder: Path, fname: str, titles: Mapping[str, str], *, notes: Mapping[str, str] | None = None
+) -> None:
+    """Write ``pictures/*.png``, the middle slice of a volume by all methods, from its files in the folder of a run.
+
+    Args:
+        folder: of the run.
+        fname: file name of the volume.
+        titles: of the methods, by their names.
+        notes: a short text for a method, by its name.
+    """
+    images = {title: _middle_slice(folder / "reconstructions" / name / fname) for name, title in titles.items()}
+    save_comparison(
+        folder / "pictures" / f"{Path(fname).stem}.png",
+        images,
+        compare_with=titles.get("cg_sense"),
+        notes={titles[name]: note for name, note in (notes or {}).items()},
+        title=fname,
+    )
 
 
 def _middle_slice(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["ReconstructionWriter"]
+__all__ = ["ReconstructionWriter", "masks_of"]
 
 
 class ReconstructionWriter:
@@ -20,7 +21,9 @@ class ReconstructionWriter:
     dropped.
 
     Args:
-        folder: for the files, each with a data set ``reconstruction`` (slices, rows, cols).
+        folder: for the files, each with a data set ``reconstruction`` (slices, rows, cols); and, where all slices
+            of the volume were sampled in the same way, a data set ``mask`` of uint8, (cols,) or (rows, cols), of the
+            size of k-space, 1 where a sample was acquired.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -29,15 +32,20 @@ class ReconstructionWriter:
         self._last_slice = -1
         self._written: set[str] = set()
         self._stack = contextlib.ExitStack()
-        self._images: h5py.Dataset | None = None
+        self._file: h5py.File | None = None
+        self._mask: np.ndarray | None = None
 
-    def add(self, fname: str, slice_num: int, image: np.ndarray | Tensor) -> None:
+    def add(
+        self, fname: str, slice_num: int, image: np.ndarray | Tensor, *, mask: np.ndarray | Tensor | None = None
+    ) -> None:
         """Append a slice.
 
         Args:
             fname: file name of its volume.
             slice_num: its number, larger than that of the slice before.
             image: magnitude (rows, cols).
+            mask: how it was sampled, not zero where it was: (cols,), (rows, cols), or as a sample has it,
+                (1, 1 or rows, cols, 1).
 
         Raises:
             ValueError: if a slice comes before its turn, or has another size than the one before.
@@ -45,10 +53,11 @@ class ReconstructionWriter:
         if fname in self._written:
             return
         image = np.asarray(image, dtype=np.float32)
+        sampled = None if mask is None else _sampled(mask)
         if fname != self._fname:
             self.close()
-            self._open(fname, image.shape)
-        images = self._images
+            self._open(fname, image.shape, sampled)
+        images = None if self._file is None else self._file["reconstruction"]
         if images is None or image.shape != images.shape[1:] or slice_num <= self._last_slice:
             raise ValueError(
                 f"slices of {fname} must have one size and come in their order, got slice {slice_num} of "
@@ -57,19 +66,50 @@ class ReconstructionWriter:
         images.resize(images.shape[0] + 1, axis=0)
         images[-1] = image
         self._last_slice = slice_num
+        if self._mask is not None and (sampled is None or not np.array_equal(sampled, self._mask)):
+            self._mask = None
 
-    def _open(self, fname: str, shape: tuple[int, ...]) -> None:
+    def close(self) -> None:
+        """Complete the volume at hand: its file gets its name."""
+        file, self._file = self._file, None
+        if file is not None:
+            if self._mask is not None:
+                file["mask"] = self._mask
+            self._stack.close()
+            self._written.add(self._fname)
+
+    def discard(self) -> None:
+        """Drop the volume at hand, if it is not complete."""
+        self._file, self._fname = None, ""
+        with contextlib.suppress(_DiscardedError), self._stack:
+            raise _DiscardedError
+
+    def _open(self, fname: str, shape: tuple[int, ...], mask: np.ndarray | None) -> None:
         temporary = self._stack.enter_context(atomic_path(self.folder / fname))
-        file = self._stack.enter_context(h5py.File(temporary, "w"))
-        self._images = file.create_dataset(
+        self._file = self._stack.enter_context(h5py.File(temporary, "w"))
+        self._file.create_dataset(
             "reconstruction", (0, *shape), maxshape=(None, *shape), chunks=(1, *shape), dtype=np.float32
         )
         self._fname = fname
         self._last_slice = -1
+        self._mask = mask
 
-    def close(self) -> None:
-        """Complete the volume at hand: its file gets its name."""
-        if self._images is not None:
-            self._images = None
-            self._stack.close()
-            self._written.add(self._fname)
+
+def masks_of(batch: Any, count: int) -> list[Tensor | None]:
+    """The sampling mask of each of the ``count`` samples of a batch; None where the batch has no masks."""
+    mask = getattr(batch, "mask", None)
+    return [None] * count if mask is None else list(mask.expand(count, *mask.shape[1:]))
+
+
+class _DiscardedError(Exception):
+    """Ends the writing of a file, so that it is removed."""
+
+
+def _sampled(mask: np.ndarray | Tensor) -> np.ndarray:
+    """(cols,) or (rows, cols), uint8."""
+    array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask) != 0
+    if array.ndim == 4:
+        array = array[0, ..., 0]
+    if array.ndim == 2 and len(array) == 1:
+        array = array[0]
+    return array.astype(np.uint8)

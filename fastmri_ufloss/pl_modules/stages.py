@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.pl_modules.mri_module import MriModule
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter, masks_of
 from fastmri_ufloss.pl_modules.reconstructor import SENSE_NETWORKS, Reconstructed, Reconstructor
 from fastmri_ufloss.pl_modules.scoring import write_scores
 
@@ -61,10 +61,11 @@ class StagesTest(MriModule):
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         generated = self.generate(batch)
         images = self._stages(batch, generated)
-        for i, fname in enumerate(batch.fname):
+        for i, (fname, mask) in enumerate(zip(batch.fname, masks_of(batch, len(batch.fname)), strict=True)):
             for name in STAGES:
                 if name in images:
-                    self._stage_writers[name].add(fname, int(batch.slice_num[i]), images[name][i])
+                    mask_of_stage = None if name == "reference" else mask
+                    self._stage_writers[name].add(fname, int(batch.slice_num[i]), images[name][i], mask=mask_of_stage)
         if "target" in images:
             self._add_scores(batch, images)
         return {"fname": batch.fname, "slice": batch.slice_num, "output": images["output"]}

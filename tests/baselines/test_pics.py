@@ -1,15 +1,16 @@
-import shutil
-import subprocess
-from pathlib import Path
+import sys
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import pytest
 import sigpy
+import sigpy.mri.app
 import torch
-from helpers import column_mask, smooth_maps
+from helpers import column_mask, randn_complex, smooth_maps
 
 from fastmri_ufloss.baselines import pics
+from fastmri_ufloss.baselines.sigpy_operators import SenseEncoding
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_expand, sens_reduce
 
 Regularizer = Literal["wavelet", "total_variation"]
@@ -48,8 +49,10 @@ def error(image: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def sparsity(image: np.ndarray, regularizer: str) -> float:
-    if regularizer == "wavelet":
-        return float(np.abs(sigpy.fwt(image)).sum())
+    if regularizer == "wavelet":  # the mean over grids
+        shifts = np.random.default_rng(5).integers(32, size=(20, 2))
+        grids = (np.roll(image, shift, axis=(0, 1)) for shift in shifts)
+        return float(np.mean([np.abs(sigpy.fwt(grid, wave_name="db2")).sum() for grid in grids]))
     return float(sum(np.abs(image - np.roll(image, 1, axis)).sum() for axis in (0, 1)))
 
 
@@ -85,12 +88,11 @@ def test_it_minimizes_its_objective(regularizer: Regularizer) -> None:
         return float(misfit.square().sum() / 2) + lam * sparsity((x / scale)[0].numpy(), regularizer)
 
     few, many, most = (
-        objective(pics(kspace, mask, maps, regularizer=regularizer, lam=lam, num_iterations=n))
-        for n in (3, 100, 1000)
+        objective(pics(kspace, mask, maps, regularizer=regularizer, lam=lam, num_iterations=n)) for n in (3, 100, 500)
     )
-    assert objective(start) > few > many >= most
+    assert min(few, objective(start)) > many >= 0.9999 * most  # the first steps of a primal-dual method may rise
     assert many < 1.01 * most  # the default number of iterations has converged
-    reached = pics(kspace, mask, maps, regularizer=regularizer, lam=lam, num_iterations=1000)
+    reached = pics(kspace, mask, maps, regularizer=regularizer, lam=lam, num_iterations=500)
     for seed in range(3):
         away = torch.randn(reached.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.complex64)
         assert objective(reached + 0.01 * scale * away) > most
@@ -183,19 +185,51 @@ def test_bad_arguments_are_named() -> None:
         pics(kspace, mask, maps[:, :2])
 
 
-@pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
-def test_total_variation_is_close_to_that_of_bart(tmp_path: Path) -> None:
-    """BART joins both differences of a pixel to one magnitude, so that the two are close and not equal."""
-    mask, lam = points(1, 48, 48), 0.01
-    kspace, maps = scan(phantom(48, 48), mask)
-    scale = float(image_scale(cg_sense(kspace, mask, maps)))
-    arrays = {"kspace": kspace / scale, "maps": maps, "pattern": torch.view_as_real(mask[..., 0] + 0j)}
-    for name, array in arrays.items():
-        data = torch.view_as_complex(array[0]).permute(1, 2, 0).numpy()
-        (tmp_path / f"{name}.hdr").write_text(f"# Dimensions\n48 48 1 {data.shape[2]}\n")
-        data.ravel(order="F").astype(np.complex64).tofile(tmp_path / f"{name}.cfl")
-    command = ["bart", "pics", "-w1", "-i300", "-p", "pattern", "-R", f"T:3:0:{lam}", "kspace", "maps", "result"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    bart = torch.from_numpy(np.fromfile(tmp_path / "result.cfl", np.complex64).reshape(48, 48, order="F"))
-    ours = pics(kspace, mask, maps, regularizer="total_variation", lam=lam, num_iterations=300)
-    assert error(ours[0], scale * bart) < 0.05
+@both
+@pytest.mark.parametrize("kind", ["points", "columns"])
+def test_without_shifts_it_is_that_of_sigpy(
+    regularizer: Regularizer, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same iterations with sigpy's own operators, in centred coordinates and with all transforms."""
+    module = sys.modules["fastmri_ufloss.baselines.pics"]
+    monkeypatch.setattr(module, "_MAX_SHIFT", 1)
+    mask = points(1, 31, 26) if kind == "points" else column_mask(1, 26, center=8)
+    kspace, maps = scan(phantom(31, 26), mask)
+    start = cg_sense(kspace, mask, maps)
+    scale = float(image_scale(start))
+    inputs = (torch.view_as_complex(kspace[0]).numpy() / scale, torch.view_as_complex(maps[0]).numpy(), 0.01)
+    options = {
+        "weights": mask[0, 0, ..., 0].float().expand(31, -1).numpy(),
+        "x": start[0].numpy() / scale,
+        "max_iter": 20,
+        "show_pbar": False,
+    }
+    if regularizer == "wavelet":
+        expected = sigpy.mri.app.L1WaveletRecon(*inputs, wave_name="db2", alpha=1, **options).run()
+    else:
+        steps = {"sigma": module._DUAL_STEP, "tau": 1 / (9 * module._DUAL_STEP)}
+        expected = sigpy.mri.app.TotalVariationRecon(*inputs, **steps, **options).run()
+    actual = pics(kspace, mask, maps, regularizer=regularizer, lam=0.01, num_iterations=20)[0]
+    assert error(actual, scale * torch.from_numpy(expected)) < 1e-4
+
+
+def test_shifts_of_the_grid_make_the_error_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = points(1, 64, 60)
+    kspace, maps = scan(phantom(64, 60), mask, noise=0.1)
+    shifted = error(pics(kspace, mask, maps, lam=0.03), phantom(64, 60))
+    monkeypatch.setattr(sys.modules["fastmri_ufloss.baselines.pics"], "_MAX_SHIFT", 1)
+    assert shifted < 0.93 * error(pics(kspace, mask, maps, lam=0.03), phantom(64, 60))
+
+
+def test_the_encoding_is_that_of_sense_and_has_its_adjoint() -> None:
+    mask = points(1, 7, 6)
+    maps, image, kspace = smooth_maps(1, 3, 7, 6), randn_complex(1, 7, 6), randn_complex(3, 7, 6, seed=1)
+    corner = partial(torch.fft.ifftshift, dim=(-2, -1))
+    encoding = SenseEncoding(corner(torch.view_as_complex(maps[0])), corner(mask[0, ..., 0].float()), (-2, -1))
+    expected = torch.view_as_complex((sens_expand(torch.view_as_real(image[:, None]), maps) * mask).contiguous())[0]
+    samples = torch.from_numpy(encoding(corner(image[0]).numpy()))
+    torch.testing.assert_close(samples, corner(expected))
+    back = torch.from_numpy(encoding.H(kspace.numpy()))
+    torch.testing.assert_close(
+        torch.vdot(kspace.flatten(), samples.flatten()), torch.vdot(back.flatten(), corner(image[0]).flatten())
+    )

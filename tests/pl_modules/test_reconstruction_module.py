@@ -1,5 +1,7 @@
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -7,11 +9,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from fastmri_ufloss.baselines import pics
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, dlmri, pics
 from fastmri_ufloss.data import MoDLDataTransform, create_mask_for_mask_type
 from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import cg_sense, estimate_sens_maps
 from fastmri_ufloss.pl_modules import METHODS, MoDLModule, MriDataModule, ReconstructionModule
+from fastmri_ufloss.pl_modules.sense_module import Reconstruction
 
 SHAPE = (40, 36)
 
@@ -48,7 +51,13 @@ def reconstruct(
 
 
 @pytest.mark.parametrize("has_mask", [True, False])
-def test_volume_without_a_reference_by_every_method(tmp_path: Path, has_mask: bool) -> None:
+def test_volume_without_a_reference_by_every_method(
+    tmp_path: Path, has_mask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = CLASSICAL_METHODS["dlmri"]._replace(
+        function=partial(dlmri, num_iterations=1, num_atoms=20, sparsity=3, patch_size=4)
+    )
+    monkeypatch.setitem(CLASSICAL_METHODS, "dlmri", quick)
     kspace = 1e-4 * simulate_kspace(images(), num_coils=4, seed=1)
     if has_mask:
         write_volume(tmp_path / "in" / "a.h5", kspace, mask=points())
@@ -68,6 +77,7 @@ def test_volume_without_a_reference_by_every_method(tmp_path: Path, has_mask: bo
     for method in METHODS:
         with h5py.File(tmp_path / "out" / "reconstructions" / method / "a.h5") as file:
             volume = file["reconstruction"][()]
+            np.testing.assert_array_equal(file["mask"][()], points())
         assert volume.shape == (3, *SHAPE) and np.isfinite(volume).all()
         if method in expected:
             image = expected[method][0].abs().numpy()
@@ -87,6 +97,20 @@ def test_volume_with_a_reference_is_scored(tmp_path: Path) -> None:
     means = json.loads((tmp_path / "out" / "scores.json").read_text())["means"]
     assert [row["method"] for row in means] == ["zero-filled", "PICS, total variation"]
     assert means[1]["NRMSE (RSS)"] < 0.5 * means[0]["NRMSE (RSS)"]
+
+
+def test_a_weight_is_that_of_its_method() -> None:
+    mask = torch.from_numpy(points())[None, None, ..., None]
+    kspace = torch.view_as_real(torch.from_numpy(simulate_kspace(images(1), num_coils=4, seed=1))) * mask
+    maps = estimate_sens_maps(kspace, 14, mask=mask)
+    batch = SimpleNamespace(masked_kspace=kspace, mask=mask)
+    result = Reconstruction(torch.empty(0), maps, torch.empty(0))
+    found = ReconstructionModule(["zero_filled", "cg_sense"], weights={"cg_sense": 0.5}).reconstruct(batch, result)
+    torch.testing.assert_close(found["cg_sense"], cg_sense(kspace, mask, maps, lam=0.5))
+    with pytest.raises(ValueError, match="weights must be of methods that have one, got zero_filled"):
+        ReconstructionModule(["zero_filled", "cg_sense"], weights={"zero_filled": 0.5})
+    with pytest.raises(ValueError, match="weights must be of the methods zero_filled, got 'cg_sense'"):
+        ReconstructionModule(["zero_filled"], weights={"cg_sense": 0.5})
 
 
 def test_bad_methods_are_named() -> None:

@@ -1,0 +1,108 @@
+"""The classical methods by name: what a table calls them, how to run them, and what weight there is to choose."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastmri_ufloss.baselines.bart_pics import bart_pics, has_bart
+from fastmri_ufloss.baselines.dlmri import dlmri
+from fastmri_ufloss.baselines.pics import pics
+from fastmri_ufloss.mri import cg_sense, sens_reduce
+
+__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights"]
+
+
+class ClassicalMethod(NamedTuple):
+    """A reconstruction without a trained network.
+
+    Args:
+        title: in tables.
+        function: (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols); without ``lam``
+            where there is no weight.
+        bounds: smallest and largest weight that a search may try; None where there is none.
+        needs: what is not installed with this package: the program of BART, or scikit-learn.
+    """
+
+    title: str
+    function: Callable[..., Tensor]
+    bounds: tuple[float, float] | None = None
+    needs: Literal["bart", "scikit-learn"] | None = None
+
+    @property
+    def start(self) -> float | None:
+        """The weight's default, where a search starts; None where there is none."""
+        return None if self.bounds is None else float(inspect.signature(self.function).parameters["lam"].default)
+
+    @property
+    def missing(self) -> str:
+        """What to install to run it; empty if it can be run."""
+        if self.needs == "bart" and not has_bart():
+            return (
+                f"{self.title} needs the program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)"
+            )
+        if self.needs == "scikit-learn" and importlib.util.find_spec("sklearn") is None:
+            return f"{self.title} needs scikit-learn: pip install 'fastmri-ufloss[classical]'"
+        return ""
+
+    def __call__(self, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, lam: float | None = None) -> Tensor:
+        """Complex image (batch, rows, cols).
+
+        Args:
+            masked_kspace: (batch, coils, rows, cols, 2).
+            mask: (batch, 1, 1 or rows, cols, 1).
+            sens_maps: (batch, coils, rows, cols, 2).
+            lam: the weight, its default if not given.
+
+        Raises:
+            ValueError: if there is no weight to give, or it is out of range.
+        """
+        if lam is None:
+            return self.function(masked_kspace, mask, sens_maps)
+        if self.bounds is None:
+            raise ValueError(f"lam must be None: {self.title} has no weight, got {lam}")
+        return self.function(masked_kspace, mask, sens_maps, lam=lam)
+
+
+def _zero_filled(masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
+    return torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
+
+
+CLASSICAL_METHODS = {
+    "zero_filled": ClassicalMethod("zero-filled", _zero_filled),
+    # its Tikhonov weight is searched as the others' weights are; the number of iterations, which regularises as
+    # well, stays at its default
+    "cg_sense": ClassicalMethod("CG-SENSE", cg_sense, bounds=(1e-4, 1.0)),
+    "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", partial(pics, regularizer="wavelet"), bounds=(1e-5, 1.0)),
+    "pics_tv": ClassicalMethod(
+        "PICS, total variation", partial(pics, regularizer="total_variation"), bounds=(1e-5, 1.0)
+    ),
+    "dlmri": ClassicalMethod("DLMRI", dlmri, bounds=(1e-3, 1.0), needs="scikit-learn"),
+    "bart_wavelet": ClassicalMethod(
+        "PICS, l1-wavelet (BART)", partial(bart_pics, regularizer="wavelet"), bounds=(1e-5, 1.0), needs="bart"
+    ),
+    "bart_tv": ClassicalMethod(
+        "PICS, total variation (BART)",
+        partial(bart_pics, regularizer="total_variation"),
+        bounds=(1e-5, 1.0),
+        needs="bart",
+    ),
+}
+"""By name, as folders are called."""
+
+
+def check_weights(weights: Mapping[str, float], methods: Iterable[str]) -> None:
+    """Raises ValueError unless each weight is of one of the methods, which has one, and within its bounds."""
+    known = list(methods)
+    for name, value in weights.items():
+        if name not in known:
+            raise ValueError(f"weights must be of the methods {', '.join(known)}, got {name!r}")
+        bounds = CLASSICAL_METHODS[name].bounds if name in CLASSICAL_METHODS else None
+        if bounds is None:
+            raise ValueError(f"weights must be of methods that have one, got {name}={value:g}")
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"weights must be finite and at least 0, got {name}={value:g}")
