@@ -82,7 +82,8 @@ def bart_pics(
         kspace = torch.view_as_complex(masked_kspace[i].float().contiguous()).cpu() * sampled[i].cpu() / scale
         maps = torch.view_as_complex(sens_maps[i].float().contiguous()).cpu()
         if kspace.any() and maps.any():  # of nothing BART makes NaN
-            images[i] = scale * _run(arguments, kspace, sampled[i].cpu(), maps)
+            image = _run(arguments, kspace, sampled[i].cpu(), maps)
+            images[i] = scale * image * (maps != 0).any(dim=0)  # as `pics` does
     return images.to(start.device)
 
 

@@ -49,7 +49,7 @@ def pics(
     shifts are the same in every call; the global random state is not touched.
 
     Sample by sample on the CPU, in complex64, whatever the device of the input, and without gradients. Where all
-    maps are zero nothing was measured, and the image is what Psi makes of its surroundings.
+    maps are zero nothing was measured, and the image is zero, as CG-SENSE's is.
 
     Args:
         masked_kspace: (batch, coils, rows, cols, 2), of any unit and size.
@@ -139,7 +139,8 @@ def _solve(
     app = LinearLeastSquares(
         encoding, kspace.numpy(), x=start.numpy().copy(), max_iter=num_iterations, show_pbar=False, **options
     )  # with the step sizes given, sigpy does not estimate them from random numbers
-    return torch.fft.fftshift(torch.from_numpy(app.run()))
+    # where nothing was measured Psi alone shapes the image
+    return torch.fft.fftshift(torch.from_numpy(app.run()) * (maps != 0).any(dim=0))
 
 
 def _wavelet_prox(shape: Sequence[int], lam: float) -> CycleSpinning:

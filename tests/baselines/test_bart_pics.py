@@ -6,15 +6,16 @@ import torch
 from helpers import column_mask, smooth_maps
 
 from fastmri_ufloss.baselines import bart_pics, has_bart, pics
-from fastmri_ufloss.mri import sens_expand
+from fastmri_ufloss.mri import sens_expand, sens_reduce
 
 needs_bart = pytest.mark.skipif(not has_bart(), reason="BART is not installed")
 
 
 def scan(rows: int, cols: int, mask: torch.Tensor, *, noise: float = 0.01) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two ellipses, one of them with another phase, behind four coils."""
+    """Two ellipses, one of them with another phase, and a small bright one, behind four coils."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, cols), indexing="ij")
     image = ((y / 0.8) ** 2 + (x / 0.7) ** 2 < 1) + 0.5j * ((y / 0.3 - 0.5) ** 2 + (x / 0.3) ** 2 < 1)
+    image = image + 9 * ((y + 0.4) ** 2 + x**2 < 0.01)
     maps = smooth_maps(len(mask), 4, rows, cols)
     kspace = sens_expand(torch.view_as_real(image.to(torch.complex64).expand(len(mask), 1, -1, -1)), maps)
     kspace = kspace + noise * torch.randn(kspace.shape, generator=torch.Generator().manual_seed(1))
@@ -42,6 +43,16 @@ def test_it_agrees_with_sigpy(regularizer: Literal["wavelet", "total_variation"]
 
 
 @needs_bart
+def test_an_acquired_zero_is_a_sample() -> None:
+    """All of k-space was acquired, most of it is zero: the image must agree, although others are sparser."""
+    kspace, maps = scan(24, 24, column_mask(1, 24, center=6))
+    zero_filled = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0]
+    every = torch.ones(1, 1, 1, 24, 1)
+    assert error(bart_pics(kspace, every, maps, lam=1e-4), zero_filled) < 0.01
+    assert error(bart_pics(kspace, column_mask(1, 24, center=6), maps, lam=1e-4), zero_filled) > 0.1
+
+
+@needs_bart
 def test_a_batch_is_its_samples_each_time_the_same() -> None:
     mask = torch.cat([column_mask(1, 20, center=6), column_mask(1, 20, every=2, center=6)])
     kspace, maps = scan(24, 20, mask)
@@ -50,6 +61,9 @@ def test_a_batch_is_its_samples_each_time_the_same() -> None:
     for i in range(2):
         alone = bart_pics(kspace[i : i + 1], mask[i : i + 1], maps[i : i + 1], num_iterations=5)
         assert torch.equal(together[i : i + 1], alone)
+    maps[..., :9, 15:, :] = 0
+    image = bart_pics(kspace, mask, maps, num_iterations=5)
+    assert torch.equal(image == 0, (maps == 0).all(dim=-1).all(dim=1))
     kspace[0] = 0
     assert not bart_pics(kspace, mask, maps, num_iterations=5)[0].any()
 

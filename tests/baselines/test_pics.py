@@ -169,6 +169,15 @@ def test_empty_kspace_gives_zero(regularizer: Regularizer) -> None:
     assert not pics(kspace, mask, torch.zeros_like(maps), regularizer=regularizer, num_iterations=5).any()
 
 
+@both
+def test_where_no_coil_sees_anything_the_image_is_zero(regularizer: Regularizer) -> None:
+    mask = points(1, 24, 30)
+    kspace, maps = scan(phantom(24, 30), mask)
+    maps[..., :9, 20:, :] = 0  # rows and columns differ: the place must be right
+    image = pics(kspace, mask, maps, regularizer=regularizer, num_iterations=20)
+    np.testing.assert_array_equal((image == 0)[0], (maps == 0).all(dim=-1).all(dim=1)[0])
+
+
 def test_bad_arguments_are_named() -> None:
     mask = points(1, 16, 16)
     kspace, maps = scan(phantom(16, 16), mask)

@@ -15,6 +15,7 @@ from helpers import run_process, run_recipe
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, has_bart
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
+from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.pl_modules import ClassicalModule, MriDataModule
 
 SCRIPT = "classical/reconstruct.py"
@@ -65,6 +66,14 @@ def again(demo: Path, out: Path, *options: object, fails: bool = False) -> str:
     return output.stderr if fails else output.stdout
 
 
+def dataset_of(demo: Path, whole: Path, split: str) -> IndexedSliceDataset:
+    """Samples as the run had them."""
+    mask_func = create_mask_for_mask_type("random", [0.2], [3])
+    cache = whole.parent / "cache"
+    transform = MoDLDataTransform(mask_func, sens_maps=SensMapCache(cache / "sens_maps"))
+    return MriDataModule(demo, "multicoil", *[transform] * 3, cache_dir=cache, mask_func=mask_func).dataset(split)
+
+
 METHODS = ("--methods", "zero_filled", "cg_sense", "pics_wavelet")
 
 
@@ -78,6 +87,15 @@ def test_weights_are_the_best_of_the_validation_split(demo: Path, whole: Path) -
         scores = {row["weight"]: row["NRMSE"] for row in found["tried"]}
         assert found["NRMSE"] == min(scores.values()) == scores[found["weight"]]
         assert len(scores) >= 5 and len(set(scores.values())) == len(scores)
+    tried = document["methods"]["cg_sense"]["tried"][0]
+    error = energy = 0.0
+    dataset = dataset_of(demo, whole, "val")
+    for sample in (dataset[row["slice"]] for row in document["slices"]):  # of the only volume
+        inputs = (sample.masked_kspace[None], sample.mask[None], sample.sens_maps[None])
+        image = CLASSICAL_METHODS["cg_sense"](*inputs, tried["weight"])[0].abs()
+        error += float((image - sample.reference.abs()).square().sum())
+        energy += float(sample.reference.abs().square().sum())
+    assert tried["NRMSE"] == pytest.approx((error / energy) ** 0.5, rel=1e-4)
     settings = json.loads((whole / "settings.json").read_text())
     assert settings["weights"] == {
         "zero_filled": None,
@@ -86,11 +104,7 @@ def test_weights_are_the_best_of_the_validation_split(demo: Path, whole: Path) -
 
 
 def test_images_are_those_of_the_methods_with_their_weights(demo: Path, whole: Path) -> None:
-    mask_func = create_mask_for_mask_type("random", [0.2], [3])
-    cache = whole.parent / "cache"
-    transform = MoDLDataTransform(mask_func, sens_maps=SensMapCache(cache / "sens_maps"))
-    data = MriDataModule(demo, "multicoil", *[transform] * 3, cache_dir=cache, mask_func=mask_func)
-    sample = data.dataset("test")[1]
+    sample = dataset_of(demo, whole, "test")[1]
     inputs = (sample.masked_kspace[None], sample.mask[None], sample.sens_maps[None])
     weights = json.loads((whole / "settings.json").read_text())["weights"]
     for name, weight in weights.items():
@@ -128,14 +142,18 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(demo: Path, whol
     (out / "scores.json").unlink()
     document = json.loads((out / "weights.json").read_text())
     document["methods"]["pics_wavelet"] = {"tried": document["methods"]["pics_wavelet"]["tried"][:3]}
+    document["methods"]["cg_sense"]["tried"][0]["NRMSE"] = 9.0  # it is not computed again
     (out / "weights.json").write_text(json.dumps(document))
     kept = out / "reconstructions" / "cg_sense" / NAME
     before = kept.stat().st_mtime_ns
     assert "3 of 4 files" in again(demo, out, *METHODS)
     assert kept.stat().st_mtime_ns == before
     assert_same(files(out), files(whole))
-    for name in ("weights.json", "scores.json"):
-        assert json.loads((out / name).read_text()) == json.loads((whole / name).read_text())
+    found = json.loads((out / "weights.json").read_text())
+    assert found["methods"]["cg_sense"] == document["methods"]["cg_sense"]
+    expected = json.loads((whole / "weights.json").read_text())
+    assert found["methods"]["pics_wavelet"] == expected["methods"]["pics_wavelet"]
+    assert json.loads((out / "scores.json").read_text()) == json.loads((whole / "scores.json").read_text())
 
 
 def test_a_method_is_added_and_weights_are_given_by_hand(demo: Path, whole: Path, tmp_path: Path) -> None:
