@@ -18,6 +18,9 @@ __all__ = ["bart_pics", "has_bart"]
 _PROGRAM = "bart"
 # terms along the two axes of an image, by the letters of BART
 _TERMS = {"wavelet": "W:3:0:{lam!r}", "total_variation": "T:3:0:{lam!r}"}
+# of ADMM, which total variation is minimised by. With BART's own 0.5 the aliases of columns are still there after
+# 1000 iterations where the weight is small: on hearts at 5 times the error was 0.17, and with 0.01 0.16 after 100.
+_RHO = "0.01"
 _SHOWN = 500  # letters of what BART says when it fails
 
 
@@ -78,6 +81,8 @@ def bart_pics(
     sampled = (mask[:, 0, ..., 0] != 0).expand(len(start), *sens_maps.shape[2:4])
     images = torch.zeros(start.shape, dtype=torch.complex64)
     arguments = ["-w", "1", "-i", str(num_iterations), "-R", _TERMS[regularizer].format(lam=float(lam))]
+    if regularizer == "total_variation":
+        arguments += ["-u", _RHO]
     for i, scale in enumerate(scales):
         kspace = torch.view_as_complex(masked_kspace[i].float().contiguous()).cpu() * sampled[i].cpu() / scale
         maps = torch.view_as_complex(sens_maps[i].float().contiguous()).cpu()
