@@ -28,11 +28,18 @@ def example(comment: str) -> str:
     return block.removeprefix("python\n")
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_links_to_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
+
+
+def test_the_readme_links_to_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
-    assert len(links) > 4
-    assert not [link for link in links if not (ROOT / link).exists()]
+    assert [page.name for page in PAGES[1:] if f"]({page.relative_to(ROOT)})" not in text] == []
 
 
 @pytest.fixture

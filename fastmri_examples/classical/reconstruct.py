@@ -66,7 +66,7 @@ def make_arguments() -> argparse.ArgumentParser:
         help="(default: LOG_PATH/classical)",
     )
     group.add_argument("--cache_dir", type=Path, default=None, help="for index and maps (default: beside the output)")
-    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see README")
+    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see docs/data.md")
     cli.add_mask_args(group)
     cli.add_arguments_of(group, MriDataModule, ("test_split", "test_path", *DATA_ARGS))
     group = parser.add_argument_group("trainer: classical methods run on the CPU, by one thread for each slice")
