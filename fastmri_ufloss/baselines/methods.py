@@ -26,12 +26,14 @@ class ClassicalMethod(NamedTuple):
             where there is no weight.
         bounds: smallest and largest weight that a search may try; None where there is none.
         needs: what is not installed with this package: the program of BART, or scikit-learn.
+        allows_zero: whether the weight may be 0.
     """
 
     title: str
     function: Callable[..., Tensor]
     bounds: tuple[float, float] | None = None
     needs: Literal["bart", "scikit-learn"] | None = None
+    allows_zero: bool = True
 
     @property
     def start(self) -> float | None:
@@ -81,7 +83,7 @@ CLASSICAL_METHODS = {
     "pics_tv": ClassicalMethod(
         "PICS, total variation", partial(pics, regularizer="total_variation"), bounds=(1e-5, 1.0)
     ),
-    "dlmri": ClassicalMethod("DLMRI", dlmri, bounds=(1e-3, 1.0), needs="scikit-learn"),
+    "dlmri": ClassicalMethod("DLMRI", dlmri, bounds=(1e-3, 1.0), needs="scikit-learn", allows_zero=False),
     "bart_wavelet": ClassicalMethod(
         "PICS, l1-wavelet (BART)", partial(bart_pics, regularizer="wavelet"), bounds=(1e-5, 1.0), needs="bart"
     ),
@@ -96,13 +98,15 @@ CLASSICAL_METHODS = {
 
 
 def check_weights(weights: Mapping[str, float], methods: Iterable[str]) -> None:
-    """Raises ValueError unless each weight is of one of the methods, which has one, and within its bounds."""
+    """Raises ValueError unless each weight is of one of the methods, which has one, and a value that it takes."""
     known = list(methods)
     for name, value in weights.items():
         if name not in known:
             raise ValueError(f"weights must be of the methods {', '.join(known)}, got {name!r}")
-        bounds = CLASSICAL_METHODS[name].bounds if name in CLASSICAL_METHODS else None
-        if bounds is None:
+        method = CLASSICAL_METHODS.get(name)
+        if method is None or method.bounds is None:
             raise ValueError(f"weights must be of methods that have one, got {name}={value:g}")
         if not 0 <= value < float("inf"):
             raise ValueError(f"weights must be finite and at least 0, got {name}={value:g}")
+        if value == 0 and not method.allows_zero:
+            raise ValueError(f"the weight of {name} must be above 0, got {name}={value:g}")

@@ -58,13 +58,14 @@ def test_wrong_weights_are_named() -> None:
         CLASSICAL_METHODS["zero_filled"](*inputs(), 0.1)
     check_weights({"pics_tv": 0.1}, ["pics_tv", "zero_filled"])
     for weights, message in (
-        ({"pics": 0.1}, "methods pics_tv, zero_filled, got 'pics'"),
+        ({"pics": 0.1}, "methods pics_tv, zero_filled, dlmri, got 'pics'"),
         ({"zero_filled": 0.1}, "methods that have one, got zero_filled=0.1"),
         ({"pics_tv": -1.0}, "finite and at least 0, got pics_tv=-1"),
         ({"pics_tv": float("nan")}, "finite and at least 0"),
+        ({"dlmri": 0.0}, "weight of dlmri must be above 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_weights(weights, ["pics_tv", "zero_filled"])
+            check_weights(weights, ["pics_tv", "zero_filled", "dlmri"])
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
