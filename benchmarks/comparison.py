@@ -20,6 +20,7 @@ from cardiac import HELD_OUT
 from runs import RECIPES, recipe, run_together
 
 from fastmri_ufloss.data.simulation.simulate import simulate_volume
+from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
 
 VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
@@ -84,8 +85,9 @@ def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:
 
 def train(args: argparse.Namespace, root: Path, net: Path) -> None:
     """Both MoDLs side by side, and their images of the test subjects by the best checkpoints."""
-    options = ["--chans", args.chans, "--num_unrolls", args.num_unrolls, "--lr", 1e-3, "--lr_step_size", 9]
-    options += ["--lr_gamma", 0.2, "--max_epochs", args.max_epochs, "--limit_train_batches", args.epoch_steps]
+    options = ["--chans", args.chans, "--num_unrolls", args.num_unrolls, "--lr", 1e-3, "--lr_gamma", 0.2]
+    options += ["--lr_step_size", max(1, round(0.9 * args.max_epochs))]  # the last tenth with less
+    options += ["--max_epochs", args.max_epochs, "--limit_train_batches", args.epoch_steps]
     options += ["--limit_val_batches", 24, "--num_log_images", 24, "--log_every_n_steps", 1]
     options += ["--seed", args.seed, "--no-score", *MASK]
     commands = {
@@ -114,7 +116,7 @@ def train_segmenter(args: argparse.Namespace, root: Path) -> Path:
 def classical(args: argparse.Namespace, root: Path) -> None:
     """The classical methods, with weights searched on the validation subjects."""
     script = RECIPES.parent / "classical" / "reconstruct.py"
-    options = ["--data_path", root, "--output_path", args.work / "classical", "--methods", "all"]
+    options = ["--data_path", root, "--output_path", args.work / "classical"]
     options += ["--cache_dir", args.work / "cache", "--num_workers", args.threads * 2, *MASK]
     run_together({"classical": [sys.executable, *map(str, [script, *options])]}, args.work / "logs")
 
@@ -144,7 +146,15 @@ def report(args: argparse.Namespace, root: Path, nets: dict[str, Path], segmente
         settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
         found = {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
         kept = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}, "weights": weights, **found}
-        args.json.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        write_json(args.json, kept)
+
+
+def check_settings(file: Path, settings: dict[str, str]) -> None:
+    """What a step has made is kept, and must not be taken for that of other settings."""
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else settings
+    if stored != settings:
+        sys.exit(f"error: {file.parent} was made with {stored}, not {settings}: take another --work")
+    write_json(file, settings)
 
 
 def main() -> None:
@@ -153,7 +163,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for volumes, caches and runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pretrain_epochs", type=int, default=4)
-    parser.add_argument("--max_epochs", type=int, default=10, help="of MoDL; the paper has 50")
+    parser.add_argument("--max_epochs", type=int, default=12, help="of MoDL; the paper has 50")
     parser.add_argument("--epoch_steps", type=int, default=100, help="training steps that count as an epoch")
     parser.add_argument("--chans", type=int, default=16, help="of MoDL's denoiser")
     parser.add_argument("--num_unrolls", type=int, default=3, help="of MoDL; the paper has 5")
@@ -161,6 +171,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each of the two processes")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    settings = {name: str(value) for name, value in vars(args).items() if name not in ("work", "json", "threads")}
+    check_settings(args.work / "settings.json", settings)
     root = args.work / "volumes"
     convert(args.data, root)
     nets = pretrain(args, root)

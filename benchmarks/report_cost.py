@@ -10,7 +10,6 @@ workers, as Linux counts it. A second call of the same command shows what a repo
 
 import argparse
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from fastmri_ufloss.data import make_demo_dataset
+from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
 
 SLICES, SIZE = 16, 256
@@ -66,7 +67,7 @@ def write(path: Path, images: np.ndarray, **attributes: str) -> None:
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
+    with atomic_path(path) as part, h5py.File(part, "w") as file:
         file.create_dataset("reconstruction", data=images, chunks=(1, *images.shape[1:]))
         file.attrs.update({"acquisition": "CORPD_FBK", **attributes})
 
@@ -135,7 +136,7 @@ def main() -> None:
             print(format_table(rows[-1:]), flush=True)
     print(format_table(rows))
     if args.json:
-        args.json.write_text(json.dumps({"num_workers": args.num_workers, "rows": rows}, indent=1), encoding="utf-8")
+        write_json(args.json, {"num_workers": args.num_workers, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache_dir", type=Path, default=None, help="for index, maps and patches (default: beside the run)"
     )
-    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see docs/data.md")
+    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of coil maps, see docs/data.md")
     add_mask_args(group)
     add_arguments_of(group, MoDLDataTransform, ("mask_per_volume",))
     add_arguments_of(group, MriDataModule, DATA_ARGS)

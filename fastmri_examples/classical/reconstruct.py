@@ -22,6 +22,9 @@ import command_line as cli
 import method_weights
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
+from fastmri_ufloss.data.index import list_volumes
+from fastmri_ufloss.data.reconstructed_volume import stamp_of
+from fastmri_ufloss.data.reconstructions import name_some
 from fastmri_ufloss.pl_modules import (
     ClassicalModule,
     ClassicalTransform,
@@ -66,7 +69,7 @@ def make_arguments() -> argparse.ArgumentParser:
         help="(default: LOG_PATH/classical)",
     )
     group.add_argument("--cache_dir", type=Path, default=None, help="for index and maps (default: beside the output)")
-    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps, see docs/data.md")
+    group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of coil maps, see docs/data.md")
     cli.add_mask_args(group)
     cli.add_arguments_of(group, MriDataModule, ("test_split", "test_path", *DATA_ARGS))
     group = parser.add_argument_group("trainer: classical methods run on the CPU, by one thread for each slice")
@@ -131,7 +134,16 @@ def settings_of(args: argparse.Namespace, data: MriDataModule) -> dict[str, Any]
     masks = {**cli.DEFAULT_MASK, **cli.typed(args, (*cli.DEFAULT_MASK, *cli.MASK_OPTIONS))}
     folder = {"test": data.folder("test").resolve(), "mask": masks}
     settings: dict[str, Any] = json.loads(json.dumps({**folder, **cli.typed(args, SETTINGS)}, default=str))
-    return settings
+    return {**settings, "volumes": volume_stamps(data.folder("test"), args.sens_maps_path)}
+
+
+def volume_stamps(folder: Path, sens_maps_path: Path | None) -> dict[str, list[int]]:
+    """Size and time of each volume, by its name, and of its coil maps if they are given."""
+    stamps = {}
+    for path in list_volumes(folder):
+        files = [path] if sens_maps_path is None else [path, sens_maps_path / path.name]
+        stamps[path.name] = [number for file in files if file.is_file() for number in stamp_of(file)[1:]]
+    return stamps
 
 
 def find_weights(
@@ -168,17 +180,28 @@ def find_weights(
 
 
 def check_settings(run_dir: Path, settings: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Any]:
-    """The weights of the methods that the folder has images of, which must be made as these.
+    """The ``weights`` of the methods that the folder has images of, which must be made as these, and the ``volumes``.
 
     Raises:
         ValueError: if they were made with other settings.
     """
     file = run_dir / "settings.json"
     if not file.is_file():
-        return {}
+        return {"weights": {}, "volumes": {}}
     stored = json.loads(file.read_text(encoding="utf-8"))
     before = stored.pop("weights")
-    pairs = [(name, stored.get(name), settings.get(name)) for name in dict.fromkeys((*stored, *settings))]
+    volumes = stored.pop("volumes")
+    changed = [name for name, stamp in volumes.items() if settings["volumes"].get(name, stamp) != stamp]
+    if changed:
+        raise ValueError(
+            f"{run_dir} has images of {len(changed)} files, or of their coil maps, that have changed since: "
+            f"{name_some(changed)}. Take another --output_path, or remove it"
+        )
+    pairs = [
+        (name, stored.get(name), settings.get(name))
+        for name in dict.fromkeys((*stored, *settings))
+        if name != "volumes"
+    ]
     pairs += [(f"the weight of {name}", before[name], weights[name]) for name in weights if name in before]
     for name, old, new in pairs:
         if old != new:
@@ -186,7 +209,7 @@ def check_settings(run_dir: Path, settings: Mapping[str, Any], weights: Mapping[
                 f"{run_dir} has images that were made with {name} {old}, not {new}: type the same flags again, or "
                 "take another --output_path"
             )
-    return dict(before)
+    return {"weights": before, "volumes": volumes}
 
 
 def reconstruct(
@@ -198,7 +221,8 @@ def reconstruct(
     settings: Mapping[str, Any],
 ) -> None:
     """Leaderboard files, references and scores of the test."""
-    before = check_settings(run_dir, settings, weights)
+    stored = check_settings(run_dir, settings, weights)
+    before = stored["weights"]
     slices: dict[str, list[int]] = {}
     for sample in data.dataset("test").raw_samples:
         slices.setdefault(sample.fname.name, []).append(sample.slice_ind)
@@ -210,7 +234,8 @@ def reconstruct(
         cli.say(f"{len(finished)} of {len(folders) * len(slices)} files in {run_dir} are there already")
     if pl.utilities.rank_zero_only.rank == 0:
         of_methods = {name: weights.get(name) for name in methods}
-        write_json(run_dir / "settings.json", {**settings, "weights": {**before, **of_methods}})
+        merged = {"weights": {**before, **of_methods}, "volumes": {**stored["volumes"], **settings["volumes"]}}
+        write_json(run_dir / "settings.json", {**settings, **merged})
     data.test_transform = ClassicalTransform(data.test_transform, {n: weights.get(n) for n in methods}, finished)
     module = ClassicalModule(methods, finished)
     try:

@@ -62,19 +62,28 @@ def slice_scores(
 ) -> dict[str, dict[str, float]]:
     """NRMSE and SSIM of a slice by method and, with a network of magnitudes, UFLoss.
 
-    SSIM is fastMRI's, with the maximum of the reference volume as data range.
+    SSIM is fastMRI's, with the maximum of the reference volume as data range; slices with an image that is not
+    finite do not count.
 
     Args:
         volume: its first reference counts.
         number: of the slice.
         net: a `PatchFeatureNet` with ``in_chans`` 1.
         options: of `UFLossMetric`, such as its stride.
+
+    Raises:
+        ValueError: if an image of the slice is not finite.
     """
     images = volume.read()
     (references, *_) = images.references.values()
+    is_finite = np.all([np.isfinite(x).all(axis=(1, 2)) for x in (references, *images.outputs.values())], axis=0)
+    if not is_finite[number]:
+        raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
+    references = references[is_finite]
+    number = int(np.count_nonzero(is_finite[:number]))
     reference = ReferenceVolume(references)
     scores = {}
-    for method, output in images.outputs.items():
+    for method, output in ((method, volume[is_finite]) for method, volume in images.outputs.items()):
         of_slices = reference.score(output).slices
         scores[method] = {name: float(of_slices[name][number]) for name in ("NRMSE", "SSIM")}
         if net is not None:

@@ -197,8 +197,8 @@ def snapshots(
             pair = (torch.from_numpy(x)[None, None].float() for x in (output, target))
             stride = options.get("stride", UFLossMetric(net).stride)
             scores[epoch]["UFLoss"] = float(ufloss_per_image(net.eval().requires_grad_(False), *pair, stride=stride))
-        elif "val_terms/ufloss" in log.scalars:
-            scores[epoch]["UFLoss (val.)"] = log.by_epoch("val_terms/ufloss")[epoch]
+        elif "val_terms/ufloss" in log.scalars and epoch in (values := log.by_epoch("val_terms/ufloss")):
+            scores[epoch]["UFLoss (val.)"] = values[epoch]
         shown[epoch] = Snapshot(output, "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items()))
     return target, shown, scores
 

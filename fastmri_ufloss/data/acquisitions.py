@@ -1,5 +1,7 @@
 """What was acquired of a volume that others have reconstructed: samples, mask, coil maps, and an image with phase."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastmri_ufloss.data.reconstructed_volume import read_mask
-from fastmri_ufloss.data.sampling import find_sampling, sampled_points
+from fastmri_ufloss.data.sampling import sampled_points, volume_sampling
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
 
@@ -44,11 +46,11 @@ class AcquiredVolume:
         device: for the coil maps and the image.
 
     Raises:
-        ValueError: if the file cannot be read.
+        ValueError: if the file cannot be read, or one slice is fully sampled and another one not.
 
     Attributes:
-        own_mask: the data set ``mask`` of the file, or what its zeros show, boolean (cols,) or (rows, cols); None if
-            it is fully sampled.
+        own_mask: the data set ``mask`` of the file, or what its zeros show where there is none or one without a
+            gap, boolean (cols,) or (rows, cols); None if it is fully sampled.
         mask: ``own_mask``, or else the one that was given.
     """
 
@@ -57,10 +59,9 @@ class AcquiredVolume:
     ) -> None:
         self.path, self.device = Path(path), torch.device(device)
         self.own_mask = read_mask(self.path)
-        if self.own_mask is None:
-            with self._open() as file:
-                middle = sampled_points(file["kspace"][file["kspace"].shape[0] // 2])
-            self.own_mask = find_sampling(middle) if middle.any() else None
+        if self.own_mask is None or self.own_mask.all():
+            with self._kspace() as kspace:
+                self.own_mask = volume_sampling(kspace, where=str(self.path))
         self.mask = mask if self.own_mask is None else self.own_mask
 
     @property
@@ -74,8 +75,8 @@ class AcquiredVolume:
         Raises:
             ValueError: if it cannot be read, or the mask does not fit or has no sampled centre.
         """
-        with self._open() as file:
-            kspace = np.asarray(file["kspace"][number], dtype=np.complex64)
+        with self._kspace() as data:
+            kspace = np.asarray(data[number], dtype=np.complex64)
         if not np.isfinite(kspace).all():
             return None
         kspace = kspace if kspace.ndim == 3 else kspace[None]  # single coil: one coil
@@ -95,9 +96,11 @@ class AcquiredVolume:
                 image = torch.view_as_real(cg_sense(masked, mask, maps)).unsqueeze(1)
         return AcquiredSlice(full[0], sampled, maps[0], torch.view_as_complex(image[0, 0].contiguous()))
 
-    def _open(self) -> h5py.File:
+    @contextlib.contextmanager
+    def _kspace(self) -> Iterator[h5py.Dataset]:
         try:
-            return h5py.File(self.path, "r")
+            with h5py.File(self.path, "r") as file:
+                yield file["kspace"]
         except OSError as error:
             raise ValueError(f"{self.path} cannot be read, it may be damaged ({error})") from error
 

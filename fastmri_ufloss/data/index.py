@@ -15,14 +15,13 @@ import numpy as np
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
-from fastmri_ufloss.data.sampling import center_shape, find_sampling, sampled_points
+from fastmri_ufloss.data.sampling import center_shape, volume_sampling
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
 
 VERSION = 3
 SAVE_EVERY_SECONDS = 30.0
-MAX_GAPS = 0.05  # of a line of k-space: so many points may be zero by chance
 
 
 def list_volumes(folder: str | Path) -> list[Path]:
@@ -59,7 +58,7 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
         ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
         ``kspace_shape``, ``target_shape``; of files that were undersampled when they were acquired,
         ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its centre (rows, cols), or None.
-        The sampling is that of the file's ``mask``, or what the zeros of its middle slice show.
+        The sampling is that of the file's ``mask``, or what the zeros show, see `volume_sampling`.
 
     Raises:
         ValueError: if the file cannot be used; the message names it and says why.
@@ -106,24 +105,7 @@ def _read_mask(path: str | Path, volume: h5py.File) -> np.ndarray | None:
         if mask.shape != (rows, cols):
             raise ValueError(f"{path}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
         return mask
-    sampled = sampled_points(kspace[kspace.shape[0] // 2])
-    found = find_sampling(sampled) if sampled.any() else None
-    if found is None:
-        _check_slices(path, kspace)
-    return found
-
-
-def _check_slices(path: str | Path, kspace: h5py.Dataset) -> None:
-    """No slice has gaps if the middle one has none: the row and the column through the centre tell."""
-    rows, cols = kspace.shape[-2:]
-    for number in range(kspace.shape[0]):
-        for line in (kspace[number, ..., rows // 2, :], kspace[number, ..., :, cols // 2]):
-            sampled = np.flatnonzero((line != 0).reshape(-1, line.shape[-1]).any(axis=0))
-            if sampled.size and sampled.size < (1 - MAX_GAPS) * (sampled[-1] + 1 - sampled[0]):
-                raise ValueError(
-                    f"{path}: slice {number} is undersampled, there are gaps of zeros in its k-space, and the middle "
-                    "slice is not: put slices that were sampled alike into a file of their own"
-                )
+    return volume_sampling(kspace, where=str(path))
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:

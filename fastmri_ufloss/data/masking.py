@@ -109,7 +109,7 @@ class SliceMasking:
         else:
             found = find_sampling(sampled)
             if found is None or (found.ndim == 2 and sampling == "columns"):
-                raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the middle slice")
+                raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the others")
         return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
 
 

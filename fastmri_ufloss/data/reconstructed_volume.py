@@ -121,7 +121,7 @@ def read_shape(path: Path, *, is_segmentation: bool = False) -> tuple[int, int, 
     try:
         with h5py.File(path, "r") as file:
             data = file.get(NAME) if is_segmentation else _find_images(file)
-            if data is None:
+            if not isinstance(data, h5py.Dataset):
                 wanted = f"{NAME!r}: add it with {COMMAND}" if is_segmentation else f"of images, only {sorted(file)}"
                 raise ValueError(f"{path} has no data set {wanted}")
             kinds, kind, shape = "biu" if is_segmentation else "fiu", data.dtype.kind, data.shape
@@ -143,6 +143,8 @@ def read_mask(path: Path) -> np.ndarray | None:
         with h5py.File(path, "r") as file:
             if "mask" not in file:
                 return None
+            if not isinstance(file["mask"], h5py.Dataset):
+                raise ValueError(f"{path}: mask must be a data set")
             mask = np.asarray(file["mask"][()]).astype(bool)
     except OSError as error:
         raise ValueError(f"{path} cannot be read, it may be damaged ({error})") from error

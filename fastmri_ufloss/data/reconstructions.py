@@ -52,8 +52,8 @@ class Reconstructions:
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volume.
-        ValueError: if there is no method, a reference has the name of a method, or volumes are not as above; the
-            message names all of them.
+        ValueError: if there is no method, a reference has the name of a method, one of them is called "segmentation",
+            "k-space" or "masks", or volumes are not as above; the message names all of them.
     """
 
     def __init__(
@@ -66,6 +66,11 @@ class Reconstructions:
         masks: str | Path | None = None,
         common: bool = False,
     ) -> None:
+        if reserved := sorted({NAME, KSPACE, MASKS} & {*methods, *references}):
+            raise ValueError(
+                f"methods and references must have other names than {NAME!r}, {KSPACE!r} and {MASKS!r}, "
+                f"which the report has itself, got {', '.join(reserved)}: name the folder with NAME=FOLDER"
+            )
         both = sorted(set(methods) & set(references))
         if not methods or both:
             wrong = f"{', '.join(both)} of both" if both else "no method"

@@ -1,14 +1,16 @@
 """What was sampled, seen in the zeros of k-space, and the fully sampled centre of a mask."""
 
+import h5py
 import numpy as np
 import torch
 
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri.center import count_center_lines
 
-__all__ = ["MAX_ZEROS", "center_shape", "find_sampling", "padding_of", "sampled_points"]
+__all__ = ["MAX_ZEROS", "center_shape", "find_sampling", "padding_of", "sampled_points", "volume_sampling"]
 
 MAX_ZEROS = 1e-4  # share of acquired points that may be zero by chance: less than a line of any image
+MAX_GAPS = 0.05  # of a line of k-space: so many points may be zero by chance
 
 
 def sampled_points(kspace: np.ndarray) -> np.ndarray:
@@ -46,6 +48,43 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
     inside = sampled[rows[0] : rows[-1] + 1]
     columns = np.asarray(inside.any(axis=0))
     return columns if np.count_nonzero(inside != columns) <= allowed else sampled
+
+
+def volume_sampling(kspace: h5py.Dataset, *, where: str) -> np.ndarray | None:
+    """`find_sampling` of a volume without a mask: of the slice with a signal that is nearest to the middle.
+
+    Args:
+        kspace: data set (slices, coils, rows, cols) or (slices, rows, cols).
+        where: the file, for the message.
+
+    Returns:
+        None for full k-space, and where nothing was acquired; otherwise the mask.
+
+    Raises:
+        ValueError: if that slice is full and another one is not.
+    """
+    middle = kspace.shape[0] // 2
+    for number in sorted(range(kspace.shape[0]), key=lambda number: abs(number - middle)):
+        sampled = sampled_points(kspace[number])
+        if sampled.any():
+            found = find_sampling(sampled)
+            if found is None:
+                _check_slices(kspace, full=number, where=where)
+            return found
+    return None
+
+
+def _check_slices(kspace: h5py.Dataset, *, full: int, where: str) -> None:
+    """No slice has gaps if one has none: the row and the column through the centre tell."""
+    rows, cols = kspace.shape[-2:]
+    for number in range(kspace.shape[0]):
+        for line in (kspace[number, ..., rows // 2, :], kspace[number, ..., :, cols // 2]):
+            sampled = np.flatnonzero((line != 0).reshape(-1, line.shape[-1]).any(axis=0))
+            if sampled.size and sampled.size < (1 - MAX_GAPS) * (sampled[-1] + 1 - sampled[0]):
+                raise ValueError(
+                    f"{where}: slice {number} is undersampled, there are gaps of zeros in its k-space, and slice "
+                    f"{full} is not: put slices that were sampled alike into a file of their own"
+                )
 
 
 def padding_of(sampled: np.ndarray) -> tuple[int, int]:

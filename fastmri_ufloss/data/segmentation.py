@@ -43,7 +43,7 @@ def find_reconstruction(volume: h5py.File) -> h5py.Dataset | None:
     undersampled volumes.
     """
     names = ["reconstruction_rss", "reconstruction_esc"]
-    if "kspace" in volume and volume["kspace"].ndim == 3:
+    if getattr(volume.get("kspace"), "ndim", 4) == 3:
         names.reverse()
     return next((volume[name] for name in names if name in volume), None)
 

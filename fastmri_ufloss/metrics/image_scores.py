@@ -22,7 +22,7 @@ class ImageScores(NamedTuple):
 
     Args:
         slices: of each slice, (slices,) each, float64; nan where the slice of the reference is constant.
-        volume: of the volume.
+        volume: of the volume; HFEN is nan if all slices of the reference are constant.
     """
 
     slices: dict[str, np.ndarray]
@@ -64,7 +64,8 @@ class ReferenceVolume:
         """Whether a slice has one value everywhere, (slices,)."""
         self._energy = _energies(images)
         self._fine = fine_structures(images)
-        self._fine_energy = _energies(self._fine)
+        # of a constant image only rounding is left of LoG
+        self._fine_energy = np.where(self.is_constant, 0.0, _energies(self._fine))
 
     def score(self, output: np.ndarray, fine: np.ndarray | None = None) -> ImageScores:
         """Score a volume.
@@ -97,7 +98,7 @@ class ReferenceVolume:
                 "PSNR": psnr(self.images, output, maxval=self.max_value),
                 "SSIM": slices["SSIM"].mean(),
                 "SSIM Gaussian": slices["SSIM Gaussian"].mean(),
-                "HFEN": np.sqrt(fine_error.sum() / self._fine_energy.sum()),
+                "HFEN": np.sqrt(fine_error.sum() / self._fine_energy.sum()) if self._fine_energy.any() else np.nan,
             }
         return ImageScores(
             {name: np.where(self.is_constant, np.nan, values) for name, values in slices.items()},

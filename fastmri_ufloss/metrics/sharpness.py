@@ -1,5 +1,7 @@
 """How sharp an image is, without a reference."""
 
+import math
+
 import numpy as np
 from skimage.measure import blur_effect
 
@@ -12,7 +14,8 @@ def sharpness(image: np.ndarray) -> float:
     An image is blurred once more along its rows and along its columns; the metric is the share of the differences
     of neighbouring pixels that survives this, the larger one of the two directions. What is blurred already changes
     little. The value lies in 0 .. 1 and does not depend on the unit of the image. Noise and aliasing are sharp as
-    well: more is not simply better, and an image should be about as sharp as its reference.
+    well: more is not simply better, and an image should be about as sharp as its reference. An image with one value
+    everywhere has none: nan.
 
     Args:
         image: magnitude (rows, cols).
@@ -25,6 +28,7 @@ def sharpness(image: np.ndarray) -> float:
     """
     if image.ndim != 2:
         raise ValueError(f"image must have shape (rows, cols), got {image.shape}")
-    largest = float(np.abs(image).max())
+    if image.min() == image.max():
+        return math.nan
     # scikit-image has a floor for gradients, which images of another unit would fall below
-    return 1 - float(blur_effect(image.astype(np.float64) / (largest or 1.0)))
+    return 1 - float(blur_effect(image.astype(np.float64) / float(np.abs(image).max())))

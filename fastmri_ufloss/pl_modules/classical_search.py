@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, SearchedWeight, evenly_spaced, search_weight
 from fastmri_ufloss.data.index import list_volumes
+from fastmri_ufloss.data.reconstructed_volume import stamp_of
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.pl_modules.classical_data import magnitude, reconstruct, single_thread
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
@@ -31,17 +32,40 @@ def check_split(data: MriDataModule, methods: Sequence[str]) -> None:
     """
     val, test = data.folder("val"), data.folder("test")
     by_hand = f"give the weights by hand: --weights {' '.join(f'{name}=VALUE' for name in methods)}"
-    if not val.is_dir() or not any(val.glob("*.h5")):
+    if not val.is_dir() or not any(path.suffix in (".h5", ".hdf5") for path in val.iterdir()):
         raise FileNotFoundError(
             f"no volumes in {val} to search weights on, and they are never searched on the images that are "
             f"reconstructed: {by_hand}"
         )
-    shared = {path.resolve() for path in list_volumes(val)} & {path.resolve() for path in test.glob("*.h5")}
+    shared = _shared(list_volumes(val), list_volumes(test))
     if shared:
         raise ValueError(
-            f"{test}, which is to be reconstructed, has {len(shared)} of the volumes of {val}, on which the weights "
-            f"are searched: they must not be chosen on their own test. Take another --test_path, or {by_hand}"
+            f"{test}, which is to be reconstructed, has {len(shared)} of the volumes of {val} ({shared[0].name}), on "
+            "which the weights are searched: they must not be chosen on their own test. Take another --test_path, or "
+            f"{by_hand}"
         )
+
+
+def _shared(val: Sequence[Path], test: Sequence[Path]) -> list[Path]:
+    """Files of the test that are, or are links to or copies of, files of the validation split."""
+    links = {(path.stat().st_dev, path.stat().st_ino) for path in val}
+    by_size: dict[int, list[Path]] = {}
+    for path in val:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    found = []
+    for path in test:
+        status = path.stat()
+        alike = [other for other in by_size.get(status.st_size, []) if other.name == path.name]
+        if (status.st_dev, status.st_ino) in links or any(_part(path) == _part(other) for other in alike):
+            found.append(path)
+    return found
+
+
+def _part(path: Path) -> bytes:
+    """From the middle of a file."""
+    with open(path, "rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return file.read(2**20)
 
 
 class WeightSearch:
@@ -139,7 +163,7 @@ class WeightSearch:
     def _read_methods(self) -> dict[str, Any]:
         stored = json.loads(self._file.read_text(encoding="utf-8"))
         if "split" not in stored:  # all weights of an earlier run were given by hand
-            return {}
+            return dict(stored["methods"])
         for name in ("split", "settings", "slices"):
             if stored.get(name) != self._document[name]:
                 raise ValueError(
@@ -168,7 +192,11 @@ class _Tasks(Dataset):
         self._dataset = dataset
         self._indices = indices
         samples = [dataset.raw_samples[index] for index in indices]
-        self.slices = [{"volume": sample.fname.name, "slice": sample.slice_ind} for sample in samples]
+        self.slices = [
+            {"volume": sample.fname.name, "slice": sample.slice_ind, "size": size, "mtime": mtime}
+            for sample in samples
+            for _, size, mtime in [stamp_of(sample.fname)]
+        ]
 
     def __len__(self) -> int:
         return len(self._indices) * len(self.weights)

@@ -64,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> None:
     methods = parse_results(args.results)
+    if COIL_COMBINED in methods:
+        raise ValueError(f"{COIL_COMBINED!r} is the name of a reference: call the method otherwise, NAME=FOLDER")
     baseline = check_choice("--baseline", args.baseline, methods)
-    settings, data = _prepare(args, methods)
-    notes = folder_notes(data)
+    settings, data, sampling_notes = _prepare(args, methods)
+    notes = [*folder_notes(data), *sampling_notes]
     for note in notes:
         say(note)
     say(f"{len(data)} volumes of {len({files.subject for files in data.volumes})} subjects")
@@ -91,8 +93,8 @@ def _report(args: argparse.Namespace) -> None:
     _write_page(args, comparison, focus)
 
 
-def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreSettings, Reconstructions]:
-    """What is scored and how, checked before anything is read at length."""
+def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreSettings, Reconstructions, list[str]]:
+    """What is scored and how, checked before anything is read at length, and notes on the k-space."""
     for given, other in (("segmenter", "segmentations"), ("segmentations", "segmenter"), ("masks", "kspace")):
         if getattr(args, given) is not None and getattr(args, other) is None:
             raise ValueError(f"--{given} needs --{other}")
@@ -125,9 +127,18 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
         masks=args.masks,
         common=args.common,
     )
-    names = tuple(references)
-    if args.kspace is not None and COIL_COMBINED not in references and _is_fully_sampled(data, needed=not names):
-        names = (*names, COIL_COMBINED)
+    names, notes = tuple(references), []
+    if args.kspace is not None and COIL_COMBINED not in references:
+        undersampled = _find_undersampled(data, common=args.common)
+        if undersampled is None:
+            names = (*names, COIL_COMBINED)
+        elif names:
+            notes.append(f"There is no reference {COIL_COMBINED}, since {undersampled} is undersampled.")
+        else:
+            raise ValueError(
+                f"{undersampled} is undersampled, so that it gives no reference: name a folder of fully sampled "
+                "images with --reference"
+            )
     settings = ScoreSettings(
         names,
         nets,
@@ -136,20 +147,19 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
         load_feature_net=PatchFeatureNet.load,
         **segmentation,
     )
-    return settings, data
+    return settings, data, notes
 
 
-def _is_fully_sampled(data: Reconstructions, *, needed: bool) -> bool:
-    """Whether all k-space is, so that there is a coil-combined reference."""
+def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
+    """The first k-space that is not fully sampled, so that there is no coil-combined reference."""
     for files in tqdm(data.volumes, desc="Sampling", unit="volume", delay=QUIET_SECONDS):
-        if files.kspace is None or not AcquiredVolume(files.kspace).is_fully_sampled:
-            if needed:
-                raise ValueError(
-                    f"{files.kspace} is undersampled, so that it gives no reference: name a folder of fully sampled "
-                    "images with --reference"
-                )
-            return False
-    return True
+        try:
+            if files.kspace is not None and not AcquiredVolume(files.kspace).is_fully_sampled:
+                return files.kspace
+        except ValueError:  # the volume is left out when it is scored
+            if not common:
+                raise
+    return None
 
 
 def _check_failed(scored: ScoredVolumes, *, common: bool) -> None:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fastmri_ufloss.report.page_data import METHOD_COLORS
+from fastmri_ufloss.report.page_data import method_color
 from fastmri_ufloss.report.picture import write_figure
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
@@ -57,7 +57,7 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
         of_metric = {group: values[group].get(metric["name"], {}) for group in groups}
         _draw(axis, of_metric, methods)
         axis.set_title(metric_label(metric), **_SMALL)
-    handles = [Patch(color=_color(index)) for index in range(len(methods))]
+    handles = [Patch(color=method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
     add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
     write_figure(path, figure, dpi=200)
@@ -91,7 +91,7 @@ def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], m
         for index, method in enumerate(methods):
             scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
             if scores:
-                _box(axis, scores, number * step + index, _color(index))
+                _box(axis, scores, number * step + index, method_color(index))
     if len(values) > 1:
         axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))])
         axis.set_xticklabels(list(values), **_SMALL)
@@ -120,10 +120,6 @@ def _box(axis: Axes, scores: Sequence[float], place: float, color: str) -> None:
     # beside each other by multiples of the golden ratio: the same in each run
     jitter = 0.45 * (np.arange(len(scores)) * 0.618034 % 1 - 0.5)
     axis.plot(place + jitter, scores, ".", color=color, markersize=2.5, zorder=3)
-
-
-def _color(index: int) -> str:
-    return METHOD_COLORS[index % len(METHOD_COLORS)]
 
 
 def _figure(count: int, width: float) -> tuple[Figure, list[Axes]]:

@@ -165,7 +165,8 @@ class Comparison:
         rows = []
         for name, numbers in self._scored.found.items():
             files = self._files[name]
-            place = {"subject": files.subject, "contrast": files.contrast or UNKNOWN}
+            contrast = {"": UNKNOWN, ALL: f"{ALL} (of the file)"}.get(files.contrast, files.contrast)
+            place = {"subject": files.subject, "contrast": contrast}
             for row in numbers[kind]:
                 number = {"slice": row["slice"]} if kind == "slices" else {}
                 count = {"slices": row["slices"]} if kind == "volumes" else {}

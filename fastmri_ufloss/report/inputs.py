@@ -1,5 +1,6 @@
 """What a user names on the command line of the report: folders of methods and of references, networks."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def parse_references(texts: Sequence[str]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volumes.
-        ValueError: if a text has no folder, two have one name, or a file cannot be read.
+        ValueError: if a text has no folder, two have one name, or no file can be read.
     """
     found = []
     for text in texts:
@@ -56,10 +57,7 @@ def parse_references(texts: Sequence[str]) -> dict[str, Path]:
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder} of the reference {text!r}")
         if not name:
-            first = next((path for path in sorted(folder.iterdir()) if _is_volume(path)), None)
-            if first is None:
-                raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, the folder of a reference")
-            name = reference_kind(first)
+            name = _kind_of(folder)
         found.append((name, folder))
     return _by_name("--reference", found)
 
@@ -70,7 +68,7 @@ def parse_networks(
     """The feature networks of UFLoss: those to score with, then those that a method was trained with.
 
     A single one of each kind needs no name; of several, each is called by its name, or else by its folder. A network
-    that is named for both has been trained with.
+    that is named for both, by any name, has been trained with.
 
     Args:
         scoring, trained_on: ``NAME=FILE`` or ``FILE``.
@@ -83,8 +81,8 @@ def parse_networks(
     """
     given = [(*_split("--feature_net", text), False) for text in scoring]
     given += [(*_split("--trained_on", text), True) for text in trained_on]
-    trained = {path.resolve() for _, path, is_trained in given if is_trained}
-    given = [one for one in given if one[2] or one[1].resolve() not in trained]
+    trained = {_digest(path) for _, path, is_trained in given if is_trained}
+    given = [one for one in given if one[2] or _digest(one[1]) not in trained]
     nets: dict[str, FeatureNetFile] = {}
     for name, path, is_trained in given:
         chans = int(load(path).in_chans)
@@ -99,6 +97,11 @@ def parse_networks(
             raise ValueError(f"two feature networks would both be {net.metric!r}: name them with NAME=FILE")
         nets[net.metric] = net
     return tuple(nets.values())
+
+
+def _digest(path: Path) -> str:
+    """Of a file that is there; a path that is not is refused when it is loaded."""
+    return hashlib.sha256(path.read_bytes() if path.is_file() else str(path).encode()).hexdigest()
 
 
 def _split(flag: str, text: str) -> tuple[str, Path]:
@@ -131,6 +134,20 @@ def _name_of(folder: Path) -> str:
 def _network_name(path: Path) -> str:
     """The networks of all runs have one file name."""
     return path.resolve().parent.name if path.stem == "feature_net" else path.stem
+
+
+def _kind_of(folder: Path) -> str:
+    """What the first file of a folder of references that can be read has."""
+    errors = []
+    for path in sorted(folder.iterdir()):
+        if _is_volume(path):
+            try:
+                return reference_kind(path)
+            except ValueError as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, the folder of a reference")
 
 
 def _is_volume(path: Path) -> bool:

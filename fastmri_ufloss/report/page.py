@@ -49,7 +49,8 @@ _SCRIPTS = (
 def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int = 12) -> None:
     """Write report.html, and as PNG and PDF in the folder figures: box plots, perception-distortion, panels.
 
-    The box plots are in one file for each reference, the panels of the first four cases in a file each.
+    The box plots are in one file for each reference, the panels of the first four cases in a file each. Figures of an
+    earlier report with more of them are removed.
 
     Args:
         output_path: folder, made if it is missing.
@@ -63,18 +64,31 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
     folder, document = Path(output_path), comparison.document
     cases = choose_cases(document, focus=focus, count=num_cases)
     write_page(folder / "report.html", document, cases, comparison.read_slice)
+    names = []
     for number, reference in enumerate(document["references"]):
         name = "box_plots" if number == 0 else f"box_plots_{re.sub(r'[^A-Za-z0-9-]+', '_', reference)}"
+        names.append(f"{name}_{number}" if name in names else name)
         for suffix in _SUFFIXES:
-            save_box_plots(folder / "figures" / f"{name}{suffix}", document, reference=reference)
+            save_box_plots(folder / "figures" / f"{names[-1]}{suffix}", document, reference=reference)
     metrics = perception_distortion_metrics(document)
     if metrics is not None:
+        names.append("perception_distortion")
         for suffix in _SUFFIXES:
-            path = folder / "figures" / f"perception_distortion{suffix}"
+            path = folder / "figures" / f"{names[-1]}{suffix}"
             save_perception_distortion(path, document, distortion=metrics[0], perception=metrics[1])
     shown = cases[:_NUM_PANELS]
     for number, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
-        _save_case(folder / "figures", f"panels_{number}", document, case, comparison.read_slice, focus=focus)
+        names.append(f"panels_{number}")
+        _save_case(folder / "figures", names[-1], document, case, comparison.read_slice, focus=focus)
+    _remove_others(folder / "figures", names)
+
+
+def _remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Figures that an earlier report has left and this one does not have."""
+    for pattern in ("box_plots*", "perception_distortion*", "panels_*"):
+        for path in folder.glob(pattern):
+            if path.suffix in _SUFFIXES and path.stem not in names:
+                path.unlink()
 
 
 def _save_case(

@@ -8,16 +8,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import hsv_to_rgb, to_hex
 from PIL import Image
 
 from fastmri_ufloss.report.cases import Case
 from fastmri_ufloss.report.document import SliceImages
 from fastmri_ufloss.report.image_codec import encode_classes, encode_image
 
-__all__ = ["METHOD_COLORS", "case_images", "case_summary", "page_data", "white_of"]
+__all__ = ["case_images", "case_summary", "method_color", "page_data", "white_of"]
 
 # told apart by the colour-blind (Okabe and Ito, and two more), on white and on black
-METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
+_METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
 _THUMBNAIL = 72  # pixels, the longer side
 _DIGITS = 6
 
@@ -32,9 +33,19 @@ def page_data(document: Mapping[str, Any]) -> dict[str, Any]:
         "means": [_short(row) for row in document["means"]],
         "comparisons": [_short(row) for row in document["comparisons"]],
         "volumes": _by_volume(document["volumes"], names, document["methods"]),
-        "colors": list(METHOD_COLORS),
+        "colors": [method_color(index) for index in range(len(document["methods"]))],
         "color_map": base64.b64encode(inferno.tobytes()).decode("ascii"),
     }
+
+
+def method_color(index: int) -> str:
+    """The colour of a method by its place, ``#RRGGBB``: no two methods have one."""
+    if index < len(_METHOD_COLORS):
+        return _METHOD_COLORS[index]
+    further = index - len(_METHOD_COLORS)
+    # hues by the golden ratio never come twice
+    red, green, blue = hsv_to_rgb([(0.05 + further * 0.618034) % 1, 0.9, 0.6 + 0.15 * (further % 2)]).tolist()
+    return str(to_hex((red, green, blue)))
 
 
 def case_summary(document: Mapping[str, Any], case: Case, images: SliceImages) -> dict[str, Any]:

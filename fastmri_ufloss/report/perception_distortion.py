@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fastmri_ufloss.report.box_plots import add_legend, metric_label
-from fastmri_ufloss.report.page_data import METHOD_COLORS
+from fastmri_ufloss.report.page_data import method_color
 from fastmri_ufloss.report.picture import write_figure
 
 __all__ = ["perception_distortion_metrics", "save_perception_distortion"]
@@ -62,7 +62,7 @@ def save_perception_distortion(
             fmt="o",
             markersize=4.5,
             linewidth=1,
-            color=METHOD_COLORS[index % len(METHOD_COLORS)],
+            color=method_color(index),
         )
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")

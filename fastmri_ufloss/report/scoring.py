@@ -78,8 +78,7 @@ class _Scores:
 
     def add_mean(self, name: str, slices: np.ndarray) -> None:
         """Of the volume it is the mean over the slices that have a value."""
-        there = slices[~np.isnan(slices)]
-        self.add(name, slices, float(there.mean()) if there.size else math.nan)
+        self.add(name, slices, _mean(slices))
 
 
 @dataclass
@@ -209,13 +208,19 @@ def _add_residuals(volume: _Volume, scores: Mapping[str, _Scores]) -> None:
 def _yardsticks(volume: _Volume) -> dict[str, dict[str, float | None]]:
     """The references' own values of the scores that need no reference."""
     found = {
-        name: {SHARPNESS: float(np.mean([sharpness(image) for image in images]))}
+        name: {SHARPNESS: _mean(np.array([sharpness(image) for image in images]))}
         for name, images in volume.references.items()
     }
     acquired = volume.acquired
     if acquired is not None and acquired.is_fully_sampled and "" in acquired.residual:
         found.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", volume.kept)
     return {name: _plain(values) for name, values in found.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of what is not nan; nan if all is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else math.nan
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

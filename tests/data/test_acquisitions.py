@@ -85,3 +85,25 @@ def test_bad_slices_and_files(tmp_path: Path) -> None:
     (tmp_path / "b.h5").write_text("nothing")
     with pytest.raises(ValueError, match=r"b.h5 cannot be read"):
         AcquiredVolume(tmp_path / "b.h5")
+
+
+def test_a_mask_without_a_gap_says_nothing(tmp_path: Path) -> None:
+    make_acquired(tmp_path, "a.h5", mask=np.ones(SIZE, dtype=bool))
+    volume = AcquiredVolume(tmp_path / "kspace" / "a.h5", columns())
+    assert volume.is_fully_sampled and volume.own_mask is None
+    np.testing.assert_array_equal(volume.mask, columns())
+
+
+def test_a_damaged_slice_is_of_a_file(tmp_path: Path) -> None:
+    make_acquired(tmp_path, "a.h5")
+    path = tmp_path / "kspace" / "a.h5"
+    with h5py.File(path, "a") as file:
+        kspace = file["kspace"][()]
+        del file["kspace"]
+        data = file.create_dataset("kspace", data=kspace, chunks=(1, *kspace.shape[1:]), compression="gzip")
+        place = data.id.get_chunk_info(len(kspace) // 2)
+    with open(path, "r+b") as raw:
+        raw.seek(place.byte_offset + place.size // 2)
+        raw.write(bytes(64))
+    with pytest.raises(ValueError, match=r"a\.h5 cannot be read, it may be damaged"):
+        AcquiredVolume(path)

@@ -164,3 +164,23 @@ def test_kinds_of_references(root: Path) -> None:
     write(root / "single.h5", np.ones((1, 4, 4)), name="reconstruction_esc")
     files = (root / "val" / "a.h5", root / "single.h5", root / "dim" / "a.h5")
     assert [reference_kind(path) for path in files] == ["RSS", "ESC", "reference"]
+
+
+def test_names_that_the_report_has_itself_are_refused(root: Path) -> None:
+    for name in ("masks", "k-space", "segmentation"):
+        with pytest.raises(ValueError, match=f"other names than .*got {name}: name the folder with NAME=FOLDER"):
+            Reconstructions({name: root / "dim"}, {"RSS": root / "reference"})
+        with pytest.raises(ValueError, match=f"got {name}"):
+            Reconstructions({"dim": root / "dim"}, {name: root / "reference"})
+
+
+def test_groups_are_no_data_sets(root: Path) -> None:
+    with h5py.File(root / "dim" / "a.h5", "a") as file:
+        file.create_group("mask")
+    with pytest.raises(ValueError, match=r"a\.h5: mask must be a data set"):
+        read_mask(root / "dim" / "a.h5")
+    with h5py.File(root / "dim" / "b.h5", "w") as file:
+        file.create_group("reconstruction")
+    with pytest.raises(ValueError, match=r"b\.h5 has no data set of images"):
+        find(root)
+    assert [files.name for files in find(root, common=True).volumes] == ["a.h5", "c.h5"]

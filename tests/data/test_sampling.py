@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastmri_ufloss.data.sampling import center_shape, find_sampling, padding_of, sampled_points
+from fastmri_ufloss.data.sampling import center_shape, find_sampling, padding_of, sampled_points, volume_sampling
 
 
 def test_sampled_points_are_those_of_any_coil() -> None:
@@ -71,3 +71,16 @@ def test_center_of_points() -> None:
         mask[top : top + side, left : left + side] = True
         mask[0, 0] = True
         assert center_shape(mask, 12) == (side, side)
+
+
+def test_a_volume_is_judged_by_a_slice_with_a_signal() -> None:
+    full = np.ones((3, 2, 16, 20), dtype=np.complex64)
+    mask = np.arange(20) % 2 == 0
+    full[1] = 0
+    assert volume_sampling(full, where="a.h5") is None
+    np.testing.assert_array_equal(volume_sampling(full * mask, where="a.h5"), mask)
+    np.testing.assert_array_equal(volume_sampling(full[:, 0] * mask, where="a.h5"), mask)  # a single coil
+    assert volume_sampling(0 * full, where="a.h5") is None
+    mixed = np.stack([full[0], full[0], full[0] * mask])
+    with pytest.raises(ValueError, match=r"a\.h5: slice 2 is undersampled.* and slice 1 is not"):
+        volume_sampling(mixed, where="a.h5")

@@ -77,6 +77,20 @@ def test_panels_show_the_most_textured_slice_and_fastmris_numbers(reference: Pat
     assert (document["volume"], document["slice"]) == ("a.h5", 2)
 
 
+def test_panels_of_a_volume_with_a_slice_that_is_not_finite(reference: Path, tmp_path: Path) -> None:
+    def spoil(images: np.ndarray) -> np.ndarray:
+        images[0, 3, 3] = np.nan
+        return images / 2
+
+    spoiled = method(reference, tmp_path / "spoiled", spoil)
+    options = ["--reference", reference, "--methods", f"spoiled={spoiled}", "--output", "figure.png", "--volume", "b"]
+    run_recipe(PANELS, *options, cwd=tmp_path)
+    document = json.loads((tmp_path / "figure.json").read_text())
+    assert document["slice"] == 1 and document["scores"]["spoiled"]["NRMSE"] == pytest.approx(0.5)
+    error = run_recipe(PANELS, *options, "--slice", 0, cwd=tmp_path, fails=True).stderr
+    assert "b.h5: an image of slice 0 has NaN or infinite values, take another slice" in error
+
+
 BAD_PANELS = {
     "volume": (["--volume", "c"], "--volume must be a file that all folders have, got 'c'"),
     "slice": (["--volume", "a", "--slice", "3"], "--slice must be in 0 .. 2, the slices of a.h5, got 3"),

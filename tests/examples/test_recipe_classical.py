@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -271,3 +272,39 @@ def test_two_processes_make_what_one_makes(demo: Path, tmp_path: Path) -> None:
     assert_same(files(tmp_path / "two"), files(tmp_path / "one"))
     for name in ("weights.json", "settings.json", "scores.json"):
         assert json.loads((tmp_path / "two" / name).read_text()) == json.loads((tmp_path / "one" / name).read_text())
+
+
+def test_files_that_have_changed_are_named(demo: Path, whole: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    for split in ("multicoil_val", "multicoil_test"):
+        shutil.copytree(demo / split, data / split)
+    options = ("--data_path", data, "--output_path", out, "--methods", "cg_sense", *QUICK)
+    run_recipe(SCRIPT, *options, cwd=tmp_path)
+    made = files(out)
+    (test,), (val,) = (list((data / f"multicoil_{split}").glob("*.h5")) for split in ("test", "val"))
+    for path, message in ((test, rf"images of 1 files.* that have changed since: {NAME}"), (val, "made with slices")):
+        before = path.stat().st_mtime_ns
+        os.utime(path, ns=(before, before + 10**9))
+        assert re.search(message, run_recipe(SCRIPT, *options, cwd=tmp_path, fails=True).stderr)
+        os.utime(path, ns=(before, before))
+    run_recipe(SCRIPT, *options, cwd=tmp_path)
+    assert_same(files(out), made)
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, os.link])
+def test_weights_are_not_searched_on_copies_of_the_test(demo: Path, tmp_path: Path, copy: Any) -> None:
+    data = tmp_path / "data"
+    (data / "multicoil_val").mkdir(parents=True)
+    shutil.copytree(demo / "multicoil_test", data / "multicoil_test")
+    copy(data / "multicoil_test" / NAME, data / "multicoil_val" / NAME)
+    options = ("--data_path", data, "--output_path", tmp_path / "out", "--methods", "cg_sense", *QUICK)
+    error = run_recipe(SCRIPT, *options, cwd=tmp_path, fails=True).stderr
+    assert f"has 1 of the volumes of {data / 'multicoil_val'} ({NAME})" in error
+
+
+def test_weights_by_hand_are_kept_beside_searched_ones(demo: Path, tmp_path: Path) -> None:
+    options = ("--data_path", demo, "--output_path", tmp_path / "out", *QUICK, "--methods")
+    run_recipe(SCRIPT, *options, "pics_tv", "--weights", "pics_tv=0.01", cwd=tmp_path)
+    run_recipe(SCRIPT, *options, "cg_sense", cwd=tmp_path)
+    methods = json.loads((tmp_path / "out" / "weights.json").read_text())["methods"]
+    assert methods["pics_tv"]["weight"] == 0.01 and methods["pics_tv"]["by hand"] and methods["cg_sense"]["tried"]

@@ -98,3 +98,16 @@ def test_bad_images() -> None:
         ReferenceVolume(np.zeros_like(target))
     with pytest.raises(ValueError, match=r"output must have the shape of images, got \(2, 20, 24\)"):
         ReferenceVolume(target).score(output[:2])
+
+
+def test_constant_slices_of_the_reference_have_no_fine_structures() -> None:
+    """But for the rounding of a transform, which nothing may be divided by."""
+    target, output = images()
+    target[1] = 1e-4
+    scores = ReferenceVolume(target).score(output)
+    error = np.square(fine_structures(output) - fine_structures(target)).sum()
+    energy = np.square(fine_structures(target[[0, 2]])).sum()
+    assert scores.volume["HFEN"] == pytest.approx(np.sqrt(error / energy), rel=1e-6)
+    assert np.isnan(scores.slices["HFEN"][1])
+    scores = ReferenceVolume(np.full_like(target, 1e-4)).score(output)
+    assert np.isnan(scores.volume["HFEN"]) and np.isfinite(scores.volume["NRMSE"])

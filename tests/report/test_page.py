@@ -12,6 +12,7 @@ from report_documents import METHODS, make_document, read_slice
 from fastmri_ufloss.report.cases import choose_cases
 from fastmri_ufloss.report.document import SliceImages
 from fastmri_ufloss.report.page import write_page, write_report
+from fastmri_ufloss.report.page_data import method_color
 
 SSIM = "SSIM (RSS)"
 
@@ -154,5 +155,25 @@ def test_without_ufloss_there_is_no_perception_distortion(tmp_path: Path) -> Non
     compared = Compared()
     metrics = [metric for metric in make_document()["metrics"] if metric["label"] != "UFLoss"]
     compared.document = {**make_document(), "metrics": metrics, "references": ["RSS"]}
+    (tmp_path / "figures").mkdir()
+    for name in ("perception_distortion.png", "box_plots_coil-combined.pdf", "panels_2.png", "mine.png"):
+        (tmp_path / "figures" / name).touch()  # of an earlier report, and another's
     write_report(tmp_path, compared, focus=SSIM, num_cases=1)  # type: ignore[arg-type]
-    assert not list(tmp_path.glob("figures/perception*")) and not list(tmp_path.glob("figures/*coil*"))
+    found = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert found == {"box_plots.png", "box_plots.pdf", "panels_1.png", "panels_1.pdf", "mine.png"}
+
+
+def test_no_two_methods_or_references_are_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "fastmri_ufloss.report.page.save_box_plots", lambda path, *_, reference: drawn.append(path.name)
+    )
+    monkeypatch.setattr(f"{page}.perception_distortion_metrics", lambda document: None)
+    monkeypatch.setattr(f"{page}.save_panels", lambda *_, **__: None)
+    compared = Compared()
+    references = ["RSS", "coil-combined", "é", "ü"]
+    compared.document = {**make_document(), "references": references}
+    write_report(tmp_path, compared, focus=SSIM, num_cases=1)  # type: ignore[arg-type]
+    assert len(set(drawn)) == 2 * len(references)
+    colors = [method_color(index) for index in range(40)]
+    assert len(set(colors)) == 40 and all(re.fullmatch("#[0-9A-Fa-f]{6}", color) for color in colors)

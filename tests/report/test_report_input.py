@@ -1,11 +1,13 @@
 """What the report says of input that is not as it should be."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fastmri.evaluate
+import h5py
 import numpy as np
 import pytest
 from report_data import NAMES, SIZE, columns, make_acquired, only, read, values, write
@@ -175,3 +177,65 @@ def test_strays_are_warned_of(report: Report, tmp_path: Path) -> None:
     (tmp_path / "noisy" / "notes.txt").write_text("")
     with pytest.warns(UserWarning, match=r"skipped 1 that are no HDF5 volumes: notes.txt"):
         assert len(report(*FOLDERS)["volumes"]) == 6
+
+
+def test_a_method_that_is_called_like_a_reference(report: Report) -> None:
+    error = report("coil-combined=noisy", "dim", "--reference", "reference", "--output_path", "out", status=1).stderr
+    assert "'coil-combined' is the name of a reference: call the method otherwise" in error
+
+
+def test_constant_slices_have_no_sharpness(report: Report, tmp_path: Path) -> None:
+    images = read(tmp_path / "dim" / "b.h5")
+    images[0] = 0
+    write(tmp_path / "dim" / "b.h5", images)
+    document = report(*FOLDERS)
+    of_slices, of_volumes = (values(document, "sharpness", kind)["dim"] for kind in ("slices", "volumes"))
+    assert of_slices[2] is None and of_volumes[1] == of_slices[3] > 0.1
+
+
+def test_a_contrast_that_is_called_all(report: Report, tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES):
+        write(
+            tmp_path / "reference" / name, read(tmp_path / "reference" / name), acquisition=("all", "PD")[number % 2]
+        )
+    document = report(*FOLDERS)
+    assert document["contrasts"] == ["all", "PD", "all (of the file)"]
+    assert only(document["means"], contrast="all", metric="SSIM (reference)", method="dim")["subjects"] == 3
+
+
+def test_why_there_is_no_coil_combined_reference(report: Report, tmp_path: Path) -> None:
+    for name in NAMES:
+        make_acquired(tmp_path, name, mask=columns() if name == "b.h5" else None)
+    document = report(*FOLDERS, "--kspace", "kspace")
+    assert document["references"] == ["reference"]
+    note = "There is no reference coil-combined, since kspace/b.h5 is undersampled."
+    assert note in document["notes"] and note in document.stdout
+
+
+def test_kspace_and_references_that_cannot_be_read_are_left_out(report: Report, tmp_path: Path) -> None:
+    for name in NAMES:
+        make_acquired(tmp_path, name)
+    (tmp_path / "val" / "a.h5").write_bytes(b"no HDF5")  # the first, which names the reference
+    with h5py.File(tmp_path / "kspace" / "b.h5", "a") as file:
+        kspace = file["kspace"][()]
+        del file["kspace"]
+        data = file.create_dataset("kspace", data=kspace, chunks=(1, *kspace.shape[1:]), compression="gzip")
+        place = data.id.get_chunk_info(len(kspace) // 2)
+    with open(tmp_path / "kspace" / "b.h5", "r+b") as raw:
+        raw.seek(place.byte_offset + place.size // 2)
+        raw.write(bytes(64))
+    line = ("noisy", "dim", "--reference", "val", "--kspace", "kspace", "--output_path", "out")
+    assert "a.h5 is not an HDF5 file" in report(*line, status=1).stderr
+    document = report(*line, "--common")
+    assert document["references"] == ["RSS", "coil-combined"]
+    assert {row["volume"] for row in document["volumes"]} == {"c.h5"}
+    assert {row["volume"] for row in document["excluded"]} == {"a.h5", "b.h5"}
+
+
+def test_a_copy_of_the_network_that_was_trained_on(report: Report, tmp_path: Path) -> None:
+    PatchFeatureNet(1, patch_size=32, num_features=8).save(tmp_path / "net.safetensors")
+    shutil.copy(tmp_path / "net.safetensors", tmp_path / "copy.safetensors")
+    options = ("--feature_net", "copy.safetensors", "--trained_on", "net.safetensors", "--stride", 8)
+    document = report(*FOLDERS, *options)
+    (metric,) = (metric for metric in document["metrics"] if "UFLoss" in metric["name"])
+    assert not metric["tested"]

@@ -18,7 +18,7 @@ function choose(changes) {
   for (const listener of listeners) listener();
 }
 
-const colorOf = (method) => report.colors[methodIndex.get(method) % report.colors.length];
+const colorOf = (method) => report.colors[methodIndex.get(method)];
 
 // Metrics against the chosen reference, and those that need none.
 function shownMetrics() {
