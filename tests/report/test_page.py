@@ -165,9 +165,8 @@ def test_without_ufloss_there_is_no_perception_distortion(tmp_path: Path) -> Non
 
 def test_no_two_methods_or_references_are_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr(
-        "fastmri_ufloss.report.page.save_box_plots", lambda path, *_, reference: drawn.append(path.name)
-    )
+    page = "fastmri_ufloss.report.page"
+    monkeypatch.setattr(f"{page}.save_box_plots", lambda path, *_, reference: drawn.append(path.name))
     monkeypatch.setattr(f"{page}.perception_distortion_metrics", lambda document: None)
     monkeypatch.setattr(f"{page}.save_panels", lambda *_, **__: None)
     compared = Compared()
