@@ -92,7 +92,7 @@ def train(args: argparse.Namespace, runs: Sequence[Run], further: Sequence[str])
         settings = {**by_flag(flags), "--feature_net": digest(args.feature_net) if uses_ufloss else None}
         note = {"settings": settings, "done": True}
         stored = read_note(folder)
-        if stored is not None:
+        if stored is not None and run.checkpoint is not None:
             check_settings(folder, settings, stored["settings"])
         if stored != note or run.checkpoint is None:
             write_json(folder / NOTE, {"settings": settings, "done": False})

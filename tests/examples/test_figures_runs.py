@@ -241,6 +241,7 @@ def test_a_sweep_that_fails_names_the_log_and_goes_on_where_it_was(tmp_path: Pat
     error = stub(*options, further=("--max_epochs", "13"))
     assert "weight_0_seed_1, weight_0.02_seed_1 failed, see " in error
     assert error.endswith("which ends with: error: unlucky")
+    assert "failed, see " in stub(*options, further=("--max_epochs", "13", "--lr", "1"))  # nothing is trained yet
     assert len(stub(*options).splitlines()) == 4
     other = stub(*options, further=("--max_epochs", "3", "--accelerations", "9"))
     assert "was trained with --accelerations None, not 9: type the same flags again" in other
