@@ -37,7 +37,7 @@ from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
 from fastmri_ufloss.mri.degradation import blurred, noisy
 from fastmri_ufloss.mri.patch_images import image_scale
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.picture import write_figure
+from fastmri_ufloss.report.pictures.picture import write_figure
 
 RANDOM = "random"
 LEVELS = {"noise": tuple(f"{100 * b:.0f}%" for b in NOISE), "blur": tuple(f"R={factor:g}" for factor in BLUR)}

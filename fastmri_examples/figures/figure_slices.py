@@ -13,7 +13,7 @@ from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.metrics.image_scores import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.picture import most_textured
+from fastmri_ufloss.report.pictures.picture import most_textured
 
 
 def choose(volumes: Sequence[VolumeFiles], name: str | None, number: int | None) -> tuple[VolumeFiles, int]:

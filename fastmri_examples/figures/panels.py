@@ -25,7 +25,7 @@ from fastmri_ufloss.data.reconstructions import Reconstructions
 from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.panels import save_panels
+from fastmri_ufloss.report.pictures.panels import save_panels
 
 REFERENCE = "reference"
 

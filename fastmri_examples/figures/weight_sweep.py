@@ -34,8 +34,8 @@ from fastmri_ufloss.losses import UFLoss
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.panels import save_panels
-from fastmri_ufloss.report.sweep import difference_rows, save_sweep, sweep_rows
+from fastmri_ufloss.report.pictures.panels import save_panels
+from fastmri_ufloss.report.pictures.sweep import difference_rows, save_sweep, sweep_rows
 
 WEIGHTS = ("0", "0.0067", "0.02", "0.053", "alone")
 SEEDS = (1, 2, 3)

@@ -32,9 +32,9 @@ from fastmri_ufloss.report.document import ALL, Comparison
 from fastmri_ufloss.report.document_files import format_comparisons, format_means, write_document
 from fastmri_ufloss.report.document_notes import folder_notes
 from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
-from fastmri_ufloss.report.page import write_report
-from fastmri_ufloss.report.score_cache import ScoredVolumes, score_volumes
-from fastmri_ufloss.report.score_settings import COIL_COMBINED, ScoreSettings
+from fastmri_ufloss.report.page.html_page import write_report
+from fastmri_ufloss.report.scores.score_cache import ScoredVolumes, score_volumes
+from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
 
 say = partial(print, flush=True)
 

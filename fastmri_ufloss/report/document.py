@@ -8,14 +8,14 @@ import numpy as np
 from fastmri.data.transforms import center_crop
 
 from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.acquired_scores import open_acquired
 from fastmri_ufloss.report.document_notes import data_notes
-from fastmri_ufloss.report.network_scores import segment_volume
-from fastmri_ufloss.report.score_cache import ScoredVolumes
-from fastmri_ufloss.report.score_columns import Metric, list_metrics
-from fastmri_ufloss.report.score_settings import COIL_COMBINED, ScoreSettings
-from fastmri_ufloss.report.scoring import CONSTANT, RESIDUAL
-from fastmri_ufloss.report.segmentation_rows import SegmentationRows
+from fastmri_ufloss.report.scores.acquired_scores import open_acquired
+from fastmri_ufloss.report.scores.network_scores import segment_volume
+from fastmri_ufloss.report.scores.score_cache import ScoredVolumes
+from fastmri_ufloss.report.scores.score_columns import Metric, list_metrics
+from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
+from fastmri_ufloss.report.scores.scoring import CONSTANT, RESIDUAL
+from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows
 from fastmri_ufloss.report.subject_tables import comparison_rows, mean_rows, scores_by_subject, statistics_notes
 
 __all__ = ["ALL", "Comparison", "SliceImages"]
@@ -54,7 +54,7 @@ class Comparison:
     Args:
         volumes: that were asked for.
         settings: what they were scored with.
-        scored: of `fastmri_ufloss.report.score_cache.score_volumes`.
+        scored: of `fastmri_ufloss.report.scores.score_cache.score_volumes`.
         baseline: the method that the others are compared with.
         title: of the report.
         excluded: what had been left out before, with ``volume``, ``slice`` None, ``source`` and ``why``.

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from fastmri_ufloss.data.reconstructions import Reconstructions, name_some
-from fastmri_ufloss.report.score_settings import ScoreSettings
-from fastmri_ufloss.report.scoring import NOT_FINITE
-from fastmri_ufloss.report.segmentation_rows import SegmentationRows
+from fastmri_ufloss.report.scores.score_settings import ScoreSettings
+from fastmri_ufloss.report.scores.scoring import NOT_FINITE
+from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows
 
 __all__ = ["data_notes", "folder_notes"]
 
@@ -43,7 +43,7 @@ def data_notes(
     """What the scores say of the data.
 
     Args:
-        found: what `fastmri_ufloss.report.scoring.score_files` gives, by the name of the volume.
+        found: what `fastmri_ufloss.report.scores.scoring.score_files` gives, by the name of the volume.
         excluded: rows of the document.
         settings: of the scores.
         segmented: Dice of all slices.

@@ -1,0 +1,1 @@
+"""The report as a page: what is shown, and how it becomes one file."""

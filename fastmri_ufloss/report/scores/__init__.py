@@ -1,0 +1,1 @@
+"""Scores of volumes by all methods: what is computed, kept and called."""
