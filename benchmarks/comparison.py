@@ -142,7 +142,8 @@ def report(args: argparse.Namespace, root: Path, nets: dict[str, Path], segmente
         print(f"\n{name}\n{format_table(document[name])}")
     print(*document["notes"], f"Page: {output / 'report.html'}", sep="\n")
     if args.json:
-        weights = json.loads((args.work / "classical" / "weights.json").read_text(encoding="utf-8"))
+        searched = json.loads((args.work / "classical" / "weights.json").read_text(encoding="utf-8"))
+        weights = {name: searched[name] for name in ("score", "methods")}
         settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
         found = {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
         kept = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}, "weights": weights, **found}

@@ -24,6 +24,7 @@ _MARGIN = 0.9  # inches, of a plot's ticks and of the gaps between contrasts
 _PAGE = 7.2  # inches, the width of a printed page
 _FONT = 8
 _LETTERS = 36  # of a name in a line
+_LETTERS_AN_INCH = 14
 _SMALL: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}  # a $ in a method's name is a $
 
 
@@ -52,11 +53,13 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
     if not metrics:
         raise ValueError(f"document must have a volume with a value of a metric against {reference}, got none")
     methods = document["methods"]
-    figure, axes = _figure(len(metrics), len(groups) * len(methods) * _BOX + _MARGIN)
+    width = len(groups) * len(methods) * _BOX + _MARGIN
+    figure, axes = _figure(len(metrics), width)
+    letters = max(12, int(width * _LETTERS_AN_INCH))
     for metric, axis in zip(metrics, axes, strict=True):
         of_metric = {group: values[group].get(metric["name"], {}) for group in groups}
         _draw(axis, of_metric, methods)
-        axis.set_title(metric_label(metric), **_SMALL)
+        axis.set_title(textwrap.fill(metric_label(metric), letters), **_SMALL)
     handles = [Patch(color=method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
     add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
