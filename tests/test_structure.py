@@ -52,6 +52,16 @@ def test_imports_run_one_way(file: Path) -> None:
             assert not name.startswith("fastmri.pl_modules"), f"{file} must not import {name}"
 
 
+REPORT = {"pictures": {"scores", "page"}, "scores": {"page"}}  # what a room of the report must not know
+
+
+@pytest.mark.parametrize("room", REPORT)
+def test_the_rooms_of_the_report_run_one_way(room: str) -> None:
+    for file in (PACKAGE / "report" / room).glob("*.py"):
+        others = {name.split(".")[2] for name in imported_modules(file) if name.startswith("fastmri_ufloss.report.")}
+        assert not others & {*REPORT[room], "document"}, file
+
+
 def test_library_never_imports_scripts() -> None:
     for file in PACKAGE.rglob("*.py"):
         # only the commands of the package, ``python -m``, have arguments

@@ -103,7 +103,6 @@ def main() -> None:
     )
     try:
         chosen = find_weights(args, methods, weights, data, trainer, run_dir, settings["mask"])
-        check_settings(run_dir, settings, chosen)
         reconstruct(methods, chosen, data, trainer, run_dir, settings)
     finally:
         if trainer.interrupted:

@@ -15,7 +15,7 @@ import numpy as np
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
-from fastmri_ufloss.data.sampling import center_shape, volume_sampling
+from fastmri_ufloss.data.sampling import center_shape, file_sampling
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
@@ -58,7 +58,7 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
         ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
         ``kspace_shape``, ``target_shape``; of files that were undersampled when they were acquired,
         ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its centre (rows, cols), or None.
-        The sampling is that of the file's ``mask``, or what the zeros show, see `volume_sampling`.
+        The sampling is that of the file's ``mask``, or what the zeros show, see `file_sampling`.
 
     Raises:
         ValueError: if the file cannot be used; the message names it and says why.
@@ -88,24 +88,10 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
     target = volume.get("reconstruction_rss" if ndim == 4 else "reconstruction_esc")
     facts["target_shape"] = None if target is None else list(target.shape[1:])
     facts["kspace_shape"] = list(shape)
-    mask = _read_mask(path, volume)
+    mask = file_sampling(volume, where=str(path))
     facts["sampling"] = None if mask is None else ("columns" if mask.ndim == 1 else "points")
     facts["mask_center"] = None if mask is None else list(center_shape(mask, shape[-2]))
     return facts
-
-
-def _read_mask(path: str | Path, volume: h5py.File) -> np.ndarray | None:
-    """The mask of a file, or the one that zeros in its k-space show, or None if it is fully sampled."""
-    kspace = volume["kspace"]
-    if "mask" in volume:
-        mask = np.asarray(volume["mask"][()]).astype(bool)
-        rows, cols = kspace.shape[-2:]
-        if mask.size == cols:
-            return mask.ravel()
-        if mask.shape != (rows, cols):
-            raise ValueError(f"{path}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
-        return mask
-    return volume_sampling(kspace, where=str(path))
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:

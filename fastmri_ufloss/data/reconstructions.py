@@ -125,7 +125,7 @@ class Reconstructions:
         if wrong and not common:
             raise ValueError(
                 f"all methods and references must have the same volumes: {'; '.join(wrong)}; add them, or take only "
-                "those that all have with common"
+                "those that all have with common (--common)"
             )
         lacking = {left.volume for left in self.left_out}
         return sorted(every - lacking)
@@ -148,7 +148,7 @@ class Reconstructions:
         if wrong and not common:
             raise ValueError(
                 f"{'; '.join(left.why for left in wrong[:SHOWN])}{_more(wrong)}; mend them, or leave such volumes "
-                "out with common"
+                "out with common (--common)"
             )
         self.left_out += wrong
         bad = {left.volume for left in wrong}

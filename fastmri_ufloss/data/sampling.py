@@ -7,7 +7,15 @@ import torch
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri.center import count_center_lines
 
-__all__ = ["MAX_ZEROS", "center_shape", "find_sampling", "padding_of", "sampled_points", "volume_sampling"]
+__all__ = [
+    "MAX_ZEROS",
+    "center_shape",
+    "file_sampling",
+    "find_sampling",
+    "padding_of",
+    "sampled_points",
+    "volume_sampling",
+]
 
 MAX_ZEROS = 1e-4  # share of acquired points that may be zero by chance: less than a line of any image
 MAX_GAPS = 0.05  # of a line of k-space: so many points may be zero by chance
@@ -48,6 +56,23 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
     inside = sampled[rows[0] : rows[-1] + 1]
     columns = np.asarray(inside.any(axis=0))
     return columns if np.count_nonzero(inside != columns) <= allowed else sampled
+
+
+def file_sampling(volume: h5py.File, *, where: str) -> np.ndarray | None:
+    """The mask of a fastMRI file, boolean (cols,) or (rows, cols), or else `volume_sampling` of its k-space.
+
+    Raises:
+        ValueError: if the mask has another shape, or as `volume_sampling`.
+    """
+    if "mask" not in volume:
+        return volume_sampling(volume["kspace"], where=where)
+    mask = np.asarray(volume["mask"][()]).astype(bool)
+    rows, cols = volume["kspace"].shape[-2:]
+    if mask.size == cols:
+        return mask.ravel()
+    if mask.shape != (rows, cols):
+        raise ValueError(f"{where}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
+    return mask
 
 
 def volume_sampling(kspace: h5py.Dataset, *, where: str) -> np.ndarray | None:

@@ -9,9 +9,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
 
-__all__ = ["CONTRASTS", "band_noise", "draw_knee"]
+from fastmri_ufloss.data.simulation.regions import Point, band_noise, cut, ellipse, join, segment, smoothstep
+
+__all__ = ["CONTRASTS", "draw_knee"]
 
 OVERSAMPLING = 2
 
@@ -29,8 +30,6 @@ CONTRASTS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 
-Point = tuple[float, float]  # (x, y)
-
 # start, end and half width
 LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
     "collateral": [
@@ -39,42 +38,6 @@ LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
     ],
     "cruciate": [((0.12, -0.16), (-0.04, 0.09), 0.032), ((-0.09, -0.1), (0.02, 0.1), 0.028)],
 }  # fmt: skip
-
-
-def band_noise(
-    generator: np.random.Generator,
-    shape: tuple[int, int],
-    *,
-    wavelength: float,
-    bandwidth: float = 0.4,
-    elongation: float = 1.0,
-    angle: float = 0.0,
-) -> np.ndarray:
-    """Band-passed Gaussian noise of zero mean and unit variance.
-
-        |N(f)| = exp(-(ln(|f'| wavelength) / bandwidth)^2 / 2),    f' = (f_along * elongation, f_across)
-
-    Args:
-        generator: of the noise.
-        shape: (rows, cols).
-        wavelength: of the centre of the band, across the structures, in pixels.
-        bandwidth: of the band, in natural logarithms of the frequency.
-        elongation: how many times longer the structures are than they are wide.
-        angle: of their long axis against the rows' direction (downwards), in radians.
-
-    Returns:
-        The noise, float32 (rows, cols).
-    """
-    rows, cols = shape
-    y, x = np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(cols)
-    along = elongation * (np.cos(angle) * y + np.sin(angle) * x)
-    across = np.cos(angle) * x - np.sin(angle) * y
-    radius = np.sqrt(along**2 + across**2)
-    radius[0, 0] = 1e-6
-    gain = np.exp(-((np.log(radius * wavelength) / bandwidth) ** 2) / 2).astype(np.float32)
-    spectrum = fft.rfft2(generator.standard_normal(shape, dtype=np.float32)) * gain
-    noise = fft.irfft2(spectrum, s=shape)
-    return noise / max(float(noise.std()), 1e-12)
 
 
 def draw_knee(
@@ -140,32 +103,6 @@ class _Slice:
     def reach(self) -> float:
         """How much narrower the bones are than in the middle slice."""
         return math.sqrt(1 - 0.3 * self.depth**2)
-
-
-def _smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    t = np.clip((values - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _join(a: np.ndarray, b: np.ndarray, blend: float = 0.04) -> np.ndarray:
-    """Union of two regions with a rounded crease."""
-    return -blend * np.logaddexp(-a / blend, -b / blend)
-
-
-def _cut(a: np.ndarray, b: np.ndarray, blend: float = 0.02) -> np.ndarray:
-    """Common part of two regions with a rounded edge."""
-    return blend * np.logaddexp(a / blend, b / blend)
-
-
-def _segment(x: np.ndarray, y: np.ndarray, start: Point, end: Point) -> np.ndarray:
-    """Distance from the line between two points."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    t = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.hypot(x - start[0] - t * dx, y - start[1] - t * dy)
-
-
-def _ellipse(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
-    return (np.hypot(x / width, y / height) - 1) * min(width, height)
 
 
 class _Knee:
@@ -249,7 +186,7 @@ class _Knee:
         mottle = 0.05 * noise["slow"] + 0.03 * noise["patches"] + 0.08 * strength * noise["grain"]
         fat = values["fat"] * (1 + mottle)
         # septa fade in and out, as they enter and leave the slice
-        fade = _smoothstep(noise["grain"] * 0.3 + noise["patches"] * 0.5, -0.9, 0.4)
+        fade = smoothstep(noise["grain"] * 0.3 + noise["patches"] * 0.5, -0.9, 0.4)
         septa = part.lines("septa", 0.012) * (0.4 + 0.6 * fade)
         fine = part.lines("fine_septa", 0.006) * fade
         fat += np.clip(strength * (0.8 * septa + 0.5 * fine), 0, 0.9) * (values["septum"] - fat)
@@ -276,7 +213,7 @@ class _Knee:
             kind[nearer] = index % 3
             gain[nearer] = intensity
         gap = 0.035 + 0.015 * noise["edge"] + 0.62 * np.exp(-(((part.y - 0.07) / 0.27) ** 4))
-        region = _cut((gap - (second - first)) / 2.4, fascia + 0.03 + 0.01 * noise["edge"])
+        region = cut((gap - (second - first)) / 2.4, fascia + 0.03 + 0.01 * noise["edge"])
         fibres, bundles = (
             np.choose(kind, [noise[f"{name}{index}"] for index in range(3)]) for name in ("fibres", "bundles")
         )
@@ -296,12 +233,12 @@ class _Knee:
             py = 2 * place_y - 1 + 0.2 * shift * part.depth
             if index < 5:
                 radius = 0.007 + 0.016 * size
-                distance = _ellipse(part.x - px, y - py, radius * (1 + turn), radius)
+                distance = ellipse(part.x - px, y - py, radius * (1 + turn), radius)
             else:
                 # it leaves the slice, and thins out, towards its ends
                 thickness = 0.006 * (size + 1 - np.abs(y - py) / 0.35) + 0.003 * noise["edge"]
                 end = (px + 0.4 * (turn - 0.5), py + 0.35)
-                distance = _segment(winding, y, (px, py - 0.35), end) - thickness
+                distance = segment(winding, y, (px, py - 0.35), end) - thickness
             distance = np.maximum(distance, limb + 0.04)
             if index % 5 == 4:
                 part.paint(distance - 0.006, values["nerve"] * (1 + 0.3 * noise["fibres1"]), 0.8)
@@ -313,17 +250,17 @@ class _Knee:
         """The regions of femur, tibia and fibula."""
         x, y = part.x / (self.bone * part.reach), part.y
         rough = 0.0025 * part.noise["edge"]
-        shaft = _cut(np.abs(x) - 0.17 - 0.2 * _smoothstep(y, -0.75, -0.15), y + 0.08)
-        condyles = [_ellipse(x - 0.25, y + 0.16, 0.25, 0.225), _ellipse(x + 0.26, y + 0.17, 0.25, 0.23)]
+        shaft = cut(np.abs(x) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15), y + 0.08)
+        condyles = [ellipse(x - 0.25, y + 0.16, 0.25, 0.225), ellipse(x + 0.26, y + 0.17, 0.25, 0.23)]
         # the notch between the condyles opens to the back
-        notch = _ellipse(x - 0.01, y - 0.08, 0.1, 0.12 + 0.13 * part.depth)
-        femur = _cut(_join(shaft, np.minimum(*condyles)), -notch)
+        notch = ellipse(x - 0.01, y - 0.08, 0.1, 0.12 + 0.13 * part.depth)
+        femur = cut(join(shaft, np.minimum(*condyles)), -notch)
         eminence = 0.035 * np.exp(-(((np.abs(x) - 0.045) / 0.04) ** 2))
         plateau = 0.115 - eminence + 0.012 * np.cos(12 * np.abs(x) - 3)
-        width = 0.47 - 0.3 * _smoothstep(y, 0.12, 0.75)
-        tibia = _cut(np.abs(x - 0.02) - width, plateau - y)
+        width = 0.47 - 0.3 * smoothstep(y, 0.12, 0.75)
+        tibia = cut(np.abs(x - 0.02) - width, plateau - y)
         head = 0.03 * np.exp(-(((y - 0.35) / 0.12) ** 2))
-        fibula = _segment(x, y, (0.47, 0.37), (0.45, 2.5)) - 0.07 - head
+        fibula = segment(x, y, (0.47, 0.37), (0.45, 2.5)) - 0.07 - head
         return femur + rough, tibia + rough, fibula + rough
 
     def _paint_bones(self, part: _Slice, bone: np.ndarray) -> None:
@@ -331,15 +268,15 @@ class _Knee:
         noise, values = part.noise, self.values
         away = np.abs(part.y - 0.1)  # from the joint, where spongy bone is dense
         mesh = 0.5 * noise["mesh"] + 0.35 * noise["struts"] + 0.25 * noise["grain"]
-        spongy = (1 - 0.55 * _smoothstep(away, 0.25, 0.75)) * (0.42 * mesh + 0.35 * part.lines("mesh", 0.004))
-        red = _smoothstep(noise["patches"], 0.2, 1.6) * _smoothstep(away, 0.2, 0.45)
+        spongy = (1 - 0.55 * smoothstep(away, 0.25, 0.75)) * (0.42 * mesh + 0.35 * part.lines("mesh", 0.004))
+        red = smoothstep(noise["patches"], 0.2, 1.6) * smoothstep(away, 0.2, 0.45)
         marrow = 1 + self.strength["marrow"] * values["trabecula"] * spongy + values["red"] * red
         marrow = values["marrow"] * (marrow + 0.05 * noise["slow"])
         for scar in self.scars:
             line = part.y - scar - 0.02 * noise["warp_y"] - 0.008 * noise["edge"]
             marrow *= 1 - 0.45 * np.exp(-((line / 0.01) ** 2)) * (np.abs(part.x) < 0.36)
         part.paint(bone, values["cortex"])
-        cortex = 0.013 + 0.022 * _smoothstep(away, 0.3, 0.8)
+        cortex = 0.013 + 0.022 * smoothstep(away, 0.3, 0.8)
         part.paint(bone + cortex * (1 + 0.2 * noise["edge"]), marrow)
 
     def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:
@@ -348,7 +285,7 @@ class _Knee:
         capsule = self._capsule(part)
         synovium = 0.6 * values["fat"] + 0.25 * values["muscle"]
         part.paint(capsule, synovium * (1 + 0.12 * noise["grain"] + 0.12 * noise["fine_septa"]))
-        pools = _cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
+        pools = cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
         part.paint(pools, values["fluid"] * (1 + 0.06 * noise["grain"]), 0.85)
         cartilage = values["cartilage"] * (1 + 0.07 * noise["grain"] + 0.05 * noise["struts"])
         part.paint(self._cartilage(part, bones, capsule), cartilage)
@@ -356,21 +293,21 @@ class _Knee:
         part.paint(wedge, values["meniscus"] * (1 + 0.3 * noise["grain"]))
 
     def _capsule(self, part: _Slice) -> np.ndarray:
-        return _cut(np.abs(part.x) - 0.48 * self.bone * part.reach, np.abs(part.y - 0.08) - 0.11)
+        return cut(np.abs(part.x) - 0.48 * self.bone * part.reach, np.abs(part.y - 0.08) - 0.11)
 
     def _cartilage(self, part: _Slice, bones: np.ndarray, capsule: np.ndarray) -> np.ndarray:
         """The region of the bones' coats, and of the bones, which are painted over it."""
-        return _cut(bones - 0.026 - 0.004 * part.noise["edge"], capsule)
+        return cut(bones - 0.026 - 0.004 * part.noise["edge"], capsule)
 
     def _menisci(self, part: _Slice, bones: np.ndarray) -> np.ndarray:
         half = 0.48 * self.bone * part.reach
         inner_edge = half * 0.55 + 0.03 * part.noise["slow"]
-        horn = _cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
-        return _cut(_cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+        horn = cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
+        return cut(cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
 
     def _ligaments(self, part: _Slice, kind: str) -> np.ndarray:
         x = part.x / (self.bone * part.reach)
-        bands = [_segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
+        bands = [segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
         return np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
 
     def _paint_ligaments(self, part: _Slice, kind: str) -> None:

@@ -8,17 +8,8 @@ import dataclasses
 import numpy as np
 
 from fastmri_ufloss.data.checks import check
-from fastmri_ufloss.data.simulation.anatomy import (
-    CONTRASTS,
-    OVERSAMPLING,
-    _cut,
-    _join,
-    _Knee,
-    _segment,
-    _Slice,
-    _smoothstep,
-    band_noise,
-)
+from fastmri_ufloss.data.simulation.anatomy import CONTRASTS, OVERSAMPLING, _Knee, _Slice
+from fastmri_ufloss.data.simulation.regions import band_noise, cut, join, segment, smoothstep
 
 __all__ = ["DEPTH", "draw_knee_volume"]
 
@@ -116,18 +107,18 @@ class _SolidKnee(_Knee):
     def _bones(self, part: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x, y, z = part.x / self.bone, part.y, self.z
         rough = 0.0025 * part.noise["edge"]
-        shaft = np.hypot(x, z + 0.05) - 0.17 - 0.2 * _smoothstep(y, -0.75, -0.15)
+        shaft = np.hypot(x, z + 0.05) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15)
         condyles = [_ellipsoid((x - 0.25 * side, y + 0.16, z - 0.06), (0.25, 0.23, 0.42)) for side in (-1, 1)]
         # the notch between the condyles opens to the back
         notch = _ellipsoid((x - 0.01, y - 0.08, z - 0.4), (0.1, 0.25, 0.45))
-        femur = _cut(_join(_cut(shaft, y + 0.08), np.minimum(*condyles)), -notch)
+        femur = cut(join(cut(shaft, y + 0.08), np.minimum(*condyles)), -notch)
         patella = _ellipsoid((x, y + 0.3, z + 0.54), (0.2, 0.22, 0.1))
         eminence = 0.035 * np.exp(-(((np.abs(x) - 0.045) / 0.04) ** 2) - (z / 0.2) ** 2)
         plateau = 0.115 - eminence + 0.012 * np.cos(12 * np.abs(x) - 3)
-        width = 0.47 - 0.3 * _smoothstep(y, 0.12, 0.75)
-        tibia = _cut(np.hypot(x - 0.02, 1.25 * z) - width, plateau - y)
+        width = 0.47 - 0.3 * smoothstep(y, 0.12, 0.75)
+        tibia = cut(np.hypot(x - 0.02, 1.25 * z) - width, plateau - y)
         head = 0.03 * np.exp(-(((y - 0.35) / 0.12) ** 2))
-        fibula = np.hypot(_segment(x, y, (0.47, 0.37), (0.45, 2.5)), z - 0.15) - 0.07 - head
+        fibula = np.hypot(segment(x, y, (0.47, 0.37), (0.45, 2.5)), z - 0.15) - 0.07 - head
         return np.minimum(femur, patella) + rough, tibia + rough, fibula + rough
 
     def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:

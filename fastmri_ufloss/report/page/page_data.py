@@ -8,17 +8,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import hsv_to_rgb, to_hex
 from PIL import Image
 
 from fastmri_ufloss.report.document import SliceImages
 from fastmri_ufloss.report.page.cases import Case
 from fastmri_ufloss.report.page.image_codec import encode_classes, encode_image
+from fastmri_ufloss.report.pictures.appearance import method_color, white_of
 
-__all__ = ["case_images", "case_summary", "method_color", "page_data", "white_of"]
+__all__ = ["case_images", "case_summary", "page_data"]
 
-# told apart by the colour-blind (Okabe and Ito, and two more), on white and on black
-_METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
 _THUMBNAIL = 72  # pixels, the longer side
 _DIGITS = 6
 
@@ -36,16 +34,6 @@ def page_data(document: Mapping[str, Any]) -> dict[str, Any]:
         "colors": [method_color(index) for index in range(len(document["methods"]))],
         "color_map": base64.b64encode(inferno.tobytes()).decode("ascii"),
     }
-
-
-def method_color(index: int) -> str:
-    """The colour of a method by its place, ``#RRGGBB``: no two methods have one."""
-    if index < len(_METHOD_COLORS):
-        return _METHOD_COLORS[index]
-    further = index - len(_METHOD_COLORS)
-    # hues by the golden ratio never come twice
-    red, green, blue = hsv_to_rgb([(0.05 + further * 0.618034) % 1, 0.9, 0.6 + 0.15 * (further % 2)]).tolist()
-    return str(to_hex((red, green, blue)))
 
 
 def case_summary(document: Mapping[str, Any], case: Case, images: SliceImages) -> dict[str, Any]:
@@ -81,11 +69,6 @@ def case_images(document: Mapping[str, Any], images: SliceImages) -> dict[str, A
         "reference_labels": [_classes(images.labels.get(name)) for name in document["references"]],
         "method_labels": [_classes(images.labels.get(name)) for name in document["methods"]],
     }
-
-
-def white_of(reference: np.ndarray) -> float:
-    """The magnitude that is shown white: the 99.5th percentile; of an empty image the maximum, or 1."""
-    return float(np.percentile(reference, 99.5)) or float(reference.max()) or 1.0
 
 
 def _image(image: np.ndarray | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fastmri_ufloss.report.page.page_data import method_color
+from fastmri_ufloss.report.pictures.appearance import method_color
 from fastmri_ufloss.report.pictures.picture import write_figure
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.page.page_data import white_of
+from fastmri_ufloss.report.pictures.appearance import white_of
 from fastmri_ufloss.report.pictures.picture import ERROR_GAIN, check_magnitudes, most_textured, write_figure
 
 __all__ = ["panel_scores", "save_panels"]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.page.page_data import method_color
+from fastmri_ufloss.report.pictures.appearance import method_color
 from fastmri_ufloss.report.pictures.box_plots import add_legend, metric_label
 from fastmri_ufloss.report.pictures.picture import write_figure
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from fastmri.data import SliceDataset
 
-from fastmri_ufloss.data.simulation.anatomy import band_noise, draw_knee
+from fastmri_ufloss.data.simulation.anatomy import draw_knee
 from fastmri_ufloss.data.simulation.demo import make_demo_dataset
+from fastmri_ufloss.data.simulation.regions import band_noise
 from fastmri_ufloss.data.simulation.simulate import simulate_volume
 
 SMALL = {"num_subjects": (2, 1, 1), "slices_per_subject": 2, "shape": (64, 64), "num_coils": 3}
