@@ -19,9 +19,9 @@ import numpy as np
 from cardiac import HELD_OUT
 from runs import RECIPES, recipe, run_together
 
-from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.simulate import simulate_volume
 
 VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 MASK = ("--mask_type", "random", "--center_fractions", 0.08, "--accelerations", 5)

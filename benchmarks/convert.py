@@ -3,7 +3,7 @@
     python benchmarks/convert.py --work FOLDER [--json FILE]
 
 For each format a file is made of known complex images with that format's own library, and converted with
-`python -m fastmri_ufloss.data.convert`. The image of the converted k-space is compared with the original at every
+`python -m fastmri_ufloss.convert`. The image of the converted k-space is compared with the original at every
 pixel. Simulated formats (NIfTI, DICOM, magnitude arrays) are compared without coils and noise, and timed with
 8 coils. For ISMRMRD the time of reading the same file with `ismrmrd.Dataset`, acquisition by acquisition, is beside.
 """
@@ -24,10 +24,10 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from fastmri_ufloss.data.mrd_file import write_mrd
-from fastmri_ufloss.data.simulation.simulate_3d import fft3c
+from fastmri_ufloss.convert.mrd_file import write_mrd
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.simulate_3d import fft3c
 
 COILS, SLICES, ROWS, COLS = 8, 20, 320, 256  # 105 MB of k-space in 2D
 READOUT, KY, KZ = 160, 128, 96  # 126 MB in 3D
@@ -128,7 +128,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], tuple[Path, np.ndarray]], list[st
 
 def convert(name: str, source: Path, folder: Path, options: list[str]) -> tuple[Path, float]:
     """The volume, and the seconds of the conversion as the command prints them."""
-    command = [sys.executable, "-m", "fastmri_ufloss.data.convert", name, source, "--output_path", folder, *options]
+    command = [sys.executable, "-m", "fastmri_ufloss.convert", name, source, "--output_path", folder, *options]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"error: {result.stderr}")

@@ -18,9 +18,9 @@ import numpy as np
 from cardiac import HELD_OUT
 from runs import recipe, run_together, volume_scores
 
-from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
+from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SCRIPT = "../unet_dssim/train.py"
 NETS = {"net_mse": "Net-mse", "net_mse_dssim": "Net-mse-dssim"}

@@ -67,7 +67,7 @@ def main() -> None:
     networks = dict(item.split("=", 1) for item in args.modl)
     volumes = args.work / "volumes"
     source = args.data / "multicoil" / "invivo_brain_16ch.npy"
-    call("-m", "fastmri_ufloss.data.convert", "numpy", source, "--output_path", volumes)
+    call("-m", "fastmri_ufloss.convert", "numpy", source, "--output_path", volumes)
     rows = []
     for sampling, options in SAMPLINGS.items():
         output = args.work / sampling.replace(" ", "_")

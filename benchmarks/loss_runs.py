@@ -27,10 +27,10 @@ from fastmri.evaluate import nmse, ssim
 from runs import recipe, run_together
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastmri_ufloss.data import make_demo_dataset
-from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.losses import LOSS_NAMES
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.demo import make_demo_dataset
+from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SIZE, CROP = 256, 128
 MASK = {"center_fractions": [0.08], "accelerations": [4]}

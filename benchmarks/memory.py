@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from runs import RECIPES
 
-from fastmri_ufloss.data.mrd_file import write_mrd
+from fastmri_ufloss.convert.mrd_file import write_mrd
 from fastmri_ufloss.report import format_table
 
 COILS, ROWS, COLS = 8, 160, 128
@@ -70,7 +70,7 @@ def main() -> None:
         raw, folder = args.work / f"raw{slices}.h5", args.work / f"volumes{slices}"
         make_scan(raw, slices)
         convert = peak_memory(
-            "-m", "fastmri_ufloss.data.convert", "ismrmrd", raw, "--output_path", folder, "--max_memory", 100,
+            "-m", "fastmri_ufloss.convert", "ismrmrd", raw, "--output_path", folder, "--max_memory", 100,
             "--overwrite",
         )  # fmt: skip
         reconstruct = peak_memory(

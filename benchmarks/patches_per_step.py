@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from runs import recipe, run_together, volume_scores
 
-from fastmri_ufloss.data import make_demo_dataset
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.demo import make_demo_dataset
 
 METRICS = ("NRMSE (coil-combined)", "SSIM (coil-combined)", "UFLoss")
 

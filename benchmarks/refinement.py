@@ -20,8 +20,8 @@ import numpy as np
 from cardiac import HELD_OUT
 from runs import RECIPES, recipe, run_together
 
-from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.simulate import simulate_volume
 
 FOLDER = "../adversarial_refinement"  # from that of the other recipes
 CHALLENGES = {"singlecoil": None, "multicoil": 8}  # and their coils

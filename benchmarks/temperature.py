@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
 from fastmri_ufloss.losses.ufloss import UFLoss, ufloss_per_image
 from fastmri_ufloss.mri.degradation import blurred, noisy
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")

@@ -30,9 +30,9 @@ from fastmri_ufloss.data import (
     UnetDataTransform,
     UnitSensMaps,
     create_mask_for_mask_type,
-    make_demo_dataset,
 )
 from fastmri_ufloss.pl_modules import MriDataModule
+from fastmri_ufloss.simulation.demo import make_demo_dataset
 
 DIRS_FILE = "fastmri_dirs.yaml"
 PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE

@@ -1,12 +1,14 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Reading and writing files: nobody ever sees half of one, and a damaged one is named."""
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "file_stamp", "name_some", "open_hdf5", "write_json"]
 
 
 @contextlib.contextmanager
@@ -36,3 +38,37 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | Path) -> Iterator[Any]:
+    """An HDF5 file (``h5py.File``) to read from.
+
+    Raises:
+        ValueError: if the file cannot be opened, or what is read within the block is damaged.
+    """
+    import h5py  # losses and models need no HDF5
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated or damaged ({error})") from error
+
+
+def file_stamp(path: str | Path) -> list[int]:
+    """Size and time of modification (ns): a file with another stamp has changed."""
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def name_some(names: Sequence[object], *, shown: int = 10) -> str:
+    """The first of some names, and how many more there are, for a message."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import VarNetModule
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 VARNET = {"num_cascades": 1, "pools": 2, "chans": 2, "sens_pools": 2, "sens_chans": 2}
 

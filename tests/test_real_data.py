@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 from helpers import DATA, needs_data
 
+from fastmri_ufloss.convert.jobs import missing_jobs, plan_jobs, run_jobs
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
-from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, run_jobs
-from fastmri_ufloss.data.simulation.simulate import simulate_volume, write_volume
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
+from fastmri_ufloss.simulation.simulate import simulate_volume, write_volume
 
 
 def scores(root: Path, path: Path, acceleration: int) -> dict[str, dict[str, float]]:

@@ -3,7 +3,7 @@
     python fastmri_examples/adversarial_refinement/train_segmentation.py --challenge singlecoil --data_path DATA
 
 takes the volumes of {challenge}_train and _val in DATA that have a data set ``segmentation``; label images become one
-with ``python -m fastmri_ufloss.data.convert segmentation LABELS --output_path VOLUMES``. The network with the best
+with ``python -m fastmri_ufloss.convert segmentation LABELS --output_path VOLUMES``. The network with the best
 Dice of the validation is ``best.ckpt`` in the run's folder. The same command again goes on where it was.
 """
 

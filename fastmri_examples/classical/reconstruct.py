@@ -23,8 +23,6 @@ import method_weights
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
 from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.data.reconstructed_volume import stamp_of
-from fastmri_ufloss.data.reconstructions import name_some
 from fastmri_ufloss.pl_modules import (
     ClassicalModule,
     ClassicalTransform,
@@ -37,6 +35,8 @@ from fastmri_ufloss.pl_modules import (
 )
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.reconstructed_volume import stamp_of
+from fastmri_ufloss.report.reconstructions import name_some
 
 OWN = [name for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"]
 BARTS = [name for name, method in CLASSICAL_METHODS.items() if method.needs == "bart"]

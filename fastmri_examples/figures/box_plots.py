@@ -22,7 +22,7 @@ import command_line as cli
 
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.pictures.box_plots import save_box_plots
+from fastmri_ufloss.report.figures.box_plots import save_box_plots
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
 METRICS = ("NRMSE", "SSIM", "UFLoss")

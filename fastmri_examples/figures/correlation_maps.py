@@ -26,7 +26,7 @@ from fastmri_ufloss.metrics.correlation_maps import best_match, feature_maps, ss
 from fastmri_ufloss.metrics.textured_patches import textured_corners
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report.pictures.correlation_maps import MappedImage, save_best_matches, save_correlation_maps
+from fastmri_ufloss.report.figures.correlation_maps import MappedImage, save_best_matches, save_correlation_maps
 
 NUM_PATCHES = 2
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from fastmri_ufloss.metrics.feature_descent import descend, summarize_descent
 from fastmri_ufloss.mri.degradation import blurred
 from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report.pictures.descent import save_descent
+from fastmri_ufloss.report.figures.descent import save_descent
 
 DESCENT_ARGS = (
     "num_steps",

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.metrics.image_scores import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.pictures.picture import most_textured
+from fastmri_ufloss.report.figures.picture import most_textured
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 
 
 def choose(volumes: Sequence[VolumeFiles], name: str | None, number: int | None) -> tuple[VolumeFiles, int]:

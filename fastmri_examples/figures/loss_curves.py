@@ -32,14 +32,14 @@ from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.event_files import RunLog
-from fastmri_ufloss.report.pictures.loss_curves import (
+from fastmri_ufloss.report.figures.loss_curves import (
     LossCurves,
     Snapshot,
     compare_falls,
     describe_fall,
     save_loss_curves,
 )
-from fastmri_ufloss.report.pictures.picture import most_textured
+from fastmri_ufloss.report.figures.picture import most_textured
 
 TERMS = ("l2", "ufloss")
 LABELS = {"ufloss": "UFLoss", "ssim": "1 - SSIM", "dssim": "1 - SSIM"}

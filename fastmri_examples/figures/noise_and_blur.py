@@ -29,7 +29,7 @@ from fastmri_ufloss.metrics.degradation_curves import (
 )
 from fastmri_ufloss.models import load_vgg_features
 from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report.pictures.degradation_curves import save_degradation_curves
+from fastmri_ufloss.report.figures.degradation_curves import save_degradation_curves
 
 LEVELS = {"noise": NOISE, "blur": BLUR}
 

@@ -20,12 +20,12 @@ import command_line as cli
 import feature_network
 import figure_slices
 
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.data.reconstructions import Reconstructions
 from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.pictures.panels import save_panels
+from fastmri_ufloss.report.figures.panels import save_panels
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
+from fastmri_ufloss.report.reconstructions import Reconstructions
 
 REFERENCE = "reference"
 

@@ -29,7 +29,7 @@ from fastmri_ufloss.metrics.textured_patches import textured_corners
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.mri import image_scale
 from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report.pictures.retrieval import Found, Query, save_retrieval
+from fastmri_ufloss.report.figures.retrieval import Found, Query, save_retrieval
 
 Place = tuple[int, int, int, int]  # volume, slice, row and column
 

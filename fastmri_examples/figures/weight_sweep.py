@@ -29,13 +29,13 @@ import figure_slices
 import sweep_runs
 from sweep_runs import ALONE, TEST_ARGS, UFLOSS_ARGS, Run, digest
 
-from fastmri_ufloss.data.reconstructions import Reconstructions
 from fastmri_ufloss.losses import UFLoss
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.pictures.panels import save_panels
-from fastmri_ufloss.report.pictures.sweep import difference_rows, save_sweep, sweep_rows
+from fastmri_ufloss.report.figures.panels import save_panels
+from fastmri_ufloss.report.figures.sweep import difference_rows, save_sweep, sweep_rows
+from fastmri_ufloss.report.reconstructions import Reconstructions
 
 WEIGHTS = ("0", "0.0067", "0.02", "0.053", "alone")
 SEEDS = (1, 2, 3)

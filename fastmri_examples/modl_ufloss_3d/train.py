@@ -21,12 +21,12 @@ import train as recipe_2d
 from loss_arguments import LossFlags
 from sense_recipe import train_and_test
 
-from fastmri_ufloss.data.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.jobs import missing_jobs, plan_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
-from fastmri_ufloss.data.simulation.demo_3d import make_demo_scans_3d
 from fastmri_ufloss.data.volume_file import read_voxel_size
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
+from fastmri_ufloss.simulation.demo_3d import make_demo_scans_3d
 
 NAME = "modl_ufloss_3d"
 PAPER = {

@@ -21,8 +21,8 @@ from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.figures.error_maps import save_error_maps
 from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
-from fastmri_ufloss.report.pictures.error_maps import save_error_maps
 
 ZERO_FILLED = "zero-filled"
 LARGER_IS_BETTER = {

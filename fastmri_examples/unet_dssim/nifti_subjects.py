@@ -9,9 +9,9 @@ from pathlib import Path
 
 import command_line as cli
 
-from fastmri_ufloss.data.convert.inputs import find_inputs, volume_name
-from fastmri_ufloss.data.convert.jobs import Job, missing_jobs, plan_jobs, remove_leftovers, run_jobs
-from fastmri_ufloss.data.convert.nifti import convert_nifti
+from fastmri_ufloss.convert.inputs import find_inputs, volume_name
+from fastmri_ufloss.convert.jobs import Job, missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.pl_modules.scoring import write_json
 
 SPLITS = ("train", "val", "test")

@@ -5,7 +5,6 @@ from fastmri_ufloss.data.masks import MASK_TYPES, create_mask_for_mask_type
 from fastmri_ufloss.data.patches import PatchDataset
 from fastmri_ufloss.data.segmentation import SegmentationSample, SegmentationSlices
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
-from fastmri_ufloss.data.simulation.demo import make_demo_dataset
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample
 from fastmri_ufloss.data.unet_transform import UnetDataTransform
@@ -25,5 +24,4 @@ __all__ = [
     "UnetDataTransform",
     "UnitSensMaps",
     "create_mask_for_mask_type",
-    "make_demo_dataset",
 ]

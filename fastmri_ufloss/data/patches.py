@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.patch_images import SCALE_RULE, image_scale, to_patch_channels
+from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_channels
 
 __all__ = ["MARGIN", "PatchDataset", "patch_file_name", "write_volume_patches"]
 
@@ -72,7 +72,7 @@ def write_volume_patches(
 
     The file is a float16 array (slices * patches_per_slice, in_chans, p + 2 * MARGIN, p + 2 * MARGIN) with 2
     channels for complex and 1 for real images. Each image is divided by its own
-    `fastmri_ufloss.mri.patch_images.image_scale`. Places are uniform and depend on seed, volume_name, the
+    `fastmri_ufloss.mri.intensity.image_scale`. Places are uniform and depend on seed, volume_name, the
     number of the slice and the size of its image only, so processes may share the volumes in any way. The
     file appears at once and complete. An image that has room for the patch but not for the margin is
     extended by reflection.

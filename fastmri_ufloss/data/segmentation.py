@@ -16,7 +16,7 @@ from fastmri_ufloss.data.index import list_volumes
 __all__ = ["SegmentationSample", "SegmentationSlices", "find_reconstruction"]
 
 NAME = "segmentation"
-COMMAND = "python -m fastmri_ufloss.data.convert segmentation LABELS --output_path VOLUMES"
+COMMAND = "python -m fastmri_ufloss.convert segmentation LABELS --output_path VOLUMES"
 QUIET_SECONDS = 2.0  # a scan that takes longer shows its progress
 
 
@@ -55,7 +55,7 @@ class SegmentationSlices(Dataset[SegmentationSample]):
 
     Args:
         folder: of volumes with a data set ``segmentation`` (slices, rows, cols), see
-            ``python -m fastmri_ufloss.data.convert segmentation --help``.
+            ``python -m fastmri_ufloss.convert segmentation --help``.
         only_with_classes: leave out slices that are nothing but background.
         skip_missing: leave out volumes without a segmentation, which are an error otherwise.
 

@@ -46,7 +46,7 @@ def edge_loss(
     Args:
         output: x, (batch, 1, rows, cols), real magnitude, or complex, of which the magnitude is taken.
         target: t, the same shape and kind.
-        data_range: not used; see `fastmri_ufloss.mri.patch_images.image_scale` for the scale.
+        data_range: not used; see `fastmri_ufloss.mri.intensity.image_scale` for the scale.
         reduction: see `fastmri_ufloss.losses.images.Reduction`.
 
     Returns:

@@ -15,7 +15,7 @@ def l1_loss(
     Args:
         output: x, (batch, 1, rows, cols), real magnitude, or complex: the mean is over real and imaginary part.
         target: t, the same shape and kind.
-        data_range: not used; see `fastmri_ufloss.mri.patch_images.image_scale` for the scale.
+        data_range: not used; see `fastmri_ufloss.mri.intensity.image_scale` for the scale.
         reduction: see `fastmri_ufloss.losses.images.Reduction`.
 
     Returns:

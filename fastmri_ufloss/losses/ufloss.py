@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
 from fastmri_ufloss.losses.images import check_images
-from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
+from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
 __all__ = ["UFLoss", "patch_features", "ufloss_per_image"]
 
@@ -30,7 +30,7 @@ class UFLoss(FrozenNetworkLoss):
     grid. The numbers come from torch's global generator of the CPU. Otherwise the whole grid is used without
     a shift.
 
-    Both images are divided by `fastmri_ufloss.mri.patch_images.image_scale` of the target, so any common
+    Both images are divided by `fastmri_ufloss.mri.intensity.image_scale` of the target, so any common
     unit gives the same loss.
 
     The network is frozen, always in eval mode, and no part of the state dict: see `FrozenNetworkLoss`.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses.normalized_sum import first_values
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["LinearRamp", "Weight", "WeightedLoss"]
 

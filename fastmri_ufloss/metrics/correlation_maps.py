@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fastmri_ufloss.losses.ssim import ssim_loss
 from fastmri_ufloss.losses.ufloss import patch_features
 from fastmri_ufloss.metrics.feature_bank import features_at
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["Match", "best_match", "feature_maps", "ssim_maps"]
 

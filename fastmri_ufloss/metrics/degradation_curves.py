@@ -13,7 +13,7 @@ from fastmri_ufloss.losses.l2 import l2_loss
 from fastmri_ufloss.losses.perceptual import perceptual_loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.mri.degradation import blurred, noisy
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["BLUR", "NOISE", "Distance", "degradation_values", "make_distances", "summarize_curve"]
 

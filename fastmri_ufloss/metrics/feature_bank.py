@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
+from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
 __all__ = ["FeatureBank", "features_at", "random_corners", "read_features", "search", "share_out", "write_features"]
 

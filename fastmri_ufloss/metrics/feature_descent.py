@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["LR", "Descent", "descend", "summarize_descent"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.patch_images import SCALE_RULE, to_patch_channels
+from fastmri_ufloss.mri.intensity import SCALE_RULE, to_patch_channels
 
 __all__ = ["SCALE_RULE", "PatchFeatureNet", "load_ufloss_checkpoint", "to_patch_channels"]
 
@@ -34,7 +34,7 @@ class PatchFeatureNet(nn.Module):
 
     ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2
     normalisation. The image that the patch is taken from must have been divided by its
-    `fastmri_ufloss.mri.patch_images.image_scale` before (``SCALE_RULE``).
+    `fastmri_ufloss.mri.intensity.image_scale` before (``SCALE_RULE``).
 
     Args:
         in_chans: 2 for the real and imaginary part of complex images, 1 for magnitude images.

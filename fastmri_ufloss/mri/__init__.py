@@ -3,7 +3,7 @@
 from fastmri_ufloss.mri.center import count_center_lines
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_expand, sens_reduce, sense_normal_operator
 
 __all__ = [

@@ -19,7 +19,7 @@ from fastmri_ufloss.losses.perceptual import PerceptualLoss
 from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
 from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.adversarial_settings import AdversarialSettings
 from fastmri_ufloss.pl_modules.reconstructor import Reconstructor
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer

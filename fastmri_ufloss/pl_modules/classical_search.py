@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, SearchedWeight, evenly_spaced, search_weight
 from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.data.reconstructed_volume import stamp_of
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.pl_modules.classical_data import magnitude, reconstruct, single_thread
 from fastmri_ufloss.pl_modules.data_module import MriDataModule
 from fastmri_ufloss.pl_modules.scoring import write_json
+from fastmri_ufloss.report.reconstructed_volume import stamp_of
 
 __all__ = ["WeightSearch", "check_split", "note_by_hand"]
 

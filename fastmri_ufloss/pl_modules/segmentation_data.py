@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
 from fastmri_ufloss.data.segmentation import SegmentationSlices
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["SegmentationDataModule", "augment", "draw"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.losses.images import full_precision
 from fastmri_ufloss.metrics.dice import dice_of_classes
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
 from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
 

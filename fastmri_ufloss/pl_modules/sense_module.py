@@ -12,7 +12,7 @@ from fastmri_ufloss.losses.l2 import L2Loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.volumes import VolumeScores
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
 from fastmri_ufloss.pl_modules.mri_module import MriModule, keep_own_loss
 from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, write_scores

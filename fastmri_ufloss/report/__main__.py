@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from fastmri_ufloss.data.acquisitions import AcquiredVolume
-from fastmri_ufloss.data.reconstructions import Reconstructions
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
 from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison
 from fastmri_ufloss.report.document_files import format_comparisons, format_means, write_document
 from fastmri_ufloss.report.document_notes import folder_notes
 from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
 from fastmri_ufloss.report.page.html_page import write_report
+from fastmri_ufloss.report.reconstructions import Reconstructions
 from fastmri_ufloss.report.scores.score_cache import ScoredVolumes, score_volumes
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
 

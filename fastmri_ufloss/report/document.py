@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastmri.data.transforms import center_crop
 
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.report.document_notes import data_notes
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.report.scores.acquired_scores import open_acquired
 from fastmri_ufloss.report.scores.network_scores import segment_volume
 from fastmri_ufloss.report.scores.score_cache import ScoredVolumes

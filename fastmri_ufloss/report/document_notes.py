@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.data.reconstructions import Reconstructions, name_some
+from fastmri_ufloss.report.reconstructions import Reconstructions, name_some
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 from fastmri_ufloss.report.scores.scoring import NOT_FINITE
 from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastmri_ufloss.data.reconstructed_volume import reference_kind
+from fastmri_ufloss.report.reconstructed_volume import reference_kind
 from fastmri_ufloss.report.scores.score_settings import FeatureNetFile
 
 __all__ = ["check_choice", "parse_networks", "parse_references", "parse_results"]

@@ -11,8 +11,8 @@ from fastmri.data import SliceDataset
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex
 from fastmri_ufloss.data.index import list_volumes, read_metadata, volume_scale
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.data.slices import scale_center
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 
 def make_volume(path: Path, *, slices: int = 3, shape: tuple[int, int] = (24, 32), coils: int | None = 4) -> Path:

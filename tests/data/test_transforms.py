@@ -16,8 +16,8 @@ from fastmri_ufloss.data import (
     SensMapFiles,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import estimate_sens_maps
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 MASK = create_mask_for_mask_type("random", [0.25], [3])
 

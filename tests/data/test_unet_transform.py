@@ -15,7 +15,7 @@ from fastmri_ufloss.data import (
     UnetDataTransform,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 MASK = create_mask_for_mask_type("random", [0.25], [3])
 HostTransform = fastmri.data.transforms.UnetDataTransform

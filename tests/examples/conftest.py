@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmri_ufloss.data import make_demo_dataset
+from fastmri_ufloss.simulation.demo import make_demo_dataset
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.pictures import box_plots, panels
+from fastmri_ufloss.report.figures import box_plots, panels
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_bad_input_is_named(call: Call, tmp_path: Path) -> None:
         file["segmentation"] = np.ones((2, 32, 30), dtype=np.uint8)
     for options, message in (
         (["--data_path", "nowhere"], "no data folder nowhere: check --data_path"),
-        (["--data_path", "bare"], "a.h5; add it with python -m fastmri_ufloss.data.convert segmentation"),
+        (["--data_path", "bare"], "a.h5; add it with python -m fastmri_ufloss.convert segmentation"),
         (["--data_path", "half"], "singlecoil_val"),
         (["--data_path", "odd"], r"a.h5: segmentation must be .* shape \(2, 32, 32\), got \(2, 32, 30\)"),
         (["--num_classes", 3], "singlecoil_train has class 2: a network of 3 classes cannot learn it"),

@@ -7,7 +7,7 @@ from torch import nn
 
 from fastmri_ufloss.losses.ufloss import UFLoss, _cut, _CutOnCPU, patch_features, ufloss_per_image
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
-from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
+from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
 
 class SmallNet(nn.Module):

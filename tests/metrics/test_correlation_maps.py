@@ -7,7 +7,7 @@ from helpers import randn_complex
 from skimage.metrics import structural_similarity
 
 from fastmri_ufloss.metrics.correlation_maps import best_match, feature_maps, ssim_maps
-from fastmri_ufloss.mri.patch_images import image_scale, to_patch_channels
+from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
 CORNERS = torch.tensor([[4, 2], [0, 6]])
 

@@ -17,7 +17,7 @@ from fastmri_ufloss.metrics.feature_bank import (
     share_out,
     write_features,
 )
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 
 def unit_vectors(count: int, seed: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from fastmri_ufloss.models.feature_net import (
     to_patch_channels,
 )
 from fastmri_ufloss.models.sync_batch_norm import SyncBatchNorm2d, convert_sync_batch_norm
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 
 @pytest.fixture(scope="module")

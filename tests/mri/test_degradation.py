@@ -7,7 +7,7 @@ from helpers import randn_complex
 from torch import Tensor
 
 from fastmri_ufloss.mri.degradation import blurred, noisy
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 
 
 def cropped_kspace(image: np.ndarray, factor: float) -> np.ndarray:

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from fastmri_ufloss.data import MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.pl_modules import MriDataModule, UnetModule, VarNetModule
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 STEPS = 5
 MASK = create_mask_for_mask_type("random", [0.3], [2])

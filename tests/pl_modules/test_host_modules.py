@@ -13,10 +13,10 @@ from fastmri.data.transforms import UnetDataTransform, UnetSample, VarNetDataTra
 from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.losses import UFLoss, make_loss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import UnetModule, VarNetModule
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 VARNET = {"num_cascades": 1, "pools": 2, "chans": 2, "sens_pools": 2, "sens_chans": 2}
 UNET = {"chans": 4, "num_pool_layers": 2}

@@ -16,7 +16,6 @@ from fastmri.evaluate import nmse, ssim
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import (
@@ -26,6 +25,7 @@ from fastmri_ufloss.pl_modules import (
     load_modl_module,
     read_checkpoint,
 )
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 MODEL = {"num_unrolls": 2, "num_cg_iterations": 2, "chans": 4, "num_pools": 2}
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import image_scale
 from fastmri_ufloss.pl_modules import MriDataModule, PatchDataModule
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 
 @pytest.fixture(scope="module")

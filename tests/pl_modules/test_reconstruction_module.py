@@ -11,10 +11,10 @@ import torch
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, dlmri, pics
 from fastmri_ufloss.data import MoDLDataTransform, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_kspace, write_volume
 from fastmri_ufloss.mri import cg_sense, estimate_sens_maps
 from fastmri_ufloss.pl_modules import METHODS, MoDLModule, MriDataModule, ReconstructionModule
 from fastmri_ufloss.pl_modules.sense_module import Reconstruction
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 SHAPE = (40, 36)
 

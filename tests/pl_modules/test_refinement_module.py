@@ -15,7 +15,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from fastmri_ufloss.data import MoDLDataTransform, UnetDataTransform, UnitSensMaps, create_mask_for_mask_type
-from fastmri_ufloss.data.simulation.simulate import simulate_volume
 from fastmri_ufloss.losses import L2Loss, UFLoss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import (
@@ -35,6 +34,7 @@ from fastmri_ufloss.pl_modules import (
     network_of,
     refine_checkpoint,
 )
+from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SMALL = {"discriminator": {"chans": 2, "num_strided": 2}, "refinement": {"chans": 2}}
 NETWORKS: dict[str, pl.LightningModule] = {

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.report.document import Comparison, SliceImages
-from fastmri_ufloss.report.page.cases import Case, choose_cases
-from fastmri_ufloss.report.page.page_data import case_images, case_summary, page_data
-from fastmri_ufloss.report.pictures.box_plots import save_box_plots
-from fastmri_ufloss.report.pictures.panels import panel_scores, save_panels
-from fastmri_ufloss.report.pictures.perception_distortion import (
+from fastmri_ufloss.report.figures.box_plots import save_box_plots
+from fastmri_ufloss.report.figures.panels import panel_scores, save_panels
+from fastmri_ufloss.report.figures.perception_distortion import (
     perception_distortion_metrics,
     save_perception_distortion,
 )
+from fastmri_ufloss.report.page.cases import Case, choose_cases
+from fastmri_ufloss.report.page.page_data import case_images, case_summary, page_data
 
 __all__ = ["write_page", "write_report"]
 

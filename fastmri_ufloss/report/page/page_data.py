@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fastmri_ufloss.report.document import SliceImages
+from fastmri_ufloss.report.figures.appearance import method_color, white_of
 from fastmri_ufloss.report.page.cases import Case
 from fastmri_ufloss.report.page.image_codec import encode_classes, encode_image
-from fastmri_ufloss.report.pictures.appearance import method_color, white_of
 
 __all__ = ["case_images", "case_summary", "page_data"]
 

@@ -8,9 +8,9 @@ import torch
 from fastmri.data.transforms import center_crop
 from torch import Tensor
 
-from fastmri_ufloss.data.acquisitions import AcquiredSlice, AcquiredVolume, sampling_mask
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles, read_mask
 from fastmri_ufloss.mri.residual import data_residual
+from fastmri_ufloss.report.acquisitions import AcquiredSlice, AcquiredVolume, sampling_mask
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles, read_mask
 
 __all__ = ["AcquiredScores", "differing_masks", "open_acquired", "score_acquired"]
 

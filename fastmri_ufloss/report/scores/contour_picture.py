@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from fastmri.evaluate import psnr
 
-from fastmri_ufloss.report.pictures.contours import save_contours
+from fastmri_ufloss.report.figures.contours import save_contours
 from fastmri_ufloss.report.scores.network_scores import slice_dice
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.dice import dice_of_classes
-from fastmri_ufloss.mri.patch_images import image_scale
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 
 __all__ = ["segment_volume", "slice_dice", "ufloss_of_slices"]

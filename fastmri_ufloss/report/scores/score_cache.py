@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.report.scores.contour_picture import picture_path
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fastmri_ufloss.data.reconstructed_volume import stamp_of
+from fastmri_ufloss.report.reconstructed_volume import stamp_of
 
 __all__ = ["COIL_COMBINED", "FeatureNetFile", "ScoreSettings"]
 

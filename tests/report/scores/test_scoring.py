@@ -13,13 +13,13 @@ from fastmri.data.transforms import center_crop
 from report_data import SIZE, columns, make_acquired, make_folders, read, write, zero_filled
 from torch import nn
 
-from fastmri_ufloss.data.acquisitions import AcquiredVolume
-from fastmri_ufloss.data.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.data.reconstructions import Reconstructions
 from fastmri_ufloss.data.volume_file import fft2c
 from fastmri_ufloss.losses import ufloss_per_image
 from fastmri_ufloss.metrics.sharpness import sharpness
 from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.acquisitions import AcquiredVolume
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
+from fastmri_ufloss.report.reconstructions import Reconstructions
 from fastmri_ufloss.report.scores.acquired_scores import differing_masks
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files

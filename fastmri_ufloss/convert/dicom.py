@@ -1,0 +1,253 @@
+"""From a series of DICOM magnitude images to a fastMRI volume, by simulation of coils, phase and noise.
+
+Rows and columns are as stored, which is as a viewer shows them. Slices are in the order of their positions along
+the normal of the images, towards the patient's head, back or left, whichever is closest, as `convert_nifti` has
+them. Pixel values are those of the files after their rescale slope and intercept, as float32.
+
+Attributes of the volume, besides fastMRI's own; those of positions are missing if a single image has none:
+
+- ``image_orientation_patient``: (6,), DICOM's direction of a row (of growing column number), then of a column.
+- ``image_position_patient``: (slices, 3), the centre of the first pixel of each slice, in mm.
+- ``pixel_spacing``: (2,), distance of rows, then of columns, in mm.
+- ``affine``: (4, 4), of (slice, row, column, 1) to the patient's (left, posterior, superior, 1) in mm;
+  ``affine_convention`` says so.
+- ``modality``, such as ``"MR"``; ``simulated_snr``, ``simulated_phase_strength``, ``simulated_seed``.
+
+Nothing personal is copied: no name, date, description, institution or identifier. ``patient_id`` is the start of a
+SHA-256 of the issuer and the PatientID, so that the volumes of one subject can be told from those of another. It is
+a pseudonym: who knows a PatientID, or tries all of them, can recognise it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmri_ufloss.convert.dicom_stack import (
+    TO_NIFTI,
+    UNIFORM,
+    VARIANTS,
+    Image,
+    check_uniform,
+    place_images,
+    read_numbers,
+)
+from fastmri_ufloss.convert.magnitude import write_magnitude
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["convert_dicom", "is_dicom"]
+
+SUFFIXES = (".dcm", ".ima")
+HEADER = (
+    *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "IssuerOfPatientID"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
+    *("ImagePositionPatient", "SpacingBetweenSlices", "SliceThickness", *UNIFORM, *VARIANTS),
+)
+VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+NO_MAGNITUDE = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}  # in ImageType
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: it has the mark behind the preamble, or can be read without one.
+
+    A DICOMDIR, which lists files and has no image, is none here. pydicom is only needed for files without the mark.
+    """
+    path = Path(path)
+    if not path.is_file() or path.name.upper() == "DICOMDIR":
+        return False
+    with open(path, "rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        return True
+    if start[:2] not in (b"\x02\x00", b"\x08\x00"):  # the group that a data set begins with
+        return False
+    try:
+        return "SOPClassUID" in _read(path, header_only=True)
+    except ValueError:
+        return False
+
+
+def convert_dicom(
+    source: Path,
+    output: Path,
+    *,
+    series: str | None = None,
+    num_coils: int | None = 8,
+    snr: float = 30.0,
+    phase_strength: float = 1.0,
+    seed: int = 0,
+    acquisition: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a series of magnitude images as a fastMRI volume: order and attributes are those of the module.
+
+    Args:
+        source: a folder with one file for each slice, in any order, beside others that are not DICOM; folders in
+            it are not searched. Or a file.
+        output: the HDF5 file.
+        series: SeriesInstanceUID of the one to take, for a folder with several.
+        num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
+        acquisition: fastMRI's name of the contrast; None for ``"UNKNOWN"``: DICOM's descriptions may be personal.
+        attributes: further attributes of the volume; they replace the converter's of the same name.
+
+    Raises:
+        ImportError: without pydicom.
+        ValueError: if the images cannot be converted, or an argument is out of its range.
+    """
+    source = Path(source)
+    images = _choose(source, _find_images(source), series)
+    for image in images:
+        _check_image(image)
+    check_uniform(source, images)
+    images, between, geometry = place_images(source, images)
+    header = images[0].header
+    modality = str(header.get("Modality") or "unknown")
+    if modality != "MR":
+        warnings.warn(f"{source}: images of modality {modality}, not MR", stacklevel=2)
+    spacing = read_numbers(images[0], "PixelSpacing", 2)
+    own = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
+    write_magnitude(
+        source,
+        output,
+        np.stack([_read_pixels(image) for image in images]),
+        num_coils=num_coils,
+        snr=snr,
+        phase_strength=phase_strength,
+        seed=seed,
+        acquisition=acquisition,
+        patient_id=_pseudonym(header),
+        voxel_size=(float(spacing[0]), float(spacing[1]), between),
+        attributes={**own, **(attributes or {})},
+    )
+
+
+def _read(path: Path, *, header_only: bool) -> "Dataset":
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ImportError("DICOM files need pydicom: pip install 'fastmri-ufloss[convert]'") from error
+    tags = list(HEADER) if header_only else None
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=header_only, specific_tags=tags)
+        list(dataset.file_meta)  # elements are parsed when they are looked at
+        if header_only:
+            list(dataset)
+        return dataset
+    except Exception as error:  # of a damaged file, pydicom raises of many kinds
+        raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
+
+
+def _find_images(source: Path) -> list[Image]:
+    """The DICOM images of a folder, or the file."""
+    if not source.exists():
+        raise ValueError(f"{source}: there is no such file or folder")
+    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    images = []
+    for path in files:
+        if path.name.startswith("."):
+            continue
+        if is_dicom(path):
+            header = _read(path, header_only=True)
+            if _is_image(path, header):
+                images.append(Image(path, header))
+        elif path.suffix.lower() in SUFFIXES:
+            raise ValueError(f"{path} is no DICOM file, or it is damaged or truncated; copy it again or remove it")
+    if not images:
+        names = ", ".join(path.name for path in files[:5]) or "nothing"
+        raise ValueError(f"{source}: no DICOM image, only {names}; give the folder of one series")
+    return images
+
+
+def _is_image(path: Path, header: "Dataset") -> bool:
+    """False for reports, presentations and the like. An image that has lost its size counts as damaged."""
+    if "Rows" in header and "Columns" in header:
+        return True
+    kind = _kind(header)
+    if not kind or "Image Storage" in kind:
+        raise ValueError(f"{path} has no size of an image, it is damaged or truncated; copy it again or remove it")
+    return False
+
+
+def _kind(header: "Dataset") -> str:
+    """The name of the SOP class, empty if there is none."""
+    from pydicom.uid import UID
+
+    return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
+
+
+def _choose(source: Path, images: list[Image], series: str | None) -> list[Image]:
+    """The images of one series."""
+    by_uid: dict[str, list[Image]] = {}
+    for image in images:
+        by_uid.setdefault(str(image.header.get("SeriesInstanceUID") or ""), []).append(image)
+    if series is None and len(by_uid) == 1:
+        return images
+    if series in by_uid:
+        return by_uid[series]
+    found = "; ".join(
+        f"{uid or 'no UID'} ({of_uid[0].header.get('SeriesDescription') or 'no description'}, {len(of_uid)} images)"
+        for uid, of_uid in sorted(by_uid.items())
+    )
+    wanted = "one series is needed" if series is None else f"no series {series}"
+    raise ValueError(f"{source}: {wanted}, got {found}; choose one by series=")
+
+
+def _check_image(image: Image) -> None:
+    """Refuse what is no plain grey image of one slice."""
+    path, header = image
+    kind = _kind(header)
+    frames = int(read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
+    if "Enhanced" in kind or frames > 1:
+        raise ValueError(f"{path}: one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}")
+    parts = {str(part) for part in np.atleast_1d(header.get("ImageType") or "")}
+    if "MOSAIC" in parts:
+        raise ValueError(f"{path}: one slice an image is needed, got a mosaic of several; {TO_NIFTI}")
+    if other := sorted(parts & NO_MAGNITUDE):
+        raise ValueError(f"{path}: magnitude images are needed, got {other[0]!r} in its ImageType; leave it out")
+    samples, colour = header.get("SamplesPerPixel"), header.get("PhotometricInterpretation")
+    if samples not in (1, None) or colour != "MONOCHROME2":
+        raise ValueError(
+            f"{path}: grey values that grow with brightness are needed, PhotometricInterpretation MONOCHROME2 of one "
+            f"sample a pixel, got {colour} of {samples}; leave it out, or take the original images"
+        )
+    spacing = read_numbers(image, "PixelSpacing", 2)
+    if not spacing.min() > 0:
+        raise ValueError(f"{path}: PixelSpacing must be above 0, got {spacing.tolist()}")
+
+
+def _read_pixels(image: Image) -> np.ndarray:
+    """The values of an image after slope and intercept, float32 (rows, cols)."""
+    from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = _read(image.path, header_only=False)
+    if not any(name in dataset for name in VALUES):
+        raise ValueError(f"{image.path} has no pixel data, or it is truncated; copy it again or remove it")
+    if "ModalityLUTSequence" in dataset:
+        raise ValueError(f"{image.path}: values by a ModalityLUTSequence are not supported; {TO_NIFTI}")
+    if "TransferSyntaxUID" not in dataset.file_meta:  # a file without the preamble
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    try:
+        values = dataset.pixel_array
+    except Exception as error:  # by pydicom or one of its decoders
+        syntax, reason = UID(str(dataset.file_meta.TransferSyntaxUID)), " ".join(str(error).split())
+        raise ValueError(
+            f"{image.path}: its pixels, of transfer syntax {syntax.name} ({syntax}), cannot be decoded ({reason}); "
+            "if compressed, pip install 'pylibjpeg[all]' or decompress it with gdcmconv --raw; else copy it again"
+        ) from error
+    slope = read_numbers(image, "RescaleSlope", 1, default=[1])
+    intercept = read_numbers(image, "RescaleIntercept", 1, default=[0])
+    with np.errstate(over="ignore"):  # beyond float32: infinite, and refused later
+        return (values * slope + intercept).astype(np.float32)
+
+
+def _pseudonym(header: "Dataset") -> str:
+    """The start of a digest of the PatientID, empty without one."""
+    patient = str(header.get("PatientID") or "")
+    issuer = str(header.get("IssuerOfPatientID") or "")
+    return hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else ""

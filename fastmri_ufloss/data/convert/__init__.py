@@ -1,1 +1,0 @@
-"""From the files of scanners and other tools to fastMRI volumes: ``python -m fastmri_ufloss.data.convert --help``."""

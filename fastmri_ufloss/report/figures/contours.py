@@ -1,0 +1,136 @@
+"""Outlines of true and predicted segmentations on several reconstructions of a slice."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from fastmri_ufloss.report.figures.picture import check_magnitudes, write_figure
+
+__all__ = ["save_contours"]
+
+TRUE, PREDICTED = "red", "yellow"
+MARGIN = 0.25  # of the zoom, around the truth on each side, in parts of its longer side
+_COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
+_MAX_HEIGHT = 4.5
+_LETTER = 0.085  # inches
+
+
+def save_contours(
+    path: str | Path,
+    images: Mapping[str, np.ndarray],
+    *,
+    truth: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
+) -> None:
+    """Write a PNG, JPG or PDF: a column for each image, with the outlines of its segmentations; below it a zoom.
+
+    The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
+    images have one grey scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
+    first zoom. The zoom is a square around the truth, at least a quarter of the image wide; without a truth it is
+    around the predictions, and without these in the middle (as figure 2 of Seitzer et al., "Adversarial and
+    perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018).
+
+    Args:
+        path: of the picture, its suffix says what it is.
+        images: (rows, cols) by name, in one unit, the reference first; of complex images the magnitude is shown.
+        truth: class numbers (rows, cols), 0 is the background.
+        predictions: class numbers (rows, cols) by the name of their image; an image may have none.
+        notes: a short text for an image, by its name, such as "PSNR 29.1 dB, Dice 0.83".
+        title: above the picture.
+
+    Raises:
+        ValueError: if there is no image, an image or a segmentation has not two axes or another shape than the
+            first image, a segmentation is not of an integer dtype, a prediction or a note has no image, or the
+            suffix is not that of a PNG, JPG or PDF.
+    """
+    notes = notes or {}
+    magnitudes = check_magnitudes(images)
+    for argument, names in (("notes", notes), ("predictions", predictions)):
+        for name in names:
+            if name not in magnitudes:
+                raise ValueError(f"{argument} must have the names of images {sorted(magnitudes)}, got {name!r}")
+    first = next(iter(magnitudes.values()))
+    for name, classes in (("truth", truth), *((f"predictions[{name!r}]", p) for name, p in predictions.items())):
+        _check_classes(name, classes, first.shape)
+    top = float(np.percentile(first, 99.5)) or 1.0
+    row, col, side = _zoom(truth, predictions)
+    # a dark organ beside bright fat is seen in the zoom
+    top_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or top
+    figure, axes, width = _figure(first.shape, len(magnitudes))
+    for (name, image), (whole, zoom) in zip(magnitudes.items(), axes.T, strict=True):
+        for axis, linewidth, brightest in ((whole, 0.8, top), (zoom, 1.2, top_of_zoom)):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=brightest)
+            # the truth is the wider of the two, so that where they agree it has a yellow core
+            _draw(axis, truth, TRUE, linewidth=2 * linewidth)
+            if name in predictions:
+                _draw(axis, predictions[name], PREDICTED, linewidth=linewidth)
+        rows, cols = first.shape
+        whole.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5))
+        whole.add_patch(Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="white", linewidth=0.8))
+        whole.set_title(_wrap(width, name, notes.get(name, "")), fontsize=10)
+        zoom.set(xlim=(col - 0.5, col + side - 0.5), ylim=(row + side - 0.5, row - 0.5))
+    colors = {"true": TRUE, "predicted": PREDICTED} if predictions else {"true": TRUE}
+    lines = [Line2D([], [], color=color, label=label) for label, color in colors.items()]
+    # black behind the legend, as of the images: yellow on white is hard to see
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, facecolor="black", labelcolor="white")
+    if title:
+        figure.suptitle(_wrap(width * len(magnitudes), title), fontsize=11)
+    write_figure(path, figure, dpi=140)
+
+
+def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> None:
+    if classes.shape != shape:
+        raise ValueError(f"{name} must have the shape of images, got {classes.shape} and {shape}")
+    if classes.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
+
+
+def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """Row, column and side of the square to enlarge; it is in the image unless it is wider than that."""
+    least = -(-min(truth.shape) // 4)
+    shown = truth > 0
+    if not shown.any():
+        shown = np.any([shown, *(classes > 0 for classes in predictions.values())], axis=0)
+    inside = np.argwhere(shown)
+    low, high = (inside.min(axis=0), inside.max(axis=0)) if inside.size else (0, np.array(truth.shape) - 1)
+    side = max(round((1 + 2 * MARGIN) * int((high - low).max() + 1)), least) if inside.size else least
+    start = (low + high + 1 - side) // 2
+    room = np.array(truth.shape) - side
+    start = np.where(room < 0, room // 2, np.clip(start, 0, np.maximum(room, 0)))
+    return int(start[0]), int(start[1]), side
+
+
+def _draw(axis: Any, classes: np.ndarray, color: str, *, linewidth: float) -> None:
+    """The outline of each class."""
+    rows, cols = (np.arange(-1, size + 1) for size in classes.shape)
+    for number in np.unique(classes[classes > 0]):
+        # with a frame of background, so that the outline is closed where a class reaches the border
+        axis.contour(cols, rows, np.pad(classes == number, 1), levels=[0.5], colors=color, linewidths=linewidth)
+
+
+def _wrap(width: float, *paragraphs: str) -> str:
+    """Text as wide as a column in inches."""
+    letters = max(int(width / _LETTER), 1)
+    return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)
+
+
+def _figure(shape: tuple[int, ...], num_images: int) -> tuple[Figure, np.ndarray, float]:
+    """A figure with axes (2, num_images), whose cells fit images of this shape, and the width of a column."""
+    aspect = shape[0] / shape[1]
+    width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))
+    height = min(width * aspect, _MAX_HEIGHT)
+    figure = Figure(figsize=(width * num_images, height + width + 1.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, num_images, squeeze=False, height_ratios=[height, width])
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes, width

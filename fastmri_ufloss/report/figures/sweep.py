@@ -1,0 +1,176 @@
+"""What the weight of a loss does to the scores of a network, trained several times with each weight."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import stats
+
+from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
+from fastmri_ufloss.report.figures.picture import write_figure
+
+__all__ = ["T_SEEDS", "difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
+
+T_SEEDS = 3
+"""So many seeds are needed for an interval by Student's t: of two it is 9 times as wide as their range."""
+STUDENT, RANGE = f"{LEVEL:.0%}, Student's t", "smallest to largest"
+_SIZE = (8.0, 6.2)  # inches
+
+SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""Scores by name, of each weight, as it was typed, and seed."""
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
+    """Ends of an interval of the mean over seeds, and which one it is.
+
+    With `T_SEEDS` or more it is the 95% confidence interval by Student's t; with fewer the smallest and the largest
+    value, which is no confidence interval.
+
+    Args:
+        values: a score of each seed.
+
+    Raises:
+        ValueError: if there is none, or one is not finite.
+    """
+    found = np.asarray(values, dtype=float)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise ValueError(f"values must hold a finite number of each seed, at least one, got {list(values)}")
+    if found.size < T_SEEDS:
+        return float(found.min()), float(found.max()), RANGE
+    mean, half = found.mean(), stats.t.ppf((1 + LEVEL) / 2, found.size - 1) * stats.sem(found)
+    return float(mean - half), float(mean + half), STUDENT
+
+
+def sweep_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each weight and score: mean over seeds, ends of its interval, and the values.
+
+    Args:
+        scores: see `SweepScores`; a weight without seeds is left out.
+        metrics: the names of the scores.
+
+    Raises:
+        ValueError: as `seed_interval`.
+    """
+    rows = []
+    for weight, by_seed in scores.items():
+        if not by_seed:
+            continue
+        for metric in metrics:
+            values = {seed: of_seed[metric] for seed, of_seed in sorted(by_seed.items())}
+            low, high, kind = seed_interval(list(values.values()))
+            numbers = {"mean": float(np.mean(list(values.values()))), "from": low, "to": high, "interval": kind}
+            rows.append({"weight": weight, "metric": metric, **numbers, "seeds": values})
+    return rows
+
+
+def difference_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each weight but the first and each score: the difference from the first weight, paired by seed.
+
+    A seed has the same first weights of the network and the same order of slices whatever the loss. The interval is
+    that of Student's t, None for fewer than two seeds that both have.
+    """
+    first, rows = next(iter(scores), ""), []
+    for weight, by_seed in scores.items():
+        seeds = sorted(set(by_seed) & set(scores[first]))
+        if weight == first or not seeds:
+            continue
+        for metric in metrics:
+            pair = ([scores[of][seed][metric] for seed in seeds] for of in (first, weight))
+            found = paired_difference(*pair, larger_is_better=False)
+            ends = {"95% from": found.low, "95% to": found.high}
+            plain = {name: None if math.isnan(value) else value for name, value in ends.items()}
+            rows.append(
+                {"weight": weight, "minus": first, "metric": metric, "difference": found.difference, **plain}
+                | {"seeds": len(seeds)}
+            )
+    return rows
+
+
+def save_sweep(
+    path: str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    metrics: Mapping[str, str],
+    distortion: str,
+    perception: str,
+    title: str = "",
+) -> None:
+    """Write a figure: each score against the weight, and perception against distortion.
+
+    Means over seeds with their intervals, and a dot for each seed. The weights are equally far from each other, since
+    they may begin with 0 and end with a word.
+
+    Args:
+        path: of the figure, its suffix says what it is.
+        rows: of `sweep_rows`.
+        metrics: label of each score by its name; three at most.
+        distortion, perception: the two of them that make the last plot, to the right and upwards.
+        title: above all.
+
+    Raises:
+        ValueError: if there are no rows, a score has none, or the suffix is unknown.
+    """
+    by_metric = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
+    for metric in (*metrics, distortion, perception):
+        if not by_metric.get(metric):
+            raise ValueError(f"rows must have the score {metric!r}, got {sorted({row['metric'] for row in rows})}")
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(2, 2).flat)
+    for axis in axes[len(metrics) : -1]:
+        axis.set_axis_off()
+    for axis, (metric, label) in zip(axes, metrics.items(), strict=False):
+        _draw_score(axis, by_metric[metric])
+        axis.set_ylabel(label)
+    _draw_plane(axes[-1], by_metric[distortion], by_metric[perception])
+    axes[-1].set_xlabel(f"{metrics[distortion]}: distortion")
+    axes[-1].set_ylabel(f"{metrics[perception]}: perception")
+    counts = {len(row["seeds"]) for row in rows}
+    seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    kinds = " or ".join(sorted({row["interval"] for row in rows}))
+    what = f"{seeds} seeds; bars: {kinds}" if max(counts) > 1 else "one seed"
+    figure.suptitle("\n".join(filter(None, (title, what))), fontsize=10)
+    write_figure(path, figure, dpi=200)
+
+
+def _draw_score(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    means = [row["mean"] for row in rows]
+    axis.errorbar(
+        range(len(rows)), means, yerr=_bars(rows), color="0.25", marker="o", markersize=4, capsize=3, linewidth=1.2
+    )
+    for place, row in enumerate(rows):
+        values = list(row["seeds"].values())
+        # beside the bar, or else it hides them
+        axis.plot(np.full(len(values), place + 0.13), values, "o", color=f"C{place % 10}", markersize=3.5, alpha=0.9)
+    axis.set_xticks(range(len(rows)), [row["weight"] for row in rows])
+    axis.set_xlim(-0.4, len(rows) - 0.6)
+    axis.set_xlabel("weight of UFLoss")
+    axis.grid(axis="y", alpha=0.3)
+
+
+def _draw_plane(axis: Axes, distortion: Sequence[Mapping[str, Any]], perception: Sequence[Mapping[str, Any]]) -> None:
+    x, y = ([row["mean"] for row in rows] for rows in (distortion, perception))
+    axis.plot(x, y, color="0.8", linewidth=1, zorder=0)
+    for place, (across, up) in enumerate(zip(distortion, perception, strict=True)):
+        color = f"C{place % 10}"
+        axis.errorbar(
+            across["mean"], up["mean"], xerr=_bars([across]), yerr=_bars([up]), color=color, marker="o", markersize=5,
+            capsize=2, linewidth=1,
+        )  # fmt: skip
+        dots = (list(row["seeds"].values()) for row in (across, up))
+        axis.plot(*dots, ".", color=color, markersize=4, alpha=0.6)
+        axis.annotate(
+            across["weight"], (across["mean"], up["mean"]), xytext=(5, 5), textcoords="offset points", color=color
+        )
+    axis.margins(x=0.12, y=0.1)
+    axis.grid(alpha=0.3)
+
+
+def _bars(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Lengths of the error bars, (2, rows)."""
+    return np.array([[row["mean"] - row["from"], row["to"] - row["mean"]] for row in rows]).T

@@ -1,0 +1,317 @@
+"""Generated coronal knees: tissues that differ by their texture, for a data set without a download.
+
+Lengths are in units of half the shorter side of the image; x goes to the right and y downwards from its
+centre. Tissues are painted one over the other, from the skin to the joint, at twice the resolution. A region
+is given by the distance from its edge, which is negative inside; noise moves the edges.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastmri_ufloss.simulation.regions import Point, band_noise, cut, ellipse, join, segment, smoothstep
+
+__all__ = ["CONTRASTS", "draw_knee"]
+
+OVERSAMPLING = 2
+
+# proton density without and with fat suppression
+CONTRASTS: dict[str, dict[str, float]] = {
+    "CORPD_FBK": {
+        "skin": 0.42, "fat": 0.92, "septum": 0.40, "fascia": 0.22, "muscle": 0.42, "streak": 0.80,
+        "marrow": 0.80, "trabecula": -0.42, "red": -0.16, "cortex": 0.05, "cartilage": 0.66, "fluid": 0.78,
+        "meniscus": 0.13, "ligament": 0.12, "fibre": 0.24, "vessel": 0.25, "wall": 0.45, "nerve": 0.52,
+    },
+    "CORPDFS_FBK": {
+        "skin": 0.50, "fat": 0.20, "septum": 0.44, "fascia": 0.16, "muscle": 0.50, "streak": 0.30,
+        "marrow": 0.17, "trabecula": 0.55, "red": 0.60, "cortex": 0.05, "cartilage": 0.74, "fluid": 1.00,
+        "meniscus": 0.13, "ligament": 0.11, "fibre": 0.26, "vessel": 0.95, "wall": 0.35, "nerve": 0.66,
+    },
+}  # fmt: skip
+
+# start, end and half width
+LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
+    "collateral": [
+        ((-0.5, -0.2), (-0.46, 0.24), 0.012), ((-0.47, 0.2), (-0.3, 0.62), 0.012),
+        ((0.5, -0.18), (0.53, 0.34), 0.014), ((0.36, -0.5), (0.5, -0.15), 0.01),
+    ],
+    "cruciate": [((0.12, -0.16), (-0.04, 0.09), 0.032), ((-0.09, -0.1), (0.02, 0.1), 0.028)],
+}  # fmt: skip
+
+
+def draw_knee(
+    shape: tuple[int, int], *, num_slices: int = 6, contrast: str = "CORPD_FBK", seed: int = 0
+) -> np.ndarray:
+    """Magnitude images of a generated knee, from front to back.
+
+    Args:
+        shape: (rows, cols).
+        num_slices: number of slices, over the same stretch of the knee.
+        contrast: ``"CORPD_FBK"`` (fat is bright) or ``"CORPDFS_FBK"`` (fat suppressed, fluid is bright).
+        seed: of the subject.
+
+    Returns:
+        The images, float32 (num_slices, rows, cols), from 0 to about 1.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    knee = _Knee(shape, _values(shape, num_slices, contrast), seed)
+    return np.stack([knee.draw(depth) for depth in _depths(num_slices)])
+
+
+def _values(shape: tuple[int, int], num_slices: int, contrast: str) -> dict[str, float]:
+    """The tissues' intensities, if the arguments are in their range."""
+    if len(shape) != 2 or min(shape) < 32:
+        raise ValueError(f"shape must be (rows, cols), at least 32 each, got {shape}")
+    if num_slices < 1:
+        raise ValueError(f"num_slices must be at least 1, got {num_slices}")
+    if contrast not in CONTRASTS:
+        raise ValueError(f"contrast must be one of {sorted(CONTRASTS)}, got {contrast!r}")
+    return CONTRASTS[contrast]
+
+
+def _depths(num_slices: int) -> np.ndarray:
+    return np.linspace(-0.75, 0.75, num_slices)
+
+
+@dataclass
+class _Slice:
+    """A slice being painted: coordinates of its pixels, noise by name, and the image."""
+
+    x: np.ndarray
+    y: np.ndarray
+    depth: float
+    noise: dict[str, np.ndarray]
+    image: np.ndarray
+    pixel: float
+
+    def paint(self, distance: np.ndarray, value: np.ndarray | float, opacity: float = 1.0) -> None:
+        """Lay a value over a region with an edge of about a pixel of the final image."""
+        alpha = opacity * np.clip(0.5 - distance / (1.5 * self.pixel), 0, 1)
+        self.image += alpha * (value - self.image)
+
+    def lines(self, name: str, width: float) -> np.ndarray:
+        """Opacity of thin curves of a width, where a noise changes its sign."""
+        noise = self.noise[name]
+        slope_y, slope_x = np.gradient(noise)
+        distance = np.abs(noise) / (np.hypot(slope_y, slope_x) + 1e-3)
+        return np.clip(0.5 + width / (2 * self.pixel) - distance, 0, 1)
+
+    @property
+    def reach(self) -> float:
+        """How much narrower the bones are than in the middle slice."""
+        return math.sqrt(1 - 0.3 * self.depth**2)
+
+
+class _Knee:
+    """One subject: shape, textures and intensities, fixed by the seed."""
+
+    def __init__(self, shape: tuple[int, int], values: dict[str, float], seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+        self.size = (OVERSAMPLING * shape[0], OVERSAMPLING * shape[1])
+        self.pixel = 2 / min(self.size)
+        draw = self.generator.uniform
+        self.values = {name: value * draw(0.9, 1.1) for name, value in values.items()}
+        self.side = -1.0 if draw() < 0.5 else 1.0  # a left or a right knee
+        self.scale = draw(0.92, 1.1)
+        self.tilt = draw(-0.07, 0.07)
+        self.fat = draw(0.07, 0.2)
+        self.taper = draw(0.02, 0.12)
+        self.bone = draw(0.9, 1.08)
+        self.scars = draw(-0.42, -0.34), draw(0.34, 0.4)
+        self.strength = {name: draw(0.7, 1.3) for name in ("marrow", "muscle", "fat", "streak")}
+        # centre (x, y), slant and intensity
+        self.muscles = [
+            (side * x + draw(-0.1, 0.1), y + draw(-0.12, 0.12), draw(-0.2, 0.2), draw(0.85, 1.15))
+            for side in (-1, 1)
+            for y in (-0.85, -0.4, 0.45, 0.9)
+            for x in (0.33, 0.62)
+        ]
+        self.vessels: list[list[float]] = draw(size=(14, 5)).tolist()
+        # two independent noises of a kind: mixing them changes the texture from slice to slice
+        self.textures = self._make_textures()
+
+    def _noise(self, wavelength: float, **options: float) -> list[np.ndarray]:
+        """Two noises of a wavelength in pixels of the final image."""
+        wavelength *= OVERSAMPLING
+        return [band_noise(self.generator, self.size, wavelength=wavelength, **options) for _ in range(2)]
+
+    def _make_textures(self) -> dict[str, list[np.ndarray]]:
+        draw = self.generator.uniform
+        unit = min(self.size) / (2 * OVERSAMPLING)
+        textures = {name: self._noise(1.2 * unit) for name in ("warp_x", "warp_y", "slow")}
+        textures["edge"] = self._noise(0.2 * unit, bandwidth=0.5)
+        textures["septa"] = self._noise(draw(14, 20), elongation=draw(1.4, 2.2), angle=draw(-0.2, 0.2))
+        textures["fine_septa"] = self._noise(draw(7, 10), elongation=draw(1.0, 1.6), angle=draw(-0.4, 0.4))
+        textures["grain"] = self._noise(draw(2.6, 3.4), bandwidth=0.3)
+        textures["mesh"] = self._noise(draw(3.2, 4.6), elongation=draw(1.5, 2.4), angle=draw(-0.15, 0.15))
+        textures["struts"] = self._noise(draw(3.5, 5.0), elongation=1.4, angle=1.57 + draw(-0.2, 0.2))
+        textures["patches"] = self._noise(draw(12, 18), bandwidth=0.6)
+        for index in range(3):
+            angle = self.tilt + (index - 1) * draw(0.15, 0.35)
+            textures[f"fibres{index}"] = self._noise(draw(3.2, 4.8), elongation=draw(5, 9), angle=angle)
+            textures[f"bundles{index}"] = self._noise(draw(8, 13), elongation=draw(4, 7), angle=angle)
+        return textures
+
+    def draw(self, depth: float) -> np.ndarray:
+        """The slice at a depth from -1 (front) to 1 (back)."""
+        cosine, sine = math.cos(1.2 * depth), math.sin(1.2 * depth)
+        noise = {name: cosine * first + sine * second for name, (first, second) in self.textures.items()}
+        rows, cols = self.size
+        y = ((np.arange(rows, dtype=np.float32) + 0.5 - rows / 2) * self.pixel / self.scale)[:, None]
+        x = ((np.arange(cols, dtype=np.float32) + 0.5 - cols / 2) * self.pixel / self.scale)[None]
+        cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
+        warped_x = self.side * (cosine * x - sine * y) + 0.03 * noise["warp_x"]
+        warped_y = cosine * y + sine * x + 0.03 * noise["warp_y"] + 0.04
+        image = np.zeros(self.size, dtype=np.float32)
+        part = _Slice(warped_x, warped_y, depth, noise, image, self.pixel)
+        limb, fascia = self._paint_envelope(part)
+        self._paint_muscles(part, fascia)
+        self._paint_vessels(part, limb)
+        femur, tibia, fibula = self._bones(part)
+        self._paint_joint(part, np.minimum(femur, tibia))
+        if depth > -0.3:  # behind the front of the notch
+            self._paint_ligaments(part, "cruciate")
+        for bones in (fibula, np.minimum(femur, tibia)):
+            self._paint_bones(part, bones)
+        self._paint_ligaments(part, "collateral")
+        blocks = image.reshape(rows // OVERSAMPLING, OVERSAMPLING, cols // OVERSAMPLING, OVERSAMPLING)
+        return np.maximum(blocks.mean(axis=(1, 3)), 0)
+
+    def _paint_envelope(self, part: _Slice) -> tuple[np.ndarray, np.ndarray]:
+        """Skin, fat in lobules between fibrous septa, and fascia; the regions within skin and fascia."""
+        noise, values, strength = part.noise, self.values, self.strength["fat"]
+        mottle = 0.05 * noise["slow"] + 0.03 * noise["patches"] + 0.08 * strength * noise["grain"]
+        fat = values["fat"] * (1 + mottle)
+        # septa fade in and out, as they enter and leave the slice
+        fade = smoothstep(noise["grain"] * 0.3 + noise["patches"] * 0.5, -0.9, 0.4)
+        septa = part.lines("septa", 0.012) * (0.4 + 0.6 * fade)
+        fine = part.lines("fine_septa", 0.006) * fade
+        fat += np.clip(strength * (0.8 * septa + 0.5 * fine), 0, 0.9) * (values["septum"] - fat)
+        waist = 0.05 * np.exp(-(((part.y - 0.1) / 0.3) ** 2))
+        width = (0.82 - self.taper * part.y - waist) * math.sqrt(1 - 0.25 * part.depth**2)
+        limb = np.abs(part.x) - width + 0.002 * noise["edge"]
+        part.paint(limb, values["skin"] * (1 + 0.15 * noise["grain"]))
+        part.paint(limb + 0.024 + 0.003 * noise["edge"], fat)
+        fascia = limb + self.fat * (1 + 0.3 * noise["slow"] + 0.25 * part.y) + 0.03
+        part.paint(np.abs(fascia) - 0.007, values["fascia"], 0.8)
+        return limb, fascia
+
+    def _paint_muscles(self, part: _Slice, fascia: np.ndarray) -> None:
+        """Muscle groups: cells around their centres, each with its fibres, apart near the joint."""
+        noise, values = part.noise, self.values
+        first, second = (np.full(self.size, 9, dtype=np.float32) for _ in range(2))
+        kind = np.zeros(self.size, dtype=np.int8)
+        gain = np.ones(self.size, dtype=np.float32)
+        for index, (x, y, slant, intensity) in enumerate(self.muscles):
+            distance = np.hypot(1.9 * (part.x - x + slant * (part.y - y)), 0.6 * (part.y - y))
+            nearer = distance < first
+            second = np.where(nearer, first, np.minimum(second, distance))
+            first = np.where(nearer, distance, first)
+            kind[nearer] = index % 3
+            gain[nearer] = intensity
+        gap = 0.035 + 0.015 * noise["edge"] + 0.62 * np.exp(-(((part.y - 0.07) / 0.27) ** 4))
+        region = cut((gap - (second - first)) / 2.4, fascia + 0.03 + 0.01 * noise["edge"])
+        fibres, bundles = (
+            np.choose(kind, [noise[f"{name}{index}"] for index in range(3)]) for name in ("fibres", "bundles")
+        )
+        grain = 0.1 * fibres + 0.07 * bundles + 0.04 * noise["grain"]
+        muscle = values["muscle"] * gain * (1 + self.strength["muscle"] * grain)
+        streaks = np.clip(self.strength["streak"] * (0.7 * fibres + 0.7 * bundles - 1.2), 0, 0.9)
+        muscle += streaks * (values["streak"] - muscle)
+        part.paint(np.abs(region) - 0.005, values["fascia"], 0.5)
+        part.paint(region, muscle)
+
+    def _paint_vessels(self, part: _Slice, limb: np.ndarray) -> None:
+        """Vessels cut across (discs) or along (thin lines), and nerves with their fascicles."""
+        noise, values, y = part.noise, self.values, part.y
+        winding = part.x + 0.025 * noise["warp_x"] + 0.015 * noise["warp_y"] + 0.01 * noise["slow"]
+        for index, (place_x, place_y, turn, size, shift) in enumerate(self.vessels):
+            px = (1 if index % 2 else -1) * (0.4 + 0.36 * place_x) + 0.06 * (shift - 0.5) * part.depth
+            py = 2 * place_y - 1 + 0.2 * shift * part.depth
+            if index < 5:
+                radius = 0.007 + 0.016 * size
+                distance = ellipse(part.x - px, y - py, radius * (1 + turn), radius)
+            else:
+                # it leaves the slice, and thins out, towards its ends
+                thickness = 0.006 * (size + 1 - np.abs(y - py) / 0.35) + 0.003 * noise["edge"]
+                end = (px + 0.4 * (turn - 0.5), py + 0.35)
+                distance = segment(winding, y, (px, py - 0.35), end) - thickness
+            distance = np.maximum(distance, limb + 0.04)
+            if index % 5 == 4:
+                part.paint(distance - 0.006, values["nerve"] * (1 + 0.3 * noise["fibres1"]), 0.8)
+            else:
+                part.paint(distance - 0.008, values["wall"], 0.5)
+                part.paint(distance, values["vessel"], 0.5 + 0.4 * size)
+
+    def _bones(self, part: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The regions of femur, tibia and fibula."""
+        x, y = part.x / (self.bone * part.reach), part.y
+        rough = 0.0025 * part.noise["edge"]
+        shaft = cut(np.abs(x) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15), y + 0.08)
+        condyles = [ellipse(x - 0.25, y + 0.16, 0.25, 0.225), ellipse(x + 0.26, y + 0.17, 0.25, 0.23)]
+        # the notch between the condyles opens to the back
+        notch = ellipse(x - 0.01, y - 0.08, 0.1, 0.12 + 0.13 * part.depth)
+        femur = cut(join(shaft, np.minimum(*condyles)), -notch)
+        eminence = 0.035 * np.exp(-(((np.abs(x) - 0.045) / 0.04) ** 2))
+        plateau = 0.115 - eminence + 0.012 * np.cos(12 * np.abs(x) - 3)
+        width = 0.47 - 0.3 * smoothstep(y, 0.12, 0.75)
+        tibia = cut(np.abs(x - 0.02) - width, plateau - y)
+        head = 0.03 * np.exp(-(((y - 0.35) / 0.12) ** 2))
+        fibula = segment(x, y, (0.47, 0.37), (0.45, 2.5)) - 0.07 - head
+        return femur + rough, tibia + rough, fibula + rough
+
+    def _paint_bones(self, part: _Slice, bone: np.ndarray) -> None:
+        """Cortex, thick at the shafts, and marrow with trabeculae, red patches and growth plates' scars."""
+        noise, values = part.noise, self.values
+        away = np.abs(part.y - 0.1)  # from the joint, where spongy bone is dense
+        mesh = 0.5 * noise["mesh"] + 0.35 * noise["struts"] + 0.25 * noise["grain"]
+        spongy = (1 - 0.55 * smoothstep(away, 0.25, 0.75)) * (0.42 * mesh + 0.35 * part.lines("mesh", 0.004))
+        red = smoothstep(noise["patches"], 0.2, 1.6) * smoothstep(away, 0.2, 0.45)
+        marrow = 1 + self.strength["marrow"] * values["trabecula"] * spongy + values["red"] * red
+        marrow = values["marrow"] * (marrow + 0.05 * noise["slow"])
+        for scar in self.scars:
+            line = part.y - scar - 0.02 * noise["warp_y"] - 0.008 * noise["edge"]
+            marrow *= 1 - 0.45 * np.exp(-((line / 0.01) ** 2)) * (np.abs(part.x) < 0.36)
+        part.paint(bone, values["cortex"])
+        cortex = 0.013 + 0.022 * smoothstep(away, 0.3, 0.8)
+        part.paint(bone + cortex * (1 + 0.2 * noise["edge"]), marrow)
+
+    def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:
+        """Fat, fluid, cartilage and menisci between the bones."""
+        noise, values = part.noise, self.values
+        capsule = self._capsule(part)
+        synovium = 0.6 * values["fat"] + 0.25 * values["muscle"]
+        part.paint(capsule, synovium * (1 + 0.12 * noise["grain"] + 0.12 * noise["fine_septa"]))
+        pools = cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
+        part.paint(pools, values["fluid"] * (1 + 0.06 * noise["grain"]), 0.85)
+        cartilage = values["cartilage"] * (1 + 0.07 * noise["grain"] + 0.05 * noise["struts"])
+        part.paint(self._cartilage(part, bones, capsule), cartilage)
+        wedge = self._menisci(part, bones)
+        part.paint(wedge, values["meniscus"] * (1 + 0.3 * noise["grain"]))
+
+    def _capsule(self, part: _Slice) -> np.ndarray:
+        return cut(np.abs(part.x) - 0.48 * self.bone * part.reach, np.abs(part.y - 0.08) - 0.11)
+
+    def _cartilage(self, part: _Slice, bones: np.ndarray, capsule: np.ndarray) -> np.ndarray:
+        """The region of the bones' coats, and of the bones, which are painted over it."""
+        return cut(bones - 0.026 - 0.004 * part.noise["edge"], capsule)
+
+    def _menisci(self, part: _Slice, bones: np.ndarray) -> np.ndarray:
+        half = 0.48 * self.bone * part.reach
+        inner_edge = half * 0.55 + 0.03 * part.noise["slow"]
+        horn = cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
+        return cut(cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+
+    def _ligaments(self, part: _Slice, kind: str) -> np.ndarray:
+        x = part.x / (self.bone * part.reach)
+        bands = [segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
+        return np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
+
+    def _paint_ligaments(self, part: _Slice, kind: str) -> None:
+        """Ligaments and tendons: dark bands with fine bright fibres."""
+        band = self._ligaments(part, kind)
+        bright = np.clip(0.5 * part.noise["fibres1"] + 0.4 * part.noise["grain"], 0, 1)
+        part.paint(band, self.values["ligament"] + self.values["fibre"] * bright, 0.9)

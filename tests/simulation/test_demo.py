@@ -1,0 +1,232 @@
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from fastmri.data import SliceDataset
+
+from fastmri_ufloss.simulation.anatomy import draw_knee
+from fastmri_ufloss.simulation.demo import make_demo_dataset
+from fastmri_ufloss.simulation.regions import band_noise
+from fastmri_ufloss.simulation.simulate import simulate_volume
+
+SMALL = {"num_subjects": (2, 1, 1), "slices_per_subject": 2, "shape": (64, 64), "num_coils": 3}
+
+
+def contents(root):
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def kspace_of(path):
+    with h5py.File(path) as volume:
+        return volume["kspace"][()]
+
+
+def high_frequency_share(image):
+    """Share of the energy, without the mean, above a quarter of the sampling frequency along some axis."""
+    power = np.abs(np.fft.fft2(image - image.mean())) ** 2
+    y, x = np.meshgrid(*(np.abs(np.fft.fftfreq(n)) for n in image.shape), indexing="ij")
+    return power[np.maximum(y, x) > 0.25].sum() / power.sum()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    for challenge in ("multicoil", "singlecoil"):
+        assert make_demo_dataset(folder, challenge=challenge, **SMALL) == folder
+    return folder
+
+
+def test_files_of_both_challenges(root):
+    volumes = [name for name in contents(root) if name.endswith(".h5")]
+    assert volumes == [
+        f"{challenge}_{name}"
+        for challenge in ("multicoil", "singlecoil")
+        for name in (
+            "test/file1002001.h5",
+            "train/file1000001.h5",
+            "train/file1000002.h5",
+            "val/file1001001.h5",
+        )
+    ]
+    others = set(contents(root)) - set(volumes)
+    assert others == {"multicoil_demo.json", "singlecoil_demo.json"}
+
+
+@pytest.mark.parametrize("challenge", ["multicoil", "singlecoil"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_fastmri_reads_the_splits(root, challenge, split):
+    data = SliceDataset(root / f"{challenge}_{split}", challenge)
+    assert len(data) == (4 if split == "train" else 2)
+    kspace, mask, target, attributes, _, _ = data[0]
+    assert kspace.shape == ((3, 64, 64) if challenge == "multicoil" else (64, 64))
+    assert mask is None and target.shape == (64, 64)
+    assert attributes["max"] >= target.max() > 1e-5
+    assert 1e-5 < attributes["max"] < 1e-2  # intensities as raw fastMRI data have them
+    assert (attributes["padding_left"], attributes["padding_right"]) == (0, 64)
+
+
+def test_contrasts_alternate_and_patients_differ(root):
+    data = SliceDataset(root / "multicoil_train", "multicoil")
+    found = {name: attributes for _, _, _, attributes, name, _ in data}
+    assert [found[name]["acquisition"] for name in sorted(found)] == ["CORPD_FBK", "CORPDFS_FBK"]
+    assert len({attributes["patient_id"] for attributes in found.values()}) == 2
+
+
+def test_fat_is_dark_and_noise_stronger_with_fat_suppression():
+    plain, suppressed = (
+        draw_knee((96, 96), num_slices=1, contrast=name, seed=2)[0] for name in ("CORPD_FBK", "CORPDFS_FBK")
+    )
+    bright = plain > 0.75  # fat and marrow
+    assert bright.mean() > 0.15
+    assert np.median(suppressed[bright]) < 0.35
+    assert suppressed.max() > 0.7
+
+
+def test_both_challenges_show_the_same_images(root):
+    many, one = (SliceDataset(root / f"{name}_val", name)[0][2] for name in ("multicoil", "singlecoil"))
+    assert np.corrcoef(many.ravel(), one.ravel())[0, 1] > 0.97
+
+
+def test_subjects_do_not_depend_on_their_number(root, tmp_path):
+    make_demo_dataset(tmp_path, **{**SMALL, "num_subjects": (1, 0, 1)})
+    for name in ("multicoil_train/file1000001.h5", "multicoil_test/file1002001.h5"):
+        assert np.array_equal(kspace_of(tmp_path / name), kspace_of(root / name))
+    assert (tmp_path / "multicoil_val").is_dir()
+
+
+def test_seed_and_options_change_the_data(root, tmp_path):
+    name = "multicoil_train/file1000001.h5"
+    before = kspace_of(root / name)
+    for index, changes in enumerate(({"seed": 1}, {"snr": 5.0})):
+        folder = make_demo_dataset(tmp_path / str(index), **{**SMALL, "num_subjects": (1, 0, 0), **changes})
+        assert not np.allclose(before, kspace_of(folder / name), rtol=1e-3, atol=1e-6)
+
+
+def test_complete_data_set_is_kept(root):
+    before = {name: path.stat().st_mtime_ns for name, path in contents(root).items()}
+    make_demo_dataset(root, **SMALL)
+    assert {name: path.stat().st_mtime_ns for name, path in contents(root).items()} == before
+
+
+def test_interrupted_data_set_is_completed(root, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupted(path, *args, **options):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(path)
+        simulate_volume(path, *args, **options)
+
+    monkeypatch.setattr("fastmri_ufloss.simulation.demo.simulate_volume", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_demo_dataset(tmp_path, **SMALL)
+    assert not (tmp_path / "multicoil_demo.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in calls}
+    with pytest.raises(ValueError, match="other parameters"):
+        make_demo_dataset(tmp_path, **{**SMALL, "seed": 3})
+    monkeypatch.undo()
+    make_demo_dataset(tmp_path, **SMALL)
+    assert {path: path.stat().st_mtime_ns for path in calls} == kept
+    assert sorted(contents(tmp_path)) == [name for name in contents(root) if name.startswith("multicoil")]
+
+
+def test_deleted_volume_comes_back(tmp_path):
+    make_demo_dataset(tmp_path, **SMALL)
+    path = tmp_path / "multicoil_val" / "file1001001.h5"
+    before = kspace_of(path)
+    path.unlink()
+    make_demo_dataset(tmp_path, **SMALL)
+    assert np.array_equal(kspace_of(path), before)
+    assert not (tmp_path / "multicoil_demo.partial.json").exists()
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    make_demo_dataset(tmp_path, **{**SMALL, "num_subjects": (1, 0, 0)})
+    old, young = (tmp_path / "multicoil_train" / f".file1000001.h5.{name}.tmp" for name in ("old", "young"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    make_demo_dataset(tmp_path, **{**SMALL, "num_subjects": (1, 0, 0)})
+    assert not old.exists() and young.exists()
+
+
+def test_other_parameters_raise(root):
+    for changes in ({"seed": 1}, {"num_coils": 2}, {"num_subjects": (2, 1, 2)}, {"snr": 10.0}):
+        with pytest.raises(ValueError, match="other parameters"):
+            make_demo_dataset(root, **{**SMALL, **changes})
+    assert json.loads((root / "multicoil_demo.json").read_text())["seed"] == 0
+
+
+def test_volumes_of_somebody_else_are_not_touched(tmp_path):
+    (tmp_path / "multicoil_train").mkdir()
+    (tmp_path / "multicoil_train" / "mine.h5").write_text("data")
+    with pytest.raises(ValueError, match="root must have no volumes"):
+        make_demo_dataset(tmp_path, **SMALL)
+    assert list(contents(tmp_path)) == ["multicoil_train/mine.h5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("challenge", {"challenge": "brain"}),
+        ("num_subjects", {"num_subjects": (1, 2)}),
+        ("num_subjects", {"num_subjects": (1, 2, -1)}),
+        ("slices", {"slices_per_subject": 0}),
+        ("shape", {"shape": (16, 64)}),
+        ("num_coils", {"num_coils": 0}),
+        ("snr", {"snr": 0.0}),
+        ("seed", {"seed": -1}),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(tmp_path, name, changes):
+    with pytest.raises(ValueError, match=name):
+        make_demo_dataset(tmp_path, **{**SMALL, **changes})
+    assert list(tmp_path.iterdir()) == []
+
+
+# images
+
+
+@pytest.mark.parametrize("contrast", ["CORPD_FBK", "CORPDFS_FBK"])
+def test_images_have_texture(contrast):
+    for image in draw_knee((160, 160), num_slices=2, contrast=contrast, seed=7):
+        assert np.isfinite(image).all() and image.min() >= 0 and 0.7 < image.max() < 1.6
+        assert high_frequency_share(image) > 0.03
+        # where there is tissue, few patches are flat
+        patches = image.reshape(16, 10, 16, 10).transpose(0, 2, 1, 3).reshape(-1, 100)
+        patches = patches[patches.min(axis=1) > 0.02]
+        assert np.quantile(patches.std(axis=1) / patches.mean(axis=1), 0.1) > 0.08
+
+
+def test_slices_change_smoothly_and_subjects_do_not_agree():
+    first, other = (draw_knee((96, 96), num_slices=6, seed=seed) for seed in (1, 2))
+
+    def alike(a, b):
+        return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+
+    near = [alike(first[index], first[index + 1]) for index in range(5)]
+    assert min(near) > 0.8 and max(near) < 0.98
+    assert alike(first[0], first[5]) < min(near) - 0.04
+    assert alike(first[2], other[2]) < min(near) - 0.1
+
+
+def test_images_depend_on_the_seed_only():
+    assert np.array_equal(draw_knee((64, 48), seed=3), draw_knee((64, 48), seed=3))
+    assert draw_knee((64, 49), num_slices=1, seed=3).shape == (1, 64, 49)
+    with pytest.raises(ValueError, match="contrast"):
+        draw_knee((64, 64), contrast="T2")
+
+
+def test_band_noise_has_its_band_and_direction():
+    generator = np.random.default_rng(0)
+    noise = band_noise(generator, (128, 128), wavelength=8, bandwidth=0.2)
+    power = np.abs(np.fft.fft2(noise)) ** 2
+    frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128))
+    assert (power * frequency).sum() / power.sum() == pytest.approx(1 / 8, rel=0.1)
+    assert noise.std() == pytest.approx(1, rel=1e-4) and abs(noise.mean()) < 1e-3
+    along = band_noise(generator, (128, 128), wavelength=8, elongation=5)  # downwards
+    assert np.abs(np.diff(along, axis=1)).mean() > 2.5 * np.abs(np.diff(along, axis=0)).mean()
+    across = band_noise(generator, (128, 128), wavelength=8, elongation=5, angle=np.pi / 2)
+    assert np.abs(np.diff(across, axis=0)).mean() > 2.5 * np.abs(np.diff(across, axis=1)).mean()
