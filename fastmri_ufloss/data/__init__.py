@@ -6,8 +6,7 @@ from fastmri_ufloss.data.patches import PatchDataset
 from fastmri_ufloss.data.segmentation import SegmentationSample, SegmentationSlices
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
 from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample
-from fastmri_ufloss.data.unet_transform import UnetDataTransform
+from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample, UnetDataTransform, collate
 
 __all__ = [
     "MASK_TYPES",
@@ -23,5 +22,6 @@ __all__ = [
     "SensMapSource",
     "UnetDataTransform",
     "UnitSensMaps",
+    "collate",
     "create_mask_for_mask_type",
 ]

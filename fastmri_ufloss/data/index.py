@@ -1,12 +1,11 @@
 """The metadata index: what is known of each volume of a folder, read once and kept as JSON."""
 
-import contextlib
 import hashlib
 import json
 import time
 import warnings
 import xml.etree.ElementTree as etree
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
 from fastmri_ufloss.data.sampling import center_shape, file_sampling
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.files import atomic_path, file_stamp, name_some, open_hdf5
 
 __all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
 
@@ -40,7 +39,7 @@ def list_volumes(folder: str | Path) -> list[Path]:
             continue
         (volumes if path.is_file() and path.suffix in (".h5", ".hdf5") else strays).append(path)
     if strays:
-        names = ", ".join(path.name for path in strays[:5])
+        names = name_some([path.name for path in strays])
         warnings.warn(f"{folder}: skipped {len(strays)} that are no HDF5 volumes: {names}", stacklevel=2)
     if not volumes:
         raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}")
@@ -63,11 +62,8 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     Raises:
         ValueError: if the file cannot be used; the message names it and says why.
     """
-    try:
-        with h5py.File(path, "r") as volume:
-            return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
+    with open_hdf5(path) as volume:
+        return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
 
 
 def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> dict[str, Any]:
@@ -155,7 +151,7 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
         ValueError: if the centre is not finite, or no slice has a signal.
     """
     magnitudes, empty = [], []
-    with _readable(path) as volume:
+    with open_hdf5(path) as volume:
         kspace = volume["kspace"]
         size = kspace.shape[-2:]
         rows, cols = (slice((n - m + 1) // 2, (n - m + 1) // 2 + m) for n, m in zip(size, center, strict=True))
@@ -173,15 +169,6 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
     if not scale > 0:
         raise ValueError(f"{path}: no slice has a signal in its centre of {center[0]}x{center[1]}")
     return scale, empty
-
-
-@contextlib.contextmanager
-def _readable(path: str | Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as volume:
-            yield volume
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read, it may be damaged ({error})") from error
 
 
 class MetadataIndex:
@@ -249,12 +236,12 @@ class MetadataIndex:
 
     def _is_known(self, path: Path, center: Callable[[dict[str, Any]], tuple[int, int]]) -> bool:
         entry = self._entries.get(str(path.resolve()))
-        if entry is None or entry["stamp"] != _stamp(path):
+        if entry is None or entry["stamp"] != file_stamp(path):
             return False
         return _name(center(entry["metadata"])) in entry["scales"]
 
     def _entry(self, path: Path) -> dict[str, Any]:
-        key, stamp = str(path.resolve()), _stamp(path)
+        key, stamp = str(path.resolve()), file_stamp(path)
         entry = self._entries.get(key)
         if entry is None or entry["stamp"] != stamp:
             metadata = read_metadata(path, self.challenge)
@@ -284,8 +271,3 @@ class MetadataIndex:
 
 def _name(center: tuple[int, int]) -> str:
     return f"{center[0]}x{center[1]}"
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]

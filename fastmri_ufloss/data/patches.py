@@ -167,8 +167,12 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The patch with its margin, (in_chans, p + 2 * MARGIN, p + 2 * MARGIN) float32, and its number."""
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
+        """The patch with its margin, (in_chans, p + 2 * MARGIN, p + 2 * MARGIN) float32, and its number.
+
+        The key is the number, or (epoch, number) of `EqualSizeBatches`; patches are the same in every epoch.
+        """
+        index = key[1] if isinstance(key, tuple) else key
         number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
             raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index}")

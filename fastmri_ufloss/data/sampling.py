@@ -12,6 +12,7 @@ __all__ = [
     "center_shape",
     "file_sampling",
     "find_sampling",
+    "mask_of_size",
     "padding_of",
     "sampled_points",
     "volume_sampling",
@@ -66,8 +67,16 @@ def file_sampling(volume: h5py.File, *, where: str) -> np.ndarray | None:
     """
     if "mask" not in volume:
         return volume_sampling(volume["kspace"], where=where)
-    mask = np.asarray(volume["mask"][()]).astype(bool)
-    rows, cols = volume["kspace"].shape[-2:]
+    return mask_of_size(volume["mask"][()], *volume["kspace"].shape[-2:], where=where)
+
+
+def mask_of_size(mask: np.ndarray, rows: int, cols: int, *, where: str) -> np.ndarray:
+    """A mask of columns as boolean (cols,), a mask of points as boolean (rows, cols).
+
+    Raises:
+        ValueError: if the mask has another shape; ``where`` names the file.
+    """
+    mask = np.asarray(mask).astype(bool)
     if mask.size == cols:
         return mask.ravel()
     if mask.shape != (rows, cols):

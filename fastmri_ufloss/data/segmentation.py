@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fastmri_ufloss.data.index import list_volumes
+from fastmri_ufloss.files import name_some, open_hdf5
 
 __all__ = ["SegmentationSample", "SegmentationSlices", "find_reconstruction"]
 
@@ -68,10 +69,9 @@ class SegmentationSlices(Dataset[SegmentationSample]):
         shapes = {path: _read_shape(path) for path in _scan(list_volumes(folder))}
         missing = [path.name for path, shape in shapes.items() if shape is None]
         if missing and not skip_missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise ValueError(
                 f"{len(missing)} of {len(shapes)} volumes in {folder} have no data set {NAME!r}: "
-                f"{', '.join(missing[:5])}{more}; add it with {COMMAND}, or skip_missing"
+                f"{name_some(missing, shown=5)}; add it with {COMMAND}, or skip_missing"
             )
         self._shapes = {path: shape for path, shape in shapes.items() if shape is not None}
         self._slices = [
@@ -122,15 +122,12 @@ def _scan(paths: list[Path]) -> "tqdm[Path]":
 
 def _read_shape(path: Path) -> tuple[int, int, int] | None:
     """The shape of a volume's segmentation, None if it has none."""
-    try:
-        with h5py.File(path, "r") as volume:
-            if NAME not in volume:
-                return None
-            images, classes = find_reconstruction(volume), volume[NAME]
-            shape = None if images is None else images.shape
-            kind, got = classes.dtype.kind, classes.shape
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
+    with open_hdf5(path) as volume:
+        if NAME not in volume:
+            return None
+        images, classes = find_reconstruction(volume), volume[NAME]
+        shape = None if images is None else images.shape
+        kind, got = classes.dtype.kind, classes.shape
     if shape is None:
         raise ValueError(f"{path} must have a reconstruction beside its segmentation, got none: is it undersampled?")
     if kind not in "biu" or got != shape:

@@ -5,12 +5,11 @@ import json
 from pathlib import Path
 from typing import Protocol
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
 __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
@@ -63,12 +62,11 @@ class SensMapCache:
     ) -> Path:
         """The file of a slice's maps, whether or not it exists."""
         path = Path(path).resolve()
-        status = path.stat()
         size = min(num_low_frequencies, self.calibration_size)
         # a square of the largest size is what is used of lines as well
         is_small_square = square_center and size < self.calibration_size
         center = [size, size] if is_small_square else size
-        key = [str(path), status.st_size, status.st_mtime_ns, center, self.key(path)]
+        key = [str(path), *file_stamp(path), center, self.key(path)]
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
@@ -116,21 +114,17 @@ class SensMapFiles:
     def key(self, path: str | Path) -> str:
         """See `SensMapSource`."""
         file = (self.folder / Path(path).name).resolve()
-        status = file.stat() if file.is_file() else None
-        return f"{file} {status and (status.st_size, status.st_mtime_ns)}"
+        return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
     def __call__(
         self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
     ) -> Tensor:
         file = self.folder / Path(path).name
-        try:
-            with h5py.File(file, "r") as volume:
-                if "sens_maps" not in volume:
-                    raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
-                stored = volume["sens_maps"]
-                maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
-        except OSError as error:
-            raise ValueError(f"{file}, the coil maps of {path}, cannot be read ({error})") from error
+        with open_hdf5(file) as volume:
+            if "sens_maps" not in volume:
+                raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
+            stored = volume["sens_maps"]
+            maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
         if not np.isfinite(maps).all():
             raise ValueError(f"{file}: sens_maps of slice {slice_num} has NaN or infinite values")
         expected = tuple(masked_kspace.shape[:-1])

@@ -41,8 +41,8 @@ class IndexedSliceDataset(SliceDataset):
     """fastMRI's ``SliceDataset`` with metadata from a `MetadataIndex`.
 
     Each volume's metadata get ``path`` and the intensity ``scale``; slices without signal are left out with a
-    warning. An index of the data set is a slice's number, or (epoch, number): the transform's ``epoch`` is
-    then set before it is called, whichever process it is called in.
+    warning. An index of the data set is a slice's number, or (epoch, number): the transform finds the epoch as
+    ``attrs["epoch"]``, 0 where there is none.
 
     Args:
         root: folder of volumes.
@@ -72,6 +72,7 @@ class IndexedSliceDataset(SliceDataset):
         seed: int = 0,
         skip_empty: bool = True,
     ) -> None:
+        self._transform = transform
         self._skip_empty = skip_empty
         self._index = index
         self._mask_center = mask_center
@@ -93,7 +94,7 @@ class IndexedSliceDataset(SliceDataset):
             super().__init__(
                 root,
                 challenge,
-                transform=transform,
+                transform=None,  # called here, with the epoch
                 sample_rate=sample_rate,
                 volume_sample_rate=volume_sample_rate,
                 raw_sample_filter=keep,
@@ -120,10 +121,11 @@ class IndexedSliceDataset(SliceDataset):
         return metadata, metadata["kspace_shape"][0]
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        if isinstance(key, tuple):
-            epoch, key = key
-            self.transform.epoch = epoch
-        return super().__getitem__(key)
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        kspace, mask, target, attrs, fname, slice_num = super().__getitem__(index)
+        if self._transform is None:
+            return kspace, mask, target, attrs, fname, slice_num
+        return self._transform(kspace, mask, target, {**attrs, "epoch": epoch}, fname, slice_num)
 
     @property
     def batch_keys(self) -> list[tuple[Any, ...]]:

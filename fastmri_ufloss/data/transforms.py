@@ -1,40 +1,50 @@
-"""From a slice of a volume to the sample that MoDL is trained with."""
+"""From a slice of a volume to the sample that a network is trained with."""
 
+import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import fastmri.data.transforms
 import numpy as np
 import torch
 from fastmri.data.subsample import MaskFunc
-from fastmri.data.transforms import to_tensor
+from fastmri.data.transforms import UnetSample, apply_mask, tensor_to_complex_np, to_tensor
 from torch import Tensor
+from torch.utils.data._utils.collate import collate as torch_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from fastmri_ufloss.data.masking import SliceMasking
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.sampling import center_shape, find_sampling, mask_of_size, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES
 from fastmri_ufloss.mri.sense import sens_reduce
 
-__all__ = ["MoDLDataTransform", "MoDLSample"]
+__all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
+
+DIMENSIONS = {"singlecoil": 2, "multicoil": 3}
+LAYOUTS = {2: "(rows, cols)", 3: "(coils, rows, cols)"}
 
 
 class MoDLSample(NamedTuple):
     """A slice for MoDL: ``fastmri.data.transforms.VarNetSample``, field by field, then what MoDL needs more.
 
     K-space, target and reference have the intensities of the file; ``scale`` is what to divide them by.
-    A field that there is nothing for is an empty tensor.
 
     Args:
         masked_kspace: (coils, rows, cols, 2), zero where not acquired.
         mask: (1, 1, cols, 1), or (1, rows, cols, 1) of points; true where acquired.
-        num_low_frequencies: fully sampled centre lines; with a mask of points, the side of the centre's square.
+        num_low_frequencies: fully sampled center lines; with a mask of points, the side of the center's square.
         target: root-sum-of-squares (or single-coil) image of the file, or 0.
         fname: file name.
         slice_num: slice.
         max_value: maximum of the target's volume.
         crop_size: of the image that is written.
-        sens_maps: (coils, rows, cols, 2), if a source of maps was given to the transform.
-        reference: complex coil-combined image (rows, cols) of the fully sampled k-space, if there are maps.
         scale: the volume's intensity scale, see `volume_scale`.
-        kspace: (coils, rows, cols, 2) fully sampled, if there are no maps: to compute both on the device.
+        sens_maps: (coils, rows, cols, 2); None without a source of maps: they are made on the device.
+        reference: complex coil-combined image (rows, cols) of fully sampled k-space; None where the file is
+            undersampled, where no reference is wanted, and without maps.
+        kspace: (coils, rows, cols, 2) fully sampled, to make the reference of on the device; None where there are
+            maps, and where there is no reference.
     """
 
     masked_kspace: Tensor
@@ -45,14 +55,28 @@ class MoDLSample(NamedTuple):
     slice_num: int
     max_value: float
     crop_size: tuple[int, int]
-    sens_maps: Tensor
-    reference: Tensor
     scale: float
-    kspace: Tensor
+    sens_maps: Tensor | None
+    reference: Tensor | None
+    kspace: Tensor | None
 
 
-class MoDLDataTransform:
-    """Transform of fastMRI's ``SliceDataset`` that makes a `MoDLSample`; for its masks see `SliceMasking`.
+def collate(samples: Sequence[Any]) -> Any:
+    """A batch of samples, as torch collates them; a field that is None in all of them stays None."""
+    return torch_collate(list(samples), collate_fn_map={**default_collate_fn_map, type(None): _collate_none})
+
+
+def _collate_none(values: Sequence[None], **_: Any) -> None:
+    return None
+
+
+class SliceMasking:
+    """Masks the slices of ``fastmri.data.SliceDataset``, for the transforms of this package.
+
+    With ``use_seed`` (validation, test) a volume's mask is the one of fastMRI's own transforms: it depends on
+    the file name alone. Without (training) it depends on (seed, epoch, file, slice) and on nothing else, so not
+    on workers, processes or the order of the slices. A mask of points never claims what the scan has left out:
+    points that are zero in all coils, such as the corners in many 3D scans.
 
     Args:
         mask_func: draws the masks. A file that has a mask keeps it, and so does one whose zeros show how it was
@@ -61,8 +85,100 @@ class MoDLDataTransform:
         seed: of the training masks.
         mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
             samples.
+    """
+
+    def __init__(
+        self,
+        mask_func: MaskFunc | None = None,
+        *,
+        use_seed: bool = True,
+        seed: int = 0,
+        mask_per_volume: bool = False,
+    ) -> None:
+        self.mask_func = mask_func
+        self.use_seed = use_seed
+        self.seed = seed
+        self.mask_per_volume = mask_per_volume
+
+    def mask_slice(
+        self, kspace: np.ndarray, mask: np.ndarray | None, attrs: dict[str, Any], fname: str, slice_num: int
+    ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
+        """Mask a slice; the arguments are those of ``fastmri.data.SliceDataset``, with ``attrs["epoch"]``.
+
+        Returns:
+            K-space (coils, rows, cols, 2), all that the file has, with one coil for single-coil data; the same, zero
+            where not acquired; mask (1, 1 or rows, cols, 1), true where acquired; the number of fully sampled center
+            lines, or the side of the center's square; and whether the file itself is undersampled.
+
+        Raises:
+            ValueError: if k-space is not finite, or the mask does not fit.
+        """
+        if not np.isfinite(kspace).all():
+            raise ValueError(f"{fname}, slice {slice_num}: k-space has NaN or infinite values")
+        full = to_tensor(kspace.astype(np.complex64, copy=False))
+        full = full if full.ndim == 4 else full[None]
+        if mask is None and attrs.get("sampling") is not None:
+            mask = self._find_mask(kspace, attrs["sampling"], fname, slice_num)
+        if mask is not None:
+            return full, *_apply_file_mask(full, mask, attrs, fname), True
+        return full, *self._apply_mask_func(full, attrs, fname, slice_num), False
+
+    def _apply_mask_func(
+        self, full: Tensor, attrs: dict[str, Any], fname: str, slice_num: int
+    ) -> tuple[Tensor, Tensor, int]:
+        if self.mask_func is None:
+            return full, torch.ones(1, 1, full.shape[-2], 1, dtype=torch.bool), full.shape[-2]
+        if self.use_seed:
+            seed: tuple[int, ...] = tuple(map(ord, fname))
+        else:
+            slices = () if self.mask_per_volume else (slice_num,)
+            seed = (self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), *slices)
+        padding = (attrs["padding_left"], attrs["padding_right"])
+        masked, mask, num_low = apply_mask(full, self.mask_func, seed=seed, padding=padding)
+        mask = mask.bool()
+        if mask.shape[1] > 1:
+            mask = mask & (full != 0).any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
+        return masked, mask, int(num_low)
+
+    def _find_mask(self, kspace: np.ndarray, sampling: str, fname: str, slice_num: int) -> np.ndarray:
+        """The mask of a slice without one that was undersampled when it was acquired."""
+        if self.mask_func is not None and not self.use_seed:
+            raise ValueError(
+                f"{fname} is undersampled: there are gaps of zeros in its k-space, and training needs all of it; "
+                "reconstruct.py takes such a file as it is"
+            )
+        sampled = sampled_points(kspace)
+        if not sampled.any():
+            sampled = np.ones_like(sampled)
+        else:
+            mask = find_sampling(sampled)
+            if mask is None or (mask.ndim == 2 and sampling == "columns"):
+                raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the others")
+        return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
+
+
+def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str) -> tuple[Tensor, Tensor, int]:
+    rows, cols = full.shape[-3:-1]
+    sampled = np.atleast_2d(mask_of_size(mask, rows, cols, where=fname)).copy()
+    sampled[:, : attrs["padding_left"]] = False
+    sampled[:, attrs["padding_right"] :] = False
+    mask_tensor = torch.from_numpy(sampled).reshape(1, -1, cols, 1)
+    center = center_shape(sampled[0] if len(sampled) == 1 else sampled, rows)
+    return full * mask_tensor, mask_tensor, center[1]
+
+
+def _check_data_range(target: np.ndarray | None, attrs: dict[str, Any], fname: str) -> None:
+    if target is not None and "max" not in attrs:
+        raise ValueError(f"{fname} has a target image but no attribute 'max', the data range of its scores")
+
+
+class MoDLDataTransform(SliceMasking):
+    """Transform of fastMRI's ``SliceDataset`` that makes a `MoDLSample`.
+
+    Args:
+        mask_func, use_seed, seed, mask_per_volume: see `SliceMasking`.
         sens_maps: where maps come from. None leaves them to the device.
-        keep_reference: whether fully sampled k-space, or the reference made of it, is handed on.
+        keep_reference: whether the reference, or the fully sampled k-space to make it of, is handed on.
     """
 
     def __init__(
@@ -75,15 +191,9 @@ class MoDLDataTransform:
         sens_maps: SensMapSource | None = None,
         keep_reference: bool = True,
     ) -> None:
-        self.masking = SliceMasking(mask_func, use_seed=use_seed, seed=seed, mask_per_volume=mask_per_volume)
+        super().__init__(mask_func, use_seed=use_seed, seed=seed, mask_per_volume=mask_per_volume)
         self.sens_maps = sens_maps
         self.keep_reference = keep_reference
-        self.epoch = 0
-
-    @property
-    def mask_func(self) -> MaskFunc | None:
-        """What draws the masks."""
-        return self.masking.mask_func
 
     def __call__(
         self,
@@ -97,26 +207,22 @@ class MoDLDataTransform:
         """Make the sample of a slice; the arguments are those of ``fastmri.data.SliceDataset``.
 
         Raises:
-            ValueError: if k-space is not finite, the mask does not fit, or too few centre lines are sampled.
+            ValueError: if k-space is not finite, the mask does not fit, or too few center lines are sampled.
         """
-        if target is not None and "max" not in attrs:
-            raise ValueError(f"{fname} has a target image but no attribute 'max', the data range of its scores")
-        full, masked, mask_tensor, num_low, undersampled = self.masking(
-            kspace, mask, attrs, fname, slice_num, epoch=self.epoch
-        )
+        _check_data_range(target, attrs, fname)
+        full, masked, mask_tensor, num_low, undersampled = self.mask_slice(kspace, mask, attrs, fname, slice_num)
         if num_low < MIN_CENTER_LINES and (self.sens_maps is None or self.sens_maps.needs_center):
             raise ValueError(
-                f"{fname}: {num_low} fully sampled centre lines, at least {MIN_CENTER_LINES} are needed for coil "
+                f"{fname}: {num_low} fully sampled center lines, at least {MIN_CENTER_LINES} are needed for coil "
                 f"maps; raise center_fractions or center_size (the image has {full.shape[-2]} columns), or give maps "
-                "of your own (--sens_maps_path)"
+                "of your own (sens_maps_path)"
             )
-        empty = torch.empty(0)
-        maps = reference = empty
+        maps = reference = None
+        has_reference = self.keep_reference and not undersampled
         if self.sens_maps is not None:
             maps = self.sens_maps(masked, mask_tensor, num_low, attrs.get("path", fname), slice_num)
-        has_reference = self.keep_reference and not undersampled
-        if has_reference and self.sens_maps is not None:
-            reference = torch.view_as_complex(sens_reduce(full[None], maps[None]))[0, 0]
+            if has_reference:
+                reference = torch.view_as_complex(sens_reduce(full[None], maps[None]))[0, 0]
         return MoDLSample(
             masked_kspace=masked,
             mask=mask_tensor,
@@ -126,8 +232,74 @@ class MoDLDataTransform:
             slice_num=slice_num,
             max_value=float(attrs["max"]) if target is not None else 0.0,
             crop_size=(attrs["recon_size"][0], attrs["recon_size"][1]),
+            scale=float(attrs.get("scale", 1.0)),
             sens_maps=maps,
             reference=reference,
-            scale=float(attrs.get("scale", 1.0)),
-            kspace=full if has_reference and self.sens_maps is None else empty,
+            kspace=full if has_reference and maps is None else None,
         )
+
+
+class UnetDataTransform(SliceMasking):
+    """Transform of fastMRI's ``SliceDataset`` that makes a ``fastmri.data.transforms.UnetSample``.
+
+    The k-space is masked by the rules of `SliceMasking`, as for MoDL. The rest is
+    ``fastmri.data.transforms.UnetDataTransform``: the zero-filled root-sum-of-squares (or single-coil) magnitude,
+    cropped to the target, less its mean, divided by its standard deviation and clamped to [-6, 6]; the target by
+    the same two numbers. All are float32, ``max_value`` too, and so is a batch of them.
+
+    Args:
+        which_challenge: ``"singlecoil"`` or ``"multicoil"``.
+        mask_func, use_seed, seed, mask_per_volume: see `SliceMasking`.
+
+    Raises:
+        ValueError: if the challenge is neither.
+    """
+
+    def __init__(
+        self,
+        which_challenge: str,
+        mask_func: MaskFunc | None = None,
+        *,
+        use_seed: bool = True,
+        seed: int = 0,
+        mask_per_volume: bool = False,
+    ) -> None:
+        super().__init__(mask_func, use_seed=use_seed, seed=seed, mask_per_volume=mask_per_volume)
+        check(which_challenge in DIMENSIONS, "which_challenge", "'singlecoil' or 'multicoil'", repr(which_challenge))
+        self.which_challenge = which_challenge
+        self._make_images = fastmri.data.transforms.UnetDataTransform(which_challenge)
+
+    def __call__(
+        self,
+        kspace: np.ndarray,
+        mask: np.ndarray | None,
+        target: np.ndarray | None,
+        attrs: dict[str, Any],
+        fname: str,
+        slice_num: int,
+    ) -> UnetSample:
+        """Make the sample of a slice; the arguments are those of ``fastmri.data.SliceDataset``.
+
+        Raises:
+            ValueError: if k-space is not finite or not that of the challenge, the mask does not fit, or the target
+                has no data range.
+        """
+        ndim = DIMENSIONS[self.which_challenge]
+        if kspace.ndim != ndim:
+            raise ValueError(
+                f"{fname}: k-space of a {self.which_challenge} slice must have shape {LAYOUTS[ndim]}, "
+                f"got {kspace.shape}"
+            )
+        _check_data_range(target, attrs, fname)
+        _, masked_tensor, *_ = self.mask_slice(kspace, mask, attrs, fname, slice_num)
+        masked = tensor_to_complex_np(masked_tensor)
+        sample = self._make_images(
+            masked if self.which_challenge == "multicoil" else masked[0],
+            None,
+            None if target is None else target.astype(np.float32, copy=False),
+            attrs,
+            fname,
+            slice_num,
+        )
+        # a Python number would become float64 in a batch, and all that is computed with it
+        return sample._replace(max_value=np.float32(sample.max_value))

@@ -12,7 +12,9 @@ from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
 
-__all__ = ["MoDL"]
+__all__ = ["Denoiser", "MoDL"]
+
+Denoiser = Literal["unet", "resnet"]
 
 
 class MoDL(nn.Module):
@@ -45,7 +47,7 @@ class MoDL(nn.Module):
         *,
         num_unrolls: int = 5,
         num_cg_iterations: int = 6,
-        denoiser: Literal["unet", "resnet"] = "unet",
+        denoiser: Denoiser = "unet",
         chans: int = 64,
         num_pools: int = 3,
         residual: bool = True,

@@ -12,7 +12,7 @@ from fastmri_ufloss.mri.data_consistency import data_consistency_step
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
 
-__all__ = ["RecNet"]
+__all__ = ["DataConsistency", "RecNet"]
 
 DataConsistency = Literal["hard", "soft", "cg"]
 

@@ -2,37 +2,33 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
-from fastmri.data.transforms import center_crop_to_smallest
+from fastmri.data.transforms import center_crop, center_crop_to_smallest
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from fastmri_ufloss.distributed import gather_rows, rank_and_world_size
 from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
-from fastmri_ufloss.losses.nmse import nmse_loss
-from fastmri_ufloss.losses.normalized_sum import NormalizedSum
 from fastmri_ufloss.losses.perceptual import PerceptualLoss
+from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.ufloss import UFLoss
+from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
-from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.pl_modules.adversarial_settings import AdversarialSettings
-from fastmri_ufloss.pl_modules.reconstructor import Reconstructor
+from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, crop_like_fastmri
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
-from fastmri_ufloss.pl_modules.stages import Generated, StagesTest
 
-__all__ = ["AdversarialModule", "load_adversarial_module"]
+__all__ = ["ADVERSARIAL_TERMS", "AdversarialModule"]
 
-_Module = TypeVar("_Module", bound="AdversarialModule")
-
-Batch = Any  # what the reconstruction network takes
+ADVERSARIAL_TERMS = ("adversarial", "feature_matching", "penalty")
+"""Terms of the generator's objective that are no losses of image and reference."""
 
 
-class AdversarialModule(StagesTest):
+class AdversarialModule(MriModule):
     """A generator against a `PatchDiscriminator`, by two Adams.
 
     In each step the gradients of both are taken at the weights before the step, the discriminator's parameters being
@@ -44,23 +40,36 @@ class AdversarialModule(StagesTest):
     generated ones, times 2 less 1. In its own loss there are label smoothing, dropout and a replay buffer; in the
     generator's adversarial loss and feature matching there are none of them.
 
-    All processes draw the same random numbers, for the images of all of them, and statistics of batch norm are
-    those of all: two processes with parts of a batch give what one gives with all of it. Generator and Adams, images
-    of the buffer, state of the random numbers and factors of the objective are in the checkpoint.
+    All processes draw the same random numbers, for the images of all of them: two processes with parts of a batch give
+    what one gives with all of it, if batch norm does (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process
+    normalizes over its own part). Generator and Adams, images of the buffer, state of the random numbers and factors
+    of the objective are in the checkpoint.
 
     Terms are logged as ``train_terms/NAME``, the discriminator's loss and the shares of patches that it tells right
-    as ``discriminator/...``. A loss or a gradient that is not finite stops the training before the step.
+    as ``discriminator/...``. A loss or a gradient that is not finite stops the training before the step. The test
+    writes ``stages/zero_filled``, ``stages/reconstruction`` and, where there is one, ``stages/reference`` beside
+    the leaderboard files.
+
+    The defaults are those of Seitzer et al., MICCAI 2018.
 
     Args:
-        recon: ``{"network": a name of `NETWORKS`, "settings": the hyperparameters of its module}``, and the kind of
-            ``"images"``, see `Reconstructor`.
-        weights: of the generator's terms: ``adversarial``, ``feature_matching``, ``penalty`` if there is one, and
-            the names of image_losses.
+        reconstruction: the reconstruction network's module, `RecNetModule`, `MoDLModule`, `VarNetModule` or
+            `UnetModule`. The checkpoint holds its weights and settings.
+        images: ``"complex"`` or ``"magnitude"`` for its images; what it gives by itself if None.
         image_losses: losses of image and reference by name, called like any other loss. Not part of the
             hyperparameters. A `UFLoss` and a `PerceptualLoss` get magnitudes, unless the UFLoss is one of complex
             images. Only training needs them.
-        discriminator: settings of `PatchDiscriminator`.
-        settings: of `AdversarialSettings`.
+        weights: of the generator's terms, see `WeightedLoss`: ``adversarial``, ``feature_matching``, ``penalty`` if
+            there is one, and the names of image_losses; `default_weights` if None.
+        discriminator_chans, num_strided, dropout: see `PatchDiscriminator`.
+        normalize: whether each term is divided by its value in the first batch.
+        label_smoothing: what is taken from the label 1 of real images for the discriminator.
+        replay_size: images of the discriminator's replay buffer, 0 for none.
+        replay_probability: of a stored image to be used.
+        lr: of both Adams.
+        beta1: decay of their first moment.
+        accumulate_grad_batches: batches of a step.
+        seed: of dropout and replay buffer.
         num_log_images: validation batches whose images are logged.
 
     Raises:
@@ -68,101 +77,143 @@ class AdversarialModule(StagesTest):
     """
 
     automatic_optimization = False
+    suffix: ClassVar[str]
+    """What follows the reconstruction network's title."""
 
     def __init__(
         self,
+        reconstruction: MriModule,
         *,
-        recon: Mapping[str, Any],
-        weights: Mapping[str, float],
-        image_losses: Mapping[str, nn.Module] | None,
-        discriminator: Mapping[str, Any] | None,
-        settings: Mapping[str, Any] | None,
-        num_log_images: int,
+        images: str | None = None,
+        image_losses: Mapping[str, nn.Module] | None = None,
+        weights: Mapping[str, Weight] | None = None,
+        discriminator_chans: int = 64,
+        num_strided: int = 5,
+        dropout: float = 0.5,
+        normalize: bool = True,
+        label_smoothing: float = 0.1,
+        replay_size: int = 80,
+        replay_probability: float = 0.5,
+        lr: float = 2e-4,
+        beta1: float = 0.5,
+        accumulate_grad_batches: int = 1,
+        seed: int = 0,
+        num_log_images: int = 16,
     ) -> None:
         super().__init__(num_log_images=num_log_images)
-        plain = {"recon": recon, "weights": weights, "discriminator": discriminator, "settings": settings}
-        self.save_hyperparameters({name: dict(value or {}) for name, value in plain.items()})
-        self.save_hyperparameters({"num_log_images": num_log_images})
-        self.settings = AdversarialSettings(**dict(settings or {}))
-        self.reconstructor = Reconstructor(**dict(recon))
-        self.discriminator = PatchDiscriminator(**dict(discriminator or {}))
-        convert_sync_batch_norm(self.discriminator)
-        self.image_losses = nn.ModuleDict(image_losses or {})
-        self.objective = NormalizedSum(weights, normalize=self.settings.normalize)
-        self.replay = ReplayBuffer(self.settings.replay_size, probability=self.settings.replay_probability)
-        self.generator = torch.Generator().manual_seed(self.settings.seed)
+        if accumulate_grad_batches < 1:
+            raise ValueError(f"accumulate_grad_batches must be at least 1, got {accumulate_grad_batches}")
+        if images not in (None, "complex", "magnitude"):
+            raise ValueError(f"images must be 'complex' or 'magnitude', got {images!r}")
+        if images == "complex" and not reconstruction.is_complex:
+            raise ValueError(f"images must be 'magnitude' for {reconstruction.title}, which has no complex ones")
+        weights = self.default_weights(image_losses or {}) if weights is None else weights
+        self.save_hyperparameters(ignore=["weights"])
+        plain = {name: str(weight) if isinstance(weight, LinearRamp) else weight for name, weight in weights.items()}
+        self.save_hyperparameters({"weights": plain})
+        self.reconstruction = reconstruction
+        self.title = reconstruction.title + self.suffix
+        self.samples = reconstruction.samples
+        self.is_complex = reconstruction.is_complex and images != "magnitude"
+        self.discriminator = PatchDiscriminator(chans=discriminator_chans, num_strided=num_strided, dropout=dropout)
+        terms = {name: _take_magnitudes(loss) for name, loss in (image_losses or {}).items()}
+        self.objective = WeightedLoss(terms, weights, normalize=normalize)
+        self.label_smoothing = label_smoothing
+        self.replay = ReplayBuffer(replay_size, probability=replay_probability)
+        self.lr = lr
+        self.beta1 = beta1
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.generator = torch.Generator().manual_seed(seed)
         self._accumulated = 0
-        self._losses: dict[str, Tensor] = {}
+
+    @staticmethod
+    @abstractmethod
+    def default_weights(image_losses: Iterable[str]) -> dict[str, float]:
+        """The weights of the generator's terms, for image losses of these names."""
 
     @abstractmethod
     def generator_parameters(self) -> list[nn.Parameter]:
         """What the generator's Adam changes."""
 
+    @abstractmethod
+    def generate(self, batch: Batch) -> tuple[Tensor, Reconstruction, Tensor | None]:
+        """The generated image (batch, 1, rows, cols), the reconstruction network's, and what the penalty is of."""
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        image, base, _ = self.generate(batch)
+        return base._replace(image=image)
+
+    def base(self, batch: Batch) -> Reconstruction:
+        """The reconstruction network's images, of the kind that is generated."""
+        result = self.reconstruction.reconstruct(batch)
+        return result if self.is_complex or not self.reconstruction.is_complex else result.magnitudes()
+
     def forward(self, batch: Batch) -> Tensor:
-        """Image (batch, 1, rows, cols) of a batch, see `generate`."""
-        return self.generate(batch).image
+        """Image (batch, 1, rows, cols) of a batch."""
+        return self.reconstruct(batch).image
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options: dict[str, Any] = {"lr": self.settings.lr, "betas": (self.settings.beta1, 0.999)}
+        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, 0.999)}
         return [
             torch.optim.Adam(self.generator_parameters(), **options),
             torch.optim.Adam(self.discriminator.parameters(), **options),
         ]
 
     def on_fit_start(self) -> None:
-        names = {
-            name for name in self.objective.weights if name not in ("adversarial", "feature_matching", "penalty")
-        }
-        if names != set(self.image_losses):
+        names = {name for name in self.objective.weights if name not in ADVERSARIAL_TERMS}
+        if names != set(self.objective.terms):
             raise ValueError(
-                f"image_losses must be those of the weights, {sorted(names)}, got {sorted(self.image_losses)}"
+                f"image_losses must be those of the weights, {sorted(names)}, got {sorted(self.objective.terms)}"
             )
         if self.trainer.precision == "16-mixed":
             raise ValueError(
                 "precision must be 'bf16-mixed' or '32-true', got '16-mixed', whose gradient scale is not made for "
-                "two optimisers"
+                "two optimizers"
             )
-        batch_size = getattr(self.trainer.datamodule, "batch_size", None)
-        if batch_size == 1 and self.trainer.world_size == 1:
+        if getattr(self.trainer.datamodule, "batch_size", None) == 1 and self.trainer.world_size == 1:
             rank_zero_warn(
-                "batch_size is 1: batch norm then normalises each image by itself, in training and not afterwards; "
+                "batch_size is 1: batch norm then normalizes each image by itself, in training and not afterwards; "
                 "5 is the paper's"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        generated = self.generate(batch)
-        target = generated.base.target
-        if not target.numel():
+        image, base, change = self.generate(batch)
+        if base.reference is None:
             raise ValueError(f"{batch.fname[0]} has no reference, which training needs")
-        scale = image_scale(generated.base.zero_filled).reshape(-1, 1, 1, 1)
-        fake, real = (2 * image.abs() / scale - 1 for image in (generated.image, target))
-        terms = self._generator_terms(generated, fake, real)
-        loss = self.objective(terms)
-        self._losses = {"generator": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+        scale = image_scale(base.zero_filled).reshape(-1, 1, 1, 1)
+        fake, real = (2 * x.abs() / scale - 1 for x in (image, base.reference))
+        values = self._adversarial_terms(fake, real)
+        if change is not None:
+            values["penalty"] = change.abs().mean()
+        loss = self.objective(image, base.reference, _data_range(base.reference), values=values)
         if not bool(loss.detach().isfinite()):  # before its images get into the replay buffer
-            raise ValueError(self._stopped())
+            self._stop({"generator": loss})
         discriminator_value = self._discriminator_loss(fake.detach(), real)
-        self._losses["discriminator"] = discriminator_value.detach()
+        self._losses = {"generator": loss.detach(), "discriminator": discriminator_value.detach()}
         # one pass: each parameter gets its gradient once, as data-parallel training expects
-        self.manual_backward((loss + discriminator_value) / self.settings.accumulate_grad_batches)
+        self.manual_backward((loss + discriminator_value) / self.accumulate_grad_batches)
         self._accumulated += 1
-        if self._accumulated == self.settings.accumulate_grad_batches or self.trainer.is_last_batch:
+        if self._accumulated == self.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step()
-        self._log(terms, loss.detach(), len(fake))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(fake))
+        self.log("discriminator/loss", discriminator_value.detach(), batch_size=len(fake))
+        for name, factor in self.objective.factors.items():
+            self.log(f"train_factors/{name}", factor, batch_size=len(fake))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        generated = self.generate(batch)
-        target = generated.base.target
-        if batch.target.ndim != 3 or not target.numel():
+        image, base, _ = self.generate(batch)
+        if batch.target.ndim != 3 or base.reference is None:
             raise ValueError(f"{batch.fname[0]} has no reference, which validation needs")
-        names = [name for name in ("perceptual",) if name in self.image_losses]
-        loss = self._image_loss(names[0], generated.image, target) if names else nmse_loss(generated.image, target)
+        if "perceptual" in self.objective.terms:
+            loss = self.objective.terms["perceptual"](image, base.reference, _data_range(base.reference))
+        else:
+            loss = nmse_loss(image, base.reference)
         if self.val_log_indices is not None and batch_idx in self.val_log_indices:
-            change = (generated.image - generated.base.image)[0].abs()
+            change = (image - base.image)[0].abs()
             self.log_image(f"val_images_idx_{batch_idx}/change", change / change.max())
-        # of the U-Net the sample's target is normalised
-        reference = target[:, 0] if self.reconstructor.name == "unet" else batch.target
-        reference, output = center_crop_to_smallest(reference, generated.image[:, 0].abs())
+        # the target of a U-Net's sample is normalized
+        reference = base.reference[:, 0] if self.samples == "unet" else batch.target
+        reference, output = center_crop_to_smallest(reference, image[:, 0].abs())
         return {
             "batch_idx": batch_idx,
             "fname": batch.fname,
@@ -173,50 +224,62 @@ class AdversarialModule(StagesTest):
             "val_loss": loss,
         }
 
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        image, base, _ = self.generate(batch)
+        stages = {"zero_filled": base.zero_filled, "reconstruction": base.image}
+        if base.reference is not None:
+            stages["reference"] = base.reference
+        size = getattr(batch, "crop_size", image.shape[-2:])
+        return {
+            "fname": batch.fname,
+            "slice": batch.slice_num,
+            "output": crop_like_fastmri(image, size).cpu(),
+            "stages": {name: crop_like_fastmri(stage, size).cpu() for name, stage in stages.items()},
+        }
+
     def on_before_backward(self, loss: Tensor) -> None:
         if not bool(loss.detach().isfinite().all()):
-            raise ValueError(self._stopped())
+            self._stop(self._losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        checkpoint["reconstruction"] = {
+            "module": type(self.reconstruction).__name__,
+            "settings": dict(self.reconstruction.hparams),
+        }
         checkpoint["adversarial"] = {"replay": self.replay.state_dict(), "generator": self.generator.get_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = self.keep_own(checkpoint["state_dict"], "objective.terms.")
         if "adversarial" in checkpoint:
             self.replay.load_state_dict(checkpoint["adversarial"]["replay"])
             self.generator.set_state(checkpoint["adversarial"]["generator"].cpu())
 
-    def _generator_terms(self, generated: Generated, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """The terms of the generator's objective; no gradient reaches the discriminator."""
+    def loss_terms(self) -> dict[str, Tensor]:
+        return self.objective.last_terms
+
+    def scheduled_loss(self) -> WeightedLoss:
+        return self.objective
+
+    def _adversarial_terms(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The discriminator's terms of the generator's objective; no gradient reaches the discriminator."""
         constants = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         seen = torch.func.functional_call(self.discriminator, constants, (fake,))
         terms = {"adversarial": generator_loss(seen.logits)}
         if "feature_matching" in self.objective.weights:
             with torch.no_grad():
                 # with constants here as well: under autocast some versions of torch keep the casts of parameters that
-                # were made without gradients, and the discriminator's own pass would find them
+                # were made without gradients, and the discriminator's own pass would meet them
                 wanted = torch.func.functional_call(self.discriminator, constants, (real,))
             terms["feature_matching"] = feature_matching_loss(wanted.features, seen.features)
-        for name in self.image_losses:
-            terms[name] = self._image_loss(name, generated.image, generated.base.target)
-        if generated.change is not None:
-            terms["penalty"] = generated.change.abs().mean()
         return terms
-
-    def _image_loss(self, name: str, image: Tensor, target: Tensor) -> Tensor:
-        loss = self.image_losses[name]
-        if isinstance(loss, PerceptualLoss) or (isinstance(loss, UFLoss) and loss.feature_net.in_chans == 1):
-            image, target = image.abs(), target.abs()
-        data_range = target.abs().amax(dim=(1, 2, 3))
-        value: Tensor = loss(image, target, torch.where(data_range > 0, data_range, 1.0))
-        return value
 
     def _discriminator_loss(self, fake: Tensor, real: Tensor) -> Tensor:
         """The discriminator's loss of real and replayed images, with dropout."""
-        rank, world_size = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
+        rank, world_size = rank_and_world_size()
         mine = slice(rank * len(fake), (rank + 1) * len(fake))
-        replayed = self.replay(_of_all_processes(fake), self.generator)[mine]
+        replayed = self.replay(gather_rows(fake), self.generator)[mine]
         seen = []
         for images in (real, replayed):
             masks = self.discriminator.draw_dropout(len(images) * world_size, self.generator)
@@ -227,65 +290,44 @@ class AdversarialModule(StagesTest):
         self.log("discriminator/right_of_real", right[0], batch_size=len(fake))
         self.log("discriminator/right_of_generated", right[1], batch_size=len(fake))
         self.log("discriminator/accuracy", (right[0] + right[1]) / 2, batch_size=len(fake))
-        return discriminator_loss(*seen, label_smoothing=self.settings.label_smoothing)
+        return discriminator_loss(*seen, label_smoothing=self.label_smoothing)
 
     def _step(self) -> None:
         optimizers: Any = self.optimizers()
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if not bool(torch.stack([g.abs().max() for g in gradients]).isfinite().all()):
-            raise ValueError(self._stopped())
+            self._stop(self._losses)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self._accumulated = 0
 
-    def _stopped(self) -> str:
-        """What to say of a loss or a gradient that is not finite."""
-        values = {name: float(value) for name, value in self._losses.items()}
-        bad = [name for name in ("generator", "discriminator") if not math.isfinite(values.get(name, 0.0))]
-        batch = self._train_batch
-        slices = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
-        return (
-            f"the {' and the '.join(bad) or 'gradient'} became not finite in epoch {self.current_epoch}, step "
-            f"{self.trainer.fit_loop.total_batch_idx} on "
-            f"{', '.join(f'{fname}, slice {number}' for fname, number in slices)}: the losses are {values}. The "
-            "weights are still those of the step before, and the checkpoints on disk are of earlier steps; look at "
-            "these data, or lower the learning rate"
+    def _stop(self, losses: Mapping[str, Tensor]) -> None:
+        bad = [name for name, value in losses.items() if not math.isfinite(float(value))]
+        self.stop_training(
+            f"the {' and the '.join(bad) or 'gradient'} became not finite", {**losses, **self.loss_terms()}
         )
 
-    def _log(self, terms: Mapping[str, Tensor], loss: Tensor, batch_size: int) -> None:
-        self.log("train_loss", loss, prog_bar=True, batch_size=batch_size)
-        self.log("discriminator/loss", self._losses["discriminator"], batch_size=batch_size)
-        for name, value in terms.items():
-            self.log(f"train_terms/{name}", value.detach(), batch_size=batch_size)
-        for name, factor in self.objective.factors.items():
-            self.log(f"train_factors/{name}", factor, batch_size=batch_size)
+
+def _data_range(reference: Tensor) -> Tensor:
+    data_range = reference.abs().amax(dim=(1, 2, 3))
+    return torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
 
 
-def load_adversarial_module(
-    kind: type[_Module], path: str | Path, checkpoint: Mapping[str, Any], options: Mapping[str, Any]
-) -> _Module:
-    """The module of a checkpoint that was read from ``path``, with further arguments.
+class _MagnitudeLoss(nn.Module):
+    """A loss of the magnitudes of complex images."""
 
-    Raises:
-        ValueError: if the checkpoint does not fit.
-    """
-    try:
-        module = kind(**{**checkpoint.get("hyper_parameters", {}), **options})
-        module.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} does not fit its own settings ({error})") from error
-    return module
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+        value: Tensor = self.loss(output.abs(), target.abs(), data_range)
+        return value
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _of_all_processes(images: Tensor) -> Tensor:
-    """The images of all processes, in the order of their ranks; all have equally many, of one size."""
-    if not _is_distributed():
-        return images
-    gathered = [torch.empty_like(images) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, images.contiguous())
-    return torch.cat(gathered)
+def _take_magnitudes(loss: nn.Module) -> nn.Module:
+    takes_magnitudes = isinstance(loss, PerceptualLoss) or (
+        isinstance(loss, UFLoss) and loss.feature_net.in_chans == 1
+    )
+    return _MagnitudeLoss(loss) if takes_magnitudes else loss

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fastmri.pl_modules
+import pytorch_lightning as pl
 import torch
 from fastmri.data import VolumeSampler
 from fastmri.data.subsample import MaskFunc
@@ -14,8 +15,9 @@ from fastmri_ufloss.data.index import MetadataIndex, list_volumes
 from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
 from fastmri_ufloss.data.masks import min_center_shape
 from fastmri_ufloss.data.slices import IndexedSliceDataset, scale_center
+from fastmri_ufloss.data.transforms import collate
 
-__all__ = ["MriDataModule"]
+__all__ = ["MriDataModule", "loader_options", "rank_and_world_size_of"]
 
 
 class MriDataModule(fastmri.pl_modules.FastMriDataModule):
@@ -127,7 +129,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
         if self.combine_train_val:
             val = self.dataset("val")
             dataset.raw_samples = dataset.raw_samples + val.raw_samples
-        rank, world_size = self._rank_and_world_size()
+        rank, world_size = rank_and_world_size_of(self)
         batches = EqualSizeBatches(
             dataset.batch_keys,
             batch_size=self.batch_size,
@@ -135,7 +137,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return ResumableLoader(dataset, batch_sampler=batches, **self._loader_options())
+        return ResumableLoader(dataset, batch_sampler=batches, **loader_options(self.num_workers))
 
     def val_dataloader(self) -> torch.utils.data.DataLoader:
         return self._ordered_loader("val")
@@ -145,7 +147,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
 
     def _ordered_loader(self, split: str) -> torch.utils.data.DataLoader:
         dataset = self.dataset(split)
-        rank, world_size = self._rank_and_world_size()
+        rank, world_size = rank_and_world_size_of(self)
         indices = list(range(len(dataset)))
         if world_size > 1:
             num_volumes = len({sample.fname for sample in dataset.raw_samples})
@@ -159,17 +161,22 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
                 # the sampler repeats slices to make the processes' numbers equal, which a test need not
                 indices = list(dict.fromkeys(indices))
         batches = OrderedBatches(indices, dataset.batch_keys, batch_size=self.batch_size)
-        return torch.utils.data.DataLoader(dataset, batch_sampler=batches, **self._loader_options())
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return torch.utils.data.DataLoader(dataset, batch_sampler=batches, **loader_options(self.num_workers))
 
     def _index(self, split: str) -> MetadataIndex:
         return MetadataIndex.for_folder(self.folder(split), self.cache_dir, challenge=self.challenge)
+
+
+def loader_options(num_workers: int) -> dict[str, Any]:
+    """How every loader of this package collates and is run."""
+    return {
+        "collate_fn": collate,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+    }
+
+
+def rank_and_world_size_of(data: pl.LightningDataModule) -> tuple[int, int]:
+    """Number of the process and number of processes of a data module's trainer; (0, 1) without one."""
+    return (0, 1) if data.trainer is None else (data.trainer.global_rank, data.trainer.world_size)

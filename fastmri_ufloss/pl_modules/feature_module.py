@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from fastmri_ufloss.distributed import gather_rows
 from fastmri_ufloss.losses.instance_discrimination import MemoryBank, instance_discrimination_loss
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
-from fastmri_ufloss.models.sync_batch_norm import convert_sync_batch_norm
+from fastmri_ufloss.pl_modules.base_module import BaseModule
 
 __all__ = ["FeatureModule"]
 
@@ -21,7 +20,7 @@ _SHIFT = 2  # pixels, in both directions
 _NOISE = 0.1  # standard deviation of complex noise, relative to the scale of the image
 
 
-class FeatureModule(pl.LightningModule):
+class FeatureModule(BaseModule):
     """Trains a `PatchFeatureNet` to tell every patch of the training set from all others.
 
     The loss is `instance_discrimination_loss` over a memory bank of all patches, which starts with the
@@ -34,8 +33,9 @@ class FeatureModule(pl.LightningModule):
     mean of 3x3 pixels. The shares found are logged as ``retrieval@1_shift``, ``_noise``, ``_blur``, their
     mean as ``retrieval@1``. The loss itself says little: with temperature 1 it cannot fall by more than 2.
 
-    Several processes give what one gives with the union of their batches: batch norm, bank and retrieval
-    cover all of them. A checkpoint holds the bank, so training resumes exactly; `export` leaves it out.
+    Several processes give what one gives with the union of their batches: bank and retrieval cover all of them, and
+    so does batch norm with ``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own
+    batch. A checkpoint holds the bank, so training resumes exactly; `export` leaves it out.
 
     Args:
         num_patches: length of the training set.
@@ -55,6 +55,8 @@ class FeatureModule(pl.LightningModule):
 
     Wang et al., MRM 2022; Wu et al., CVPR 2018.
     """
+
+    prefix = "feature_net."
 
     def __init__(
         self,
@@ -84,7 +86,6 @@ class FeatureModule(pl.LightningModule):
         self.feature_net = PatchFeatureNet(
             in_chans, num_features=num_features, patch_size=patch_size, training_data=training_data
         )
-        convert_sync_batch_norm(self.feature_net)
         self.bank = MemoryBank(num_patches, num_features)
         # the same on every rank by construction; DDP would send it around before each step
         self._ddp_params_and_buffers_to_ignore = ["bank.vectors"]
@@ -110,7 +111,7 @@ class FeatureModule(pl.LightningModule):
         for patches, indices in tqdm(loader, desc="Memory bank", disable=not self.trainer.is_global_zero):
             with torch.no_grad():
                 features = self(_crop(patches.to(self.bank.vectors), self.feature_net.patch_size))
-            self.bank.update(_of_all_ranks(indices.to(self.device)), _of_all_ranks(features))
+            self.bank.update(gather_rows(indices.to(self.device)), gather_rows(features))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch (patches with margin, numbers)."""
@@ -121,7 +122,7 @@ class FeatureModule(pl.LightningModule):
         )
         # The loss needs the bank no more. Overwritten here, and not in a later hook, a checkpoint that is
         # written right after the step has the rows in it.
-        self.bank.update(_of_all_ranks(indices), _of_all_ranks(features.detach()))
+        self.bank.update(gather_rows(indices), gather_rows(features.detach()))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(patches))
         return loss
 
@@ -150,7 +151,7 @@ class FeatureModule(pl.LightningModule):
         indices = torch.cat([indices for indices, _ in self._held_out]).to(self.device)
         features = torch.cat([features for _, features in self._held_out]).to(self.device)
         self._held_out.clear()
-        found = retrieval_at_1(_of_all_ranks(indices), _of_all_ranks(features))
+        found = retrieval_at_1(gather_rows(indices), gather_rows(features))
         shares = dict(zip(("shift", "noise", "blur"), found.tolist(), strict=True))
         self.log("retrieval@1", sum(shares.values()) / len(shares), prog_bar=True, sync_dist=True)
         self.log_dict({f"retrieval@1_{name}": share for name, share in shares.items()}, sync_dist=True)
@@ -168,15 +169,6 @@ class FeatureModule(pl.LightningModule):
         if self.magnitude_augmentation:
             patches = patches * (0.9 + 0.2 * torch.rand(len(patches), 1, 1, 1, device=patches.device))
         return patches
-
-
-def _of_all_ranks(rows: Tensor) -> Tensor:
-    """Rows from all processes, in the order of the ranks. All processes have the same number of rows."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, rows.contiguous())
-    return torch.cat(gathered)
 
 
 def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -> Tensor:

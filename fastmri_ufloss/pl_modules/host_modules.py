@@ -6,26 +6,20 @@ from typing import Any, Literal, get_args
 import fastmri
 import fastmri.pl_modules
 import torch
+from fastmri.data.transforms import center_crop
 from torch import Tensor, nn
 
 from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
-from fastmri_ufloss.pl_modules.mri_module import MriModule, keep_own_loss, without_float64
+from fastmri_ufloss.pl_modules.mri_module import MriModule, without_float64
+from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, leaderboard_size
 
 __all__ = ["OptimizerName", "UnetModule", "VarNetModule"]
 
 OptimizerName = Literal["rmsprop", "adam"]
 
 
-def _forget_loss(module: MriModule) -> None:
-    """fastMRI's constructors store all arguments as hyperparameters; a loss is no plain value."""
-    module.hparams.pop("loss", None)
-    module._hparams_initial.pop("loss", None)
-
-
 class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
     """``fastmri.pl_modules.VarNetModule`` for Lightning 2.
-
-    A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`.
 
     Args:
         loss: in place of ``fastmri.SSIMLoss``: called ``loss(output, target, data_range=max_value)`` with
@@ -34,12 +28,14 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
         **kwargs: of fastMRI's class.
     """
 
+    prefix = "varnet."
+    title = "VarNet"
+    samples = "varnet"
+
     def __init__(self, *, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _forget_loss(self)
         if loss is not None:
             self.loss = loss
-        self.register_load_state_dict_pre_hook(keep_own_loss)
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
         """fastMRI's VarNet; of a batch with different numbers it counts the centre lines in the masks."""
@@ -47,6 +43,18 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
             numbers = set(num_low_frequencies.flatten().tolist())
             num_low_frequencies = numbers.pop() if len(numbers) == 1 else None
         return super().forward(masked_kspace, mask, num_low_frequencies)
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """Magnitudes, cropped as fastMRI crops them, and the root-sum-of-squares image of the file."""
+        image = self(batch.masked_kspace, batch.mask, batch.num_low_frequencies).unsqueeze(1)
+        with torch.autocast(batch.masked_kspace.device.type, enabled=False):
+            coil_images = fastmri.complex_abs(fastmri.ifft2c(batch.masked_kspace))
+            zero_filled = fastmri.rss(coil_images, dim=1).unsqueeze(1)
+        reference = batch.target.unsqueeze(1).to(image.dtype) if batch.target.ndim == 3 else None
+        size = leaderboard_size(image, batch.crop_size) if reference is None else reference.shape[-2:]
+        size = tuple(min(a, b) for a, b in zip(size, image.shape[-2:], strict=True))
+        cropped = None if reference is None else center_crop(reference, size)
+        return Reconstruction(center_crop(image, size), cropped, center_crop(zero_filled, size), None)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return super().training_step(self._for_loss(batch), batch_idx)
@@ -68,8 +76,8 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
 class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     """``fastmri.pl_modules.UnetModule`` for Lightning 2.
 
-    A checkpoint that was trained with another loss can be loaded, see `keep_own_loss`. One of a module with the
-    defaults of ``convs_per_stage`` and ``optimizer`` can be loaded by fastMRI's class.
+    A checkpoint of a module with the defaults of ``convs_per_stage`` and ``optimizer`` can be loaded by fastMRI's
+    class.
 
     Args:
         loss: in place of fastMRI's l1 of normalised images: called ``loss(output, target,
@@ -83,6 +91,10 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         ValueError: if an argument is not as above; in training and validation, if a slice has no target.
     """
 
+    prefix = "unet."
+    title = "U-Net"
+    samples = "unet"
+
     def __init__(
         self,
         *,
@@ -94,7 +106,6 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         if optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {optimizer!r}")
         super().__init__(**kwargs)
-        _forget_loss(self)
         self.loss = loss
         self.optimizer = optimizer
         if convs_per_stage != HOST_CONVS_PER_STAGE:  # fastMRI's own has its initial weights already
@@ -106,7 +117,14 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
                 self.drop_prob,
                 convs_per_stage=convs_per_stage,
             )
-        self.register_load_state_dict_pre_hook(keep_own_loss)
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """Magnitudes in the intensities of the file, and the image that the file has."""
+        mean, std = (value[:, None, None, None].to(batch.image) for value in (batch.mean, batch.std))
+        zero_filled = batch.image.unsqueeze(1)
+        image = self.unet(zero_filled) * std + mean
+        reference = batch.target.unsqueeze(1) * std + mean if batch.target.ndim == 3 else None
+        return Reconstruction(image.to(std.dtype), reference, zero_filled * std + mean, None)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         _check_target(batch)

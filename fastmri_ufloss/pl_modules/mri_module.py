@@ -1,46 +1,73 @@
 """fastMRI's modules on Lightning 2: the same metrics, images and files, through the hooks that are left."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
-from fastmri_ufloss.data.transforms import MoDLSample
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter, masks_of
+from fastmri_ufloss.pl_modules.base_module import BaseModule
+from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction
 
-__all__ = ["MriModule", "keep_own_loss", "without_float64"]
+__all__ = ["MriModule", "masks_of", "without_float64"]
+
+NOT_STORED = (
+    "loss",
+    "score_feature_net",
+    "reconstruction",
+    "image_losses",
+)  # arguments that are networks, no plain values
 
 
-class MriModule(HostModule):
-    """``fastmri.pl_modules.MriModule`` for Lightning 2.
+class MriModule(BaseModule, HostModule):
+    """``fastmri.pl_modules.MriModule`` for Lightning 2, and what the reconstruction modules share.
 
     A subclass writes ``training_step``, ``validation_step`` and ``test_step`` as it would for fastMRI's class,
     and returns the same keys. NMSE, PSNR and SSIM of validation are computed by fastMRI's own methods, which
-    Lightning 2 does not call any more and this class does. Reconstructions of the test are written volume by
-    volume, as soon as a volume is complete, to ``reconstructions`` in the trainer's ``default_root_dir``.
+    Lightning 2 does not call any more and this class does.
+
+    Images of the test are written volume by volume, as soon as a volume is complete, into the trainer's
+    ``default_root_dir``: ``reconstructions/*.h5``, leaderboard files; and ``stages/NAME/*.h5``, in the same form, of
+    further images (batch, rows, cols) that ``test_step`` returns by name under the key ``stages``.
 
     Of a `fastmri_ufloss.losses.WeightedLoss` each term is logged by its name, in training as ``train_terms/NAME``
     and in validation as ``val_terms/NAME``; so are weights that change (``train_weights/NAME``) and gradient norms
     (``train_grad_norms/NAME``). A loss that is not finite stops the training before it reaches the weights of the
     network, and names the step, the file and the slice.
+
+    A loss is no hyperparameter. A checkpoint that was trained with another loss can be loaded: buffers and
+    parameters of the module's loss that the checkpoint has by the same name and shape are loaded, others stay.
     """
 
-    # Lightning 2 refuses a module that has these, and one that is not callable it does not see
+    # removed from Lightning 2, which refuses a module that defines them as methods
     validation_step_end = None
     validation_epoch_end = None
     test_epoch_end = None
 
+    title: str
+    """The name of the network in tables."""
+    samples: Literal["modl", "varnet", "unet"]
+    """What a batch must be made for."""
+    is_complex: bool = False
+    """Whether `reconstruct` gives complex images."""
+
     val_log_indices: list[int] | None
     metrics: nn.ModuleDict
-    _train_batch: Any
+    loss: nn.Module | None
     _val_logs: list[dict[str, Any]]
-    _writer: ReconstructionWriter
+    _writers: dict[str, ReconstructionWriter]
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        """From a batch to images, for training, validation, test, refinement and inference."""
+        raise NotImplementedError
 
     def add_metrics(self, metrics: Mapping[str, VolumeMetric]) -> None:
         """Log further metrics of the validation's volumes as ``val_metrics/NAME``.
@@ -49,6 +76,56 @@ class MriModule(HostModule):
             metrics: by name, of magnitude images; see `fastmri_ufloss.metrics.make_metrics`.
         """
         self.metrics = nn.ModuleDict(metrics)
+
+    def save_hyperparameters(
+        self, *args: Any, ignore: Any = None, frame: FrameType | None = None, logger: bool = True
+    ) -> None:
+        """Lightning's, without the networks that are handed in."""
+        current = inspect.currentframe()
+        frame = frame or (None if current is None else current.f_back)
+        super().save_hyperparameters(*args, ignore=[*(ignore or ()), *NOT_STORED], frame=frame, logger=logger)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = self.keep_own(checkpoint["state_dict"], "loss.", "metrics.")
+
+    def keep_own(self, state_dict: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
+        """A state dict with this module's own entries below some prefixes where the given ones do not fit."""
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(prefixes)}
+        fitting = {
+            name: value
+            for name, value in state_dict.items()
+            if not name.startswith(prefixes)
+            or (name in own and getattr(own[name], "shape", None) == getattr(value, "shape", None))
+        }
+        return {**own, **fitting}
+
+    def loss_terms(self) -> dict[str, Tensor]:
+        return dict(getattr(getattr(self, "loss", None), "last_terms", {}))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        # at each batch: an epoch that is resumed midway has no start
+        loss = self.scheduled_loss()
+        if loss is not None:
+            loss.set_epoch(self.current_epoch)
+
+    def scheduled_loss(self) -> WeightedLoss | None:
+        """The weighted sum whose weights follow the epochs, if the loss is one."""
+        loss = getattr(self, "loss", None)
+        return loss if isinstance(loss, WeightedLoss) else None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        for name, value in self.loss_terms().items():
+            self.log(f"train_terms/{name}", value)
+        loss = self.scheduled_loss()
+        if loss is not None:
+            for name, norm in loss.last_grad_norms.items():
+                self.log(f"train_grad_norms/{name}", norm)
+            for name, weight in loss.weights.items():
+                if isinstance(weight, LinearRamp):
+                    self.log(f"train_weights/{name}", loss.current_weights[name])
 
     def on_validation_epoch_start(self) -> None:
         self._val_logs = []
@@ -79,84 +156,37 @@ class MriModule(HostModule):
             metric.reset()
 
     def on_test_epoch_start(self) -> None:
-        folder = Path(self.trainer.default_root_dir) / "reconstructions"
-        self._writer = ReconstructionWriter(folder)
+        self._writers = {}
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        folder = Path(self.trainer.default_root_dir)
         masks = masks_of(batch, len(outputs["fname"]))
-        slices = zip(outputs["fname"], outputs["slice"], outputs["output"], masks, strict=True)
-        for fname, slice_num, image, mask in slices:
-            self._writer.add(fname, int(slice_num), image, mask=mask)
+        images = {"reconstructions": outputs["output"]}
+        images.update({f"stages/{name}": stage for name, stage in outputs.get("stages", {}).items()})
+        for name, values in images.items():
+            writer = self._writers.setdefault(name, ReconstructionWriter(folder / name))
+            for fname, slice_num, image, mask in zip(outputs["fname"], outputs["slice"], values, masks, strict=True):
+                writer.add(fname, int(slice_num), image, mask=None if name == "stages/reference" else mask)
 
     def on_test_epoch_end(self) -> None:
-        self._writer.close()
-        self.print(f"Saved reconstructions to {self._writer.folder}")
+        for writer in self._writers.values():
+            writer.close()
+        self.print(f"Saved reconstructions to {Path(self.trainer.default_root_dir) / 'reconstructions'}")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "mps":  # which has no float64
             batch = without_float64(batch, torch.float32)
-        if device.type == "cpu" or not isinstance(batch, MoDLSample) or not batch.kspace.numel():
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        # the fully sampled k-space holds the masked one, which need not cross the bus as well
-        batch = super().transfer_batch_to_device(batch._replace(masked_kspace=torch.empty(0)), device, dataloader_idx)
-        return batch._replace(masked_kspace=batch.kspace * batch.mask)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._train_batch = batch
-        # at each batch: an epoch that is resumed midway has no start
-        if isinstance(getattr(self, "loss", None), WeightedLoss):
-            self.loss.set_epoch(self.current_epoch)
-
-    def on_before_backward(self, loss: Tensor) -> None:
-        if not bool(loss.detach().isfinite().all()):
-            raise ValueError(self._not_finite(loss))
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._train_batch = None
-        loss = getattr(self, "loss", None)
-        for name, value in getattr(loss, "last_terms", {}).items():
-            self.log(f"train_terms/{name}", value)
-        if isinstance(loss, WeightedLoss):
-            for name, norm in loss.last_grad_norms.items():
-                self.log(f"train_grad_norms/{name}", norm)
-            for name, weight in loss.weights.items():
-                if isinstance(weight, LinearRamp):
-                    self.log(f"train_weights/{name}", loss.current_weights[name])
-
-    def _not_finite(self, loss: Tensor) -> str:
-        """What to say of a loss that is not finite."""
-        batch = self._train_batch
-        slices = ""
-        if hasattr(batch, "fname") and hasattr(batch, "slice_num"):
-            pairs = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
-            slices = f" on {', '.join(f'{fname}, slice {number}' for fname, number in pairs)}"
-        terms = {name: float(value) for name, value in getattr(getattr(self, "loss", None), "last_terms", {}).items()}
-        return (
-            f"the loss is {float(loss.detach().sum())} in epoch {self.current_epoch}, step {self.global_step}{slices}"
-            f"{f', its terms are {terms}' if terms else ''}. The weights are still those of the step before; look at "
-            "these data, or lower the learning rate or the weights of the loss"
-        )
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def log_image(self, name: str, image: Tensor) -> None:
         if hasattr(getattr(self.logger, "experiment", None), "add_image"):
             super().log_image(name, torch.nan_to_num(image))
 
 
-def keep_own_loss(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a state dict's network be loaded strictly into a module whose ``loss`` is another one.
-
-    Of the entries of ``loss``, those that the module's own has by the same name and shape are loaded; others are
-    left out, and what it has beside them stays as it is. All other names must agree, as ever. To be registered with
-    ``module.register_load_state_dict_pre_hook``.
-    """
-    loss = getattr(module, "loss", None)
-    own = {} if loss is None else loss.state_dict(prefix=f"{prefix}loss.")
-    for name in [name for name in state_dict if name.startswith(f"{prefix}loss.")]:
-        # what a module stores beside tensors has no shape
-        if name not in own or getattr(own[name], "shape", None) != getattr(state_dict[name], "shape", None):
-            del state_dict[name]
-    for name, value in own.items():
-        state_dict.setdefault(name, value)
+def masks_of(batch: Any, count: int) -> list[Tensor | None]:
+    """The sampling mask of each of the ``count`` samples of a batch; None where the batch has no masks."""
+    mask = getattr(batch, "mask", None)
+    return [None] * count if mask is None else list(mask.expand(count, *mask.shape[1:]))
 
 
 def without_float64(batch: Any, dtype: torch.dtype) -> Any:

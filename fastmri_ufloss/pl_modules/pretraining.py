@@ -8,15 +8,15 @@ import h5py
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
 from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
 from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.data.transforms import MoDLSample
-from fastmri_ufloss.pl_modules.data_module import MriDataModule
-from fastmri_ufloss.pl_modules.sense_module import maps_and_reference
+from fastmri_ufloss.data.transforms import collate
+from fastmri_ufloss.pl_modules.data_module import MriDataModule, rank_and_world_size_of
+from fastmri_ufloss.pl_modules.reconstruction import with_maps
 
 __all__ = ["PatchDataModule"]
 
@@ -86,21 +86,23 @@ class PatchDataModule(pl.LightningDataModule):
         self.train_patches, self.val_patches = PatchDataset(self._train), PatchDataset(self._val)
 
     def train_dataloader(self) -> DataLoader:
+        rank, world_size = rank_and_world_size_of(self)
         batches = EqualSizeBatches(
             [0] * len(self.train_patches),
             batch_size=self.batch_size,
             seed=self.seed,
-            rank=self._rank,
-            world_size=self._world_size,
+            rank=rank,
+            world_size=world_size,
         )
-        return ResumableLoader(_WithoutEpoch(self.train_patches), batch_sampler=batches, num_workers=self.num_workers)
+        return ResumableLoader(self.train_patches, batch_sampler=batches, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
+        rank, world_size = rank_and_world_size_of(self)
         step = -(-len(self.val_patches) // MAX_HELD_OUT)
         held_out = range(0, len(self.val_patches), step)
-        mine = held_out[self._rank :: self._world_size]
+        mine = held_out[rank::world_size]
         # equal numbers for all processes; retrieval counts a patch once
-        indices = [*mine, *[0] * (-(-len(held_out) // self._world_size) - len(mine))]
+        indices = [*mine, *[0] * (-(-len(held_out) // world_size) - len(mine))]
         batches = OrderedBatches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
         return DataLoader(self.val_patches, batch_sampler=batches, num_workers=self.num_workers)
 
@@ -114,7 +116,8 @@ class PatchDataModule(pl.LightningDataModule):
         self.patch_dir.mkdir(parents=True, exist_ok=True)
         files = [self.patch_dir / self._file_name(volume, volumes[volume], dataset) for volume in volumes]
         missing = [(volume, file) for volume, file in zip(volumes, files, strict=True) if not file.is_file()]
-        mine = missing[self._rank :: self._world_size]
+        rank, world_size = rank_and_world_size_of(self)
+        mine = missing[rank::world_size]
         for volume, file in tqdm(mine, desc=f"Patches of {split}", unit="volume", disable=not mine):
             write_volume_patches(
                 file,
@@ -150,23 +153,10 @@ class PatchDataModule(pl.LightningDataModule):
             yield from _file_images(dataset, indices)
             return
         for index in indices:
-            sample: MoDLSample = dataset[index]
-            batch = default_collate([sample])
-            batch = batch._replace(
-                **{name: getattr(batch, name).to(device) for name in batch._fields if _is_tensor(batch, name)}
-            )
-            reference = maps_and_reference(batch)[1]
-            if not reference.numel():
-                raise ValueError(f"{sample.fname} is undersampled: patches need full k-space")
-            yield reference[0].cpu()
-
-    @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_rank
-
-    @property
-    def _world_size(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
+            batch = with_maps(self.transfer_batch_to_device(collate([dataset[index]]), device, 0))
+            if batch.reference is None:
+                raise ValueError(f"{batch.fname[0]} is undersampled: patches need full k-space")
+            yield batch.reference[0].cpu()
 
 
 def _file_images(dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
@@ -177,20 +167,3 @@ def _file_images(dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[T
             if dataset.recons_key not in volume:
                 raise ValueError(f"{sample.fname} has no {dataset.recons_key} to take patches from")
             yield torch.from_numpy(volume[dataset.recons_key][sample.slice_ind]).float()
-
-
-def _is_tensor(batch: MoDLSample, name: str) -> bool:
-    return isinstance(getattr(batch, name), Tensor)
-
-
-class _WithoutEpoch(torch.utils.data.Dataset):
-    """A data set for the (epoch, index) of `EqualSizeBatches` whose items are the same in each epoch."""
-
-    def __init__(self, patches: PatchDataset) -> None:
-        self._patches = patches
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        return self._patches[key[1]]

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
 from fastmri_ufloss.data.segmentation import SegmentationSlices
 from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.pl_modules.data_module import loader_options, rank_and_world_size_of
 
 __all__ = ["SegmentationDataModule", "augment", "draw"]
 
@@ -110,38 +110,25 @@ class SegmentationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled batches of `SegmentationSample`."""
+        rank, world_size = rank_and_world_size_of(self)
         batches = EqualSizeBatches(
             self.train_slices.sizes,
             batch_size=self.batch_size,
             seed=self.seed,
-            rank=self._rank,
-            world_size=self._world_size,
+            rank=rank,
+            world_size=world_size,
         )
-        return ResumableLoader(self.train_slices, batch_sampler=batches, **self._loader_options())
+        return ResumableLoader(self.train_slices, batch_sampler=batches, **loader_options(self.num_workers))
 
     def val_dataloader(self) -> DataLoader:
         """This process's slices in their order."""
+        rank, world_size = rank_and_world_size_of(self)
         count = len(self.val_slices)
-        share = -(-count // self._world_size)
-        first = self._rank * share
+        share = -(-count // world_size)
+        first = rank * share
         indices = [index % count for index in range(first, first + share)]
         batches = OrderedBatches(indices, self.val_slices.sizes, batch_size=self.batch_size)
-        return DataLoader(self.val_slices, batch_sampler=batches, **self._loader_options())
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
-
-    @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_rank
-
-    @property
-    def _world_size(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
+        return DataLoader(self.val_slices, batch_sampler=batches, **loader_options(self.num_workers))
 
 
 def _absent_classes(slices: SegmentationSlices, num_classes: int) -> list[int]:

@@ -5,14 +5,14 @@ from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmri_ufloss.distributed import gather_objects, rank_and_world_size
 from fastmri_ufloss.losses.images import full_precision
 from fastmri_ufloss.metrics.dice import dice_of_classes
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.pl_modules.checkpoints import read_checkpoint
+from fastmri_ufloss.pl_modules.base_module import BaseModule, read_checkpoint
 from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
 
 __all__ = ["SegmentationLoss", "SegmentationModule", "SegmentationNet", "Segmenter", "load_segmenter"]
@@ -140,7 +140,7 @@ def load_segmenter(path: str | Path) -> Segmenter:
     return Segmenter(module.segmentation_net)
 
 
-class SegmentationModule(pl.LightningModule):
+class SegmentationModule(BaseModule):
     """Trains a `SegmentationNet` on fully sampled images, batches of `SegmentationSample`.
 
     Validation logs the Dice of each class, ``val_dice/class_N``, over the images that have the class; their mean,
@@ -167,7 +167,7 @@ class SegmentationModule(pl.LightningModule):
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
 
-    _train_batch: Any
+    prefix = "segmentation_net."
 
     def __init__(
         self,
@@ -203,34 +203,15 @@ class SegmentationModule(pl.LightningModule):
         """Adam."""
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the batch, to name its slices if its loss is not finite."""
-        self._train_batch = batch
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         image, segmentation = self._checked(batch)
         if self.augment:
-            rank, world_size = _rank_and_world_size()
+            rank, world_size = rank_and_world_size()
             image, segmentation = augment(image, segmentation, draw(len(image), rank=rank, world_size=world_size))
         loss = self._loss(self(image), segmentation)
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(image))
         return loss
-
-    def on_before_backward(self, loss: Tensor) -> None:
-        """Stop before a loss that is not finite reaches the weights."""
-        if not bool(loss.detach().isfinite()):
-            pairs = zip(self._train_batch.fname, self._train_batch.slice_num.tolist(), strict=True)
-            slices = ", ".join(f"{fname}, slice {number}" for fname, number in pairs)
-            raise ValueError(
-                f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, step {self.global_step} on "
-                f"{slices}. The weights are still those of the step before; look at these data, or lower the "
-                "learning rate"
-            )
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Forget the batch."""
-        self._train_batch = None
 
     def on_validation_epoch_start(self) -> None:
         """Forget the images of an earlier validation."""
@@ -248,7 +229,7 @@ class SegmentationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images of all processes."""
-        rows = _of_all_processes(self._rows)
+        rows = {slice_: row for part in gather_objects(self._rows) for slice_, row in part.items()}
         values = torch.tensor([row for _, row in sorted(rows.items())], dtype=torch.float64)
         means = values.nanmean(dim=0)  # Dice is nan in an image without the class
         scores = {f"val_dice/class_{number}": mean for number, mean in enumerate(means.tolist()) if number > 0}
@@ -281,17 +262,3 @@ def _make_dice_ce() -> nn.Module:
     from monai.losses import DiceCELoss  # with the network's MONAI
 
     return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    is_distributed = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if is_distributed else (0, 1)
-
-
-def _of_all_processes(rows: dict[tuple[str, int], list[float]]) -> dict[tuple[str, int], list[float]]:
-    _, world_size = _rank_and_world_size()
-    if world_size == 1:
-        return rows
-    gathered: list[Any] = [None] * world_size
-    dist.all_gather_object(gathered, rows)
-    return {slice_: row for part in gathered for slice_, row in part.items()}

@@ -1,69 +1,21 @@
 """What modules of networks that reconstruct complex images with coil maps share: MoDL, RecNet."""
 
-from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from fastmri.data.transforms import center_crop_to_smallest
 from torch import Tensor, nn
 
-from fastmri_ufloss.losses.l2 import L2Loss
-from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
-from fastmri_ufloss.metrics.volumes import VolumeScores
-from fastmri_ufloss.mri.espirit import estimate_sens_maps
+from fastmri_ufloss.distributed import gather_objects
+from fastmri_ufloss.losses import L2Loss
+from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.mri_module import MriModule, keep_own_loss
-from fastmri_ufloss.pl_modules.scoring import add_scores, crop_magnitude, write_scores
+from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, crop_like_fastmri, with_maps
 
-__all__ = ["Reconstruction", "SenseModule", "maps_and_reference", "sense_reconstruct"]
-
-Batch = Any  # a collated `MoDLSample`: its numbers are tensors of the batch, its strings and sizes lists
-
-
-class Reconstruction(NamedTuple):
-    """What a batch becomes, in the intensities of the file.
-
-    Args:
-        image: complex (batch, rows, cols).
-        sens_maps: (batch, coils, rows, cols, 2).
-        reference: complex (batch, rows, cols), empty where k-space is undersampled.
-    """
-
-    image: Tensor
-    sens_maps: Tensor
-    reference: Tensor
-
-
-def maps_and_reference(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Coil maps and complex coil-combined reference of a batch: those it has, or computed where it is."""
-    if batch.sens_maps.numel():
-        return batch.sens_maps, batch.reference
-    with torch.autocast(batch.mask.device.type, enabled=False):
-        maps = estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
-        if not batch.kspace.numel():
-            return maps, batch.reference
-        return maps, torch.view_as_complex(sens_reduce(batch.kspace, maps))[:, 0]
-
-
-def sense_reconstruct(network: nn.Module, batch: Batch) -> Reconstruction:
-    """The one way from a batch to an image, for training, validation, test, refinement and inference.
-
-    Args:
-        network: called like `MoDL`, with maps and for a complex result.
-        batch: a collated `MoDLSample`.
-    """
-    maps, reference = maps_and_reference(batch)
-    scale = batch.scale.to(batch.masked_kspace)
-    image = network(
-        batch.masked_kspace / scale[:, None, None, None, None],
-        batch.mask,
-        batch.num_low_frequencies,
-        sens_maps=maps,
-        return_complex=True,
-    )
-    return Reconstruction(image * scale[:, None, None], maps, reference)
+__all__ = ["SenseModule"]
 
 
 class SenseModule(MriModule):
@@ -71,10 +23,10 @@ class SenseModule(MriModule):
 
     The loss compares the complex image with the complex coil-combined reference, over the whole field of view.
     NMSE, PSNR and SSIM of validation are fastMRI's, of the magnitude against the root-sum-of-squares image of
-    the file. In the test, volumes that have a reference are scored beside the zero-filled and the CG-SENSE
-    image: ``scores.json`` and ``reconstruction.png`` in the trainer's ``default_root_dir``.
+    the file. In the test, volumes that have a reference get the zero-filled image, the CG-SENSE image and the
+    reference written beside the network's: ``stages/zero_filled``, ``stages/cg_sense`` and ``stages/reference``.
 
-    A subclass sets ``title``, has the network and writes `configure_optimizers`.
+    A subclass has the network and writes `configure_optimizers`.
 
     Args:
         loss: of complex images (batch, 1, rows, cols), `L2Loss` if not given. Not part of the hyperparameters.
@@ -83,8 +35,8 @@ class SenseModule(MriModule):
         num_log_images: validation batches whose images are logged.
     """
 
-    title: ClassVar[str]
-    """Of the network, in tables."""
+    samples = "modl"
+    is_complex = True
 
     def __init__(
         self,
@@ -96,15 +48,13 @@ class SenseModule(MriModule):
     ) -> None:
         super().__init__(num_log_images=num_log_images)
         self.loss = L2Loss() if loss is None else loss
-        self.score_stride = score_stride
-        # in a list, so that its weights are no part of this module
-        self._score_feature_nets = [] if score_feature_net is None else [score_feature_net]
-        self.register_load_state_dict_pre_hook(keep_own_loss)
+        self.score_ufloss = None if score_feature_net is None else UFLoss(score_feature_net, stride=score_stride)
 
     @property
-    @abstractmethod
     def network(self) -> nn.Module:
         """Called like `MoDL`."""
+        network: nn.Module = getattr(self, self.prefix.rstrip("."))
+        return network
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Magnitude image (batch, rows, cols), see the network."""
@@ -112,8 +62,19 @@ class SenseModule(MriModule):
         return image
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
-        """See `sense_reconstruct`."""
-        return sense_reconstruct(self.network, batch)
+        batch = with_maps(batch)
+        scale = batch.scale.to(batch.masked_kspace)
+        image = self.network(
+            batch.masked_kspace / scale[:, None, None, None, None],
+            batch.mask,
+            batch.num_low_frequencies,
+            sens_maps=batch.sens_maps,
+            return_complex=True,
+        )
+        with torch.autocast(batch.masked_kspace.device.type, enabled=False):
+            zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, batch.sens_maps))
+        reference = None if batch.reference is None else batch.reference.unsqueeze(1)
+        return Reconstruction((image * scale[:, None, None]).unsqueeze(1), reference, zero_filled, batch.sens_maps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
@@ -124,9 +85,8 @@ class SenseModule(MriModule):
         result = self.reconstruct(batch)
         if batch.target.ndim != 3:
             raise ValueError(f"{batch.fname[0]} has no target image, which validation needs")
-        target, output = center_crop_to_smallest(batch.target, result.image.abs())
-        loss = self._loss(batch, result)
-        if self.val_log_indices is not None and batch_idx in self.val_log_indices:
+        target, output = center_crop_to_smallest(batch.target, result.image[:, 0].abs())
+        if self.val_log_indices is not None and batch_idx in self.val_log_indices and result.sens_maps is not None:
             maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs()
             self.log_image(f"val_images_idx_{batch_idx}/sens_maps", torch.cat(list(maps), dim=-1)[None])
         return {
@@ -136,54 +96,55 @@ class SenseModule(MriModule):
             "max_value": batch.max_value,
             "output": output,
             "target": target,
-            "val_loss": loss,
+            "val_loss": self._loss(batch, result),
         }
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
-        self._scores = VolumeScores()
+        self._ufloss: dict[tuple[str, str], dict[int, float]] = {}
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        batch = with_maps(batch)
         result = self.reconstruct(batch)
-        if result.reference.numel() and batch.target.ndim == 3:
-            self._score(batch, result)
+        stages = {}
+        if result.reference is not None and batch.target.ndim == 3:
+            image = cg_sense(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
+            stages = {"zero_filled": result.zero_filled, "cg_sense": image, "reference": result.reference}
+            self._add_ufloss(batch, {**stages, "reconstruction": result.image}, result.reference)
         return {
             "fname": batch.fname,
             "slice": batch.slice_num,
-            "output": crop_magnitude(result.image, batch.crop_size),
+            "output": crop_like_fastmri(result.image, batch.crop_size).cpu(),
+            "stages": {name: crop_like_fastmri(image, batch.crop_size).cpu() for name, image in stages.items()},
         }
 
-    def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
-        write_scores(self.trainer, self._scores)
+    def ufloss_of_volumes(self) -> dict[str, dict[str, float]]:
+        """UFLoss of the last test by stage and file name, the mean over the slices; of the volumes of all processes.
+
+        The stages are ``"zero_filled"``, ``"cg_sense"`` and ``"reconstruction"``; empty without a feature network.
+        """
+        values: dict[str, dict[str, float]] = {}
+        for part in gather_objects(self._ufloss):
+            for (stage, fname), slices in part.items():
+                values.setdefault(stage, {})[fname] = float(np.mean(list(slices.values())))
+        return values
+
+    def _add_ufloss(self, batch: Batch, images: dict[str, Tensor], reference: Tensor) -> None:
+        if self.score_ufloss is None:
+            return
+        net, stride = self.score_ufloss.feature_net, self.score_ufloss.stride
+        features = patch_features(net, reference, image_scale(reference), stride=stride)
+        for stage, image in images.items():
+            if stage == "reference":
+                continue
+            values = ufloss_per_image(net, image, reference, stride=stride, target_features=features)
+            for fname, slice_num, value in zip(batch.fname, batch.slice_num.tolist(), values.tolist(), strict=True):
+                self._ufloss.setdefault((stage, fname), {}).setdefault(slice_num, value)
 
     def _loss(self, batch: Batch, result: Reconstruction) -> Tensor:
-        if not result.reference.numel():
+        if result.reference is None:
             raise ValueError(f"{batch.fname[0]} is undersampled: training and validation need full k-space")
-        reference = result.reference.unsqueeze(1)
-        data_range = reference.abs().amax(dim=(1, 2, 3))
+        data_range = result.reference.abs().amax(dim=(1, 2, 3))
         data_range = torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
-        return self.loss(result.image.unsqueeze(1), reference, data_range=data_range)
-
-    def _score(self, batch: Batch, result: Reconstruction) -> None:
-        zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, result.sens_maps))[:, 0]
-        images = {
-            "zero-filled": zero_filled,
-            "CG-SENSE": cg_sense(batch.masked_kspace, batch.mask, result.sens_maps),
-            self.title: result.image,
-        }
-        ufloss = self._score_ufloss(images, result.reference)
-        add_scores(self._scores, batch, images, result.reference, ufloss)
-
-    def _score_ufloss(self, images: Mapping[str, Tensor], reference: Tensor) -> dict[str, Tensor]:
-        if not self._score_feature_nets:
-            return {}
-        net = self._score_feature_nets[0].to(reference.device).eval()
-        target = reference.unsqueeze(1)
-        features = patch_features(net, target, image_scale(target), stride=self.score_stride)
-        return {
-            name: ufloss_per_image(
-                net, image.unsqueeze(1), target, stride=self.score_stride, target_features=features
-            )
-            for name, image in images.items()
-        }
+        loss: Tensor = self.loss(result.image, result.reference, data_range=data_range)  # type: ignore[misc]
+        return loss

@@ -83,10 +83,10 @@ def test_reference_is_coil_combined_with_maps_of_the_acquired_centre(folder: Pat
     torch.testing.assert_close(sample.sens_maps, maps, atol=2e-3, rtol=0)
     combined = (torch.view_as_complex(maps).conj() * torch.view_as_complex(fastmri.ifft2c(full))).sum(0)
     torch.testing.assert_close(sample.reference, combined, atol=1e-2, rtol=0)
-    assert sample.kspace.numel() == 0
+    assert sample.kspace is None
     without = dataset(folder, MoDLDataTransform(MASK))[0]
     torch.testing.assert_close(without.kspace, full)
-    assert without.sens_maps.numel() == without.reference.numel() == 0
+    assert without.sens_maps is None and without.reference is None
 
 
 def test_nothing_from_lines_that_were_not_acquired_reaches_the_network(folder: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_map_cache_survives_a_full_disk(folder: Path, tmp_path: Path, monkeypatc
         with pytest.raises(OSError, match="No space left"):
             data[0]
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert data[0].sens_maps.numel()
+    assert data[0].sens_maps is not None
 
 
 def test_own_maps_come_from_files(folder: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_own_maps_come_from_files(folder: Path, tmp_path: Path) -> None:
         file["sens_maps"] = maps
     data = dataset(folder, MoDLDataTransform(MASK, sens_maps=SensMapFiles(tmp_path)))
     np.testing.assert_array_equal(torch.view_as_complex(data[1].sens_maps).numpy(), maps[1])
-    with pytest.raises(ValueError, match=r"b\.h5, the coil maps of .*b\.h5, cannot be read"):
+    with pytest.raises(ValueError, match=r"b\.h5 is not an HDF5 file"):
         data[2]
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["sens_maps"] = maps[:, :3]
@@ -175,7 +175,7 @@ def test_files_with_a_mask_keep_it_and_have_no_reference(folder: Path, tmp_path:
     sample = dataset(tmp_path, MoDLDataTransform(MASK))[0]
     assert sample.mask.flatten().tolist() == mask.tolist()
     assert sample.num_low_frequencies == 12
-    assert sample.reference.numel() == sample.kspace.numel() == 0 and sample.target.ndim == 0
+    assert sample.reference is None and sample.kspace is None and sample.target.ndim == 0
 
 
 def test_single_coil_becomes_one_coil() -> None:
@@ -196,7 +196,7 @@ def test_bad_slices_are_named() -> None:
     with pytest.raises(ValueError, match="no attribute 'max'"):
         MoDLDataTransform(MASK)(kspace, None, np.ones((16, 20)), no_max, "a.h5", 0)
     few = create_mask_for_mask_type("random", [0.1], [4])
-    with pytest.raises(ValueError, match="2 fully sampled centre lines, at least 4"):
+    with pytest.raises(ValueError, match="2 fully sampled center lines, at least 4"):
         MoDLDataTransform(few)(kspace, None, None, attrs, "a.h5", 0)
     with pytest.raises(ValueError, match="mask must have shape"):
         MoDLDataTransform()(kspace, np.ones(19), None, attrs, "a.h5", 0)
@@ -241,11 +241,11 @@ def test_zeros_show_the_sampling_of_a_file_without_a_mask(folder: Path, tmp_path
     sample = dataset(tmp_path, MoDLDataTransform())[0]
     np.testing.assert_array_equal(np.broadcast_to(sample.mask[0, ..., 0], (32, 40)), mask)
     assert sample.mask.shape == (1, 32 if points else 1, 40, 1)
-    assert sample.reference.numel() == sample.kspace.numel() == 0
+    assert sample.reference is None and sample.kspace is None
     with pytest.raises(ValueError, match=r"a\.h5 is undersampled: there are gaps of zeros"):
         dataset(tmp_path, MoDLDataTransform(MASK, use_seed=False))[0]
     tested = dataset(tmp_path, MoDLDataTransform(MASK))[0]  # a test takes it as it takes a file with a mask
-    assert torch.equal(tested.mask, sample.mask) and tested.reference.numel() == 0
+    assert torch.equal(tested.mask, sample.mask) and tested.reference is None
     with h5py.File(tmp_path / "a.h5", "r+") as volume:
         volume["kspace"][0] = kspace[0]
     with pytest.raises(ValueError, match="slice 0 is sampled in another way than the others"):
@@ -259,7 +259,7 @@ def test_mask_of_points_leaves_out_what_the_scan_has_left_out(folder: Path, tmp_
     write_volume(tmp_path / "a.h5", kspace * (x**2 + y**2 < 1))  # no corners
     mask_func = create_mask_for_mask_type("variable_density_2d", [0.25], [2])
     sample = dataset(tmp_path, MoDLDataTransform(mask_func))[0]
-    assert sample.reference.numel() == 0 and sample.kspace.numel()  # it counts as fully sampled
+    assert sample.reference is None and sample.kspace is not None  # it counts as fully sampled
     drawn = dataset(folder, MoDLDataTransform(mask_func))[0].mask[0, ..., 0].numpy()
     np.testing.assert_array_equal(sample.mask[0, ..., 0].numpy(), drawn & (x**2 + y**2 < 1))
     assert (drawn & (x**2 + y**2 >= 1)).any()

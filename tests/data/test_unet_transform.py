@@ -149,7 +149,7 @@ def test_all_is_single_precision(folders: dict[str, Path]) -> None:
 
 def test_few_centre_lines_will_do(folders: dict[str, Path]) -> None:
     few = create_mask_for_mask_type("random", [0.03], [4])
-    with pytest.raises(ValueError, match="fully sampled centre lines"):
+    with pytest.raises(ValueError, match="fully sampled center lines"):
         dataset(folders["multicoil"], MoDLDataTransform(few))[0]
     assert dataset(folders["multicoil"], UnetDataTransform("multicoil", few))[0].image.isfinite().all()
 

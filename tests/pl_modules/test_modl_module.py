@@ -1,6 +1,6 @@
 """MoDL under Lightning: resume, processes, the test's table and picture."""
 
-import json
+import inspect
 import os
 import subprocess
 import sys
@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from fastmri.evaluate import nmse, ssim
+from fastmri.evaluate import nmse
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.losses import make_loss
-from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.models import MoDL, PatchFeatureNet, RecNet
 from fastmri_ufloss.pl_modules import (
     MoDLModule,
     MriDataModule,
+    RecNetModule,
     SeededSteps,
-    load_modl_module,
     read_checkpoint,
 )
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
@@ -64,7 +64,7 @@ def module_with(net: PatchFeatureNet | None = None) -> MoDLModule:
     torch.manual_seed(0)
     weights = {"l2": 1.0} if net is None else {"l2": 1.0, "ufloss": 1.5}
     return MoDLModule(
-        model=MODEL, loss=make_loss(weights, feature_net=net), score_feature_net=net, lr=1e-2, score_stride=4
+        **MODEL, loss=make_loss(weights, feature_net=net), score_feature_net=net, lr=1e-2, score_stride=4
     )
 
 
@@ -114,7 +114,7 @@ def test_maps_of_the_device_and_of_the_cache_give_the_same_batch(root: Path) -> 
     for cached, computed in zip(
         *(data_module(root, maps=maps).val_dataloader() for maps in (True, False)), strict=True
     ):
-        assert cached.sens_maps.numel() and not computed.sens_maps.numel()
+        assert cached.sens_maps is not None and computed.sens_maps is None
         with torch.no_grad():
             a, b = module.reconstruct(cached), module.reconstruct(computed)
         for x, y in ((a.image, b.image), (a.reference, b.reference)):
@@ -161,24 +161,26 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert torch.equal(weights_of(resumed), weights_of(straight))
 
 
-def test_test_writes_files_scores_and_picture(root: Path, tmp_path: Path, net: PatchFeatureNet) -> None:
+def test_test_writes_files_and_stages(root: Path, tmp_path: Path, net: PatchFeatureNet) -> None:
     module = module_with(net)
     trainer(tmp_path).test(module, datamodule=data_module(root, batch_size=2), verbose=False)
-    document = json.loads((tmp_path / "scores.json").read_text())
-    assert [row["method"] for row in document["means"]] == ["zero-filled", "CG-SENSE", "MoDL"]
-    assert len(document["volumes"]) == 6
+    stages = ("reconstructions", "stages/zero_filled", "stages/cg_sense", "stages/reference")
     for name in ("f.h5", "g.h5"):
-        with (
-            h5py.File(tmp_path / "reconstructions" / name) as file,
-            h5py.File(root / "multicoil_test" / name) as volume,
-        ):
-            output, target = file["reconstruction"][()], volume["reconstruction_rss"][()]
-        assert output.shape == target.shape == (2, 36, 36)
-        row = next(r for r in document["volumes"] if r["volume"] == name and r["method"] == "MoDL")
-        assert row["NRMSE (RSS)"] == pytest.approx(float(np.sqrt(nmse(target, output))), rel=1e-4)
-        assert row["SSIM (RSS)"] == pytest.approx(float(ssim(target, output)[0]), rel=1e-4)
-        assert 0 < row["UFLoss"] < 4
-    assert (tmp_path / "reconstruction.png").stat().st_size > 10_000
+        images = {}
+        for stage in stages:
+            with h5py.File(tmp_path / stage / name) as file:
+                images[stage] = file["reconstruction"][()]
+                assert ("mask" in file) == (stage != "stages/reference")
+        with h5py.File(root / "multicoil_test" / name) as volume:
+            target = volume["reconstruction_rss"][()]
+        assert all(image.shape == target.shape == (2, 36, 36) for image in images.values())
+        errors = [float(nmse(images["stages/reference"], images[stage])) for stage in stages[:3]]
+        assert errors[2] < errors[1] and errors[0] > 0
+    ufloss = module.ufloss_of_volumes()
+    assert list(ufloss) == ["zero_filled", "cg_sense", "reconstruction"]
+    for values in ufloss.values():
+        assert sorted(values) == ["f.h5", "g.h5"] and all(0 < value < 4 for value in values.values())
+    assert not any(name.startswith("score") for name in module.state_dict())
 
 
 def test_fastmri_evaluates_the_files(root: Path, tmp_path: Path) -> None:
@@ -194,25 +196,42 @@ def test_checkpoint_gives_the_module_back(root: Path, tmp_path: Path) -> None:
     module, runner = module_with(), trainer(tmp_path, max_epochs=1)
     runner.fit(module, datamodule=data_module(root))
     runner.save_checkpoint(tmp_path / "model.ckpt")
-    again = load_modl_module(tmp_path / "model.ckpt")
+    again = MoDLModule.load_from_checkpoint(tmp_path / "model.ckpt")
     assert torch.equal(weights_of(again), weights_of(module)) and again.hparams.lr == 1e-2
+
+
+def test_settings_of_the_module_are_those_of_the_network() -> None:
+    ours, network = (inspect.signature(kind).parameters for kind in (MoDLModule, MoDL))
+    assert {name: ours[name].default for name in network} == {name: p.default for name, p in network.items()}
+    ours, network = (inspect.signature(kind).parameters for kind in (RecNetModule, RecNet))
+    assert {name: ours[name].default for name in network} == {name: p.default for name, p in network.items()}
+
+
+def test_a_checkpoint_with_the_networks_settings_apart_loads(tmp_path: Path) -> None:
+    module = module_with()
+    settings = {name: value for name, value in module.hparams.items() if name not in MODEL}
+    content = {"state_dict": module.state_dict(), "hyper_parameters": {**settings, "model": MODEL}}
+    content["pytorch-lightning_version"] = pl.__version__
+    torch.save(content, tmp_path / "old.ckpt")
+    loaded = MoDLModule.load_from_checkpoint(tmp_path / "old.ckpt")
+    assert torch.equal(weights_of(loaded), weights_of(module)) and loaded.hparams == module.hparams
 
 
 def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        load_modl_module(tmp_path / "nothing.ckpt")
+        MoDLModule.load_from_checkpoint(tmp_path / "nothing.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint"):
-        load_modl_module(tmp_path / "text.ckpt")
+        MoDLModule.load_from_checkpoint(tmp_path / "text.ckpt")
     torch.save({"weights": 1}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="has no 'state_dict'"):
-        load_modl_module(tmp_path / "other.ckpt")
+        MoDLModule.load_from_checkpoint(tmp_path / "other.ckpt")
     torch.save({"state_dict": {"varnet.a": torch.ones(1)}}, tmp_path / "varnet.ckpt")
     with pytest.raises(ValueError, match="checkpoint of another model"):
-        load_modl_module(tmp_path / "varnet.ckpt")
+        MoDLModule.load_from_checkpoint(tmp_path / "varnet.ckpt")
     torch.save({"state_dict": {"modl.a": torch.ones(1)}}, tmp_path / "modl.ckpt")
     with pytest.raises(ValueError, match="does not fit"):
-        load_modl_module(tmp_path / "modl.ckpt")
+        MoDLModule.load_from_checkpoint(tmp_path / "modl.ckpt")
 
 
 SCRIPT = """
@@ -231,9 +250,9 @@ options = dict(devices=2, strategy="ddp") if devices == 2 else {{}}
 run = trainer(Path(sys.argv[2]), max_epochs=1, precision="64-true", **options)
 run.fit(module, datamodule=data_module(Path({root!r}), batch_size=2 // devices))
 run.test(module, datamodule=data_module(Path({root!r})), verbose=False)
+ufloss = module.ufloss_of_volumes()
 if run.is_global_zero:
-    metrics = {{k: float(v) for k, v in run.callback_metrics.items()}}
-    torch.save({{"weights": weights_of(module)}}, Path(sys.argv[2]) / "weights.pt")
+    torch.save({{"weights": weights_of(module), "ufloss": ufloss}}, Path(sys.argv[2]) / "weights.pt")
 """
 
 
@@ -253,7 +272,13 @@ def test_two_processes_give_what_one_gives(root: Path, tmp_path: Path) -> None:
     assert one.dtype == torch.float64  # in float32 Adam turns rounding errors into steps of visible size
     torch.testing.assert_close(two, one, atol=1e-9, rtol=0)
     assert float((one - weights_of(module_with())).abs().max()) > 0.02
-    scores = [json.loads((tmp_path / n / "scores.json").read_text())["volumes"] for n in "12"]
-    assert [(r["volume"], r["method"]) for r in scores[0]] == [(r["volume"], r["method"]) for r in scores[1]]
-    for a, b in zip(*scores, strict=True):
-        assert a["NRMSE (RSS)"] == pytest.approx(b["NRMSE (RSS)"], rel=1e-3)
+    for name in ("reconstructions/f.h5", "reconstructions/g.h5", "stages/cg_sense/f.h5"):
+        images = []
+        for n in "12":
+            with h5py.File(tmp_path / n / name) as file:
+                images.append(file["reconstruction"][()])
+        np.testing.assert_allclose(*images, rtol=1e-3, atol=1e-3 * images[0].max())
+    ufloss = [torch.load(tmp_path / n / "weights.pt", weights_only=True)["ufloss"] for n in "12"]
+    assert list(ufloss[0]) == ["zero_filled", "cg_sense", "reconstruction"]
+    for stage, values in ufloss[0].items():
+        assert ufloss[1][stage] == pytest.approx(values, rel=1e-3)

@@ -1,6 +1,7 @@
 """fastMRI's module on Lightning 2 gives what fastMRI's own code gives on the same predictions."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fastmri.evaluate
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import column_mask
 from torch.utils.data import DataLoader, Dataset
 
 from fastmri_ufloss.pl_modules import MriModule
@@ -136,3 +138,26 @@ def test_reconstructions_are_written_volume_by_volume(tmp_path: Path) -> None:
         with h5py.File(folder / fname) as volume:
             expected = np.stack([s[3] for s in data.slices if s[0] == fname])
             np.testing.assert_array_equal(volume["reconstruction"][()], expected)
+
+
+def test_the_test_writes_the_masks_of_its_batches_and_the_stages(tmp_path: Path) -> None:
+    masks, images = column_mask(2, 9, center=3), torch.rand(2, 8, 9)
+    outputs = {"fname": ["a.h5", "a.h5"], "slice": torch.tensor([0, 1]), "output": images}
+    stages = {"zero_filled": images, "reconstruction": images, "reference": images}
+    for name, mask, expected in (("one", masks[:1], True), ("each", masks, True), ("none", None, False)):
+        batch = SimpleNamespace() if mask is None else SimpleNamespace(mask=mask)
+        module = MriModule()
+        module.trainer = SimpleNamespace(default_root_dir=tmp_path / name)
+        module.print = lambda text: None  # type: ignore[method-assign]
+        module.on_test_epoch_start()
+        module.on_test_batch_end({**outputs, "stages": stages}, batch, 0)
+        module.on_test_epoch_end()
+        has_mask = {}
+        for path in (tmp_path / name).rglob("*.h5"):
+            with h5py.File(path) as file:
+                np.testing.assert_array_equal(file["reconstruction"][()], images.numpy())
+                has_mask[path.parent.name] = "mask" in file
+                if "mask" in file:
+                    np.testing.assert_array_equal(file["mask"][()], masks[0].numpy().ravel())
+        others = dict.fromkeys(("reconstructions", "zero_filled", "reconstruction"), expected)
+        assert has_mask == {**others, "reference": False}  # the reference was made of all samples

@@ -18,7 +18,6 @@ from fastmri_ufloss.data import MoDLDataTransform, UnetDataTransform, UnitSensMa
 from fastmri_ufloss.losses import L2Loss, UFLoss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import (
-    JOINT_PRESETS,
     AdversarialModule,
     JointModule,
     MoDLModule,
@@ -28,18 +27,16 @@ from fastmri_ufloss.pl_modules import (
     SeededSteps,
     UnetModule,
     VarNetModule,
-    load_joint_module,
-    load_reconstructor,
-    load_refinement_module,
-    network_of,
-    refine_checkpoint,
+    load_reconstruction,
 )
+from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 from fastmri_ufloss.simulation.simulate import simulate_volume
 
-SMALL = {"discriminator": {"chans": 2, "num_strided": 2}, "refinement": {"chans": 2}}
+DISCRIMINATOR = {"discriminator_chans": 2, "num_strided": 2}
+SMALL = {**DISCRIMINATOR, "refinement_chans": 2}
 NETWORKS: dict[str, pl.LightningModule] = {
-    "recnet": RecNetModule(model={"num_blocks": 1, "chans": 4}),
-    "modl": MoDLModule(model={"num_unrolls": 1, "num_cg_iterations": 2, "chans": 2, "num_pools": 1}),
+    "recnet": RecNetModule(num_blocks=1, chans=4),
+    "modl": MoDLModule(num_unrolls=1, num_cg_iterations=2, chans=2, num_pools=1),
     "varnet": VarNetModule(num_cascades=1, pools=1, chans=2, sens_pools=1, sens_chans=2),
     "unet": UnetModule(chans=2, num_pool_layers=1),
 }
@@ -107,10 +104,10 @@ def feature_net() -> PatchFeatureNet:
     return PatchFeatureNet(2, patch_size=32, num_features=4).eval()
 
 
-def module_for(recon: Path, *, settings: dict[str, Any] | None = None, **options: Any) -> RefinementModule:
+def module_for(recon: Path, **options: Any) -> RefinementModule:
+    reconstruction = load_reconstruction(recon)
     torch.manual_seed(0)
-    settings = {"replay_size": 3, "lr": 1e-2, **(settings or {})}
-    return refine_checkpoint(recon, settings=settings, **{**SMALL, **options})
+    return RefinementModule(reconstruction, **{**SMALL, "replay_size": 3, "lr": 1e-2, **options})
 
 
 def trainer_in(folder: Path, **options: Any) -> pl.Trainer:
@@ -132,14 +129,23 @@ def weights_of(module: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])
 
 
+def remove_batch_norm(module: RefinementModule) -> None:
+    """Its statistics are those of a batch."""
+    for network in (module.refinement, module.discriminator):
+        for layers in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
+            for number, layer in enumerate(layers):
+                if isinstance(layer, nn.BatchNorm2d):
+                    layers[number] = nn.Identity()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_with_a_gate_of_zero_it_is_the_frozen_network(name: str, root: Path, tmp_path: Path) -> None:
     module = module_for(checkpoint_of(name, tmp_path))
     batch = first_batch(root, name)
-    generated = module.generate(batch)
-    assert torch.equal(generated.image, generated.base.image)
-    assert generated.image.is_complex() == (name in ("recnet", "modl"))
-    assert generated.base.target.shape == generated.image.shape == generated.base.zero_filled.shape
+    image, base, _ = module.generate(batch)
+    assert torch.equal(image, base.image)
+    assert image.is_complex() == (name in ("recnet", "modl"))
+    assert base.reference.shape == image.shape == base.zero_filled.shape
     # it is what the network's own module gives
     own = NETWORKS[name].eval()
     with torch.no_grad():
@@ -150,11 +156,11 @@ def test_with_a_gate_of_zero_it_is_the_frozen_network(name: str, root: Path, tmp
                 :, :, 2:-2
             ]  # cropped to the target
         else:
-            expected = own.reconstruct(batch).image
-    torch.testing.assert_close(generated.image[:, 0], expected.to(generated.image), rtol=1e-5, atol=1e-9)
+            expected = own.reconstruct(batch).image[:, 0]
+    torch.testing.assert_close(image[:, 0], expected.to(image), rtol=1e-5, atol=1e-9)
     # at a gate of zero V gets no gradient at all, the gate gets one
     module.refinement.train()
-    image = module.generate(batch).image
+    image, *_ = module.generate(batch)
     (image.abs() / image.detach().abs().amax() - 0.5).square().mean().backward()
     assert all(not p.grad.any() for p in module.refinement.unet.parameters() if p.grad is not None)
     assert module.refinement.gate.grad.abs() > 0
@@ -162,9 +168,9 @@ def test_with_a_gate_of_zero_it_is_the_frozen_network(name: str, root: Path, tmp
 
 def test_magnitudes_of_a_complex_network(root: Path, recon: Path) -> None:
     batch = first_batch(root)
-    whole, magnitude = (module_for(recon, images=kind).generate(batch) for kind in (None, "magnitude"))
+    whole, magnitude = (module_for(recon, images=kind).reconstruct(batch) for kind in (None, "magnitude"))
     torch.testing.assert_close(magnitude.image, whole.image.abs())
-    torch.testing.assert_close(magnitude.base.target, whole.base.target.abs())
+    torch.testing.assert_close(magnitude.reference, whole.reference.abs())
 
 
 def test_training_moves_the_gate_and_nothing_of_the_frozen_network(root: Path, recon: Path, tmp_path: Path) -> None:
@@ -176,16 +182,16 @@ def test_training_moves_the_gate_and_nothing_of_the_frozen_network(root: Path, r
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"refinement", "discriminator", "objective"}
     assert module.refinement.gate != 0
-    assert not module.reconstructor.training and module.refinement.training
+    assert not module.reconstruction.training and module.refinement.training
     in_optimizers = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
-    assert not in_optimizers & {id(p) for p in module.reconstructor.parameters()}
+    assert not in_optimizers & {id(p) for p in module.reconstruction.parameters()}
     assert len(module.replay.images) == 3
     assert math.isfinite(trainer.callback_metrics["validation_loss"])
     assert 0 <= trainer.callback_metrics["discriminator/accuracy"] <= 1
     # all that stage 1 was goes into the checkpoint, which needs no other file
-    again = load_refinement_module(tmp_path / "last.ckpt")
+    again = RefinementModule.load_from_checkpoint(tmp_path / "last.ckpt")
     batch = first_batch(root)
-    torch.testing.assert_close(again.eval().generate(batch).image, module.eval().generate(batch).image)
+    torch.testing.assert_close(again.eval()(batch), module.eval()(batch))
 
 
 class FirstLoss(pl.Callback):
@@ -229,15 +235,9 @@ def test_resume_goes_on_as_without_interruption(root: Path, recon: Path, tmp_pat
 def test_accumulated_batches_are_one_large_batch(root: Path, recon: Path, tmp_path: Path) -> None:
     def run(folder: Path, **options: Any) -> Tensor:
         batch_size = options.pop("batch_size")
-        discriminator = {"chans": 2, "num_strided": 2, "dropout": 0.0}
-        settings = {"replay_size": 0, "normalize": False, **options}
-        module = module_for(recon, settings=settings, discriminator=discriminator)
+        module = module_for(recon, **{"dropout": 0.0, "replay_size": 0, "normalize": False, **options})
         module.refinement.gate.data.fill_(0.5)
-        for network in (module.refinement, module.discriminator):
-            for layers in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
-                for number, layer in enumerate(layers):
-                    if isinstance(layer, nn.BatchNorm2d):
-                        layers[number] = nn.Identity()  # whose statistics are those of a batch
+        remove_batch_norm(module)
         trainer = trainer_in(folder, limit_val_batches=0, max_epochs=2, precision="64-true")
         trainer.fit(module, datamodule=data_module(root, batch_size=batch_size))
         return weights_of(module)
@@ -254,7 +254,7 @@ def test_accumulated_batches_are_one_large_batch(root: Path, recon: Path, tmp_pa
 def test_each_setting_changes_the_training(settings: dict[str, Any], root: Path, recon: Path, tmp_path: Path) -> None:
     runs = []
     for options in ({}, {}, settings):
-        module = module_for(recon, settings={"replay_size": 2, "replay_probability": 1.0, **options})
+        module = module_for(recon, **{"replay_size": 2, "replay_probability": 1.0, **options})
         trainer_in(tmp_path, callbacks=[SeededSteps(0)], enable_checkpointing=False, limit_val_batches=0).fit(
             module, datamodule=data_module(root)
         )
@@ -264,12 +264,12 @@ def test_each_setting_changes_the_training(settings: dict[str, Any], root: Path,
 
 
 def test_bf16_and_data_consistency(root: Path, recon: Path, tmp_path: Path) -> None:
-    module = module_for(recon, refinement={"chans": 2, "data_consistency": True})
+    module = module_for(recon, data_consistency=True)
     trainer_in(tmp_path, precision="bf16-mixed").fit(module, datamodule=data_module(root))
     assert weights_of(module).isfinite().all() and module.refinement.gate != 0
     module.refinement.gate.data.fill_(0.5)
     batch = first_batch(root)
-    image = module.eval().generate(batch).image
+    image = module.eval()(batch)
     kspace = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image, dim=(-2, -1)), norm="ortho"), dim=(-2, -1))
     measured = torch.view_as_complex(batch.masked_kspace)
     mask = batch.mask[..., 0].expand_as(measured)
@@ -290,7 +290,7 @@ def test_a_nan_stops_before_the_step(part: str, root: Path, recon: Path, tmp_pat
     with pytest.raises(ValueError, match=r"generator.* became not finite in epoch 1, step 4 on .*\.h5, slice"):
         trainer_in(tmp_path, callbacks=callbacks, limit_val_batches=0).fit(module, datamodule=data_module(root))
     assert all(image.isfinite().all() for image in module.replay.images)
-    assert weights_of(load_refinement_module(tmp_path / "last.ckpt")).isfinite().all()
+    assert weights_of(RefinementModule.load_from_checkpoint(tmp_path / "last.ckpt")).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["recnet", "varnet", "unet"])
@@ -309,26 +309,25 @@ def test_test_writes_leaderboard_files_and_stages(name: str, root: Path, tmp_pat
     with h5py.File(root / f"{challenge}_test" / "e.h5") as file:
         target = file["reconstruction_rss" if name == "varnet" else "reconstruction_esc"][()]
     np.testing.assert_allclose(images["stages/reference"], target, rtol=1e-3, atol=1e-3 * target.max())
-    assert (tmp_path / "scores.json").is_file() and (tmp_path / "reconstruction.png").is_file()
 
 
 @pytest.mark.parametrize("preset", JOINT_PRESETS)
 def test_joint_training_trains_the_network_itself(preset: str, root: Path, recon: Path, tmp_path: Path) -> None:
-    network, settings = network_of(recon)
     losses = {"l2": L2Loss()} if preset == "equal" else {"nmse": L2Loss(), "frequency": L2Loss()}
     weights = {n: w for n, w in JOINT_PRESETS[preset]["weights"].items() if n != "perceptual"}
     torch.manual_seed(0)
     module = JointModule(
-        recon={"network": network, "settings": settings},
+        load_reconstruction(recon),
         image_losses=losses,
         weights=weights,
-        settings={**JOINT_PRESETS[preset]["settings"], "lr": 1e-2},
-        discriminator=SMALL["discriminator"],
+        normalize=JOINT_PRESETS[preset]["normalize"],
+        lr=1e-2,
+        **DISCRIMINATOR,
     )
-    before = weights_of(module.reconstructor)
+    before = weights_of(module.reconstruction)
     trainer_in(tmp_path).fit(module, datamodule=data_module(root))
-    assert not torch.equal(weights_of(module.reconstructor), before)
-    again = load_joint_module(tmp_path / "last.ckpt")
+    assert not torch.equal(weights_of(module.reconstruction), before)
+    again = JointModule.load_from_checkpoint(tmp_path / "last.ckpt")
     assert torch.equal(weights_of(again), weights_of(module))
     assert type(again.objective.weights) is dict and again.objective.weights == weights
 
@@ -338,10 +337,10 @@ def test_a_refinement_is_no_joint_training(recon: Path, tmp_path: Path) -> None:
     trainer.strategy.connect(module_for(recon))
     trainer.save_checkpoint(tmp_path / "refinement.ckpt")
     with pytest.raises(ValueError, match="another model: a refinement, not joint training"):
-        load_joint_module(tmp_path / "refinement.ckpt")
+        JointModule.load_from_checkpoint(tmp_path / "refinement.ckpt")
     with pytest.raises(ValueError, match="does not fit its own settings"):
-        load_refinement_module(tmp_path / "refinement.ckpt", refinement={"chans": 3})
-    assert load_refinement_module(tmp_path / "refinement.ckpt").refinement.gate == 0
+        RefinementModule.load_from_checkpoint(tmp_path / "refinement.ckpt", refinement_chans=3)
+    assert RefinementModule.load_from_checkpoint(tmp_path / "refinement.ckpt").refinement.gate == 0
 
 
 def test_the_discriminator_never_sees_parameters_without_gradients_enabled(
@@ -371,17 +370,17 @@ def test_other_networks_are_refined(kind: str, root: Path, tmp_path: Path) -> No
 
 def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        refine_checkpoint(tmp_path / "missing.ckpt")
+        load_reconstruction(tmp_path / "missing.ckpt")
     torch.save({"state_dict": {"feature_net.a": torch.ones(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(
         ValueError, match=r"must be a checkpoint of one of recnet, modl, varnet, unet, got .*feature_net"
     ):
-        refine_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="must be 'magnitude' for unet"):
-        load_reconstructor(checkpoint_of("unet", tmp_path), images="complex")
+        load_reconstruction(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="must be 'magnitude' for U-Net"):
+        module_for(checkpoint_of("unet", tmp_path), images="complex")
     with pytest.raises(ValueError, match="checkpoint of another model"):
-        load_refinement_module(recon)
-    module = module_for(recon, discriminator={"chans": 2, "num_strided": 4})
+        RefinementModule.load_from_checkpoint(recon)
+    module = module_for(recon, num_strided=4)
     with pytest.raises(ValueError, match="at least 64x64 pixels"):
         trainer_in(tmp_path).fit(module, datamodule=data_module(root))
     with pytest.raises(ValueError, match=r"image_losses must be those of the weights, \['perceptual'\]"):
@@ -392,7 +391,7 @@ def test_bad_checkpoints_and_images(root: Path, recon: Path, tmp_path: Path, mon
         with pytest.raises(ValueError, match="precision must be 'bf16-mixed' or '32-true', got '16-mixed'"):
             trainer_in(tmp_path).fit(module_for(recon), datamodule=data_module(root))
     with pytest.raises(ValueError, match="accumulate_grad_batches must be at least 1"):
-        module_for(recon, settings={"accumulate_grad_batches": 0})
+        module_for(recon, accumulate_grad_batches=0)
     with pytest.warns(UserWarning, match="batch_size is 1"):
         trainer_in(tmp_path, max_steps=2).fit(module_for(recon), datamodule=data_module(root, batch_size=1))
 
@@ -407,7 +406,8 @@ from test_refinement_module import *
 devices = int(sys.argv[1])
 folder = Path(sys.argv[2])
 losses = {{"perceptual": UFLoss(feature_net(), stride=2, patches_per_step=2)}}
-module = module_for(Path({recon!r}), image_losses=losses, settings={{"seed": 4}})
+module = module_for(Path({recon!r}), image_losses=losses, seed=4)
+remove_batch_norm(module)
 module.refinement.gate.data.fill_(0.3)
 options = dict(devices=2, strategy="ddp") if devices == 2 else {{}}
 run = trainer_in(folder, precision="64-true", limit_val_batches=0, **options)

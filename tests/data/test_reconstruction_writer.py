@@ -1,18 +1,12 @@
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import fastmri
 import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import column_mask
 
-from fastmri_ufloss.pl_modules import MriModule
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter, masks_of
-from fastmri_ufloss.pl_modules.reconstructor import Reconstructed
-from fastmri_ufloss.pl_modules.stages import Generated, StagesTest
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 
 
 def test_files_are_those_of_fastmri(tmp_path: Path) -> None:
@@ -78,48 +72,3 @@ def test_what_is_discarded_is_gone_and_can_be_written_again(tmp_path: Path) -> N
     writer.close()
     with h5py.File(tmp_path / "b.h5") as file:
         np.testing.assert_array_equal(file["reconstruction"][()], np.ones((1, 4, 5)))
-
-
-def test_each_sample_of_a_batch_has_its_mask() -> None:
-    masks = column_mask(2, 9)
-    batch = SimpleNamespace(mask=masks)
-    assert all(torch.equal(mask, masks[0]) for mask in masks_of(SimpleNamespace(mask=masks[:1]), 2))
-    assert [torch.equal(*pair) for pair in zip(masks_of(batch, 2), masks, strict=True)] == [True, True]
-    assert masks_of(SimpleNamespace(), 3) == [None] * 3
-
-
-class Identity(StagesTest):
-    """Its image is the target of the batch."""
-
-    title, base_title = "output", "base"
-    reconstructor = SimpleNamespace(name="unet")
-
-    def generate(self, batch: Any) -> Generated:
-        image = batch.target[:, None]
-        return Generated(image, Reconstructed(image, image, image, image), None)
-
-
-@pytest.mark.parametrize("module", [MriModule, Identity])
-def test_the_tests_of_modules_write_the_masks_of_their_batches(tmp_path: Path, module: type[MriModule]) -> None:
-    mask = column_mask(2, 9, center=3)
-    target = torch.rand(2, 8, 9)
-    batch = SimpleNamespace(
-        mask=mask, target=target, fname=["a.h5", "a.h5"], slice_num=torch.tensor([0, 1]), max_value=torch.ones(2)
-    )
-    tested = module()
-    tested.trainer = SimpleNamespace(default_root_dir=tmp_path, is_global_zero=False, world_size=1)
-    tested.print = lambda text: None  # type: ignore[method-assign]
-    tested.on_test_epoch_start()
-    outputs = {"fname": batch.fname, "slice": batch.slice_num, "output": target.numpy()}
-    if isinstance(tested, Identity):
-        outputs = tested.test_step(batch, 0)
-    tested.on_test_batch_end(outputs, batch, 0)
-    tested.on_test_epoch_end()
-    found = {str(path.relative_to(tmp_path)): "mask" in h5py.File(path) for path in tmp_path.rglob("*.h5")}
-    expected = {str(Path("reconstructions") / "a.h5"): True}
-    if isinstance(tested, Identity):  # the reference was made of all samples
-        stages = {"zero_filled": True, "reconstruction": True, "reference": False}
-        expected |= {str(Path("stages") / name / "a.h5"): has_mask for name, has_mask in stages.items()}
-    assert found == expected
-    with h5py.File(tmp_path / "reconstructions" / "a.h5") as file:
-        np.testing.assert_array_equal(file["mask"][()], mask[0].numpy().ravel())

@@ -2,7 +2,6 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["ReconstructionWriter", "masks_of"]
+__all__ = ["ReconstructionWriter"]
 
 
 class ReconstructionWriter:
@@ -93,12 +92,6 @@ class ReconstructionWriter:
         self._fname = fname
         self._last_slice = -1
         self._mask = mask
-
-
-def masks_of(batch: Any, count: int) -> list[Tensor | None]:
-    """The sampling mask of each of the ``count`` samples of a batch; None where the batch has no masks."""
-    mask = getattr(batch, "mask", None)
-    return [None] * count if mask is None else list(mask.expand(count, *mask.shape[1:]))
 
 
 class _DiscardedError(Exception):

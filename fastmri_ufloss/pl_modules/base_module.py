@@ -1,0 +1,119 @@
+"""What all Lightning modules of this package share: safe checkpoints, and a stop before a loss that is not finite."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+__all__ = ["BaseModule", "read_checkpoint", "slices_of"]
+
+_Module = TypeVar("_Module", bound="BaseModule")
+
+
+def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
+    """A Lightning checkpoint, or a bare state dict as fastMRI publishes its own, of plain values and tensors only.
+
+    Args:
+        path: the file.
+        prefix: what some of the names of a checkpoint's weights must start with, such as ``"modl."``; it is put
+            before the names of a bare state dict.
+
+    Returns:
+        The checkpoint, with at least ``"state_dict"`` and ``"hyper_parameters"``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no Lightning checkpoint, or one of another model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of plain tensors and values") from error
+    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+        content = {"state_dict": {f"{prefix}{name}": value for name, value in content.items()}}
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
+    names = list(content["state_dict"])
+    if not any(name.startswith(prefix) for name in names):
+        raise ValueError(
+            f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
+        )
+    settings = dict(content.get("hyper_parameters", {}))
+    settings.update(settings.pop("model", None) or {})  # before version 0.2 the network's settings were apart
+    return {**content, "hyper_parameters": settings}
+
+
+_LightningModule: Any = pl.LightningModule  # without types, as fastMRI's modules are: theirs are mixed in
+
+
+class BaseModule(_LightningModule):
+    """A module whose checkpoints hold plain values and tensors only, and load with errors that say what is wrong.
+
+    A loss that is not finite stops the training before the backward pass: the weights are still those of the step
+    before. Where the batch says so, the message names file and slice.
+    """
+
+    prefix: ClassVar[str]
+    """What the names of the network's weights start with."""
+
+    _train_batch: Any = None
+
+    @classmethod
+    def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
+        """The module of a checkpoint that training wrote, on the CPU.
+
+        Args:
+            checkpoint_path: the file.
+            *args, **kwargs: Lightning's, and arguments of the class that replace those of the checkpoint or are not
+                in one, such as ``loss``.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
+        """
+        settings = read_checkpoint(checkpoint_path, prefix=cls.prefix)["hyper_parameters"]
+        kwargs = {"map_location": "cpu", **settings, **kwargs, "weights_only": True}
+        try:
+            module: _Module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            return module
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise ValueError(f"{checkpoint_path} does not fit its own settings {settings} ({error})") from error
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._train_batch = batch
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._train_batch = None
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        if not bool(loss.detach().isfinite().all()):
+            self.stop_training(f"the loss is {float(loss.detach().sum())}", self.loss_terms())
+
+    def loss_terms(self) -> dict[str, Tensor]:
+        """The terms of the loss of this step by name, for the message."""
+        return {}
+
+    def stop_training(self, problem: str, terms: Mapping[str, Tensor]) -> None:
+        """Raise ValueError: the problem, where it happened, and the terms of the loss."""
+        values = {name: float(value) for name, value in terms.items()}
+        slices = slices_of(self._train_batch)
+        raise ValueError(
+            f"{problem} in epoch {self.current_epoch}, step {self.trainer.fit_loop.total_batch_idx}"
+            f"{f' on {slices}' if slices else ''}{f', its terms are {values}' if values else ''}. The weights are "
+            "still those of the step before, and the checkpoints on disk are of earlier steps; look at these data, "
+            "or lower the learning rate or the weights of the loss"
+        )
+
+
+def slices_of(batch: Any) -> str:
+    """File names and numbers of a batch's slices, for a message; empty where the batch has none."""
+    if not (hasattr(batch, "fname") and hasattr(batch, "slice_num")):
+        return ""
+    pairs = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
+    return ", ".join(f"{fname}, slice {slice_num}" for fname, slice_num in pairs)
