@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.mri.sense import sens_expand
+from fastmri_ufloss.mri.sense import check_mask_and_maps, sens_expand
 
 __all__ = ["data_residual"]
 
@@ -43,8 +43,7 @@ def data_residual(image: Tensor, masked_kspace: Tensor, mask: Tensor, sens_maps:
 def _check(image: Tensor, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> None:
     if not image.is_complex():
         raise ValueError(f"image must be complex, got {image.dtype}: a magnitude has lost the phase of the samples")
-    if sens_maps.ndim != 5 or sens_maps.shape[-1] != 2:
-        raise ValueError(f"sens_maps must have shape (batch, coils, rows, cols, 2), got {tuple(sens_maps.shape)}")
+    check_mask_and_maps(mask, sens_maps)
     if image.shape != sens_maps.shape[:1] + sens_maps.shape[2:4]:
         raise ValueError(
             f"image must have shape (batch, rows, cols) to go with sens_maps of shape {tuple(sens_maps.shape)}, "
@@ -55,7 +54,3 @@ def _check(image: Tensor, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor
             f"sens_maps must have the shape of masked_kspace, got {tuple(sens_maps.shape)} and "
             f"{tuple(masked_kspace.shape)}"
         )
-    batch, _, rows, cols, _ = sens_maps.shape
-    expected = ((batch, 1), (1,), (1, rows), (cols,), (1,))
-    if mask.ndim != 5 or any(n not in ok for n, ok in zip(mask.shape, expected, strict=True)):
-        raise ValueError(f"mask must have shape (batch, 1, 1 or rows, cols, 1), got {tuple(mask.shape)}")

@@ -9,12 +9,24 @@ from torch import Tensor
 
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = ["cg_sense", "sens_expand", "sens_reduce", "sense_normal_operator"]
+__all__ = ["cg_sense", "check_mask_and_maps", "sens_expand", "sens_reduce", "sense_normal_operator"]
 
 
 def _check_real_complex(name: str, data: Tensor) -> None:
     if data.ndim != 5 or data.shape[-1] != 2:
         raise ValueError(f"{name} must have shape (batch, coils, rows, cols, 2), got {tuple(data.shape)}")
+
+
+def check_mask_and_maps(mask: Tensor, sens_maps: Tensor) -> None:
+    """Raise ValueError unless a mask (batch, 1, 1 or rows, cols, 1) goes with maps (batch, coils, rows, cols, 2)."""
+    _check_real_complex("sens_maps", sens_maps)
+    batch, _, rows, cols, _ = sens_maps.shape
+    expected = ((batch, 1), (1,), (1, rows), (cols,), (1,))
+    if mask.ndim != 5 or any(n not in ok for n, ok in zip(mask.shape, expected, strict=True)):
+        raise ValueError(
+            f"mask must have shape (batch, 1, 1 or rows, cols, 1) to go with sens_maps of shape "
+            f"{tuple(sens_maps.shape)}, got {tuple(mask.shape)}"
+        )
 
 
 def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
@@ -99,14 +111,7 @@ def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor],
     Raises:
         ValueError: if mask and maps do not belong together.
     """
-    _check_real_complex("sens_maps", sens_maps)
-    batch, _, rows, cols, _ = sens_maps.shape
-    expected = ((batch, 1), (1, 1), (1, rows), (cols,), (1,))
-    if mask.ndim != 5 or any(n not in ok for n, ok in zip(mask.shape, expected, strict=True)):
-        raise ValueError(
-            f"mask must have shape (batch, 1, 1 or rows, cols, 1) to go with sens_maps of shape "
-            f"{tuple(sens_maps.shape)}, got {tuple(mask.shape)}"
-        )
+    check_mask_and_maps(mask, sens_maps)
     maps = torch.view_as_complex(sens_maps.contiguous())
     dims = (-1,) if mask.shape[2] == 1 else (-2, -1)
     weights = torch.fft.ifftshift(mask[..., 0].to(sens_maps.dtype), dim=dims)

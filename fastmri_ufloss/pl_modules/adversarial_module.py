@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from fastmri.data.transforms import center_crop, center_crop_to_smallest
+from fastmri.data.transforms import center_crop_to_smallest
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fastmri_ufloss.distributed import gather_rows, rank_and_world_size
+from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
 from fastmri_ufloss.losses.perceptual import PerceptualLoss
-from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
@@ -40,10 +40,10 @@ class AdversarialModule(MriModule):
     generated ones, times 2 less 1. In its own loss there are label smoothing, dropout and a replay buffer; in the
     generator's adversarial loss and feature matching there are none of them.
 
-    All processes draw the same random numbers, for the images of all of them: two processes with parts of a batch give
-    what one gives with all of it, if batch norm does (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process
-    normalizes over its own part). Generator and Adams, images of the buffer, state of the random numbers and factors
-    of the objective are in the checkpoint.
+    All processes draw the same random numbers, for the images of all of them: two processes with parts of a batch
+    give what one gives with all of it, if batch norm does (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each
+    process normalizes over its own part). Generator and Adams, images of the buffer, state of the random numbers and
+    factors of the objective are in the checkpoint.
 
     Terms are logged as ``train_terms/NAME``, the discriminator's loss and the shares of patches that it tells right
     as ``discriminator/...``. A loss or a gradient that is not finite stops the training before the step. The test
