@@ -55,6 +55,13 @@ def smooth_maps(batch: int, coils: int, rows: int, cols: int, *, dtype: torch.dt
     return torch.view_as_real(maps.to(dtype).expand(batch, -1, -1, -1).contiguous())
 
 
+def replace_batch_norm(module: torch.nn.Module) -> None:
+    """Put layers in place of batch norm that do not depend on how a batch is divided among processes."""
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            module.set_submodule(name, torch.nn.GroupNorm(1, layer.num_features))
+
+
 class Output(NamedTuple):
     """What a script has printed."""
 

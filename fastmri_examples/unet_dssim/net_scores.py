@@ -13,12 +13,12 @@ import nifti_subjects
 import numpy as np
 import torch
 from fastmri.data.transforms import center_crop
+from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 from tqdm import tqdm
 
 from fastmri_ufloss.data import IndexedSliceDataset, UnetDataTransform
 from fastmri_ufloss.metrics import DSSIM, RelativeError
 from fastmri_ufloss.pl_modules import MriDataModule
-from fastmri_ufloss.pl_modules.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.error_maps import save_error_maps

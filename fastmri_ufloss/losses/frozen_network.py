@@ -10,14 +10,14 @@ _Loss = TypeVar("_Loss", bound="FrozenNetworkLoss")
 
 
 class FrozenNetworkLoss(nn.Module):
-    """A loss with a network that is handed in, used and never changed.
+    """A module with a network that is handed in, used and never changed.
 
     The network is frozen, always in eval mode, and no part of this module's state dict: what is trained
     with the loss is saved without it, and such a state dict loads strictly. Weights of a network in a state
     dict are ignored; the network is the one handed in.
 
     Args:
-        name: the attribute under which the loss holds the network.
+        name: the attribute under which the network is held.
         network: the network. It is frozen and set to eval mode here.
     """
 
@@ -25,29 +25,24 @@ class FrozenNetworkLoss(nn.Module):
         super().__init__()
         self.add_module(name, network.requires_grad_(False).eval())
         self._network_name = name
+        self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_pre_hook(_put_in)
 
     def train(self: _Loss, mode: bool = True) -> _Loss:
         """Set the mode of this module; the network stays in eval mode."""
         super().train(mode)
-        self._network.eval()
+        self.get_submodule(self._network_name).eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The state dict without the network."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = f"{kwargs.get('prefix', args[1] if len(args) > 1 else '')}{self._network_name}."
-        for name in [name for name in state if name.startswith(prefix)]:
-            del state[name]
-        return state
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # state_dict is this call's own dict, from which the network loads next: it finds itself there
-        network_prefix = f"{prefix}{self._network_name}."
-        for name in [name for name in state_dict if name.startswith(network_prefix)]:
-            del state_dict[name]
-        state_dict.update(self._network.state_dict(prefix=network_prefix, keep_vars=True))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+def _leave_out(module: Any, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    network = f"{prefix}{module._network_name}."
+    for name in [name for name in state_dict if name.startswith(network)]:
+        del state_dict[name]
 
-    @property
-    def _network(self) -> nn.Module:
-        return self.get_submodule(self._network_name)
+
+def _put_in(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The network's own weights, so that it loads itself."""
+    _leave_out(module, state_dict, prefix, None)
+    network = module.get_submodule(module._network_name)
+    state_dict.update(network.state_dict(prefix=f"{prefix}{module._network_name}.", keep_vars=True))

@@ -1,13 +1,26 @@
-"""What every loss demands of its images, and does to them first."""
+"""What every loss demands of its images, and does to them first.
 
-from typing import Literal
+A loss is called ``loss(output, target, data_range, reduction="mean")`` with
+
+    output: x, (batch, 1, rows, cols), real magnitude or complex,
+    target: t, the same shape and kind; no gradient flows to it,
+    data_range: (batch,), the largest intensity of each image's volume, where the loss needs it; it is not used where
+        the images are divided by the scale of the target, see `fastmri_ufloss.mri.intensity.image_scale`,
+    reduction: see `Reduction`,
+
+gives a scalar or (batch,), >= 0 and 0 for equal images, and raises ValueError if shapes or kinds differ.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = [
+    "FunctionLoss",
     "Reduction",
     "at_target_scale",
     "channels",
@@ -21,6 +34,15 @@ __all__ = [
 
 Reduction = Literal["mean", "none"]
 """``"mean"`` over the batch, a scalar; or ``"none"``, a value for each image, (batch,)."""
+
+
+class FunctionLoss(nn.Module):
+    """A loss function as a module."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
+        return type(self).function(output, target, data_range)
 
 
 def check_images(output: Tensor, target: Tensor) -> None:

@@ -1,22 +1,45 @@
-"""The weighted sum of named losses."""
+"""The weighted sum of named losses: what each is by its name, how weights are written, how they follow the epochs."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastmri_ufloss.losses.normalized_sum import first_values
+from fastmri_ufloss.distributed import mean_over_processes
 from fastmri_ufloss.mri.intensity import image_scale
 
-__all__ = ["LinearRamp", "Weight", "WeightedLoss"]
+__all__ = ["GRAMMAR", "LOSS_NAMES", "LinearRamp", "Weight", "WeightedLoss", "make_loss", "parse_weights"]
+
+_LOSSES = {  # module and class, imported when they are asked for
+    "l1": ("pixel", "L1Loss"),
+    "l2": ("pixel", "L2Loss"),
+    "nmse": ("pixel", "NMSELoss"),
+    "ssim": ("ssim", "SSIMLoss"),
+    "dssim": ("ssim", "DSSIMLoss"),
+    "ms_ssim": ("ssim", "MSSSIMLoss"),
+    "edge": ("fine_structure", "EdgeLoss"),
+    "hfen": ("fine_structure", "HFENLoss"),
+    "frequency": ("fine_structure", "FrequencyLoss"),
+    "perceptual": ("perceptual", "PerceptualLoss"),
+    "ufloss": ("ufloss", "UFLoss"),
+}
+LOSS_NAMES = tuple(_LOSSES)
+
+GRAMMAR = (
+    "NAME, NAME=WEIGHT, or NAME=FROM:TO@EPOCH-EPOCH for a weight that grows or falls in a line between two epochs"
+)
+RAMP = re.compile(r"(?P<start>[^:@]+):(?P<end>[^:@]+)@(?P<first>\d+)-(?P<last>\d+)")
 
 
 class LinearRamp(NamedTuple):
     """A weight that goes from ``start`` to ``end`` in a straight line, and stays there.
 
-    It is ``start`` up to and in ``first_epoch``, and ``end`` in and after ``last_epoch``; epochs count from 0.
+    It is ``start`` up to and in ``first_epoch``, and ``end`` in and after ``last_epoch``; epochs count from 0. Its
+    text is ``"FROM:TO@EPOCH-EPOCH"``, which `parse_weights` reads.
     """
 
     start: float
@@ -31,18 +54,64 @@ class LinearRamp(NamedTuple):
         done = max(0, epoch - self.first_epoch) / (self.last_epoch - self.first_epoch)
         return self.start + (self.end - self.start) * done
 
+    def __str__(self) -> str:
+        return f"{self.start}:{self.end}@{self.first_epoch}-{self.last_epoch}"
+
 
 Weight = float | LinearRamp
 
 
+def parse_weights(items: Iterable[str], *, names: Sequence[str] | None = None) -> dict[str, Weight]:
+    """``["l2=1", "ufloss=0:1.5@5-20"]`` as weights by name; a name alone has weight 1.
+
+    Args:
+        items: as `GRAMMAR` says.
+        names: those that are known; None for any.
+
+    Raises:
+        ValueError: if a name is unknown or given twice, or a weight is no number >= 0 and no ramp of such.
+    """
+    weights: dict[str, Weight] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if names is not None and name not in names:
+            raise ValueError(f"unknown name {name!r} in {item!r}, known are {', '.join(names)}")
+        if name in weights:
+            raise ValueError(f"{name!r} is given twice")
+        weights[name] = _parse_weight(name, text if equals else "1")
+    return weights
+
+
+def _parse_weight(name: str, text: str) -> Weight:
+    ramp = RAMP.fullmatch(text)
+    if ramp is None:
+        return _parse_number(name, text)
+    first, last = int(ramp["first"]), int(ramp["last"])
+    if last <= first:
+        raise ValueError(f"the ramp of {name!r} must end in a later epoch than {first}, got {last}")
+    return LinearRamp(_parse_number(name, ramp["start"]), _parse_number(name, ramp["end"]), first, last)
+
+
+def _parse_number(name: str, text: str) -> float:
+    try:
+        number = float(text.replace("_", "?"))  # Python's 1_000 is no number here
+    except ValueError:
+        raise ValueError(f"the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {text!r}") from None
+    if not 0 <= number < math.inf:
+        raise ValueError(f"the weight of {name!r} must be a number >= 0, got {text!r}")
+    return number
+
+
 class WeightedLoss(nn.Module):
-    """sum_i w_i c_i L_i(output, target, data_range), with the call of each of its terms.
+    """sum_i w_i c_i L_i, with L_i(output, target, data_range), or values that the caller has computed.
 
     The weights w_i are constant, or follow the epoch that `set_epoch` names: the modules of this project call it,
     a loop of one's own should. In eval mode ramps have their final weight, so that the loss of a validation can be
     compared from epoch to epoch. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the first training
-    batch, the mean over all processes. They are buffers, so a checkpoint that holds this module holds them. A term
-    whose weight is 0 is computed, and takes no part in the gradient.
+    batch, the mean over all processes: with the weights 1/2, 1/2, 1 and 0.1 for the adversarial loss, feature
+    matching, the perceptual loss and the penalty that is the objective of Seitzer et al. They are buffers, so a
+    checkpoint that holds this module holds them. A term whose weight is 0 is computed, and takes no part in the
+    gradient.
 
     After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
     ``last_grad_norms``, where they were asked for, the norm of the gradient of each w_i c_i L_i in the output, times
@@ -51,38 +120,38 @@ class WeightedLoss(nn.Module):
 
     Args:
         terms: losses by name.
-        weights: their weights by the same names, finite and >= 0.
+        weights: by name, finite and >= 0, or their text, see `parse_weights`; the sum has their order. Names that are
+            none of the terms are those of values that are handed in at each call.
         normalize: whether all terms are 1 in the first training batch.
         grad_norms_every: training steps from one set of gradient norms to the next, None for none.
 
     Raises:
-        ValueError: if the names differ, there is none, a weight is not as above, or grad_norms_every is below 1;
-            in the call, if a term cannot be normalised since it is 0 or not finite in the first batch.
+        ValueError: if there is no weight, a term has none, a weight is not as above, or grad_norms_every is below 1;
+            in the call, if other values are handed in than the weights name, or a term cannot be normalized since it
+            is 0 or not finite in the first batch.
 
-    Normalisation as in Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI
+    Normalization as in Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI
     reconstruction", MICCAI 2018.
     """
 
     def __init__(
         self,
         terms: Mapping[str, nn.Module],
-        weights: Mapping[str, Weight],
+        weights: Mapping[str, Weight | str],
         *,
         normalize: bool = False,
         grad_norms_every: int | None = None,
     ) -> None:
         super().__init__()
-        if not terms or set(terms) != set(weights):
+        if not weights or not set(terms) <= set(weights):
             raise ValueError(f"weights must name the terms {sorted(terms)}, got {sorted(weights)}")
-        for name, weight in weights.items():
-            _check_weight(name, weight)
         if grad_norms_every is not None and grad_norms_every < 1:
             raise ValueError(f"grad_norms_every must be at least 1, got {grad_norms_every}")
         self.terms = nn.ModuleDict(terms)
-        self.weights: dict[str, Weight] = {name: weights[name] for name in terms}
+        self.weights = {name: _checked_weight(name, weight) for name, weight in weights.items()}
         self.normalize = normalize
         if normalize:
-            for name in terms:  # by name, so that a checkpoint with other terms cannot be mistaken
+            for name in weights:  # by name, so that a checkpoint with other terms cannot be mistaken
                 self.register_buffer(_factor_name(name), torch.zeros(()))  # 0: there was no training batch yet
         self.grad_norms_every = grad_norms_every
         self.last_terms: dict[str, Tensor] = {}
@@ -102,22 +171,39 @@ class WeightedLoss(nn.Module):
 
     @property
     def factors(self) -> dict[str, Tensor]:
-        """The factor of each term where they are normalised, 0 before the first training batch."""
-        return {name: getattr(self, _factor_name(name)) for name in self.terms} if self.normalize else {}
+        """The factor of each term where they are normalized, 0 before the first training batch."""
+        return {name: getattr(self, _factor_name(name)) for name in self.weights} if self.normalize else {}
 
-    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
-        """The sum, a scalar; the arguments are those of each term."""
+    def forward(
+        self,
+        output: Tensor,
+        target: Tensor,
+        data_range: Tensor | float | None = None,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The sum, a scalar.
+
+        Args:
+            output, target, data_range: those of each term.
+            values: scalars by the names of the weights that are none of the terms.
+        """
         weights = self.current_weights
         # where all weights are 0 the sum still needs a graph
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
-        values = {}
+        handed_in = dict(values or {})
+        if set(handed_in) != set(weights) - set(self.terms):
+            raise ValueError(
+                f"values must be named {sorted(set(weights) - set(self.terms))}, got {sorted(handed_in)}"
+            )
+        computed = dict(handed_in)
         for name, term in self.terms.items():
             # detached, and not without gradients: a term may compute otherwise where there are none
-            values[name] = term(output if name in counted else output.detach(), target, data_range)
-        self.last_terms = {name: value.detach() for name, value in values.items()}
-        is_step = self.training and output.requires_grad
+            computed[name] = term(output if name in counted else output.detach(), target, data_range)
+        self.last_terms = {name: computed[name].detach() for name in weights}
+        is_step = self.training and any(computed[name].requires_grad for name in counted)
         factors = self._make_factors(is_step=is_step)
-        weighted = {name: weights[name] * factors.get(name, 1.0) * values[name] for name in counted}
+        weighted = {name: weights[name] * factors.get(name, 1.0) * computed[name] for name in counted}
         if is_step:
             self._note_grad_norms(weighted, output, target)
         return torch.stack(list(weighted.values())).sum()
@@ -128,11 +214,11 @@ class WeightedLoss(nn.Module):
         return weight.at(self._epoch) if self.training else weight.end
 
     def _make_factors(self, *, is_step: bool) -> dict[str, Tensor]:
-        """The factor of each term, where they are normalised; the first training step sets them."""
+        """The factor of each term, where they are normalized; the first training step sets them."""
         factors = self.factors
         if factors and is_step and not self._has_factors:
             if not bool(torch.stack(list(factors.values())).all()):
-                for name, value in first_values(self.last_terms).items():
+                for name, value in _first_values(self.last_terms).items():
                     factors[name].copy_(1 / value)
             self._has_factors = True  # not to ask the device again at each step
         return {name: torch.where(factor > 0, factor, 1.0) for name, factor in factors.items()}
@@ -147,17 +233,82 @@ class WeightedLoss(nn.Module):
         self._steps += 1
 
 
+def make_loss(
+    weights: Mapping[str, Weight],
+    *,
+    feature_net: nn.Module | None = None,
+    vgg: nn.Module | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    normalize: bool = False,
+    grad_norms_every: int | None = None,
+) -> WeightedLoss:
+    """The weighted sum of losses known by name.
+
+        make_loss({"l1": 1.0, "ufloss": LinearRamp(0.0, 0.1, 2, 10)}, feature_net=net)
+
+    Args:
+        weights: of the losses, by names out of ``LOSS_NAMES``.
+        feature_net: the network of ``ufloss``, a trained `fastmri_ufloss.models.PatchFeatureNet`.
+        vgg: the network of ``perceptual``, see `fastmri_ufloss.models.load_vgg_features`.
+        settings: further arguments of the losses by their names, such as ``{"ufloss": {"stride": 10}}``.
+        normalize, grad_norms_every: see `WeightedLoss`.
+
+    Returns:
+        The loss.
+
+    Raises:
+        ValueError: if a name is not known, a loss lacks its network, or `WeightedLoss` refuses.
+    """
+    settings = settings or {}
+    networks = {"ufloss": feature_net, "perceptual": vgg}
+    needs = {
+        "ufloss": "feature_net, a trained PatchFeatureNet",
+        "perceptual": "vgg, the features of a VGG: fastmri_ufloss.models.load_vgg_features",
+    }
+    terms: dict[str, nn.Module] = {}
+    for name in (*weights, *settings):
+        if name not in LOSS_NAMES:
+            raise ValueError(f"unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
+        if name not in weights:
+            raise ValueError(f"settings are for {name!r}, which has no weight: the losses are {', '.join(weights)}")
+    for name in weights:
+        module, kind = _LOSSES[name]
+        loss = getattr(import_module(f"fastmri_ufloss.losses.{module}"), kind)
+        if name not in needs:
+            terms[name] = loss(**settings.get(name, {}))
+        elif networks[name] is None:
+            raise ValueError(f"loss {name!r} needs {needs[name]}")
+        else:
+            terms[name] = loss(networks[name], **settings.get(name, {}))
+    return WeightedLoss(terms, weights, normalize=normalize, grad_norms_every=grad_norms_every)
+
+
 def _factor_name(term: str) -> str:
     return f"factor_of_{term}"
 
 
-def _check_weight(name: str, weight: Weight) -> None:
-    values = (weight.start, weight.end) if isinstance(weight, LinearRamp) else (weight,)
-    for value in values:
+def _checked_weight(name: str, weight: Weight | str) -> Weight:
+    weight = _parse_weight(name, weight) if isinstance(weight, str) else weight
+    for value in (weight.start, weight.end) if isinstance(weight, LinearRamp) else (weight,):
         if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-            raise ValueError(f"the weight of loss {name!r} must be a number >= 0, got {value}")
+            raise ValueError(f"the weight of {name!r} must be a number >= 0, got {value}")
     if isinstance(weight, LinearRamp) and not 0 <= weight.first_epoch < weight.last_epoch:
         raise ValueError(
-            f"the ramp of loss {name!r} must begin in an epoch from 0 and end in a later one, got "
+            f"the ramp of {name!r} must begin in an epoch from 0 and end in a later one, got "
             f"{weight.first_epoch} to {weight.last_epoch}"
         )
+    return weight
+
+
+def _first_values(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values by which terms are normalized: their mean over all processes."""
+    means = torch.stack([value if value.dtype == torch.float64 else value.float() for value in values.values()])
+    means = mean_over_processes(means)
+    plain = dict(zip(values, means.tolist(), strict=True))
+    bad = [name for name, value in plain.items() if not 0 < value < math.inf]
+    if bad:
+        raise ValueError(
+            f"losses {', '.join(bad)} cannot be normalized by their value in the first batch, {plain}: each must "
+            "be above 0 and finite"
+        )
+    return dict(zip(values, means, strict=True))

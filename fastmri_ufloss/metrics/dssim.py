@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fastmri_ufloss.losses.dssim import dssim_loss
+from fastmri_ufloss.losses.ssim import dssim_loss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, to_sum_precision
 
 __all__ = ["DSSIM"]
@@ -11,7 +11,7 @@ __all__ = ["DSSIM"]
 class DSSIM(VolumeMetric):
     """1 - SSIM of each slice, the mean over the slices of each volume, and the mean over volumes.
 
-    SSIM is that of `fastmri_ufloss.losses.dssim.dssim_loss`, with Gaussian windows, of the magnitudes; the data
+    SSIM is that of `fastmri_ufloss.losses.ssim.dssim_loss`, with Gaussian windows, of the magnitudes; the data
     range is the volume's ``max_value``, which `update` needs here, positive. fastMRI's SSIM has other windows. The
     value lies in 0 .. 2, is 0 for equal images, and does not depend on the unit of images and ``max_value``.
     """

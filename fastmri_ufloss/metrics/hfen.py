@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fastmri_ufloss.losses.hfen import laplacian_of_gaussian
+from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, energy, to_sum_precision
 
 __all__ = ["HFEN"]
@@ -11,8 +11,8 @@ __all__ = ["HFEN"]
 class HFEN(VolumeMetric):
     """|LoG(x - t)| / |LoG(t)| over each volume, slice by slice filtered; the mean over volumes.
 
-    LoG is `fastmri_ufloss.losses.hfen.laplacian_of_gaussian`. Complex images are filtered as they are, so errors of
-    the phase count. The value does not depend on the unit of the images; it is 0 for equal images and 1 for an
+    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`. Complex images are filtered as they are, so
+    errors of the phase count. The value does not depend on the unit of the images; it is 0 for equal images and 1 for an
     output of zeros. A volume whose target is zero everywhere gives inf, or nan where the output is zero as well.
     (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
     """

@@ -7,8 +7,8 @@ from fastmri.evaluate import psnr
 from scipy.signal import fftconvolve
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fastmri_ufloss.losses.dssim import WINDOW
-from fastmri_ufloss.losses.hfen import laplacian_kernel
+from fastmri_ufloss.losses.fine_structure import laplacian_kernel
+from fastmri_ufloss.losses.ssim import WINDOW
 
 __all__ = ["IMAGE_SCORES", "MIN_SIZE", "ImageScores", "ReferenceVolume", "fine_structures"]
 
@@ -32,14 +32,14 @@ class ImageScores(NamedTuple):
 class ReferenceVolume:
     """Scores volumes against a reference, of which everything is computed once.
 
-    With t the reference and x the output, LoG as `fastmri_ufloss.losses.hfen.laplacian_of_gaussian`::
+    With t the reference and x the output, LoG as `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`::
 
         NMSE = |x - t|^2 / |t|^2,  NRMSE = |x - t| / |t|,  HFEN = |LoG(x - t)| / |LoG(t)|
 
     over the slice or over the volume. PSNR (dB) and SSIM are fastMRI's: their data range is the maximum of the
     reference volume, for its slices too, and SSIM of the volume is the mean over its slices. ``SSIM Gaussian`` has
     the Gaussian windows of 11x11, sigma = 1.5, of Wang et al. (IEEE TIP 2004), and the mean over the windows that
-    lie inside the image, like `fastmri_ufloss.losses.dssim.gaussian_ssim` and scikit-image's ``gaussian_weights``.
+    lie inside the image, like `fastmri_ufloss.losses.ssim.gaussian_ssim` and scikit-image's ``gaussian_weights``.
 
     Volumes are what fastMRI's evaluation computes; its NMSE is rounded to the precision of the images, the sums are
     in float64 here.

@@ -90,7 +90,8 @@ class RefinementModule(_StoredReconstruction):
 
     R is frozen, in eval mode, without gradients, in no optimizer, and in the checkpoint. For V and the gate see
     `RefinementNet`, for the training `AdversarialModule`. M, N and O make their terms 1 in the first step, alpha
-    makes the penalty 0.1. ``validation_loss`` is the perceptual term, or without one the normalized mean squared error.
+    makes the penalty 0.1. ``validation_loss`` is the perceptual term, or without one the normalized mean squared
+    error.
 
     Args:
         reconstruction: the module of R, trained; it is frozen here.

@@ -15,15 +15,18 @@ import torch
 from helpers import randn_complex
 from torch import Tensor, nn
 
-from fastmri_ufloss.losses.dssim import DSSIMLoss, dssim_loss
-from fastmri_ufloss.losses.edge import EdgeLoss, edge_loss, sobel_magnitude
-from fastmri_ufloss.losses.frequency import FrequencyLoss, frequency_loss
-from fastmri_ufloss.losses.hfen import HFENLoss, hfen_loss, laplacian_of_gaussian
-from fastmri_ufloss.losses.l1 import L1Loss, l1_loss
-from fastmri_ufloss.losses.l2 import L2Loss, l2_loss
-from fastmri_ufloss.losses.ms_ssim import MSSSIMLoss, ms_ssim_loss
-from fastmri_ufloss.losses.nmse import NMSELoss, nmse_loss
-from fastmri_ufloss.losses.ssim import SSIMLoss, ssim_loss
+from fastmri_ufloss.losses.fine_structure import (
+    EdgeLoss,
+    FrequencyLoss,
+    HFENLoss,
+    edge_loss,
+    frequency_loss,
+    hfen_loss,
+    laplacian_of_gaussian,
+    sobel_magnitude,
+)
+from fastmri_ufloss.losses.pixel import L1Loss, L2Loss, NMSELoss, l1_loss, l2_loss, nmse_loss
+from fastmri_ufloss.losses.ssim import DSSIMLoss, MSSSIMLoss, SSIMLoss, dssim_loss, ms_ssim_loss, ssim_loss
 
 LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {
     "l1": (l1_loss, L1Loss()),

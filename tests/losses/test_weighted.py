@@ -23,6 +23,7 @@ from fastmri_ufloss.losses import (
     l1_loss,
     l2_loss,
     make_loss,
+    parse_weights,
 )
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures
 
@@ -176,7 +177,7 @@ def test_gradient_norms_do_not_change_the_gradient() -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_normalisation_by_the_first_batch(tmp_path: Path) -> None:
+def test_normalization_by_the_first_batch(tmp_path: Path) -> None:
     output, target, data_range = pair()
     output.requires_grad_()
     loss = make_loss({"l1": 1.0, "ssim": 0.25, "l2": 2.0}, normalize=True)
@@ -199,12 +200,12 @@ def test_normalisation_by_the_first_batch(tmp_path: Path) -> None:
     torch.testing.assert_close(again(halved, target, data_range), expected)
 
 
-def test_what_cannot_be_normalised_is_named() -> None:
+def test_what_cannot_be_normalized_is_named() -> None:
     output, target, _ = pair()
     loss = make_loss({"l1": 1.0, "l2": 1.0}, normalize=True)
-    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalised"):
+    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalized"):
         loss(target.clone().requires_grad_(), target)
-    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalised"):
+    with pytest.raises(ValueError, match="losses l1, l2 cannot be normalized"):
         loss((output * math.nan).requires_grad_(), target)
     assert not any(loss.factors.values())
 
@@ -253,13 +254,101 @@ def test_bad_names_and_weights_are_named() -> None:
         make_loss({"ufloss": 1.0})
     with pytest.raises(ValueError, match="'perceptual' needs vgg"):
         make_loss({"perceptual": 1.0})
-    for weight in (-1.0, math.nan, math.inf, "1", None, LinearRamp(0, -1, 0, 2)):
-        with pytest.raises(ValueError, match="weight of loss 'l2' must be a number >= 0"):
+    for weight in (-1.0, math.nan, math.inf, "-1", None, LinearRamp(0, -1, 0, 2)):
+        with pytest.raises(ValueError, match="weight of 'l2' must be a number >= 0"):
             make_loss({"l2": weight})
     for first, last in ((3, 3), (5, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="ramp of loss 'l2' must begin"):
+        with pytest.raises(ValueError, match="ramp of 'l2' must begin"):
             make_loss({"l2": LinearRamp(0, 1, first, last)})
     with pytest.raises(ValueError, match="weights must name the terms"):
         WeightedLoss({"l2": L2Loss()}, {})
     with pytest.raises(ValueError, match="grad_norms_every must be at least 1"):
         make_loss({"l2": 1.0}, grad_norms_every=0)
+
+
+WEIGHTS = {"adversarial": 0.5, "feature_matching": 0.5, "perceptual": 1.0, "penalty": 0.1}
+
+
+IMAGE = torch.ones(1, 1, 8, 8)
+
+
+def values_of(*values: float) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(value, requires_grad=True) for name, value in zip(WEIGHTS, values, strict=True)}
+
+
+def test_each_term_is_its_weight_in_the_first_step_and_relative_to_it_later() -> None:
+    objective = WeightedLoss({}, WEIGHTS, normalize=True)
+    assert float(objective(IMAGE, IMAGE, values=values_of(0.7, 40.0, 3e-5, 900.0))) == pytest.approx(2.1, rel=1e-6)
+    assert float(1 / objective.factors["feature_matching"]) == pytest.approx(40.0)
+    later = objective(IMAGE, IMAGE, values=values_of(1.4, 40.0, 3e-5, 0.0))
+    assert float(later) == pytest.approx(1.0 + 0.5 + 1.0, rel=1e-6)
+
+
+def test_gradient_is_that_of_the_weighted_values_of() -> None:
+    objective, values = WeightedLoss({}, WEIGHTS, normalize=True), values_of(0.7, 40.0, 3e-5, 900.0)
+    objective(IMAGE, IMAGE, values=values).backward()
+    for name, value in values.items():
+        assert float(value.grad) == pytest.approx(WEIGHTS[name] / float(value), rel=1e-5)
+
+
+def test_factors_are_state_and_are_not_set_in_validation() -> None:
+    objective = WeightedLoss({}, WEIGHTS, normalize=True).eval()
+    assert float(objective(IMAGE, IMAGE, values=values_of(1.0, 1.0, 1.0, 1.0))) == pytest.approx(2.1)
+    assert float(objective(IMAGE, IMAGE, values=values_of(2.0, 2.0, 2.0, 2.0))) == pytest.approx(
+        4.2
+    )  # no factors yet: as they are
+    objective.train()
+    objective(IMAGE, IMAGE, values=values_of(0.7, 40.0, 3e-5, 900.0))
+    other = WeightedLoss({}, WEIGHTS, normalize=True)
+    other.load_state_dict(objective.state_dict())
+    assert float(other(IMAGE, IMAGE, values=values_of(0.7, 40.0, 3e-5, 900.0))) == pytest.approx(2.1)
+    assert float(other(IMAGE, IMAGE, values=values_of(1.4, 80.0, 6e-5, 1800.0))) == pytest.approx(4.2)
+
+
+def test_without_normalization_it_is_the_weighted_sum() -> None:
+    objective = WeightedLoss({}, WEIGHTS)
+    assert float(objective(IMAGE, IMAGE, values=values_of(2.0, 4.0, 3.0, 10.0))) == pytest.approx(1 + 2 + 3 + 1)
+    assert not objective.factors and not objective.state_dict()
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_a_first_value_that_cannot_be_a_unit(value: float) -> None:
+    with pytest.raises(ValueError, match="feature_matching cannot be normalized"):
+        WeightedLoss({}, WEIGHTS, normalize=True)(IMAGE, IMAGE, values=values_of(1.0, value, 1.0, 1.0))
+
+
+def test_bad_weights_and_values() -> None:
+    with pytest.raises(ValueError, match="weights must name the terms"):
+        WeightedLoss({}, {})
+    with pytest.raises(ValueError, match="'penalty' must be a number >= 0"):
+        WeightedLoss({}, {"penalty": -1.0})
+    with pytest.raises(ValueError, match="values must be named"):
+        WeightedLoss({}, WEIGHTS)(IMAGE, IMAGE, values={"adversarial": torch.tensor(1.0)})
+
+
+def test_values_and_losses_in_one_sum_in_the_order_of_the_weights() -> None:
+    output, target, _ = pair()
+    loss = WeightedLoss({"l2": L2Loss()}, {"penalty": 0.1, "l2": "0:2@0-4"})
+    value = torch.tensor(3.0, requires_grad=True)
+    loss.set_epoch(2)
+    torch.testing.assert_close(loss(output, target, values={"penalty": value}), 0.3 + l2_loss(output, target))
+    assert list(loss.last_terms) == ["penalty", "l2"]
+
+
+def test_weights_are_read_from_text() -> None:
+    weights = parse_weights(["l1", "ssim=0.5", "ufloss=0:1.5@5-20"], names=LOSS_NAMES)
+    assert weights == {"l1": 1.0, "ssim": 0.5, "ufloss": LinearRamp(0.0, 1.5, 5, 20)}
+    assert parse_weights([f"{name}={weight}" for name, weight in weights.items()]) == weights
+    for text, message in (
+        ("vgg=1", r"unknown name 'vgg' in 'vgg=1', known are l1, "),
+        ("l1=a", r"'l1' must be a number or FROM:TO@EPOCH-EPOCH, got 'a'"),
+        ("l1=1_0", "must be a number or"),
+        ("l1=", "must be a number or"),
+        ("l1=nan", "must be a number >= 0"),
+        ("l1=-1", "must be a number >= 0"),
+        ("l1=0:1@5-5", "must end in a later epoch than 5, got 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_weights([text], names=LOSS_NAMES)
+    with pytest.raises(ValueError, match="'l1' is given twice"):
+        parse_weights(["l1", "l1=2"])

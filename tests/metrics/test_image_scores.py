@@ -4,8 +4,8 @@ import pytest
 import skimage.metrics
 import torch
 
-from fastmri_ufloss.losses.dssim import gaussian_ssim
-from fastmri_ufloss.losses.hfen import laplacian_of_gaussian
+from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
+from fastmri_ufloss.losses.ssim import gaussian_ssim
 from fastmri_ufloss.metrics import HFEN
 from fastmri_ufloss.metrics.image_scores import IMAGE_SCORES, ReferenceVolume, fine_structures
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import replace_batch_norm
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
@@ -129,15 +130,6 @@ def weights_of(module: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])
 
 
-def remove_batch_norm(module: RefinementModule) -> None:
-    """Its statistics are those of a batch."""
-    for network in (module.refinement, module.discriminator):
-        for layers in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
-            for number, layer in enumerate(layers):
-                if isinstance(layer, nn.BatchNorm2d):
-                    layers[number] = nn.Identity()
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_with_a_gate_of_zero_it_is_the_frozen_network(name: str, root: Path, tmp_path: Path) -> None:
     module = module_for(checkpoint_of(name, tmp_path))
@@ -237,7 +229,7 @@ def test_accumulated_batches_are_one_large_batch(root: Path, recon: Path, tmp_pa
         batch_size = options.pop("batch_size")
         module = module_for(recon, **{"dropout": 0.0, "replay_size": 0, "normalize": False, **options})
         module.refinement.gate.data.fill_(0.5)
-        remove_batch_norm(module)
+        replace_batch_norm(module)
         trainer = trainer_in(folder, limit_val_batches=0, max_epochs=2, precision="64-true")
         trainer.fit(module, datamodule=data_module(root, batch_size=batch_size))
         return weights_of(module)
@@ -407,7 +399,7 @@ devices = int(sys.argv[1])
 folder = Path(sys.argv[2])
 losses = {{"perceptual": UFLoss(feature_net(), stride=2, patches_per_step=2)}}
 module = module_for(Path({recon!r}), image_losses=losses, seed=4)
-remove_batch_norm(module)
+replace_batch_norm(module)
 module.refinement.gate.data.fill_(0.3)
 options = dict(devices=2, strategy="ddp") if devices == 2 else {{}}
 run = trainer_in(folder, precision="64-true", limit_val_batches=0, **options)
