@@ -12,8 +12,8 @@ class HFEN(VolumeMetric):
     """|LoG(x - t)| / |LoG(t)| over each volume, slice by slice filtered; the mean over volumes.
 
     LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`. Complex images are filtered as they are, so
-    errors of the phase count. The value does not depend on the unit of the images; it is 0 for equal images and 1 for an
-    output of zeros. A volume whose target is zero everywhere gives inf, or nan where the output is zero as well.
+    errors of the phase count. The value does not depend on the unit of the images; it is 0 for equal images and 1 for
+    an output of zeros. A volume whose target is zero everywhere gives inf, or nan where the output is zero as well.
     (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
     """
 
