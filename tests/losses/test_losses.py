@@ -210,7 +210,7 @@ def test_images_smaller_than_a_window_are_named() -> None:
 
 def test_num_scales_that_fits_is_named() -> None:
     small = torch.rand(1, 1, 100, 50)
-    with pytest.raises(ValueError, match="use num_scales=3 or less \\(--ms_ssim_scales in the recipes\\)"):
+    with pytest.raises(ValueError, match="use num_scales=3 or less"):
         ms_ssim_loss(small, small, 1.0)
     assert ms_ssim_loss(small, small, 1.0, num_scales=3) == 0
     for bad in (0, 6, 2.0):
