@@ -1,27 +1,29 @@
 """From files to batches."""
 
-from fastmri_ufloss.data.index import MetadataIndex
-from fastmri_ufloss.data.masks import MASK_TYPES, create_mask_for_mask_type
-from fastmri_ufloss.data.patches import PatchDataset
-from fastmri_ufloss.data.segmentation import SegmentationSample, SegmentationSlices
-from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
-from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.data.transforms import MoDLDataTransform, MoDLSample, UnetDataTransform, collate
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "MASK_TYPES",
-    "IndexedSliceDataset",
-    "MetadataIndex",
-    "MoDLDataTransform",
-    "MoDLSample",
-    "PatchDataset",
-    "SegmentationSample",
-    "SegmentationSlices",
-    "SensMapCache",
-    "SensMapFiles",
-    "SensMapSource",
-    "UnetDataTransform",
-    "UnitSensMaps",
-    "collate",
-    "create_mask_for_mask_type",
-]
+from fastmri_ufloss.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastmri_ufloss.data.index import *
+    from fastmri_ufloss.data.masks import *
+    from fastmri_ufloss.data.patches import *
+    from fastmri_ufloss.data.reconstruction_writer import *
+    from fastmri_ufloss.data.segmentation import *
+    from fastmri_ufloss.data.sens_maps import *
+    from fastmri_ufloss.data.slices import *
+    from fastmri_ufloss.data.transforms import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "index": "MetadataIndex",
+        "masks": "MASK_TYPES create_mask_for_mask_type",
+        "patches": "PatchDataset",
+        "reconstruction_writer": "ReconstructionWriter",
+        "segmentation": "SegmentationSample SegmentationSlices",
+        "sens_maps": "SensMapCache SensMapFiles SensMapSource UnitSensMaps",
+        "slices": "IndexedSliceDataset",
+        "transforms": "MoDLDataTransform MoDLSample UnetDataTransform collate",
+    },
+)

@@ -91,8 +91,8 @@ def ms_ssim_loss(
     c_j is the mean of SSIM's contrast and structure term at scale j, and of the whole SSIM at the last scale, with
     the windows of `dssim_loss`. The images of each further scale are means of 2x2 pixels (at an odd end, of those
     that are there). beta is 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, and with fewer scales the first of these divided
-    by their sum. A c_j below 1e-4 counts as 1e-4, without gradient: the power of a negative number is NaN, and the slope
-    of the power at 0 is infinite.
+    by their sum. A c_j below 1e-4 counts as 1e-4, without gradient: the power of a negative number is NaN, and the
+    slope of the power at 0 is infinite.
 
     Args:
         output, target, data_range, reduction: at least 10 * 2^(num_scales - 1) + 1 rows and columns.

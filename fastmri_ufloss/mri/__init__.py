@@ -1,18 +1,25 @@
-"""Physics: pure functions on tensors."""
+"""Physics: SENSE, ESPIRiT, conjugate gradients, intensity scale."""
 
-from fastmri_ufloss.mri.center import count_center_lines
-from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
-from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.mri.sense import cg_sense, sens_expand, sens_reduce, sense_normal_operator
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "cg_sense",
-    "conjugate_gradient",
-    "count_center_lines",
-    "estimate_sens_maps",
-    "image_scale",
-    "sens_expand",
-    "sens_reduce",
-    "sense_normal_operator",
-]
+from fastmri_ufloss.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastmri_ufloss.mri.center import *
+    from fastmri_ufloss.mri.conjugate_gradient import *
+    from fastmri_ufloss.mri.espirit import *
+    from fastmri_ufloss.mri.intensity import *
+    from fastmri_ufloss.mri.residual import *
+    from fastmri_ufloss.mri.sense import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "center": "count_center_lines",
+        "conjugate_gradient": "conjugate_gradient",
+        "espirit": "estimate_sens_maps",
+        "intensity": "image_scale",
+        "residual": "data_residual",
+        "sense": "cg_sense sens_expand sens_reduce sense_normal_operator",
+    },
+)

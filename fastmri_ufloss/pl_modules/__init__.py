@@ -1,36 +1,39 @@
 """Lightning: fastMRI's modules on Lightning 2, and the plugin's own."""
 
-from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
-from fastmri_ufloss.pl_modules.base_module import read_checkpoint
-from fastmri_ufloss.pl_modules.callbacks import SeededSteps
-from fastmri_ufloss.pl_modules.data_module import MriDataModule
-from fastmri_ufloss.pl_modules.feature_module import FeatureModule
-from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
-from fastmri_ufloss.pl_modules.modl_module import MoDLModule
-from fastmri_ufloss.pl_modules.mri_module import MriModule
-from fastmri_ufloss.pl_modules.pretraining import PatchDataModule
-from fastmri_ufloss.pl_modules.recnet_module import RecNetModule
-from fastmri_ufloss.pl_modules.reconstruction_module import ReconstructionModule
-from fastmri_ufloss.pl_modules.refinement_module import JointModule, RefinementModule, load_reconstruction
-from fastmri_ufloss.pl_modules.segmentation_data import SegmentationDataModule
-from fastmri_ufloss.pl_modules.segmentation_module import SegmentationModule
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AdversarialModule",
-    "FeatureModule",
-    "JointModule",
-    "MoDLModule",
-    "MriDataModule",
-    "MriModule",
-    "PatchDataModule",
-    "RecNetModule",
-    "ReconstructionModule",
-    "RefinementModule",
-    "SeededSteps",
-    "SegmentationDataModule",
-    "SegmentationModule",
-    "UnetModule",
-    "VarNetModule",
-    "load_reconstruction",
-    "read_checkpoint",
-]
+from fastmri_ufloss.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastmri_ufloss.pl_modules.base_module import *
+    from fastmri_ufloss.pl_modules.callbacks import *
+    from fastmri_ufloss.pl_modules.data_module import *
+    from fastmri_ufloss.pl_modules.feature_module import *
+    from fastmri_ufloss.pl_modules.host_modules import *
+    from fastmri_ufloss.pl_modules.modl_module import *
+    from fastmri_ufloss.pl_modules.mri_module import *
+    from fastmri_ufloss.pl_modules.pretraining import *
+    from fastmri_ufloss.pl_modules.recnet_module import *
+    from fastmri_ufloss.pl_modules.reconstruction_module import *
+    from fastmri_ufloss.pl_modules.refinement_module import *
+    from fastmri_ufloss.pl_modules.segmentation_data import *
+    from fastmri_ufloss.pl_modules.segmentation_module import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "base_module": "read_checkpoint",
+        "callbacks": "SeededSteps",
+        "data_module": "MriDataModule",
+        "feature_module": "FeatureModule",
+        "host_modules": "UnetModule VarNetModule",
+        "modl_module": "MoDLModule",
+        "mri_module": "MriModule",
+        "pretraining": "PatchDataModule",
+        "recnet_module": "RecNetModule",
+        "reconstruction_module": "ReconstructionModule",
+        "refinement_module": "JointModule RefinementModule load_reconstruction",
+        "segmentation_data": "SegmentationDataModule",
+        "segmentation_module": "SegmentationModule",
+    },
+)
