@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import replace_batch_norm
+from helpers import ROOT, replace_batch_norm
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
@@ -85,7 +85,14 @@ def test_two_processes_give_what_one_gives(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [sys.executable, __file__, str(tmp_path)]
     workers = [subprocess.Popen(command, env={**environment, "LOCAL_RANK": rank}) for rank in "01"]
     try:

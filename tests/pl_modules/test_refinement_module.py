@@ -19,7 +19,6 @@ from fastmri_ufloss.data import MoDLDataTransform, UnetDataTransform, UnitSensMa
 from fastmri_ufloss.losses import L2Loss, UFLoss
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import (
-    AdversarialModule,
     JointModule,
     MoDLModule,
     MriDataModule,
@@ -30,6 +29,7 @@ from fastmri_ufloss.pl_modules import (
     VarNetModule,
     load_reconstruction,
 )
+from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
 from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 from fastmri_ufloss.simulation.simulate import simulate_volume
 
