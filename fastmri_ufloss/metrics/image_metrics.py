@@ -49,7 +49,7 @@ class RelativeError(NRMSE):
 class HFEN(NRMSE):
     """|LoG(x - t)| / |LoG(t)| over each volume, slice by slice filtered; the mean over volumes.
 
-    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`, which filters both parts of complex images. For
+    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`; it filters both parts of complex images. For
     units, equal images and zeros see `NRMSE`. (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
     """
 
@@ -122,10 +122,7 @@ METRIC_NAMES = (*_METRICS, "ufloss")
 
 
 def make_metrics(
-    names: Sequence[str],
-    *,
-    feature_net: nn.Module | None = None,
-    ufloss: Mapping[str, Any] | None = None,
+    names: Sequence[str], *, feature_net: nn.Module | None = None, ufloss: Mapping[str, Any] | None = None
 ) -> dict[str, VolumeMetric]:
     """New metrics known by name, such as a Lightning module keeps in an ``nn.ModuleDict``.
 

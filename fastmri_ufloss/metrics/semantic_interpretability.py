@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmri_ufloss.files import name_some
 from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
 from fastmri_ufloss.losses.images import full_precision, magnitude
 from fastmri_ufloss.metrics.paired import LEVEL, NUM_RESAMPLES, bootstrap_interval
@@ -55,15 +56,15 @@ class SegmentedImages(NamedTuple):
     def segmenter_dice(self) -> dict[int, float]:
         """Mean Dice on the targets by class, what the scores are relative to; nan if there is no image."""
         means = dict(zip(self.classes, _means(self.on_target), strict=True))
-        for number, dice in means.items():
+        for label, dice in means.items():
             if len(self.volume) and np.isnan(dice):
                 raise ValueError(
-                    f"class {number} is in none of the {len(self.volume)} images by their segmentation, and so has "
+                    f"class {label} is in none of the {len(self.volume)} images by their segmentation, and so has "
                     "no value; leave it out of classes"
                 )
             if dice == 0:
                 raise ValueError(
-                    f"segmenter must find class {number} on the targets, got a Dice of 0 there: nothing could be "
+                    f"segmenter must find class {label} on the targets, got a Dice of 0 there: nothing could be "
                     "said of the outputs"
                 )
         return means
@@ -72,7 +73,7 @@ class SegmentedImages(NamedTuple):
         """The score of each class over all images that have it; the mean over classes is SIS."""
         reference = self.segmenter_dice()
         outputs = zip(reference, _means(self.on_output), strict=True)
-        return {number: dice / reference[number] for number, dice in outputs}
+        return {label: dice / reference[label] for label, dice in outputs}
 
     def per_volume(self) -> dict[Any, float]:
         """The score of each volume, the mean over the classes that it has; volumes without a class are left out.
@@ -116,14 +117,14 @@ class SegmentedImages(NamedTuple):
             Its ends; nan for fewer than two subjects.
         """
         self.segmenter_dice()  # raises
-        numbers: dict[Hashable, int] = {}
-        names = ((subjects or {}).get(volume, volume) for volume in self.volume.tolist())
-        subject = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=int)
+        names = [(subjects or {}).get(volume, volume) for volume in self.volume.tolist()]
+        order = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        subject = np.array([order[name] for name in names], dtype=int)
         drawn = np.unique(subject[~np.isnan(self.on_target).all(axis=1)])
         if drawn.size < 2:
             return float("nan"), float("nan")
         columns = (column for pair in zip(self.on_output.T, self.on_target.T, strict=True) for column in pair)
-        sums = [np.bincount(subject, np.nan_to_num(column), minlength=len(numbers))[drawn] for column in columns]
+        sums = [np.bincount(subject, np.nan_to_num(column), minlength=len(order))[drawn] for column in columns]
         return bootstrap_interval(
             *sums, statistic=_score_of_sums, level=level, num_resamples=num_resamples, seed=seed
         )
@@ -134,9 +135,9 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
 
         SIS = mean_x Dice(S(x), truth) / mean_y Dice(S(y), truth),    Dice(A, B) = 2 |A and B| / (|A| + |B|)
 
-    over all images with the class, outputs x and targets y; the mean over classes. Images without the class, by the
-    true one, do not count, and nor does the background. The value is 1 for equal images, 0 if nothing is found, and
-    above 1 if more is found than on the targets (Seitzer et al., MICCAI 2018).
+    over all images with the class, outputs x and targets y; the mean over classes. Images whose true segmentation
+    lacks the class do not count, nor does the background. The value is 1 for equal images, 0 if the segmenter sees
+    nothing, and above 1 if it sees more than on the targets (Seitzer et al., MICCAI 2018).
 
     Slices come as in `fastmri_ufloss.metrics.VolumeMetric`; kept are two numbers of each slice and class. In a
     ``torchmetrics.MetricCollection`` metrics with different segmenters need ``compute_groups=False``. A call of the
@@ -148,7 +149,7 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         segmenter: called with magnitudes (batch, 1, rows, cols), float32, on the device of the metric; gives class
             numbers (batch, rows, cols) of an integer dtype.
         num_classes: number of classes with the background, which has the number 0.
-        classes: the numbers of those that count; None for all but the background.
+        classes: the numbers of the classes that count; None for all but the background.
 
     Raises:
         ValueError: if num_classes is below 2, or classes are none, not different, or not in 1 .. num_classes - 1; in
@@ -168,9 +169,9 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         classes = tuple(range(1, num_classes) if classes is None else classes)
-        if not classes or len(set(classes)) < len(classes) or not all(0 < number < num_classes for number in classes):
+        if not classes or len(set(classes)) < len(classes) or not all(0 < label < num_classes for label in classes):
             raise ValueError(f"classes must be different numbers in 1 .. {num_classes - 1}, got {list(classes)}")
-        self.slice_sums = tuple(f"{source}_dice_{number}" for source in ("output", "target") for number in classes)
+        self.slice_sums = tuple(f"{source}_dice_{label}" for source in ("output", "target") for label in classes)
         super().__init__("segmenter", segmenter if isinstance(segmenter, nn.Module) else _Function(segmenter))
         self.num_classes = num_classes
         self.classes = classes
@@ -191,8 +192,7 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
             output: (batch, rows, cols) or (batch, 1, rows, cols), magnitudes; of complex images the magnitude counts.
             target: the same shape, the fully sampled images.
             segmentation: the true class numbers, 0 .. num_classes - 1, (batch, rows, cols), of an integer dtype.
-            fname: the name of each slice's volume.
-            slice_num: the number of each slice in its volume, (batch,).
+            fname, slice_num: as for `VolumeMetric.update`.
             max_value: not used; it is there so that all metrics are called alike.
 
         Raises:
@@ -204,7 +204,7 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         for name, images in (("output", output), ("target", target)):
             if not bool(images.isfinite().all()):
                 raise ValueError(
-                    f"{name} must be finite, got NaN or infinite values in {', '.join(sorted(set(fname)))}"
+                    f"{name} must be finite, got NaN or infinite values in {name_some(sorted(set(fname)))}"
                 )
         labels, target_labels = (self._segment(images) for images in (output, target))
         self.update_labels(labels, target_labels, segmentation=segmentation, fname=fname, slice_num=slice_num)
@@ -236,15 +236,12 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
                     f"{tuple(output_labels.shape)}"
                 )
         *segmented, true = (self._checked(name, labels) for name, labels in given.items())
-        dtype, columns = sum_dtype(self.device), [number - 1 for number in self.classes]
+        dtype, columns = sum_dtype(self.device), [label - 1 for label in self.classes]
         dice = [dice_of_classes(labels, true, self.num_classes, dtype=dtype)[:, columns] for labels in segmented]
         self._add(fname, slice_num, *torch.cat(dice, dim=1).unbind(dim=1))
 
     def images(self) -> SegmentedImages:
-        """Dice of all images of all processes, for the score of each class, intervals and the segmenter's Dice.
-
-        Volumes are told by their `fastmri_ufloss.metrics.volume_id`. All processes must call this method.
-        """
+        """Dice of all images of all processes, by `fastmri_ufloss.metrics.volume_id`; all processes must call it."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._images()
 

@@ -165,8 +165,8 @@ class VolumeMetric(SliceMetric):
         return self._scalar(sum(values) / len(values) if values else float("nan"))
 
     def _volume_values(self) -> dict[int, float]:
-        volumes, numbers = self._slices()
-        values = {name: self.volume_value(torch.from_numpy(numbers[volumes == name])) for name in np.unique(volumes)}
+        volume, rows = self._slices()
+        values = {name: self.volume_value(torch.from_numpy(rows[volume == name])) for name in np.unique(volume)}
         return {int(name): value for name, value in values.items() if value is not None}
 
 

@@ -255,14 +255,14 @@ def _score_volume(outputs: Mapping[str, _Images], references: Mapping[str, _Imag
 
 
 def _read_volumes(
-    folders: Mapping[str, str | Path], fname: str, numbers: Sequence[int] | None = None
+    folders: Mapping[str, str | Path], fname: str, slices: Sequence[int] | None = None
 ) -> dict[str, _Images]:
-    """Images of the files of one name that exist and have images.
+    """The images of a file in each folder, with the data range that the file names; only files that have images.
 
     Args:
         folders: by title or name.
-        fname: of a file in each folder.
-        numbers: of the slices that are read of a fastMRI volume, None for all.
+        fname: name of the file.
+        slices: that are read of a fastMRI volume, None for all.
     """
     volumes: dict[str, _Images] = {}
     for name, path in ((name, Path(folder) / fname) for name, folder in folders.items()):
@@ -272,9 +272,9 @@ def _read_volumes(
             if "reconstruction" in file:
                 volumes[name] = np.asarray(file["reconstruction"], dtype=np.float32), None
             elif (images := find_reconstruction(file)) is not None:
-                if numbers is not None and not set(numbers) <= set(range(len(images))):
-                    raise ValueError(f"{path} must have the slices {name_some(numbers)}, got {len(images)} slices")
-                images = np.asarray(images, dtype=np.float32)[slice(None) if numbers is None else sorted(numbers)]
+                if slices is not None and not set(slices) <= set(range(len(images))):
+                    raise ValueError(f"{path} must have the slices {name_some(slices)}, got {len(images)} slices")
+                images = np.asarray(images, dtype=np.float32)[slice(None) if slices is None else sorted(slices)]
                 volumes[name] = images, float(file.attrs["max"]) if "max" in file.attrs else None
     return volumes
 
