@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.metrics import UFLossMetric
-from fastmri_ufloss.metrics.image_scores import ReferenceVolume
+from fastmri_ufloss.metrics.volumes import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures.picture import most_textured
 from fastmri_ufloss.report.reconstructed_volume import VolumeFiles

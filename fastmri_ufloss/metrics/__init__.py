@@ -1,27 +1,21 @@
-"""Metrics of volumes: of arrays, and as torchmetrics for a Lightning module."""
+"""Scores of volumes: of arrays and files, and as torchmetrics for a Lightning module."""
 
-from fastmri_ufloss.metrics.dssim import DSSIM
-from fastmri_ufloss.metrics.hfen import HFEN
-from fastmri_ufloss.metrics.named import METRIC_NAMES, make_metrics
-from fastmri_ufloss.metrics.nrmse import NRMSE
-from fastmri_ufloss.metrics.relative_error import RelativeError
-from fastmri_ufloss.metrics.semantic_interpretability import SemanticInterpretability
-from fastmri_ufloss.metrics.ufloss import UFLossMetric
-from fastmri_ufloss.metrics.volume_metric import VolumeMetric, volume_id
-from fastmri_ufloss.metrics.volumes import VolumeScores, mean_scores, score_volume
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DSSIM",
-    "HFEN",
-    "METRIC_NAMES",
-    "NRMSE",
-    "RelativeError",
-    "SemanticInterpretability",
-    "UFLossMetric",
-    "VolumeMetric",
-    "VolumeScores",
-    "make_metrics",
-    "mean_scores",
-    "score_volume",
-    "volume_id",
-]
+from fastmri_ufloss.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastmri_ufloss.metrics.image_metrics import *
+    from fastmri_ufloss.metrics.semantic_interpretability import *
+    from fastmri_ufloss.metrics.volume_metric import *
+    from fastmri_ufloss.metrics.volumes import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "image_metrics": "DSSIM HFEN METRIC_NAMES NRMSE RelativeError UFLossMetric make_metrics",
+        "semantic_interpretability": "SegmentedImages SemanticInterpretability",
+        "volume_metric": "VolumeMetric volume_id",
+        "volumes": "ReferenceVolume mean_scores score_run sharpness",
+    },
+)

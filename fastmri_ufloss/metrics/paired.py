@@ -25,16 +25,16 @@ NUM_RESAMPLES = 2000
 
 
 class PairedDifference(NamedTuple):
-    """Second method minus first, of paired values.
+    """Second method minus first, for paired values.
 
     Args:
-        subjects: their number.
+        subjects: how many there are.
         first, second: means of the two methods.
         difference: mean of the differences.
         low, high: its 95% confidence interval by Student's t; nan for fewer than two subjects.
         p: of Wilcoxon's signed-rank test, two-sided; nan if no subject differs.
-        better: subjects for which the second method is better.
-        effect_size: matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-), of the sums of the ranks of
+        better: how many subjects have a better value by the second method.
+        effect_size: matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-) from the sums of the ranks of
             positive and negative differences, in -1 .. 1: 1 if the second is larger for all subjects that differ,
             whether that is better or not; nan if no subject differs (Kerby, Comprehensive Psychology, 2014).
     """
@@ -85,16 +85,15 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, larger
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("first and second must be finite, got NaN or infinite values")
     differences = b - a
-    mean, half = float(differences.mean()), math.nan
-    if a.size > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, a.size - 1) * stats.sem(differences))
+    mean = float(differences.mean())
+    half = stats.t.ppf((1 + LEVEL) / 2, a.size - 1) * stats.sem(differences) if a.size > 1 else math.nan
     return PairedDifference(
         subjects=a.size,
         first=float(a.mean()),
         second=float(b.mean()),
         difference=mean,
-        low=mean - half,
-        high=mean + half,
+        low=float(mean - half),
+        high=float(mean + half),
         p=float(stats.wilcoxon(differences).pvalue) if differences.any() else math.nan,
         better=int(np.sum(differences > 0 if larger_is_better else differences < 0)),
         effect_size=_rank_biserial(differences),
@@ -126,12 +125,12 @@ def compare_methods(
         if missing:
             raise ValueError(f"all methods must have the same subjects, {method} lacks {', '.join(missing)}")
     pairs = combinations(scores, 2) if baseline is None else ((baseline, m) for m in scores if m != baseline)
-    found = []
-    for first, second in pairs:
-        a, b = ([scores[method][subject] for subject in subjects] for method in (first, second))
-        found.append((first, second, paired_difference(a, b, larger_is_better=larger_is_better)))
-    adjusted = holm([difference.p for _, _, difference in found])
-    return [MethodComparison(*comparison, p) for comparison, p in zip(found, adjusted, strict=True)]
+    differences = []
+    for pair in pairs:
+        a, b = ([scores[method][subject] for subject in subjects] for method in pair)
+        differences.append((*pair, paired_difference(a, b, larger_is_better=larger_is_better)))
+    adjusted = holm([difference.p for _, _, difference in differences])
+    return [MethodComparison(*difference, p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -161,8 +160,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Confidence interval of a statistic by bootstrap over subjects: SciPy's, bias-corrected and accelerated (BCa).
 
-    Where BCa is not defined, as of equal values or where the statistic is undefined without one of the subjects, it
-    is the interval between the percentiles of the resamples that have a value.
+    Where BCa is not defined, as for equal values or a statistic that is undefined without a certain subject, the
+    interval lies between the percentiles of the resamples that have a value.
 
     Args:
         values: one or several numbers of each subject, (subjects,) each; a subject is drawn with all its numbers.
@@ -192,13 +191,13 @@ def bootstrap_interval(
         return math.nan, math.nan
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # SciPy warns where BCa is not defined
-        found = stats.bootstrap(
+        result = stats.bootstrap(
             samples, statistic, paired=True, vectorized=True, n_resamples=num_resamples, confidence_level=level,
             method="BCa", random_state=np.random.default_rng(seed),
         )  # fmt: skip
-        ends = np.asarray(found.confidence_interval)
+        ends = np.asarray(result.confidence_interval)
         if np.isnan(ends).any():
-            ends = np.nanquantile(found.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+            ends = np.nanquantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
     return float(ends[0]), float(ends[1])
 
 

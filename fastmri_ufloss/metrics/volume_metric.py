@@ -1,48 +1,114 @@
-"""A metric that is summed up slice by slice and counted per volume, whichever process has which slice."""
+"""Metrics that are summed up slice by slice and counted per volume, whichever process has which slice."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from fastmri_ufloss.losses.images import check_images, full_precision
 
-__all__ = ["VolumeMetric", "energy", "identify_slices", "to_sum_precision", "volume_id"]
+__all__ = ["SliceMetric", "VolumeMetric", "as_images", "sum_dtype", "volume_id"]
 
 
-class VolumeMetric(Metric):
-    """The mean over volumes of a value that each volume has from its slices, as fastMRI counts.
+class SliceMetric(Metric):
+    """Numbers of slices, from which volumes have their values.
 
     Slices may come in any order, in batches of any size, and on any process: processes exchange what they know when
     the value is computed, and a volume's slices find each other by its name. A slice that comes again, as
     distributed samplers repeat some so that all processes have equally many, counts once: the first counts. Kept are
     a few numbers of each slice, in float64 (float32 on MPS, which has no float64), never images.
 
-        metric.update(output, target, fname=batch.fname, slice_num=batch.slice_num, max_value=batch.max_value)
-        self.log("val_metrics/nrmse", metric)
-
-    is how a Lightning module uses one, and Lightning resets it after each epoch. To call the metric, instead of its
-    ``update``, gives the value of the batch as well, as if its slices were all that their volumes have.
-
-    A subclass names its numbers of a slice in ``slice_sums`` and writes `slice_values` and `volume_value`. Metrics
-    with the same names must have the same numbers: a ``torchmetrics.MetricCollection`` then computes them once.
+    A subclass names its numbers of a slice in ``slice_sums``. Metrics with the same names must have the same numbers:
+    a ``torchmetrics.MetricCollection`` then computes them once.
     """
 
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
 
-    slice_sums: ClassVar[tuple[str, ...]]
+    slice_sums: tuple[str, ...]
 
     def __init__(self) -> None:
         # a process without new slices would give its cached value, and the others would wait for it forever
         super().__init__(compute_with_cache=False)
         for name in self._states():
             self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def per_volume(self) -> dict[int, float]:
+        """The value of each volume by its `volume_id`, of the volumes of all processes.
+
+        All processes must call it, and all get the same.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return self._volume_values()
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """``torchmetrics.Metric.sync``, also where a process has seen no slice."""
+        # torchmetrics sends float32 for an empty list, which the others would read as their own dtype
+        for name, dtype in self._states().items():
+            if isinstance(getattr(self, name), list) and not getattr(self, name):
+                getattr(self, name).append(torch.empty(0, dtype=dtype, device=self.device))
+        super().sync(*args, **kwargs)
+
+    @abstractmethod
+    def _volume_values(self) -> dict[int, float]:
+        """`per_volume` of the slices that are here."""
+
+    def _states(self) -> dict[str, torch.dtype]:
+        sums = dict.fromkeys(self.slice_sums, sum_dtype(self.device))
+        return {"volume": torch.int64, "slice_num": torch.int64, **sums}
+
+    def _add(self, fname: Sequence[str], slice_num: Tensor | Sequence[int], *values: Tensor) -> None:
+        """Keep the numbers of the slices of a batch, (batch,) each, in the order of ``slice_sums``."""
+        count = len(values[0])
+        if isinstance(fname, str) or len(fname) != count:
+            raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
+        places = torch.as_tensor(slice_num)
+        if places.shape != (count,) or places.is_floating_point():
+            raise ValueError(
+                f"slice_num must hold {count} integers, got {places.dtype} of shape {tuple(places.shape)}"
+            )
+        columns = (torch.tensor([volume_id(name) for name in fname]), places, *values)
+        for (name, dtype), column in zip(self._states().items(), columns, strict=True):
+            getattr(self, name).append(column.to(device=self.device, dtype=dtype))
+
+    def _slices(self) -> tuple[np.ndarray, np.ndarray]:
+        """The volume of each slice, (slices,), and its numbers, (slices, len(slice_sums)), float64.
+
+        Each slice is there once; they are sorted, so that sums do not depend, to the last digit, on how slices came.
+        """
+        columns = []
+        for name in self._states():
+            state = getattr(self, name)
+            if isinstance(state, list):  # of batches; after an exchange it is one tensor
+                state = torch.cat(state) if state else torch.empty(0)
+            columns.append(state.cpu().numpy())
+        volume, slice_num, *values = columns
+        _, first = np.unique(np.stack([volume, slice_num], axis=1), axis=0, return_index=True)
+        return volume[first], np.stack(values, axis=1).astype(np.float64)[first]
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=sum_dtype(self.device), device=self.device)
+
+
+class VolumeMetric(SliceMetric):
+    """The mean over volumes of a value that each volume has from its slices, as fastMRI counts.
+
+        metric.update(output, target, fname=batch.fname, slice_num=batch.slice_num, max_value=batch.max_value)
+        self.log("val_metrics/nrmse", metric)
+
+    is how a Lightning module uses a metric, which Lightning resets after each epoch. A call of the metric, instead of
+    its ``update``, gives the value of the batch as well, as if its slices were all that their volumes have. For
+    batches, processes and what is kept see `SliceMetric`.
+
+    A subclass writes ``slice_sums``, `slice_values` and, unless the value of a volume is the mean of a single number,
+    `volume_value`.
+    """
 
     @abstractmethod
     def slice_values(self, output: Tensor, target: Tensor, max_value: Tensor | None) -> tuple[Tensor, ...]:
@@ -54,13 +120,13 @@ class VolumeMetric(Metric):
             max_value: (batch,), of the volumes, or None.
         """
 
-    @abstractmethod
     def volume_value(self, values: Tensor) -> float | None:
         """The value of a volume, or None if it has none and is left out.
 
         Args:
             values: the numbers of its slices, (slices, len(slice_sums)), float64, on the CPU.
         """
+        return values.mean().item()
 
     def update(
         self,
@@ -78,78 +144,46 @@ class VolumeMetric(Metric):
             target: the same shape and kind.
             fname: the name of each slice's volume.
             slice_num: the number of each slice in its volume, (batch,).
-            max_value: the largest intensity of each slice's volume, (batch,). A metric that needs no data range does
-                not use it; it is there so that all metrics are called alike.
+            max_value: the largest intensity of each slice's volume, (batch,), for metrics with a data range.
 
         Raises:
             ValueError: if an argument is not as above, or the metric lacks what it needs.
         """
-        if output.ndim not in (3, 4):
-            raise ValueError(
-                f"output must have shape (batch, rows, cols) or (batch, 1, rows, cols), got {tuple(output.shape)}"
-            )
-        if output.ndim == target.ndim == 3:
-            output, target = output.unsqueeze(1), target.unsqueeze(1)
-        check_images(output, target)
-        count = len(output)
-        slices = identify_slices(fname, slice_num, count)
-        if max_value is not None and max_value.shape != (count,):
-            raise ValueError(f"max_value must have shape ({count},), got {tuple(max_value.shape)}")
+        output, target = as_images(output, target)
+        if max_value is not None and max_value.shape != (len(output),):
+            raise ValueError(f"max_value must have shape ({len(output)},), got {tuple(max_value.shape)}")
         with full_precision(output):  # a score does not depend on the precision of the training
             values = self.slice_values(output.detach(), target.detach(), max_value)
-        for (name, dtype), row in zip(self._states().items(), (*slices, *values), strict=True):
-            getattr(self, name).append(row.to(device=self.device, dtype=dtype))
+        self._add(fname, slice_num, *values)
 
     def compute(self) -> Tensor:
         """The mean over volumes, a scalar on the metric's device; nan if there is none.
 
         All processes must call it, and all get the same.
         """
-        values = list(self._value_of_each_volume().values())
-        mean = sum(values) / len(values) if values else float("nan")
-        return torch.tensor(mean, dtype=_sum_dtype(self.device), device=self.device)
+        values = list(self._volume_values().values())
+        return self._scalar(sum(values) / len(values) if values else float("nan"))
 
-    def per_volume(self) -> dict[int, float]:
-        """The value of each volume by its `volume_id`, of the volumes of all processes.
+    def _volume_values(self) -> dict[int, float]:
+        volume, rows = self._slices()
+        values = {name: self.volume_value(torch.from_numpy(rows[volume == name])) for name in np.unique(volume)}
+        return {int(name): value for name, value in values.items() if value is not None}
 
-        All processes must call it, and all get the same.
-        """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            return self._value_of_each_volume()
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """``torchmetrics.Metric.sync``, also where a process has seen no slice."""
-        # torchmetrics sends float32 for an empty list, which the others would read as their own dtype
-        for name, dtype in self._states().items():
-            if isinstance(getattr(self, name), list) and not getattr(self, name):
-                getattr(self, name).append(torch.empty(0, dtype=dtype, device=self.device))
-        super().sync(*args, **kwargs)
+def as_images(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (batch, 1, rows, cols) of images that may lack the second axis.
 
-    def _states(self) -> dict[str, torch.dtype]:
-        return {
-            "volume": torch.int64,
-            "slice_num": torch.int64,
-            **dict.fromkeys(self.slice_sums, _sum_dtype(self.device)),
-        }
-
-    def _value_of_each_volume(self) -> dict[int, float]:
-        columns = []
-        for name in self._states():
-            state = getattr(self, name)
-            if isinstance(state, list):  # of batches; after an exchange it is one tensor
-                state = torch.cat(state) if state else torch.empty(0)
-            columns.append(state.tolist())
-        volumes: dict[int, dict[int, list[float]]] = {}
-        for volume, slice_num, *values in zip(*columns, strict=True):
-            volumes.setdefault(volume, {}).setdefault(slice_num, values)
-        # sorted, so that the sums do not depend on the order in which slices came, not in the last digit
-        found = {}
-        for volume, slices in sorted(volumes.items()):
-            rows = [values for _, values in sorted(slices.items())]
-            value = self.volume_value(torch.tensor(rows, dtype=torch.float64))
-            if value is not None:
-                found[volume] = value
-        return found
+    Raises:
+        ValueError: if the shapes are others or differ, or only one of the two is complex.
+    """
+    if output.ndim not in (3, 4):
+        raise ValueError(
+            f"output must have shape (batch, rows, cols) or (batch, 1, rows, cols), got {tuple(output.shape)}"
+        )
+    if output.ndim == target.ndim == 3:
+        output, target = output.unsqueeze(1), target.unsqueeze(1)
+    check_images(output, target)
+    return output, target
 
 
 def volume_id(fname: str) -> int:
@@ -161,34 +195,6 @@ def volume_id(fname: str) -> int:
     return int.from_bytes(blake2b(fname.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def identify_slices(fname: Sequence[str], slice_num: Tensor | Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """The `volume_id` and the number of each slice of a batch, (count,), int64.
-
-    Raises:
-        ValueError: if there are not ``count`` names and integers.
-    """
-    if isinstance(fname, str) or len(fname) != count:
-        raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
-    numbers = torch.as_tensor(slice_num)
-    if numbers.shape != (count,) or numbers.is_floating_point():
-        raise ValueError(f"slice_num must hold {count} integers, got {numbers.dtype} of shape {tuple(numbers.shape)}")
-    return torch.tensor([volume_id(name) for name in fname]), numbers.to(torch.int64)
-
-
-def to_sum_precision(images: Tensor) -> Tensor:
-    """Images in float64 or complex128; on MPS, which lacks them, in float32 or complex64.
-
-    Of raw intensities the squares would underflow in half precision, and a GPU may round the factors of a float32
-    convolution to 10 bits.
-    """
-    dtype = _sum_dtype(images.device)
-    return images.to(dtype.to_complex() if images.is_complex() else dtype)
-
-
-def energy(images: Tensor) -> Tensor:
-    """sum |x|^2 of each image of (batch, 1, rows, cols), (batch,), real."""
-    return images.abs().square().sum(dim=(1, 2, 3))
-
-
-def _sum_dtype(device: torch.device) -> torch.dtype:
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of sums over pixels: float64, float32 on MPS, which lacks float64."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,170 +1,307 @@
-"""Scores of reconstructed volumes, as fastMRI counts: per volume, then the mean over volumes."""
+"""Scores of image volumes: of arrays against a reference, and of the files that a run has written."""
 
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from fastmri.evaluate import nmse, psnr, ssim
+from fastmri.data.transforms import center_crop
+from fastmri.evaluate import psnr
+from scipy.signal import fftconvolve
+from skimage.measure import blur_effect
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-__all__ = ["VolumeScores", "mean_scores", "score_volume"]
+from fastmri_ufloss.data.segmentation import find_reconstruction
+from fastmri_ufloss.files import name_some, open_hdf5
+from fastmri_ufloss.losses.fine_structure import laplacian_kernel
+from fastmri_ufloss.losses.ssim import WINDOW
 
-Images = Mapping[str, np.ndarray]
+__all__ = [
+    "IMAGE_SCORES",
+    "MIN_SIZE",
+    "ImageScores",
+    "ReferenceVolume",
+    "fine_structures",
+    "mean_scores",
+    "score_run",
+    "sharpness",
+]
+
+IMAGE_SCORES = ("NMSE", "NRMSE", "PSNR", "SSIM", "SSIM Gaussian", "HFEN")
+RUN_SCORES = ("NRMSE", "PSNR", "SSIM")
+MIN_SIZE = WINDOW
+"""Rows and columns that an image must have."""
 
 
-def score_volume(target: np.ndarray, output: np.ndarray, *, max_value: float | None = None) -> dict[str, float]:
-    """NRMSE, PSNR (dB) and SSIM of a volume.
+_Images = tuple[np.ndarray, float | None]  # of a file
 
-    NRMSE = |x - t| / |t| over the volume; PSNR and SSIM are fastMRI's.
+
+class ImageScores(NamedTuple):
+    """Numbers by score.
 
     Args:
-        target: (slices, rows, cols), magnitude.
-        output: the same shape.
-        max_value: data range of PSNR and SSIM, the target's maximum if not given.
+        slices: of each slice, (slices,) each, float64; nan where the slice of the reference is constant.
+        volume: of the volume; HFEN is nan if all slices of the reference are constant.
+    """
+
+    slices: dict[str, np.ndarray]
+    volume: dict[str, float]
+
+
+class ReferenceVolume:
+    """Scores volumes against a reference.
+
+    With t the reference and x the output, LoG as `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`::
+
+        NMSE = |x - t|^2 / |t|^2,  NRMSE = |x - t| / |t|,  HFEN = |LoG(x - t)| / |LoG(t)|
+
+    over the slice or over the volume. PSNR (dB) and SSIM are fastMRI's, with one data range for the volume and its
+    slices; SSIM of the volume is the mean over its slices. ``SSIM Gaussian`` has the Gaussian windows of 11x11,
+    sigma = 1.5, of Wang et al. (IEEE TIP 2004), and the mean over the windows that lie inside the image, like
+    `fastmri_ufloss.losses.ssim.gaussian_ssim` and scikit-image's ``gaussian_weights``.
+
+    Volumes are what fastMRI's evaluation computes; its NMSE is rounded to the precision of the images, the sums are
+    in float64 here.
+
+    Args:
+        images: magnitudes (slices, rows, cols).
+        max_value: the data range, positive; the maximum of images if not given.
 
     Raises:
-        ValueError: if the shapes differ or are not of a volume.
-    """
-    if target.ndim != 3 or target.shape != output.shape:
-        raise ValueError(
-            f"target and output must have one shape (slices, rows, cols), got {target.shape} and {output.shape}"
-        )
-    return {
-        "NRMSE": float(np.sqrt(nmse(target, output))),
-        "PSNR": float(psnr(target, output, maxval=max_value)),
-        "SSIM": float(ssim(target, output, maxval=max_value).item()),
-    }
-
-
-class VolumeScores:
-    """Scores several methods, volume by volume, while their slices come one after another.
-
-    The scores are those of `score_volume`. The slices of the volume at hand wait on disk for its data range,
-    which the SSIM of each of them needs, so memory does not grow with their number. Slices that come again later
-    are dropped.
+        ValueError: if the shape is another, an image is smaller than 11x11, or the data range is not above 0.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.example: dict[str, np.ndarray] = {}
-        self._done: set[str] = set()
-        self._volume: _Volume | None = None
+    def __init__(self, images: np.ndarray, *, max_value: float | None = None) -> None:
+        if images.ndim != 3 or not len(images) or min(images.shape[1:]) < MIN_SIZE:
+            raise ValueError(
+                f"images must have shape (slices, rows, cols), at least {MIN_SIZE}x{MIN_SIZE}, got {images.shape}"
+            )
+        if max_value is not None and not max_value > 0:
+            raise ValueError(f"max_value must be above 0, got {max_value}")
+        self.images = images
+        self.max_value = images.max() if max_value is None else max_value  # with the dtype of the images, as fastMRI
+        if not self.max_value > 0:
+            raise ValueError(f"images must have a signal, got a largest value of {self.max_value}")
+        flat = images.reshape(len(images), -1)
+        self.is_constant = flat.min(axis=1) == flat.max(axis=1)
+        """Whether a slice has one value everywhere, (slices,)."""
 
-    def add(
-        self,
-        fname: str,
-        slice_num: int,
-        *,
-        outputs: Images,
-        targets: Images,
-        max_value: float,
-        ufloss: Mapping[str, float],
-    ) -> None:
-        """Add a slice.
+    def score(
+        self, output: np.ndarray, fine: np.ndarray | None = None, *, names: Sequence[str] = IMAGE_SCORES
+    ) -> ImageScores:
+        """Score a volume.
 
         Args:
-            fname: its volume.
-            slice_num: its number.
-            outputs: magnitude image (rows, cols) of each method.
-            targets: magnitude images to score against, by name; ``"RSS"`` has ``max_value`` as data range, the
-                others the maximum of their volume.
-            max_value: of the RSS volume.
-            ufloss: of each method, may be empty.
+            output: magnitudes of the same shape.
+            fine: its `fine_structures`, where they are known already.
+            names: the scores, out of ``IMAGE_SCORES``.
+
+        Raises:
+            ValueError: if the shape is another.
         """
-        if self._volume is None or fname != self._volume.fname:
-            self.close()
-            self._volume = _Volume(fname, list(outputs), list(targets), max_value)
-        if fname not in self._done and slice_num not in self._volume.slices:
-            self._volume.add(slice_num, outputs, targets, ufloss)
+        if output.shape != self.images.shape:
+            raise ValueError(f"output must have the shape of images, got {output.shape} and {self.images.shape}")
+        with np.errstate(divide="ignore", invalid="ignore"):  # of equal images, and of constant references
+            scores = {name: self._score(name, output, fine) for name in names}
+        return ImageScores(
+            {name: np.where(self.is_constant, np.nan, slices) for name, (slices, _) in scores.items()},
+            {name: float(volume) for name, (_, volume) in scores.items()},
+        )
 
-    def close(self) -> None:
-        """Score the volume at hand."""
-        volume, self._volume = self._volume, None
-        if volume is None or not volume.slices:
-            return
-        self.rows += volume.scores()
-        if not self.example:
-            self.example = volume.read(len(volume.slices) // 2)
-        self._done.add(volume.fname)
-        volume.close()
+    def _score(self, name: str, output: np.ndarray, fine: np.ndarray | None) -> tuple[np.ndarray, Any]:
+        """A score of each slice, and of the volume."""
+        if name in ("NMSE", "NRMSE", "HFEN"):
+            if name == "HFEN":
+                error = _energies((fine_structures(output) if fine is None else fine) - self._fine)
+                energy = self._fine_energy
+            else:
+                error, energy = _energies(np.subtract(output, self.images, dtype=np.float64)), self._energy
+            slices, volume = error / energy, error.sum() / (energy.sum() or np.nan)
+            return (slices, volume) if name == "NMSE" else (np.sqrt(slices), np.sqrt(volume))
+        score = _SCORES_OF_IMAGES[name]
+        pairs = zip(self.images, output, strict=True)
+        slices = np.array([score(t, x, data_range=self.max_value) for t, x in pairs])
+        return slices, psnr(self.images, output, maxval=self.max_value) if name == "PSNR" else slices.mean()
 
+    @cached_property
+    def _energy(self) -> np.ndarray:
+        return _energies(self.images)
 
-class _Volume:
-    """The slices of a volume on disk, and what has been summed up over them."""
+    @cached_property
+    def _fine(self) -> np.ndarray:
+        return fine_structures(self.images)
 
-    def __init__(self, fname: str, methods: list[str], targets: list[str], max_value: float) -> None:
-        self.fname = fname
-        self.slices: list[int] = []
-        self._methods, self._targets = methods, targets
-        self._ranges = {name: max_value if name == "RSS" else 0.0 for name in targets}
-        self._norms = dict.fromkeys(targets, 0.0)
-        self._errors = {(method, target): 0.0 for method in methods for target in targets}
-        self._ufloss: dict[str, list[float]] = {}
-        self._shape: tuple[int, ...] = ()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open until the volume is complete
-
-    def add(self, slice_num: int, outputs: Images, targets: Images, ufloss: Mapping[str, float]) -> None:
-        images = [
-            np.asarray(group[name], dtype=np.float32)
-            for group, names in ((targets, self._targets), (outputs, self._methods))
-            for name in names
-        ]
-        self._shape = images[0].shape
-        for name in self._targets:
-            self._norms[name] += _energy(targets[name])
-            if name != "RSS":
-                self._ranges[name] = max(self._ranges[name], float(np.max(targets[name])))
-        for method, target in self._errors:
-            self._errors[method, target] += _energy(outputs[method] - targets[target])
-        for method, value in ufloss.items():
-            self._ufloss.setdefault(method, []).append(value)
-        self._file.write(np.stack(images).tobytes())
-        self.slices.append(slice_num)
-
-    def read(self, number: int) -> dict[str, np.ndarray]:
-        """All images of a slice, the targets first."""
-        names = [*self._targets, *self._methods]
-        size = len(names) * math.prod(self._shape)
-        self._file.seek(number * size * 4)
-        images = np.frombuffer(self._file.read(size * 4), dtype=np.float32).reshape(-1, *self._shape)
-        return dict(zip(names, images, strict=True))
-
-    def scores(self) -> list[dict[str, Any]]:
-        """A row for each method."""
-        similarity = dict.fromkeys(self._errors, 0.0)
-        count = len(self.slices)
-        for number in range(count):
-            images = self.read(number)
-            for method, target in similarity:
-                value = ssim(images[target][None], images[method][None], maxval=self._ranges[target])
-                similarity[method, target] += float(value.item()) / count
-        pixels = count * math.prod(self._shape)
-        rows: list[dict[str, Any]] = [{"volume": self.fname, "method": method} for method in self._methods]
-        for row in rows:
-            for target in self._targets:
-                error = self._errors[row["method"], target]
-                row[f"NRMSE ({target})"] = float(np.sqrt(np.divide(error, self._norms[target])))
-                row[f"PSNR ({target})"] = float(10 * np.log10(np.divide(self._ranges[target] ** 2 * pixels, error)))
-                row[f"SSIM ({target})"] = similarity[row["method"], target]
-            if self._ufloss:
-                row["UFLoss"] = float(np.mean(self._ufloss[row["method"]]))
-        return rows
-
-    def close(self) -> None:
-        self._file.close()
+    @cached_property
+    def _fine_energy(self) -> np.ndarray:
+        return np.where(self.is_constant, 0.0, _energies(self._fine))  # of a constant image rounding is left
 
 
-def _energy(image: np.ndarray) -> float:
-    return float(np.square(image, dtype=np.float64).sum())
+def fine_structures(images: np.ndarray) -> np.ndarray:
+    """LoG of each image (slices, rows, cols), float64: `laplacian_of_gaussian` by Fourier transforms, faster."""
+    kernel = laplacian_kernel()[0, 0].numpy()
+    border = len(kernel) // 2
+    padded = np.pad(images.astype(np.float64), [(0, 0), (border, border), (border, border)], mode="edge")
+    return np.stack([fftconvolve(image, kernel, mode="valid") for image in padded])
+
+
+def sharpness(image: np.ndarray) -> float:
+    """1 - the blur metric of Crété-Roffet et al., scikit-image's ``blur_effect`` with windows of 11 pixels.
+
+    An image is blurred once more along its rows and along its columns; the metric is the part of the differences
+    of neighboring pixels that survives this, the larger one of the two directions. The value lies in 0 .. 1 and does
+    not depend on the unit of the image. Noise and aliasing are sharp as well: more is not simply better, and an image
+    should be about as sharp as its reference. An image with one value everywhere has none: nan.
+
+    Args:
+        image: magnitude (rows, cols).
+
+    Raises:
+        ValueError: if it has another number of axes.
+
+    Crété-Roffet et al., "The blur effect: perception and estimation with a new no-reference perceptual blur
+    metric", SPIE 6492, 2007.
+    """
+    if image.ndim != 2:
+        raise ValueError(f"image must have shape (rows, cols), got {image.shape}")
+    if image.min() == image.max():
+        return math.nan
+    # scikit-image has a floor for gradients, which images of another unit would fall below
+    return 1 - float(blur_effect(image.astype(np.float64) / float(np.abs(image).max())))
+
+
+def score_run(
+    outputs: Mapping[str, str | Path],
+    references: Mapping[str, str | Path],
+    *,
+    slices: Mapping[str, Sequence[int]] | None = None,
+    more: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Score the reconstructions of a run, volume by volume, with NRMSE, PSNR and SSIM of `ReferenceVolume`.
+
+    Images are cropped around their center to the smallest of their sizes, as fastMRI does. A volume without a
+    reference, or without an image of one of the methods, is left out; a reference without a signal gives nan. In
+    memory is one volume of each method.
+
+    Args:
+        outputs: by the method's title the folder of its leaderboard files, with a data set ``reconstruction``
+            (slices, rows, cols) each.
+        references: by name a folder of files with the same names, either leaderboard files or fastMRI volumes. The
+            data range is the maximum of the volume, of fastMRI volumes their attribute ``max``.
+        slices: by file name the numbers of the slices that the outputs hold of a fastMRI volume; volumes that are not
+            named are left out. None for all slices of all volumes.
+        more: the value of the column ``UFLoss`` by title and file name.
+
+    Returns:
+        Rows of ``volume``, ``method`` and ``"NRMSE (NAME)"``, ``"PSNR (NAME)"``, ``"SSIM (NAME)"`` of each reference
+        that the volume has, sorted by volume, then in the order of the methods.
+
+    Raises:
+        ValueError: if a file is damaged or lacks a slice, numbers of slices differ, or images are smaller than 11x11;
+            the message names the file.
+    """
+    fnames = {path.name for folder in outputs.values() for path in Path(folder).glob("*.h5")}
+    rows: list[dict[str, Any]] = []
+    for fname in sorted(fnames if slices is None else fnames & slices.keys()):
+        targets = _read_volumes(references, fname, None if slices is None else slices[fname])
+        images = _read_volumes(outputs, fname) if targets else {}
+        if len(images) < len(outputs):
+            continue
+        try:
+            scores = _score_volume(images, targets)
+        except ValueError as error:
+            raise ValueError(f"{fname}: {error}") from error
+        for title, values in scores.items():
+            further = {} if more is None or fname not in more.get(title, {}) else {"UFLoss": more[title][fname]}
+            rows.append({"volume": fname, "method": title, **values, **further})
+    return rows
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The mean over volumes for each method, in the order of the methods' first rows."""
+    """The mean over volumes for each method, in the order of the methods' first rows.
+
+    Args:
+        rows: of `score_run`. A volume without a score does not count in the mean of this score.
+    """
     means = []
     for method in dict.fromkeys(row["method"] for row in rows):
         of_method = [row for row in rows if row["method"] == method]
-        names = [name for name in of_method[0] if name not in ("volume", "method")]
-        mean = {name: float(np.mean([row[name] for row in of_method])) for name in names}
+        names = dict.fromkeys(name for row in of_method for name in row if name not in ("volume", "method"))
+        mean = {name: float(np.mean([row[name] for row in of_method if name in row])) for name in names}
         means.append({"method": method, "volumes": len(of_method), **mean})
     return means
+
+
+def _score_volume(outputs: Mapping[str, _Images], references: Mapping[str, _Images]) -> dict[str, dict[str, float]]:
+    """The scores of a row by method."""
+    shapes = {name: images.shape for name, (images, _) in (*outputs.items(), *references.items())}
+    if len({shape[0] for shape in shapes.values()}) > 1 or any(len(shape) != 3 for shape in shapes.values()):
+        raise ValueError(
+            f"outputs and references must be images (slices, rows, cols) of the same slices, got {shapes}"
+        )
+    size = (min(shape[1] for shape in shapes.values()), min(shape[2] for shape in shapes.values()))
+    rows: dict[str, dict[str, float]] = {title: {} for title in outputs}
+    for name, (images, max_value) in references.items():
+        target = np.ascontiguousarray(center_crop(images, size))
+        data_range = float(target.max()) if max_value is None else max_value
+        reference = ReferenceVolume(target, max_value=data_range) if data_range > 0 else None
+        for title, (output, _) in outputs.items():
+            values = dict.fromkeys(RUN_SCORES, math.nan)
+            if reference is not None:
+                values = reference.score(center_crop(output, size), names=RUN_SCORES).volume
+            rows[title] |= {f"{score} ({name})": value for score, value in values.items()}
+    return rows
+
+
+def _read_volumes(
+    folders: Mapping[str, str | Path], fname: str, slices: Sequence[int] | None = None
+) -> dict[str, _Images]:
+    """The images of a file in each folder, with the data range that the file names; only files that have images.
+
+    Args:
+        folders: by title or name.
+        fname: name of the file.
+        slices: that are read of a fastMRI volume, None for all.
+    """
+    volumes: dict[str, _Images] = {}
+    for name, path in ((name, Path(folder) / fname) for name, folder in folders.items()):
+        if not path.exists():
+            continue
+        with open_hdf5(path) as file:
+            if "reconstruction" in file:
+                volumes[name] = np.asarray(file["reconstruction"], dtype=np.float32), None
+            elif (images := find_reconstruction(file)) is not None:
+                if slices is not None and not set(slices) <= set(range(len(images))):
+                    raise ValueError(f"{path} must have the slices {name_some(slices)}, got {len(images)} slices")
+                images = np.asarray(images, dtype=np.float32)[slice(None) if slices is None else sorted(slices)]
+                volumes[name] = images, float(file.attrs["max"]) if "max" in file.attrs else None
+    return volumes
+
+
+def _energies(images: np.ndarray) -> np.ndarray:
+    """sum x^2 of each image, float64."""
+    return np.square(images, dtype=np.float64).sum(axis=(1, 2))
+
+
+def _gaussian_ssim(target: np.ndarray, output: np.ndarray, *, data_range: float) -> float:
+    # in float64, since the variances in a window are small differences
+    return float(
+        structural_similarity(
+            target.astype(np.float64),
+            output.astype(np.float64),
+            data_range=float(data_range),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+_SCORES_OF_IMAGES: dict[str, Callable[..., float]] = {
+    "PSNR": peak_signal_noise_ratio,
+    "SSIM": structural_similarity,
+    "SSIM Gaussian": _gaussian_ssim,
+}
+
+VolumeScores = Any  # a name that pl_modules/scoring.py imports; goes with it

@@ -15,7 +15,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from fastmri_ufloss.metrics import SemanticInterpretability, volume_id
+from fastmri_ufloss.metrics import SegmentedImages, SemanticInterpretability, volume_id
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 
 Slice = tuple[str, int, Tensor, Tensor, Tensor]  # volume, number, output, target, segmentation
 
@@ -87,12 +88,13 @@ def fill(
 
 
 def everything(metric: SemanticInterpretability) -> tuple[Any, ...]:
+    images = metric.images()
     return (
         float(metric.compute()),
-        metric.per_class(),
+        images.scores(),
         metric.per_volume(),
-        metric.segmenter_dice(),
-        metric.interval(),
+        images.segmenter_dice(),
+        images.interval(),
     )
 
 
@@ -102,23 +104,23 @@ def dice(found: np.ndarray, true: np.ndarray) -> float:
 
 def test_scripted_example_is_as_worked_out_by_hand() -> None:
     metric = fill(SCRIPT, num_classes=2)
-    assert metric.segmenter_dice() == pytest.approx({1: 13 / 18})
+    assert metric.images().segmenter_dice() == pytest.approx({1: 13 / 18})
     assert metric.compute().dtype == torch.float64 and metric.compute().ndim == 0
     assert float(metric.compute()) == pytest.approx(9 / 13)
-    assert metric.per_class() == pytest.approx({1: 9 / 13})
+    assert metric.images().scores() == pytest.approx({1: 9 / 13})
     assert metric.per_volume() == pytest.approx({volume_id("a.h5"): 9 / 26, volume_id("b.h5"): 18 / 13})
 
 
 def test_classes_have_values_of_their_own_and_a_mean() -> None:
     metric = fill(TWO_CLASSES)
-    assert metric.segmenter_dice() == pytest.approx({1: 13 / 18, 2: 5 / 6})
-    assert metric.per_class() == pytest.approx({1: 9 / 13, 2: 3 / 5})
+    assert metric.images().segmenter_dice() == pytest.approx({1: 13 / 18, 2: 5 / 6})
+    assert metric.images().scores() == pytest.approx({1: 9 / 13, 2: 3 / 5})
     assert float(metric.compute()) == pytest.approx((9 / 13 + 3 / 5) / 2)
     # volume b lacks class 2, and has the value of class 1 alone
     expected = {volume_id("a.h5"): (9 / 26 + 3 / 5) / 2, volume_id("b.h5"): 18 / 13}
     assert metric.per_volume() == pytest.approx(expected)
     second = fill(TWO_CLASSES, classes=[2])
-    assert second.per_class() == pytest.approx({2: 3 / 5}) and list(second.segmenter_dice()) == [2]
+    assert second.images().scores() == pytest.approx({2: 3 / 5}) and list(second.images().segmenter_dice()) == [2]
     assert float(second.compute()) == pytest.approx(3 / 5)
     assert second.per_volume() == pytest.approx({volume_id("a.h5"): 3 / 5})
 
@@ -130,7 +132,7 @@ def test_agrees_with_numpy() -> None:
         there = [s for s in slices if bool((s[4] == number).any())]
         outputs, targets = ([dice(s[i].numpy() == number, s[4].numpy() == number) for s in there] for i in (2, 3))
         ratios[number] = np.mean(outputs) / np.mean(targets)
-    assert fill(slices).per_class() == pytest.approx(ratios)
+    assert fill(slices).images().scores() == pytest.approx(ratios)
     assert float(fill(slices).compute()) == pytest.approx(np.mean(list(ratios.values())))
 
 
@@ -145,16 +147,16 @@ def test_agrees_with_monai() -> None:
             maps = (one_hot(x.long(), 3).permute(2, 0, 1)[None] for x in (one[i], one[4]))
             metric(*maps)
         found.append(metric.aggregate().nanmean(dim=0))
-    assert list(fill(slices).per_class().values()) == pytest.approx((found[0] / found[1]).tolist(), rel=1e-6)
-    assert list(fill(slices).segmenter_dice().values()) == pytest.approx(found[1].tolist(), rel=1e-6)
+    assert list(fill(slices).images().scores().values()) == pytest.approx((found[0] / found[1]).tolist(), rel=1e-6)
+    assert list(fill(slices).images().segmenter_dice().values()) == pytest.approx(found[1].tolist(), rel=1e-6)
 
 
 def test_equal_images_give_one_however_bad_the_segmenter() -> None:
     equal = [(name, number, target, target, true) for name, number, _, target, true in random_slices()]
     metric = fill(equal)
-    assert all(0 < value < 0.9 for value in metric.segmenter_dice().values())
-    assert float(metric.compute()) == 1 and set(metric.per_class().values()) == {1}
-    assert metric.interval() == pytest.approx((1, 1), abs=1e-12)
+    assert all(0 < value < 0.9 for value in metric.images().segmenter_dice().values())
+    assert float(metric.compute()) == 1 and set(metric.images().scores().values()) == {1}
+    assert metric.images().interval() == pytest.approx((1, 1), abs=1e-12)
     per_volume = metric.per_volume().values()
     assert np.mean(list(per_volume)) == pytest.approx(1, abs=0.2) and len(set(per_volume)) == 4
 
@@ -163,7 +165,7 @@ def test_relative_to_a_perfect_segmenter_it_is_the_mean_dice() -> None:
     slices = [(name, number, output, true.float(), true) for name, number, output, _, true in random_slices(2)]
     values = [dice(output.numpy() == 1, true.numpy() == 1) for _, _, output, _, true in slices]
     metric = fill(slices, num_classes=2)
-    assert metric.segmenter_dice() == {1: 1}
+    assert metric.images().segmenter_dice() == {1: 1}
     assert float(metric.compute()) == pytest.approx(np.mean(values))
     counts = [sum(s[0] == name for s in slices) for name in ("a.h5", "b.h5", "c.h5", "d.h5")]
     per_volume = [metric.per_volume()[volume_id(name)] for name in ("a.h5", "b.h5", "c.h5", "d.h5")]
@@ -202,6 +204,10 @@ def test_complex_images_count_by_their_magnitude() -> None:
     assert set(seen) == {torch.float32}
 
 
+def by_id(subjects: Mapping[str, str]) -> dict[int, str]:
+    return {volume_id(name): subject for name, subject in subjects.items()}
+
+
 def sums_by_subject(slices: Sequence[Slice], subjects: Mapping[str, str]) -> list[np.ndarray]:
     """Dice on outputs and on targets of class 1, the sums over the images of each subject."""
     sums: dict[str, list[float]] = {}
@@ -221,30 +227,35 @@ def test_interval_is_scipys_bootstrap_of_a_ratio_over_subjects(subjects: dict[st
         n_resamples=500, confidence_level=0.9, random_state=np.random.default_rng(3),
     )  # fmt: skip
     options = {"level": 0.9, "num_resamples": 500, "seed": 3}
-    low, high = metric.interval(subjects, **options)
+    low, high = metric.images().interval(by_id(subjects), **options)
     assert (low, high) == pytest.approx(tuple(found.confidence_interval), rel=1e-9)
     assert low < float(metric.compute()) < high
 
 
 def test_options_of_the_interval_reach_the_bootstrap() -> None:
     metric = fill(random_slices(2), num_classes=2)
-    default = metric.interval()
-    for change in ({"level": 0.5}, {"num_resamples": 30}, {"seed": 4}, {"subjects": {"a.h5": "x", "c.h5": "x"}}):
-        assert metric.interval(**change) != default
+    default = metric.images().interval()
+    for change in (
+        {"level": 0.5},
+        {"num_resamples": 30},
+        {"seed": 4},
+        {"subjects": by_id({"a.h5": "x", "c.h5": "x"})},
+    ):
+        assert metric.images().interval(**change) != default
 
 
 def test_volumes_of_one_subject_are_drawn_together() -> None:
     metric = fill(SCRIPT, num_classes=2)
-    low, high = metric.interval()
+    low, high = metric.images().interval()
     assert low < float(metric.compute()) < high
     for subjects in ({"a.h5": "x", "b.h5": "x"}, {"a.h5": "b", "b.h5": "b"}):
-        assert all(math.isnan(end) for end in metric.interval(subjects))
+        assert all(math.isnan(end) for end in metric.images().interval(by_id(subjects)))
 
 
 def test_interval_where_a_subject_alone_has_a_class() -> None:
     # of volume a the classes have 0.5 / (5 / 3) and 3 / 5, b has class 1 alone with 1 / 0.5: a resample without a is
     # 2, one of a alone is the mean of both, and a class without a value does not make the others nan
-    assert fill(TWO_CLASSES).interval() == pytest.approx(((0.3 + 0.6) / 2, 2))
+    assert fill(TWO_CLASSES).images().interval() == pytest.approx(((0.3 + 0.6) / 2, 2))
 
 
 def test_precision_of_the_training_and_gradients_end_at_the_segmenter() -> None:
@@ -283,18 +294,19 @@ def test_network_is_frozen_and_no_part_of_the_metric() -> None:
     value = holder["metric"](**images)
     assert not value.requires_grad and not net.training and not any(p.requires_grad for p in net.parameters())
     torch.testing.assert_close(dict(net.state_dict()), before, atol=0, rtol=0)
-    assert set(holder.state_dict()) == {"loss.weight", "loss.bias"} and len(list(holder.parameters())) == 2
+    assert set(holder.state_dict()) == {"loss.weight", "loss.bias"}
+    assert {name for name, p in holder.named_parameters() if p.requires_grad} == {"loss.weight", "loss.bias"}
+    holder.load_state_dict(holder.state_dict())
     meta = SemanticInterpretability(net, num_classes=3).to("meta")  # a device that every machine has
     with pytest.raises((RuntimeError, NotImplementedError)):
         meta.update(**images)
-    assert holder["metric"].pixels[0].shape[1:] == (5, 3)
+    for state in ("output_dice_1", "output_dice_2", "target_dice_1", "target_dice_2"):  # never images
+        assert getattr(holder["metric"], state)[0].shape == (1,)
 
 
 def test_the_network_goes_to_the_device_of_the_metric() -> None:
     net = SmallNet()
-    metric = SemanticInterpretability(net, num_classes=3).to("meta")
-    with pytest.raises((RuntimeError, NotImplementedError)):  # of a meta tensor no class numbers can be checked
-        metric._segment(torch.rand(1, 1, 6, 5, device="meta"))
+    SemanticInterpretability(net, num_classes=3).to("meta")
     assert all(p.device.type == "meta" for p in net.parameters())
 
 
@@ -302,22 +314,29 @@ def test_no_slice_gives_nan() -> None:
     metric = SemanticInterpretability(read, num_classes=3)
     with pytest.warns(UserWarning, match="before the ``update``"):
         assert metric.compute().isnan()
-    assert metric.per_volume() == {} and all(math.isnan(end) for end in metric.interval())
-    for values in (metric.per_class(), metric.segmenter_dice()):
+    assert metric.per_volume() == {} and all(math.isnan(end) for end in metric.images().interval())
+    for values in (metric.images().scores(), metric.images().segmenter_dice()):
         assert list(values) == [1, 2] and all(math.isnan(value) for value in values.values())
 
 
-METHODS = ("compute", "per_class", "per_volume", "segmenter_dice", "interval")
+VALUES: list[Callable[[SemanticInterpretability], Any]] = [
+    lambda metric: metric.compute(),
+    lambda metric: metric.per_volume(),
+    lambda metric: metric.images().segmenter_dice(),
+    lambda metric: metric.images().scores(),
+    lambda metric: metric.images().per_image(),
+    lambda metric: metric.images().interval(),
+]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_what_cannot_be_scored_is_said(method: str) -> None:
+@pytest.mark.parametrize("value", VALUES)
+def test_what_cannot_be_scored_is_said(value: Callable[[SemanticInterpretability], Any]) -> None:
     with pytest.raises(ValueError, match="class 2 is in none of the 4 images"):
-        getattr(fill(SCRIPT), method)()
-    getattr(fill(SCRIPT, classes=[1]), method)()
+        value(fill(SCRIPT))
+    value(fill(SCRIPT, classes=[1]))
     blind = [(*one[:2], one[4].float(), torch.zeros(2, 4), one[4]) for one in SCRIPT]
     with pytest.raises(ValueError, match="segmenter must find class 1 on the targets, got a Dice of 0"):
-        getattr(fill(blind, num_classes=2), method)()
+        value(fill(blind, num_classes=2))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +344,7 @@ def test_what_cannot_be_scored_is_said(method: str) -> None:
     [
         ({"target": torch.ones(2, 6, 4)}, "target must have the shape of output"),
         ({"output": torch.ones(6, 5), "target": torch.ones(6, 5)}, r"output must have shape .*got \(6, 5\)"),
-        ({"segmentation": torch.ones(2, 5, 5, dtype=torch.int64)}, r"the shape of output .*\(2, 5, 5\) and"),
+        ({"segmentation": torch.ones(2, 5, 5, dtype=torch.int64)}, r"segmentation must have the shape .*\(2, 5, 5\)"),
         ({"segmentation": torch.ones(2, 6, 5)}, "segmentation must have an integer dtype, got torch.float32"),
         ({"segmentation": torch.full((2, 6, 5), 3)}, r"segmentation must be in 0 .. 2, got 3 .. 3"),
         ({"segmentation": torch.full((2, 6, 5), -1)}, r"segmentation must be in 0 .. 2, got -1 .. -1"),
@@ -379,6 +398,49 @@ def test_labels_that_are_there_already_count_alike() -> None:
         metric.update_labels(labels[0], labels[1][:, :5], **given)
 
 
+def test_dice_of_classes() -> None:
+    labels = torch.tensor([[[0, 1, 1, 2]], [[1, 1, 1, 1]]])
+    true = torch.tensor([[[0, 1, 2, 2]], [[0, 0, 2, 2]]])
+    dice = dice_of_classes(labels, true, 4)
+    expected = torch.tensor([[2 / 3, 2 / 3, torch.nan], [torch.nan, 0, torch.nan]])
+    torch.testing.assert_close(dice, expected, equal_nan=True)
+
+
+# two classes beside the background; the second is in two of the images, none in the last
+IMAGES = SegmentedImages(
+    classes=[1, 2],
+    volume=np.array(["a", "a", "b", "b"]),
+    on_output=np.array([[0.5, 1.0], [0.4, np.nan], [0.9, 0.5], [np.nan, np.nan]]),
+    on_target=np.array([[1.0, 1.0], [0.5, np.nan], [0.9, 0.6], [np.nan, np.nan]]),
+)
+
+
+def test_scores_of_images_volumes_and_all() -> None:
+    first, second = 2.4 / 3, 1.6 / 2  # on the targets
+    assert IMAGES.segmenter_dice() == pytest.approx({1: first, 2: second})
+    assert IMAGES.scores() == pytest.approx({1: 0.6 / first, 2: 0.75 / second})
+    assert IMAGES.per_volume() == pytest.approx(
+        {"a": (0.45 / first + 1 / second) / 2, "b": (0.9 / first + 0.5 / second) / 2}
+    )
+    expected = [(0.5 / first + 1 / second) / 2, 0.4 / first, (0.9 / first + 0.5 / second) / 2, np.nan]
+    np.testing.assert_allclose(IMAGES.per_image(), expected)
+    only_second = SegmentedImages([2], IMAGES.volume, IMAGES.on_output[:, 1:], IMAGES.on_target[:, 1:])
+    np.testing.assert_allclose(only_second.per_image(), [1 / second, np.nan, 0.5 / second, np.nan])
+
+
+def test_interval_is_over_subjects() -> None:
+    low, high = IMAGES.interval({"a": "x", "b": "y"})
+    value = np.mean(list(IMAGES.scores().values()))
+    assert low < value < high and (low, high) == IMAGES.interval()
+    assert np.isnan(IMAGES.interval({"a": "x", "b": "x"})).all()
+
+
+def test_random_numbers_of_the_interval_stay() -> None:
+    metric = fill(random_slices())
+    assert float(metric.compute()) == pytest.approx(0.7471528850261514, rel=1e-14)
+    assert metric.images().interval() == pytest.approx((0.6924461742668031, 0.7917821707560029), rel=1e-12)
+
+
 def share(rank: int, case: str) -> list[Slice]:
     slices = random_slices()
     if case == "one has nothing":
@@ -396,7 +458,7 @@ def main(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=wait)
     found = {case: everything(fill(share(rank, case), batch_size=2)) for case in CASES}
     metric = fill(share(rank, "shared")[:1])
-    metric.per_class()  # afterwards each goes on with its own slices
+    metric.images()  # afterwards each goes on with its own slices
     for one in share(rank, "shared")[1:]:
         metric.update(**batch([one]))
     found["in two parts"] = everything(metric)

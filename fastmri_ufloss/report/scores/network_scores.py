@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
-from fastmri_ufloss.metrics.dice import dice_of_classes
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 

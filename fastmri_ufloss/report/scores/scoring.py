@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.metrics.image_scores import ReferenceVolume, fine_structures
-from fastmri_ufloss.metrics.sharpness import sharpness
+from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
 from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 from fastmri_ufloss.report.scores.acquired_scores import AcquiredScores, differing_masks, score_acquired
 from fastmri_ufloss.report.scores.contour_picture import save_volume_contours

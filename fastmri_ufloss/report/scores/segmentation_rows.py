@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.metrics.segmented_images import SegmentedImages
+from fastmri_ufloss.metrics.semantic_interpretability import SegmentedImages
 
 __all__ = ["SegmentationRows"]
 
@@ -55,51 +55,47 @@ class SegmentationRows:
         """
         if not self.classes:
             return {}, []
+        rows = [row for name in subjects for row in self._found[name]["segmenter"]]
+        classes = [number for number in self.classes if any(row[f"Dice {number}"] is not None for row in rows)]
+        if not classes:
+            return {}, ["SIS is left out: no image has a class."]
         found = {}
         for method in self._methods:
-            images, _ = self._images(method, subjects)
-            classes = [number for number in self.classes if images.present[:, number].any()]
-            if not classes:
-                return {}, ["SIS is left out: no image has a class."]
+            images, _ = self._images(method, subjects, classes)
             try:
-                value = float(np.mean(list(images.scores(classes).values())))
-                ends = images.interval(classes, [subjects[name] for name in images.volume.tolist()])
+                value = float(np.mean(list(images.scores().values())))
+                ends = images.interval(subjects)
             except ValueError as error:
                 return {}, [f"SIS is left out: {error}."]
             found[method] = (value, *ends)
         return found, []
 
     def _add(self, method: str) -> None:
-        images, slices = self._images(method, self._found)
-        self.segmenter_dice = images.segmenter_dice(self.classes)
-        for volume, value in images.per_volume(self.classes).items():
+        images, slices = self._images(method, self._found, self.classes)
+        self.segmenter_dice = images.segmenter_dice()
+        for volume, value in images.per_volume().items():
             self.sis_of_volumes[volume, method] = value
-        values = images.per_image(self.classes).tolist()
+        values = images.per_image().tolist()
         for volume, number, value in zip(images.volume.tolist(), slices, values, strict=True):
             if value == value:
                 self.sis_of_slices[volume, number, method] = value
 
-    def _images(self, method: str, volumes: Mapping[str, Any]) -> tuple[SegmentedImages, list[int]]:
+    def _images(
+        self, method: str, volumes: Mapping[str, Any], classes: Sequence[int]
+    ) -> tuple[SegmentedImages, list[int]]:
         """Dice of all slices of some volumes, and the numbers of the slices."""
         names: list[str] = []
         slices: list[int] = []
-        on_output: list[list[float]] = []
-        on_target: list[list[float]] = []
-        columns = [f"Dice {number}" for number in range(1, max(self.classes) + 1)]
+        on_output: list[list[float | None]] = []
+        on_target: list[list[float | None]] = []
+        columns = [f"Dice {number}" for number in classes]
         for name in volumes:
             numbers = self._found[name]
             outputs = {row["slice"]: row for row in numbers["slices"] if row["method"] == method}
             for target in numbers["segmenter"]:
                 names.append(name)
                 slices.append(target["slice"])
-                on_target.append([_value(target[column]) for column in columns])
-                on_output.append([_value(outputs[target["slice"]][column]) for column in columns])
-        # class numbers are indices: the background has a column that does not count
-        output, goal = (np.pad(np.array(rows, dtype=float), [(0, 0), (1, 0)]) for rows in (on_output, on_target))
-        present = ~np.isnan(goal)
-        present[:, 0] = False
-        return SegmentedImages(np.array(names), np.nan_to_num(output), np.nan_to_num(goal), present), slices
-
-
-def _value(dice: float | None) -> float:
-    return float("nan") if dice is None else dice
+                on_target.append([target[column] for column in columns])
+                on_output.append([outputs[target["slice"]][column] for column in columns])
+        output, goal = (np.array(rows, dtype=float) for rows in (on_output, on_target))  # None becomes nan
+        return SegmentedImages(classes, np.array(names), output, goal), slices

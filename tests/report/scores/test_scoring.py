@@ -15,7 +15,7 @@ from torch import nn
 
 from fastmri_ufloss.data.volume_file import fft2c
 from fastmri_ufloss.losses import ufloss_per_image
-from fastmri_ufloss.metrics.sharpness import sharpness
+from fastmri_ufloss.metrics.volumes import sharpness
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
