@@ -56,7 +56,7 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     Returns:
         ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
         ``kspace_shape``, ``target_shape``; of files that were undersampled when they were acquired,
-        ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its centre (rows, cols), or None.
+        ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its center (rows, cols), or None.
         The sampling is that of the file's ``mask``, or what the zeros show, see `file_sampling`.
 
     Raises:
@@ -110,7 +110,7 @@ def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
     left = encoding_size[1] // 2 - center
     padding = (max(left, 0), min(left + maximum + 1, cols))
     if not padding[0] < cols // 2 < padding[1]:
-        raise ValueError(f"{path} has a broken 'ismrmrd_header': columns {padding} leave out the centre of {cols}")
+        raise ValueError(f"{path} has a broken 'ismrmrd_header': columns {padding} leave out the center of {cols}")
     return {
         "padding_left": padding[0],
         "padding_right": padding[1],
@@ -136,19 +136,19 @@ def _is_json(value: Any) -> bool:
 
 
 def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list[int]]:
-    """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its centre.
+    """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its center.
 
-    The images have the resolution of that centre, and the intensity of the zero-filled image of full size.
+    The images have the resolution of that center, and the intensity of the zero-filled image of full size.
 
     Args:
         path: an HDF5 volume.
-        center: (rows, cols) of the centre of k-space, all of which must have been acquired.
+        center: (rows, cols) of the center of k-space, all of which must have been acquired.
 
     Returns:
         The scale, positive, and the slices without any signal, which do not count.
 
     Raises:
-        ValueError: if the centre is not finite, or no slice has a signal.
+        ValueError: if the center is not finite, or no slice has a signal.
     """
     magnitudes, empty = [], []
     with open_hdf5(path) as volume:
@@ -167,7 +167,7 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
             magnitudes.append(np.sqrt((np.abs(images) ** 2).sum(axis=0)).astype(np.float32))
     scale = float(np.percentile(np.stack(magnitudes), 95)) if magnitudes else 0.0
     if not scale > 0:
-        raise ValueError(f"{path}: no slice has a signal in its centre of {center[0]}x{center[1]}")
+        raise ValueError(f"{path}: no slice has a signal in its center of {center[0]}x{center[1]}")
     return scale, empty
 
 
@@ -213,7 +213,7 @@ class MetadataIndex:
 
         Args:
             paths: volumes.
-            center: from a volume's metadata, the centre (rows, cols) for its scale.
+            center: from a volume's metadata, the center (rows, cols) for its scale.
         """
         paths = list(paths)
         missing = [path for path in paths if not self._is_known(path, center)]

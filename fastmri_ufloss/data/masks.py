@@ -34,32 +34,32 @@ MASK_TYPES = (
 
 
 class Gaussian1DMaskFunc(MaskFunc):
-    """Random columns whose density falls with the distance from the centre of k-space, like a Gaussian.
+    """Random columns whose density falls with the distance from the center of k-space, like a Gaussian.
 
         w(k) = exp(-(k - N / 2)^2 / (2 (N / 10)^2)) + 1 / (2 R),    sum(mask) = round(N / R)
 
-    N is the number of columns, R the acceleration. The centre lines, ``round(N * center_fraction)`` and at least
+    N is the number of columns, R the acceleration. The center lines, ``round(N * center_fraction)`` and at least
     one, are fully sampled, where fastMRI has them; the others are drawn one after another without replacement,
     each with a probability in proportion to its w(k). The density is that of the code of adversarial and perceptual
     refinement for compressed sensing MRI: M. Seitzer et al., MICCAI 2018. Arguments as for fastMRI's ``MaskFunc``;
     a call takes a shape (..., rows, cols, 2) and returns a mask (1, ..., 1, cols, 1) of 0 and 1, float32, and the
-    number of centre lines.
+    number of center lines.
 
     Raises:
-        ValueError: at a call, if there are fewer than 4 columns, or if for one of the pairs of centre fraction and
-            acceleration the centre alone takes the lines that the acceleration leaves.
+        ValueError: at a call, if there are fewer than 4 columns, or if for one of the pairs of center fraction and
+            acceleration the center alone takes the lines that the acceleration leaves.
     """
 
     def sample_mask(self, shape: Sequence[int], offset: int | None) -> tuple[Tensor, Tensor, int]:
-        """The centre lines, the lines around them, both (1, ..., 1, cols, 1), and the number of the first."""
+        """The center lines, the lines around them, both (1, ..., 1, cols, 1), and the number of the first."""
         cols = shape[-2]
         check(cols >= MIN_SIDE, "shape", f"of at least {MIN_SIDE} columns", tuple(shape))
         for fraction, acceleration in possible_pairs(self):
             num_center, num_lines = max(1, round(cols * fraction)), round(cols / acceleration)
             if num_center >= num_lines < cols:
                 raise ValueError(
-                    f"{num_center} centre lines alone take the {num_lines} that acceleration {acceleration} leaves "
-                    f"of {cols}: lower the centre fraction {fraction} or the acceleration"
+                    f"{num_center} center lines alone take the {num_lines} that acceleration {acceleration} leaves "
+                    f"of {cols}: lower the center fraction {fraction} or the acceleration"
                 )
         fraction, acceleration = self.choose_acceleration()
         num_center = max(1, round(cols * fraction))
@@ -70,7 +70,7 @@ class Gaussian1DMaskFunc(MaskFunc):
     def calculate_acceleration_mask(
         self, num_cols: int, acceleration: float, offset: int | None, num_low_frequencies: int
     ) -> np.ndarray:
-        """The lines out of the centre, bool (num_cols,); ``offset`` means nothing here."""
+        """The lines out of the center, bool (num_cols,); ``offset`` means nothing here."""
         away = np.arange(num_cols) - num_cols / 2
         weights = np.exp(-(away**2) / (2 * (num_cols / 10) ** 2)) + 1 / (2 * acceleration)
         weights[self.calculate_center_mask((num_cols, 2), num_low_frequencies) > 0] = 0
@@ -90,10 +90,10 @@ def create_mask_for_mask_type(
 
     Args:
         mask_type: one of ``MASK_TYPES``.
-        center_fractions: fractions of the columns that are fully sampled in the centre, each in (0, 1]. For the
-            masks of points, whose names end in ``_2d``, the centre is a square with that many rows.
-        accelerations: one for each centre fraction, each >= 1; integers for 'equispaced' and 'magic'.
-        center_size: for masks of points, the side of the square centre in place of ``center_fractions``, which
+        center_fractions: fractions of the columns that are fully sampled in the center, each in (0, 1]. For the
+            masks of points, whose names end in ``_2d``, the center is a square with that many rows.
+        accelerations: one for each center fraction, each >= 1; integers for 'equispaced' and 'magic'.
+        center_size: for masks of points, the side of the square center in place of ``center_fractions``, which
             may then be empty.
         elliptical: for masks of points, sample nothing out of the ellipse that touches the borders of k-space. The
             acceleration still counts the whole grid.
@@ -145,15 +145,15 @@ def _check_accelerations(mask_type: str, center_fractions: Sequence[float], acce
     for fraction, acceleration in zip(center_fractions, accelerations, strict=True):
         if fraction * acceleration >= 1 < acceleration:
             raise ValueError(
-                f"a centre fraction of {fraction} alone takes the samples that acceleration {acceleration} "
-                f"leaves: lower one of the two, or take mask_type 'equispaced', which adds to the centre"
+                f"a center fraction of {fraction} alone takes the samples that acceleration {acceleration} "
+                f"leaves: lower one of the two, or take mask_type 'equispaced', which adds to the center"
             )
 
 
 def min_center_shape(mask_func: MaskFunc, rows: int, cols: int) -> tuple[int, int]:
-    """(rows, cols) of a centre that every mask of ``mask_func`` samples fully, for k-space of rows x cols.
+    """(rows, cols) of a center that every mask of ``mask_func`` samples fully, for k-space of rows x cols.
 
-    It lies where the centres of the masks do, from ``(size - n + 1) // 2`` to there plus n along a side. Masks of
+    It lies where the centers of the masks do, from ``(size - n + 1) // 2`` to there plus n along a side. Masks of
     columns sample all rows of it; for masks of points it is a square. At least 1 along a side.
     """
     if isinstance(mask_func, PointMaskFunc):
@@ -163,7 +163,7 @@ def min_center_shape(mask_func: MaskFunc, rows: int, cols: int) -> tuple[int, in
 
 
 def _min_center_lines(mask_func: MaskFunc, num_cols: int) -> int:
-    """A number of centre lines that every mask of ``mask_func`` samples fully, for images of ``num_cols``."""
+    """A number of center lines that every mask of ``mask_func`` samples fully, for images of ``num_cols``."""
     fewest = round(num_cols * min(mask_func.center_fractions))
-    # 'magic_fraction' does not let the centre exceed the lines that the acceleration leaves
+    # 'magic_fraction' does not let the center exceed the lines that the acceleration leaves
     return max(1, min(fewest, round(num_cols / max(mask_func.accelerations))))

@@ -23,14 +23,14 @@ class PointMaskFunc(MaskFunc):
 
         sum(mask) = round(rows * cols / acceleration)
 
-    of which n x n are the centre, rows ``(rows - n + 1) // 2`` to there plus n and columns alike, where fastMRI
-    has its centre lines. A call takes a shape (..., rows, cols, 2) and returns a mask (1, ..., 1, rows, cols, 1)
+    of which n x n are the center, rows ``(rows - n + 1) // 2`` to there plus n and columns alike, where fastMRI
+    has its center lines. A call takes a shape (..., rows, cols, 2) and returns a mask (1, ..., 1, rows, cols, 1)
     of 0 and 1, float32, and n for the number of low frequencies.
 
     Args:
         center_fractions: n is the nearest integer to this fraction of the columns, at least 1 and at most the
             shorter side. May be empty with ``center_size``, which takes their place.
-        accelerations: all grid points over the samples; one for each centre fraction.
+        accelerations: all grid points over the samples; one for each center fraction.
         allow_any_combination: draw the two independently, as in fastMRI, rather than one of the pairs.
         seed: of the masks that are drawn without a seed.
         center_size: n itself, for every acceleration.
@@ -38,7 +38,7 @@ class PointMaskFunc(MaskFunc):
 
     Raises:
         ValueError: if an argument is not as above. A call raises it if the shape is below 4 x 4, or if for one of
-            the pairs the centre alone takes the samples, or the ellipse has too few points or does not hold it.
+            the pairs the center alone takes the samples, or the ellipse has too few points or does not hold it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PointMaskFunc(MaskFunc):
         return min(max(side, 1), rows, cols)
 
     def sample_mask(self, shape: Sequence[int], offset: int | None) -> tuple[Tensor, Tensor, int]:
-        """The centre, the samples around it, both (1, ..., 1, rows, cols, 1), and n; ``offset`` is fastMRI's."""
+        """The center, the samples around it, both (1, ..., 1, rows, cols, 1), and n; ``offset`` is fastMRI's."""
         rows, cols = shape[-3:-1]
         check(min(rows, cols) >= MIN_SIDE, "shape", f"of at least {MIN_SIDE} rows and columns", tuple(shape))
         inside = ellipse(rows, cols) if self.elliptical else np.ones((rows, cols), dtype=bool)
@@ -79,11 +79,11 @@ class PointMaskFunc(MaskFunc):
         return self.reshape_mask(center, shape), self.reshape_mask(samples, shape), side
 
     def draw(self, inside: np.ndarray, center: np.ndarray, count: int, acceleration: float) -> np.ndarray:
-        """``count`` samples inside and out of the centre; all are bool (rows, cols)."""
+        """``count`` samples inside and out of the center; all are bool (rows, cols)."""
         raise NotImplementedError
 
     def calculate_center_mask(self, shape: Sequence[int], num_low_freqs: int) -> np.ndarray:
-        """The square centre, bool (rows, cols)."""
+        """The square center, bool (rows, cols)."""
         top, left = ((size - num_low_freqs + 1) // 2 for size in shape[-3:-1])
         mask = np.zeros(tuple(shape[-3:-1]), dtype=bool)
         mask[top : top + num_low_freqs, left : left + num_low_freqs] = True
@@ -100,12 +100,12 @@ class PointMaskFunc(MaskFunc):
             count = round(rows * cols / acceleration)
             if side * side >= count < rows * cols:
                 raise ValueError(
-                    f"a centre of {side} x {side} alone takes the {count} samples that acceleration {acceleration} "
+                    f"a center of {side} x {side} alone takes the {count} samples that acceleration {acceleration} "
                     f"leaves of {rows} x {cols}: lower one of the two"
                 )
             if not inside[self.calculate_center_mask((rows, cols, 1), side)].all():
                 raise ValueError(
-                    f"a centre of {side} x {side} reaches out of the ellipse in {rows} x {cols}: lower it, or take "
+                    f"a center of {side} x {side} reaches out of the ellipse in {rows} x {cols}: lower it, or take "
                     "elliptical=False"
                 )
             if inside.sum() < count:
@@ -116,11 +116,11 @@ class PointMaskFunc(MaskFunc):
 
 
 class VariableDensity2DMaskFunc(PointMaskFunc):
-    """Random points whose density falls with the distance from the centre of k-space.
+    """Random points whose density falls with the distance from the center of k-space.
 
         w(k) = max(1 - |k|, 0)^4 + 1 / (2 R),    |k|^2 = (k_row / (rows / 2))^2 + (k_col / (cols / 2))^2
 
-    |k| = 1 is the ellipse that touches the borders, R the acceleration. The points around the centre are drawn one
+    |k| = 1 is the ellipse that touches the borders, R the acceleration. The points around the center are drawn one
     after another without replacement, each with a probability in proportion to its w(k). Arguments, shapes and
     errors: see ``PointMaskFunc``. The polynomial density is that of Lustig et al., Sparse MRI, Magn. Reson. Med. 58
     (2007).
@@ -133,13 +133,13 @@ class VariableDensity2DMaskFunc(PointMaskFunc):
 
 
 class Poisson2DMaskFunc(PointMaskFunc):
-    """Random points that keep a distance from each other which grows with that from the centre: Poisson discs.
+    """Random points that keep a distance from each other which grows with that from the center: Poisson discs.
 
         r(k) = s (1 + a |k|),    |k|^2 = (d_row / (rows / 2 - n / 2))^2 + (d_col / (cols / 2 - n / 2))^2
 
-    d_row and d_col are how far a point is out of the square centre, r is in steps of the grid, and one sample
+    d_row and d_col are how far a point is out of the square center, r is in steps of the grid, and one sample
     takes r^2 points. As in sigpy.mri.poisson s = 1, so that the density falls steadily from the fully sampled
-    centre, and a follows from the acceleration; beyond a = 8 it is s that grows (``spacing_for_count``). Samples
+    center, and a follows from the acceleration; beyond a = 8 it is s that grows (``spacing_for_count``). Samples
     are about 0.8 r apart at least; a few of them, to get the number right, about 0.6 r. Arguments, shapes and
     errors: see ``PointMaskFunc``; the method: ``poisson_disk``.
     """
@@ -156,7 +156,7 @@ class Poisson2DMaskFunc(PointMaskFunc):
 
 
 def possible_pairs(mask_func: MaskFunc) -> list[tuple[float, float]]:
-    """The (centre fraction, acceleration) that a mask may be drawn with.
+    """The (center fraction, acceleration) that a mask may be drawn with.
 
     A pair that cannot work must fail at the first mask, and not when chance draws it hours later.
     """
@@ -199,7 +199,7 @@ def ellipse(rows: int, cols: int) -> np.ndarray:
 
 
 def distance_from_square(shape: tuple[int, ...], side: int, *, margin: int = 0) -> np.ndarray:
-    """Distances of the grid's points, and ``margin`` more on each side, from the square centre, 1 at the borders."""
+    """Distances of the grid's points, and ``margin`` more on each side, from the square center, 1 at the borders."""
     axes = []
     for size in shape:
         start = (size - side + 1) // 2

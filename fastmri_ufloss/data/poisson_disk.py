@@ -1,4 +1,4 @@
-"""Poisson discs whose radius grows with the distance from a centre, on a grid of points."""
+"""Poisson discs whose radius grows with the distance from a center, on a grid of points."""
 
 import math
 
@@ -67,7 +67,7 @@ def poisson_disk(
     Args:
         spacing: r(k), (rows, cols), in steps of the grid, at least 1.
         inside: bool (rows, cols), the points that count. Darts are thrown at the others as well: without
-            neighbours beyond it, a border would get more samples than its share.
+            neighbors beyond it, a border would get more samples than its share.
         taken: bool (rows, cols), samples that are there already.
         count: of the samples to add inside, at most the number of points inside and not taken.
         rng: gives the random numbers.

@@ -1,4 +1,4 @@
-"""What was sampled, seen in the zeros of k-space, and the fully sampled centre of a mask."""
+"""What was sampled, seen in the zeros of k-space, and the fully sampled center of a mask."""
 
 import h5py
 import numpy as np
@@ -109,7 +109,7 @@ def volume_sampling(kspace: h5py.Dataset, *, where: str) -> np.ndarray | None:
 
 
 def _check_slices(kspace: h5py.Dataset, *, full: int, where: str) -> None:
-    """No slice has gaps if one has none: the row and the column through the centre tell."""
+    """No slice has gaps if one has none: the row and the column through the center tell."""
     rows, cols = kspace.shape[-2:]
     for number in range(kspace.shape[0]):
         for line in (kspace[number, ..., rows // 2, :], kspace[number, ..., :, cols // 2]):
@@ -125,18 +125,18 @@ def padding_of(sampled: np.ndarray) -> tuple[int, int]:
     """The range [left, right) of columns with any sample of ``sampled``, (cols,) or (rows, cols).
 
     Raises:
-        ValueError: if the range leaves out the centre, without which there is no image.
+        ValueError: if the range leaves out the center, without which there is no image.
     """
     cols = sampled.shape[-1]
     columns = np.flatnonzero(sampled.reshape(-1, cols).any(axis=0))
     left, right = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
     if not left < max(cols // 2, 1) or not cols // 2 < right:
-        raise ValueError(f"columns from {left} to {right} were sampled, which leave out the centre of {cols}")
+        raise ValueError(f"columns from {left} to {right} were sampled, which leave out the center of {cols}")
     return left, right
 
 
 def center_shape(mask: np.ndarray, rows: int) -> tuple[int, int]:
-    """(rows, cols) of the fully sampled centre of a mask (cols,) or (rows, cols): lines, or a square.
+    """(rows, cols) of the fully sampled center of a mask (cols,) or (rows, cols): lines, or a square.
 
     See `count_center_lines`; of lines all ``rows`` count.
     """

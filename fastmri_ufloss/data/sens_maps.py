@@ -19,7 +19,7 @@ class SensMapSource(Protocol):
     """Gives the maps of a slice, (coils, rows, cols, 2).
 
     Attributes:
-        needs_center: whether they are made from the fully sampled centre of k-space.
+        needs_center: whether they are made from the fully sampled center of k-space.
     """
 
     needs_center: bool
@@ -36,7 +36,7 @@ class SensMapSource(Protocol):
 class SensMapCache:
     """ESPIRiT maps of each slice, computed once and kept on disk in half precision.
 
-    They are computed from the fully sampled centre, of at most ``calibration_size`` lines, or a square of that
+    They are computed from the fully sampled center, of at most ``calibration_size`` lines, or a square of that
     side where the mask is one of points: the same for every mask that has it. A file's name holds the volume, the
     slice, the parameters and the volume's size and time of modification, so a changed volume or parameter makes a
     new one. Files appear as a whole: any number of

@@ -20,13 +20,13 @@ MaskCenter = Callable[[int, int], tuple[int, int]]
 
 
 def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tuple[int, int]:
-    """Centre (rows, cols) of k-space for a volume's intensity scale: only what has been acquired.
+    """Center (rows, cols) of k-space for a volume's intensity scale: only what has been acquired.
 
     It has at most 24 columns, of all rows or, where the mask is one of points, as many rows as columns.
 
     Args:
         metadata: see `read_metadata`.
-        mask_center: from the size (rows, cols), the centre that every mask samples; None without masks.
+        mask_center: from the size (rows, cols), the center that every mask samples; None without masks.
     """
     rows, cols = metadata["kspace_shape"][-2:]
     if metadata["mask_center"] is not None:

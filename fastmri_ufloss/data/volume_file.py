@@ -23,7 +23,7 @@ OWN_NAMES = ("kspace", "max", "norm", "reconstruction_rss", "reconstruction_esc"
 
 
 def fft2c(images: np.ndarray) -> np.ndarray:
-    """Centred orthonormal Fourier transform of the last two axes, ``fastmri.fft2c`` for complex arrays."""
+    """Centerd orthonormal Fourier transform of the last two axes, ``fastmri.fft2c`` for complex arrays."""
     return fft.fftshift(fft.fft2(fft.ifftshift(images, axes=AXES), norm="ortho"), axes=AXES)
 
 
@@ -40,7 +40,7 @@ class VolumeWriter:
                 writer.write(number, kspace)
 
     Without a mask the volume gets the reconstruction: magnitude images of the k-space, root-sum-of-squares over
-    coils and centre-cropped (``reconstruction_rss``, or ``reconstruction_esc`` of a single coil), and its ``max``
+    coils and center-cropped (``reconstruction_rss``, or ``reconstruction_esc`` of a single coil), and its ``max``
     and ``norm``. With one the k-space is masked, and there is none, as in fastMRI's test files. If the block
     raises, or the process dies, the path is as it was before.
 
@@ -136,7 +136,7 @@ class VolumeWriter:
 
         Args:
             number: of the slice.
-            kspace: complex, centred, (coils, rows, cols), or (rows, cols) of a single coil.
+            kspace: complex, centered, (coils, rows, cols), or (rows, cols) of a single coil.
 
         Raises:
             ValueError: if its shape or type is another, or it is not finite.
@@ -191,7 +191,7 @@ def write_volume(
 
     Args:
         path: of the file.
-        kspace: complex, centred, (slices, coils, rows, cols), or (slices, rows, cols) of a single coil.
+        kspace: complex, centered, (slices, coils, rows, cols), or (slices, rows, cols) of a single coil.
         recon_size, mask, padding, acquisition, patient_id, voxel_size, attributes, datasets: see `VolumeWriter`.
 
     Raises:

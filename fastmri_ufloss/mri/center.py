@@ -1,4 +1,4 @@
-"""The fully sampled centre of k-space: lines, or a square."""
+"""The fully sampled center of k-space: lines, or a square."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,19 @@ MIN_CENTER_LINES = 4
 
 
 def count_center_lines(mask: Tensor) -> Tensor:
-    """Size of the fully sampled centre of k-space: of lines, or of a square.
+    """Size of the fully sampled center of k-space: of lines, or of a square.
 
-    In a mask of columns it is the number of contiguous sampled columns around the centre, counted symmetrically.
-    For this n fastMRI's centre [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
+    In a mask of columns it is the number of contiguous sampled columns around the center, counted symmetrically.
+    For this n fastMRI's center [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
     ``fastmri.models.varnet.SensitivityModel`` counts in fastMRI's masks, and right for full ones as well.
-    In a mask of points it is the largest n for which that centre of n columns is sampled in n rows around the
-    centre at least.
+    In a mask of points it is the largest n for which that center of n columns is sampled in n rows around the
+    center at least.
 
     Args:
         mask: (batch, 1, 1 or rows, cols, 1): of columns or, with rows, of points.
 
     Returns:
-        (batch,) int64; of columns: even, or 1 if the centre is alone, or 0 if it is missing, or cols if all are
+        (batch,) int64; of columns: even, or 1 if the center is alone, or 0 if it is missing, or cols if all are
         sampled; of points: from 0 to cols.
 
     Raises:
@@ -36,7 +36,7 @@ def count_center_lines(mask: Tensor) -> Tensor:
 
 
 def _count_square(sampled: Tensor) -> Tensor:
-    """Side of the largest fully sampled square in the centre of each mask (batch, rows, cols)."""
+    """Side of the largest fully sampled square in the center of each mask (batch, rows, cols)."""
     rows, cols = sampled.shape[1:]
     # the squares lie in each other, so a point is in all of them from some side on
     sides = torch.maximum(_first_side(rows, sampled.device)[:, None], _first_side(cols, sampled.device))
@@ -45,7 +45,7 @@ def _count_square(sampled: Tensor) -> Tensor:
 
 
 def _first_side(size: int, device: torch.device) -> Tensor:
-    """For each position the smallest n whose centre [pad, pad + n), pad = (size - n + 1) // 2, holds it."""
+    """For each position the smallest n whose center [pad, pad + n), pad = (size - n + 1) // 2, holds it."""
     offset = torch.arange(size, device=device) - size // 2
     # n grows to the left and to the right in turn; which comes first depends on the parity of the size
     left, right = size % 2, 1 - size % 2
@@ -57,7 +57,7 @@ def _count_symmetric(sampled: Tensor) -> Tensor:
     center = cols // 2
     left = sampled[:, :center].flip(1).cumprod(dim=1).sum(dim=1)
     right = sampled[:, center:].cumprod(dim=1).sum(dim=1)
-    # for an odd number of columns fastMRI's centre reaches one further to the right than to the left
+    # for an odd number of columns fastMRI's center reaches one further to the right than to the left
     count = 2 * torch.minimum(left, right - cols % 2)
     count = torch.where((count <= 0) & (right > 0), 1, count.clamp(min=0))
     return torch.where(sampled.all(dim=1), cols, count)
@@ -95,7 +95,7 @@ def center_regions(
 
 
 def _count(masked_kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Size of the centre of each sample, and whether it is that of a square."""
+    """Size of the center of each sample, and whether it is that of a square."""
     batch, _, rows, cols, _ = masked_kspace.shape
     if mask is not None:
         square = torch.full((batch,), mask.shape[2] > 1, device=masked_kspace.device)

@@ -23,7 +23,7 @@ def conjugate_gradient(
 ) -> Tensor:
     """Solve A x = b for each sample of a batch with a fixed number of conjugate gradient steps.
 
-    Every sample has step sizes of its own, so its solution does not depend on its neighbours in the batch.
+    Every sample has step sizes of its own, so its solution does not depend on its neighbors in the batch.
     A sample whose residual is zero stays where it is. The solve runs in at least float32 under autocast.
 
     Args:

@@ -1,4 +1,4 @@
-"""ESPIRiT: coil sensitivity maps from the fully sampled centre of k-space."""
+"""ESPIRiT: coil sensitivity maps from the fully sampled center of k-space."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,13 +36,13 @@ def estimate_sens_maps(
 
     .. math:: G(r) = \frac{1}{|kernel|} \sum_k (F^H w_k)(r) (F^H w_k)(r)^H, \qquad G(r) s(r) = s(r)
 
-    Float32 inside, also under autocast, and without gradients. Only the fully sampled centre is read.
+    Float32 inside, also under autocast, and without gradients. Only the fully sampled center is read.
 
     Args:
-        masked_kspace: (batch, coils, rows, cols, 2), centred as in fastMRI, of any scale.
-        num_low_frequencies: fully sampled columns in the centre, one number or (batch,); with a mask of points
+        masked_kspace: (batch, coils, rows, cols, 2), centered as in fastMRI, of any scale.
+        num_low_frequencies: fully sampled columns in the center, one number or (batch,); with a mask of points
             the side of the fully sampled square. None or 0: counted, see `count_center_lines`.
-        mask: (batch, 1, 1 or rows, cols, 1). Without it the centre consists of lines, and what is counted are
+        mask: (batch, 1, 1 or rows, cols, 1). Without it the center consists of lines, and what is counted are
             columns, or the points of a square, that are not zero.
         calibration_size: largest number of rows and of columns in the calibration region.
         kernel_size: largest width of a block; half of a region that is smaller than two blocks.
@@ -57,7 +57,7 @@ def estimate_sens_maps(
         for empty k-space.
 
     Raises:
-        ValueError: if an argument is out of range, or the sampled centre is smaller than 4.
+        ValueError: if an argument is out of range, or the sampled center is smaller than 4.
     """
     _check(masked_kspace, calibration_size, kernel_size, threshold, crop, num_maps)
     batch, coils, rows, cols, _ = masked_kspace.shape
@@ -119,13 +119,13 @@ def _check(
 
 
 def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: int) -> Tensor:
-    """The centre (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
+    """The center (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
     rows, cols = masked_kspace.shape[2:4]
     center = masked_kspace.narrow(2, (rows - height + 1) // 2, height)
     center = center.narrow(3, (cols - width + 1) // 2, width)[members].float()
     scale = center.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
     if not torch.isfinite(scale).all():
-        raise ValueError("masked_kspace must be finite in its centre lines, got inf or nan")
+        raise ValueError("masked_kspace must be finite in its center lines, got inf or nan")
     return torch.view_as_complex((center / torch.where(scale > 0, scale, 1)).contiguous())
 
 
@@ -133,7 +133,7 @@ def _coil_matrices(calibration: Tensor, kernel_size: int, threshold: float) -> T
     """G, (batch, height, width, coils, coils), on the smallest grid that determines it.
 
     It is a trigonometric polynomial of degree kernel - 1, so 2 kernel - 1 samples per axis hold all of it.
-    Sample n of height is at n / height of the field of view from the image's centre.
+    Sample n of height is at n / height of the field of view from the image's center.
     """
     batch, coils = calibration.shape[:2]
     kernel = [min(kernel_size, size // 2) for size in calibration.shape[2:]]
@@ -250,7 +250,7 @@ def _orthonormalize(vectors: Tensor) -> Tensor:
 
 
 def _insert_midpoints(vectors: Tensor, dim: int) -> Tensor:
-    """n points along dim to 2 n - 1. The neighbour is projected, as its phase (or basis) is arbitrary."""
+    """n points along dim to 2 n - 1. The neighbor is projected, as its phase (or basis) is arbitrary."""
     count = vectors.shape[dim] - 1
     left, right = vectors.narrow(dim, 0, count), vectors.narrow(dim, 1, count)
     middle = _orthonormalize(left + _project(right, left))

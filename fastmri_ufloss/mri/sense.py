@@ -1,4 +1,4 @@
-"""The SENSE encoding operator E = U F S: coil maps S, centred Fourier transform F, sampling U."""
+"""The SENSE encoding operator E = U F S: coil maps S, centered Fourier transform F, sampling U."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +96,7 @@ def _apply_normal(image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[in
 def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor], Tensor]:
     """The normal operator x -> E^H E x of SENSE, as a function of complex images.
 
-    F^H U F is a circular convolution. It therefore commutes with the shifts of the centred transform, which
+    F^H U F is a circular convolution. It therefore commutes with the shifts of the centered transform, which
     are left out here, and along an axis that is not undersampled its two transforms cancel: a mask of columns
     costs one-dimensional transforms only.
 
@@ -134,7 +134,7 @@ def cg_sense(
         masked_kspace: (batch, coils, rows, cols, 2).
         mask: (batch, 1, 1 or rows, cols, 1).
         sens_maps: (batch, coils, rows, cols, 2).
-        num_iterations: the early stop is part of the regularisation.
+        num_iterations: the early stop is part of the regularization.
         lam: weight of the Tikhonov term; E^H E has norm 1 where the maps have.
 
     Returns:

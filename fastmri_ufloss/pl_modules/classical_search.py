@@ -71,7 +71,7 @@ def _part(path: Path) -> bytes:
 class WeightSearch:
     """Searches the weights of classical methods for the lowest error on some slices of the validation split.
 
-    Of each method, `search_weight` with the start and the bounds of `CLASSICAL_METHODS` minimises the NRMSE,
+    Of each method, `search_weight` with the start and the bounds of `CLASSICAL_METHODS` minimizes the NRMSE,
     |x - t| / |t| over the slices of a volume, averaged over the volumes. The slices are spread evenly over all
     those of the split. Each candidate and slice is a task for the loader's workers, and for the trainer's processes.
 

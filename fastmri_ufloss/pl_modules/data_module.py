@@ -32,7 +32,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
         challenge: ``"singlecoil"`` or ``"multicoil"``.
         train_transform, val_transform, test_transform: of the slices.
         cache_dir: for the index.
-        mask_func: of the transforms, to know which centre is always sampled.
+        mask_func: of the transforms, to know which center is always sampled.
         seed: of shuffling and sub-sampling.
         combine_train_val: train on both.
         test_split: folder ``{challenge}_{test_split}`` for the test.

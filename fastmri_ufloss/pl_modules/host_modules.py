@@ -38,7 +38,7 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
             self.loss = loss
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
-        """fastMRI's VarNet; of a batch with different numbers it counts the centre lines in the masks."""
+        """fastMRI's VarNet; of a batch with different numbers it counts the center lines in the masks."""
         if isinstance(num_low_frequencies, Tensor):
             numbers = set(num_low_frequencies.flatten().tolist())
             num_low_frequencies = numbers.pop() if len(numbers) == 1 else None
@@ -80,7 +80,7 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     class.
 
     Args:
-        loss: in place of fastMRI's l1 of normalised images: called ``loss(output, target,
+        loss: in place of fastMRI's l1 of normalized images: called ``loss(output, target,
             data_range=max_value)`` with images (batch, 1, rows, cols) in the intensities of the file, and max_value
             in their precision. Not part of the hyperparameters.
         convs_per_stage: convolutions in each stage of the U-Net, at least 2, see `DeepUnet`.

@@ -87,13 +87,13 @@ def test_scale_is_that_of_the_rss_image_and_ignores_the_rest_of_kspace(tmp_path:
         rss = volume["reconstruction_rss"][()]
     scale, empty = volume_scale(path, (32, 32))
     assert scale == pytest.approx(np.percentile(rss, 95), rel=1e-5) and empty == []
-    centre, _ = volume_scale(path, (24, 8))
-    assert centre == pytest.approx(scale, rel=0.3)
+    center, _ = volume_scale(path, (24, 8))
+    assert center == pytest.approx(scale, rel=0.3)
     with h5py.File(path, "r+") as volume:
         kspace = volume["kspace"][()]
         kspace[..., :12], kspace[..., 20:] = 0, 0
         volume["kspace"][...] = kspace
-    assert volume_scale(path, (24, 8))[0] == centre
+    assert volume_scale(path, (24, 8))[0] == center
 
 
 def test_empty_slices_are_skipped_with_a_warning(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_subsampled_slices_stay_in_the_order_of_their_volumes(tmp_path: Path) ->
     assert len(places) == 8 and places == sorted(places)
 
 
-def test_scale_of_a_square_centre_reads_nothing_else(tmp_path: Path) -> None:
+def test_scale_of_a_square_center_reads_nothing_else(tmp_path: Path) -> None:
     path = make_volume(tmp_path / "a.h5", shape=(32, 32))
     whole, _ = volume_scale(path, (32, 32))
     square, _ = volume_scale(path, (12, 12))

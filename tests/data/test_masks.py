@@ -64,7 +64,7 @@ def test_acceleration_and_center(mask_type: str, shape: tuple[int, int]) -> None
             assert bool(mask[0][square(shape, side)].all())
 
 
-def test_the_full_centre_is_no_larger_than_it_says() -> None:
+def test_the_full_center_is_no_larger_than_it_says() -> None:
     """Beside the lines or the square there are gaps: in any mask of high acceleration, on every side."""
     for mask_type in OURS:
         mask_func = create_mask_for_mask_type(mask_type, [0.04], [8])
@@ -262,7 +262,7 @@ def test_special_cases() -> None:
     for mask_type in OURS:
         assert draw(mask_type, (20, 30), 1).all()  # every point
         assert draw(mask_type, (4, 4), 2).sum() in (2, 8)
-    # a centre as wide as the shorter side, and one sample beside the centre
+    # a center as wide as the shorter side, and one sample beside the center
     for mask_type in POINTS:
         assert draw(mask_type, (100, 20), 4, center_size=50)[square((100, 20), 20)].all()
         assert draw(mask_type, (100, 100), 100, center_size=9).sum() == 100
@@ -296,7 +296,7 @@ def test_errors_name_the_way_out() -> None:
         (("poisson_2d", [0.1], [4]), {"center_size": 0}, "center_size must be an integer from 1, got 0"),
         (("poisson_2d", [0.1], [4]), {"center_size": 2.5}, "center_size must be an integer from 1, got 2.5"),
         (("poisson_2d", [0.1], [float("nan")]), {}, "accelerations must be at least 1"),
-        (("gaussian_1d", [0.25], [4]), {}, "a centre fraction of 0.25 alone takes the samples that acceleration 4"),
+        (("gaussian_1d", [0.25], [4]), {}, "a center fraction of 0.25 alone takes the samples that acceleration 4"),
         (("equispaced", [0.1], [2.5]), {}, "accelerations must be integers for mask_type 'equispaced', got 2.5"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -305,7 +305,7 @@ def test_errors_name_the_way_out() -> None:
 
 def test_masks_that_cannot_be_are_named() -> None:
     for mask_type, option, shape, acceleration, message in [
-        ("gaussian_1d", {}, (30, 100), 16, "6 centre lines alone take the 6 that acceleration 16 leaves of 100"),
+        ("gaussian_1d", {}, (30, 100), 16, "6 center lines alone take the 6 that acceleration 16 leaves of 100"),
         ("gaussian_1d", {}, (30, 3), 2, "shape must be of at least 4 columns, got"),
         ("poisson_2d", {}, (3, 30), 2, "shape must be of at least 4 rows and columns, got"),
         ("poisson_2d", {"center_size": 30}, (90, 80), 8, "30 x 30 alone takes the 900 samples that acceleration 8 "),

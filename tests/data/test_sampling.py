@@ -50,7 +50,7 @@ def test_a_few_zeros_by_chance_are_no_undersampling() -> None:
 
 def test_padding() -> None:
     sampled = np.zeros((5, 9), dtype=bool)
-    with pytest.raises(ValueError, match="leave out the centre of 9"):
+    with pytest.raises(ValueError, match="leave out the center of 9"):
         padding_of(sampled)
     sampled[2, 3] = sampled[4, 6] = True
     assert padding_of(sampled) == (3, 7)

@@ -75,7 +75,7 @@ def test_seeded_masks_are_the_same_for_a_volume_and_for_all_epochs(folder: Path)
     assert not torch.equal(data[0].mask, data[2].mask)
 
 
-def test_reference_is_coil_combined_with_maps_of_the_acquired_centre(folder: Path, tmp_path: Path) -> None:
+def test_reference_is_coil_combined_with_maps_of_the_acquired_center(folder: Path, tmp_path: Path) -> None:
     sample = dataset(folder, MoDLDataTransform(MASK, sens_maps=SensMapCache(tmp_path)))[0]
     with h5py.File(folder / "a.h5") as volume:
         full = torch.view_as_real(torch.from_numpy(volume["kspace"][0]))
@@ -209,7 +209,7 @@ def points_mask(rows: int, cols: int, center: int) -> np.ndarray:
     return mask
 
 
-def test_maps_of_a_square_centre_do_not_depend_on_what_is_around_it(folder: Path, tmp_path: Path) -> None:
+def test_maps_of_a_square_center_do_not_depend_on_what_is_around_it(folder: Path, tmp_path: Path) -> None:
     with h5py.File(folder / "a.h5") as volume:
         kspace = volume["kspace"][()]
     mask = points_mask(32, 40, 12)

@@ -147,7 +147,7 @@ def test_all_is_single_precision(folders: dict[str, Path]) -> None:
     torch.testing.assert_close(batch.max_value, torch.tensor([1e-4, 1e-4]))
 
 
-def test_few_centre_lines_will_do(folders: dict[str, Path]) -> None:
+def test_few_center_lines_will_do(folders: dict[str, Path]) -> None:
     few = create_mask_for_mask_type("random", [0.03], [4])
     with pytest.raises(ValueError, match="fully sampled center lines"):
         dataset(folders["multicoil"], MoDLDataTransform(few))[0]

@@ -7,7 +7,7 @@ from fastmri_ufloss.mri.center import center_regions
 
 
 def square_mask(rows: int, cols: int, side: int) -> torch.Tensor:
-    """(1, 1, rows, cols, 1) with the centre of that side, and points around it."""
+    """(1, 1, rows, cols, 1) with the center of that side, and points around it."""
     mask = torch.zeros(1, 1, rows, cols, 1, dtype=torch.bool)
     mask[:, :, ::2, ::3] = True
     top, left = (rows - side + 1) // 2, (cols - side + 1) // 2

@@ -32,7 +32,7 @@ def test_start_at_the_solution_stays_there() -> None:
     torch.testing.assert_close(conjugate_gradient(product(matrix), rhs, x0=exact, num_iterations=3), exact)
 
 
-def test_truncated_solve_minimises_the_energy_over_the_krylov_space() -> None:
+def test_truncated_solve_minimizes_the_energy_over_the_krylov_space() -> None:
     matrix, rhs, steps = spd(1, 8), randn_complex(1, 8, dtype=torch.complex128), 3
     basis = [rhs]
     for _ in range(steps - 1):

@@ -150,7 +150,7 @@ def test_chunks_do_not_show() -> None:
 
 @pytest.mark.parametrize("cols", [48, 51])
 @pytest.mark.parametrize("lines", [9, 16, 30])
-def test_reads_the_centre_only(cols: int, lines: int) -> None:
+def test_reads_the_center_only(cols: int, lines: int) -> None:
     kspace, *_ = simulate(40, cols)
     expected = estimate_sens_maps(kspace, lines)
     pad = (cols - lines + 1) // 2
@@ -243,7 +243,7 @@ def test_count_center_lines_of_fastmri_masks(mask_type: type, cols: int, fractio
 def test_count_center_lines_of_other_masks() -> None:
     mask = torch.zeros(5, 1, 6, 12, 1)
     mask[0] = 1  # all: fastMRI's own count is 1 here
-    mask[1, :, :, 6] = 1  # the centre alone
+    mask[1, :, :, 6] = 1  # the center alone
     mask[2, :, :, :9] = 1  # one side to its end
     mask[3, :, :, 3:9] = 1
     mask[3, :, 2, 4] = 0  # one point missing: the square beside it is larger than the lines

@@ -213,7 +213,7 @@ def test_resume_goes_on_as_without_interruption(root: Path, recon: Path, tmp_pat
         return module
 
     whole = run(tmp_path / "whole")
-    # six batches an epoch, two optimisers that Lightning counts both: in the middle of the second epoch
+    # six batches an epoch, two optimizers that Lightning counts both: in the middle of the second epoch
     run(tmp_path / "first", max_steps=18)
     resumed = run(tmp_path / "second", tmp_path / "first" / "last.ckpt")
     assert torch.equal(weights_of(resumed), weights_of(whole))
