@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fastmri_ufloss.mri.conjugate_gradient import Operator, conjugate_gradient
-from fastmri_ufloss.mri.data_consistency import data_consistency_step
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
 
 __all__ = ["DataConsistency", "RecNet"]
 

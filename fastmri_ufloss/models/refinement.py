@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastmri_ufloss.mri.data_consistency import data_consistency_step
-from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
 
 __all__ = ["Refined", "RefinementNet", "RefinementUnet"]
 
@@ -103,7 +102,7 @@ class RefinementNet(nn.Module):
     is x, and V gets no gradient from it, but g does.
 
     With ``data_consistency``, x_hat - E^H (E x_hat - y) takes the place of x_hat, see
-    `fastmri_ufloss.mri.data_consistency.data_consistency_step`: no sample that was measured is refined away. The
+    `fastmri_ufloss.mri.sense.data_consistency_step`: no sample that was measured is refined away. The
     paper does not have that.
 
     Args:

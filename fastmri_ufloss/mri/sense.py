@@ -9,7 +9,14 @@ from torch import Tensor
 
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = ["cg_sense", "check_mask_and_maps", "sens_expand", "sens_reduce", "sense_normal_operator"]
+__all__ = [
+    "cg_sense",
+    "check_mask_and_maps",
+    "data_consistency_step",
+    "sens_expand",
+    "sens_reduce",
+    "sense_normal_operator",
+]
 
 
 def _check_real_complex(name: str, data: Tensor) -> None:
@@ -118,6 +125,37 @@ def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor],
     if maps.requires_grad:
         return lambda image: _apply_normal(image, maps, weights, dims)
     return lambda image: _SenseNormal.apply(image, maps, weights, dims)
+
+
+def data_consistency_step(
+    image: Tensor, zero_filled: Tensor, normal: Callable[[Tensor], Tensor], *, step: Tensor | float = 1.0
+) -> Tensor:
+    r"""A gradient step on the misfit of an image, with E and y the encoding and the samples of SENSE.
+
+    .. math:: x - \eta \, E^H (E x - y)
+
+    For one coil with a map of ones, :math:`\eta = 1` replaces the acquired samples of the image's k-space by the
+    measured ones, and :math:`\eta < 1` goes that part of the way. For several coils that is done in each coil and
+    the coils are combined. Without autocast.
+
+    Args:
+        image: x, complex (batch, rows, cols).
+        zero_filled: E^H y, the same shape; y is zero where not acquired.
+        normal: x -> E^H E x, see `sense_normal_operator`.
+        step: eta.
+
+    Returns:
+        Complex image (batch, rows, cols).
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if image.shape != zero_filled.shape:
+        raise ValueError(
+            f"zero_filled must have the shape of image, got {tuple(zero_filled.shape)} and {tuple(image.shape)}"
+        )
+    with torch.autocast(image.device.type, enabled=False):
+        return image - step * (normal(image) - zero_filled)
 
 
 def cg_sense(

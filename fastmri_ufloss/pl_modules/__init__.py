@@ -6,7 +6,6 @@ from fastmri_ufloss.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fastmri_ufloss.pl_modules.base_module import *
-    from fastmri_ufloss.pl_modules.callbacks import *
     from fastmri_ufloss.pl_modules.data_module import *
     from fastmri_ufloss.pl_modules.feature_module import *
     from fastmri_ufloss.pl_modules.host_modules import *
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "base_module": "read_checkpoint",
-        "callbacks": "SeededSteps",
+        "base_module": "SeededSteps read_checkpoint",
         "data_module": "MriDataModule",
         "feature_module": "FeatureModule",
         "host_modules": "UnetModule VarNetModule",

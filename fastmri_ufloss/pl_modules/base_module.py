@@ -1,4 +1,5 @@
-"""What all Lightning modules of this package share: safe checkpoints, and a stop before a loss that is not finite."""
+"""What all Lightning modules of this package share: safe checkpoints, a stop before a loss that is not finite, and
+random numbers that a resume repeats."""
 
 import pickle
 import zipfile
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-__all__ = ["BaseModule", "read_checkpoint", "slices_of"]
+__all__ = ["BaseModule", "SeededSteps", "read_checkpoint", "slices_of"]
 
 _Module = TypeVar("_Module", bound="BaseModule")
 
@@ -117,3 +118,25 @@ def slices_of(batch: Any) -> str:
         return ""
     pairs = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
     return ", ".join(f"{fname}, slice {slice_num}" for fname, slice_num in pairs)
+
+
+class SeededSteps(pl.Callback):
+    """Seeds torch's generators at each training batch from (seed, epoch, batch).
+
+    Random numbers of a step (the patches of UFLoss, dropout) are then the same after a resume as without an
+    interruption, and the same in every process.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # after a resume Lightning's versions differ in batch_idx; the loader knows what it has given
+        batch_idx = getattr(trainer.train_dataloader, "used_batches", batch_idx)
+        # distinct for any run of fewer than a million batches an epoch; torch takes 64 bits
+        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1_000_003 + batch_idx)

@@ -8,7 +8,7 @@ from torch import nn
 
 from fastmri_ufloss.models import MoDL, RecNet, VarNet
 from fastmri_ufloss.mri import estimate_sens_maps, sens_expand, sens_reduce, sense_normal_operator
-from fastmri_ufloss.mri.data_consistency import data_consistency_step
+from fastmri_ufloss.mri.sense import data_consistency_step
 
 SMALL = {"num_blocks": 2, "chans": 4}
 MODES = ("hard", "soft", "cg")
