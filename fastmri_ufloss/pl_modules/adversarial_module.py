@@ -18,8 +18,7 @@ from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.pl_modules.mri_module import MriModule
-from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, crop_like_fastmri
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, crop_like_fastmri
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
 
 __all__ = ["ADVERSARIAL_TERMS", "AdversarialModule"]

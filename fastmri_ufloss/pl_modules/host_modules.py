@@ -10,8 +10,7 @@ from fastmri.data.transforms import center_crop
 from torch import Tensor, nn
 
 from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
-from fastmri_ufloss.pl_modules.mri_module import MriModule, without_float64
-from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, leaderboard_size
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, leaderboard_size, without_float64
 
 __all__ = ["OptimizerName", "UnetModule", "VarNetModule"]
 

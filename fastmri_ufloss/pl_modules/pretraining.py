@@ -16,7 +16,7 @@ from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_vol
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import collate
 from fastmri_ufloss.pl_modules.data_module import MriDataModule, rank_and_world_size_of
-from fastmri_ufloss.pl_modules.reconstruction import with_maps
+from fastmri_ufloss.pl_modules.mri_module import with_maps
 
 __all__ = ["PatchDataModule"]
 

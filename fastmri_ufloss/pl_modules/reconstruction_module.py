@@ -11,8 +11,7 @@ from torch import Tensor
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.mri.residual import data_residual
-from fastmri_ufloss.pl_modules.mri_module import masks_of
-from fastmri_ufloss.pl_modules.reconstruction import Batch, crop_like_fastmri, with_maps
+from fastmri_ufloss.pl_modules.mri_module import Batch, crop_like_fastmri, masks_of, with_maps
 from fastmri_ufloss.pl_modules.sense_module import SenseModule
 
 __all__ = ["ReconstructionModule"]

@@ -13,9 +13,8 @@ from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
 from fastmri_ufloss.pl_modules.base_module import read_checkpoint
 from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
 from fastmri_ufloss.pl_modules.modl_module import MoDLModule
-from fastmri_ufloss.pl_modules.mri_module import MriModule
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction
 from fastmri_ufloss.pl_modules.recnet_module import RecNetModule
-from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction
 
 __all__ = ["JOINT_PRESETS", "WEIGHTS", "JointModule", "RefinementModule", "load_reconstruction"]
 

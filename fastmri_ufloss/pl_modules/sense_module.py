@@ -12,8 +12,7 @@ from fastmri_ufloss.losses import L2Loss
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.mri_module import MriModule
-from fastmri_ufloss.pl_modules.reconstruction import Batch, Reconstruction, crop_like_fastmri, with_maps
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, crop_like_fastmri, with_maps
 
 __all__ = ["SenseModule"]
 
