@@ -66,6 +66,9 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
         sizes = tuple(int(torch.as_tensor(size).flatten()[0]) for size in batch.crop_size)
         return super().test_step(batch._replace(crop_size=sizes), batch_idx)
 
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        return _without_frozen(super().configure_optimizers())
+
     def _for_loss(self, batch: Any) -> Any:
         if isinstance(self.loss, fastmri.SSIMLoss):
             return batch  # as fastMRI, which computes it with the float64 number: its runs are repeated to the bit
@@ -148,8 +151,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         if self.optimizer == "rmsprop":
-            return super().configure_optimizers()
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            return _without_frozen(super().configure_optimizers())
+        optimizer = torch.optim.Adam(self.unet.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -160,6 +163,16 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         for name in ("convs_per_stage", "optimizer"):
             if stored.get(name) == parameters[name].default:
                 del stored[name]
+
+
+def _without_frozen(
+    configured: tuple[list[torch.optim.Optimizer], list[Any]],
+) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    """Without the parameters of networks that losses and metrics hold: a run may go on with other metrics."""
+    for optimizer in configured[0]:
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    return configured
 
 
 def _check_target(batch: Any) -> None:
