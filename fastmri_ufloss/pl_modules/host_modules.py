@@ -152,8 +152,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         if self.optimizer == "rmsprop":
             return _without_frozen(super().configure_optimizers())
-        optimizer = torch.optim.Adam(self.unet.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return _without_frozen(([optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
