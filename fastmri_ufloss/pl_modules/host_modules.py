@@ -153,7 +153,9 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         if self.optimizer == "rmsprop":
             return _without_frozen(super().configure_optimizers())
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        return _without_frozen(([optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)]))
+        return _without_frozen(
+            ([optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)])
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
