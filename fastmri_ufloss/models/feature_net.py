@@ -1,9 +1,8 @@
 """The network that maps an image patch to a unit vector, and its files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.intensity import SCALE_RULE, to_patch_channels
+from fastmri_ufloss.files import atomic_path, name_some
+from fastmri_ufloss.models.checkpoints import load_plain
+from fastmri_ufloss.mri.intensity import SCALE_RULE
 
-__all__ = ["SCALE_RULE", "PatchFeatureNet", "load_ufloss_checkpoint", "to_patch_channels"]
+__all__ = ["PatchFeatureNet", "load_ufloss_checkpoint"]
 
 _FORMAT_VERSION = 1
 _SETTINGS = {
@@ -168,14 +168,7 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
         ValueError: if the file holds something other than tensors and plain values, or another network.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be a file of torch.save with tensors and plain values only, got: {error}"
-        ) from error
+    checkpoint = load_plain(path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
     if not isinstance(state, Mapping):
         raise ValueError(f"state_dict in {path} must be a dict of tensors, got {type(state).__name__}")
@@ -235,6 +228,5 @@ def _load_weights(net: PatchFeatureNet, weights: Mapping[str, Any], path: Path) 
     net.load_state_dict(weights)
 
 
-def _some(names: Any) -> str:
-    ordered = sorted(map(str, names))
-    return ", ".join(ordered[:4]) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")
+def _some(names: Iterable[object]) -> str:
+    return name_some(sorted(map(str, names)), shown=4)

@@ -1,15 +1,15 @@
-"""fastMRI's U-Net with more convolutions in each stage."""
+"""fastMRI's networks, and its U-Net with more convolutions in each stage."""
 
-import fastmri.models
+from fastmri.models import NormUnet, Unet, VarNet
 from fastmri.models.unet import ConvBlock
 from torch import nn
 
-__all__ = ["HOST_CONVS_PER_STAGE", "DeepUnet"]
+__all__ = ["HOST_CONVS_PER_STAGE", "DeepUnet", "NormUnet", "Unet", "VarNet"]
 
 HOST_CONVS_PER_STAGE = 2
 
 
-class DeepUnet(fastmri.models.Unet):
+class DeepUnet(Unet):
     """``fastmri.models.Unet`` with ``convs_per_stage`` 3x3 convolutions in each stage, where fastMRI has two.
 
     Each further one is followed by instance normalisation, leaky ReLU and dropout, as fastMRI's are. With two it

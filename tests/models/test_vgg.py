@@ -154,7 +154,7 @@ def test_weights_of_the_cache(vgg16_state, cache):
         load_vgg_features("vgg16")
     hints = (
         f"put https://download.pytorch.org/models/{VGG16_FILE} at {cache / VGG16_FILE}",
-        "--vgg_weights download",
+        "weights='download'",
     )
     assert all(hint in str(error.value) for hint in hints)
     with pytest.raises(FileNotFoundError, match=r"vgg19-dcbb9e9d\.pth"):
