@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["load_plain", "read_checkpoint"]
+from fastmri_ufloss.files import name_some
+
+__all__ = ["load_exactly", "load_plain", "read_checkpoint"]
 
 
 def load_plain(path: str | Path) -> Any:
@@ -57,3 +59,26 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
     settings = dict(content.get("hyper_parameters", {}))
     settings.update(settings.pop("model", None) or {})  # before version 0.2 the network's settings were apart
     return {**content, "hyper_parameters": settings}
+
+
+def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
+    """Load weights of the names and shapes that the network has.
+
+    Args:
+        network: changed in place.
+        weights: tensors by name.
+        expected: what they must be, for the message.
+
+    Raises:
+        ValueError: if there are other names or shapes.
+    """
+    wanted = network.state_dict()
+    for problem, names in (("missing", wanted.keys() - weights.keys()), ("got also", weights.keys() - wanted.keys())):
+        if names:
+            raise ValueError(f"{expected}, {problem} {name_some(sorted(names), shown=4)}")
+    for name, tensor in wanted.items():
+        given = weights[name]
+        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        if shape != tuple(tensor.shape):
+            raise ValueError(f"{expected}: {name} must have shape {tuple(tensor.shape)}, got {shape}")
+    network.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""The network that finds structures in magnitude images, and the frozen one that measures how well they can be seen."""
+"""The network that finds structures in magnitude images."""
 
 from pathlib import Path
 

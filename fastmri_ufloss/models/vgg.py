@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from fastmri_ufloss.models.checkpoints import load_plain
+from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
 
 __all__ = ["VGGFeatures", "load_vgg_features"]
 
@@ -20,9 +20,9 @@ _DEFAULT_LAYERS = {"vgg16": "relu2_2", "vgg19": "relu5_4"}
 
 
 class VGGFeatures(nn.Module):
-    """The layers of a VGG from the image to a named one, with the names of torchvision's state dict.
+    """The layers of torchvision's VGG from the image to a named layer, with the names of its state dict.
 
-    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained ones.
+    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained weights.
 
     Args:
         arch: "vgg16" or "vgg19".
@@ -34,7 +34,7 @@ class VGGFeatures(nn.Module):
         min_size: the fewest rows and columns of an image, of which poolings leave one pixel.
 
     Raises:
-        ValueError: if arch or layer is none of these.
+        ValueError: if arch or layer is not as above.
 
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
     """
@@ -68,16 +68,10 @@ class VGGFeatures(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature maps of images, which are normalised by the mean and the deviation of ImageNet here.
+        """Feature maps (n, channels, rows', cols') of images (n, 3, rows, cols), red, green and blue in 0 .. 1.
 
-        Args:
-            images: (n, 3, rows, cols), real; red, green and blue in 0 .. 1.
-
-        Returns:
-            (n, channels, rows', cols').
-
-        Raises:
-            ValueError: if images has another shape or kind, or less than ``min_size`` rows or columns.
+        The images are normalized by ImageNet's mean and deviation here. Another shape or kind, or less than
+        ``min_size`` rows or columns, raises ValueError.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
@@ -110,8 +104,7 @@ def load_vgg_features(
         The network, on the CPU and in eval mode.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        OSError: if the download fails.
+        OSError: if there is no such file, or the download fails.
         ValueError: if the file holds something else, or arch or layer is not as above.
     """
     net = VGGFeatures(arch, layer=layer)
@@ -176,17 +169,10 @@ def _load_weights(net: VGGFeatures, state: Any, path: Path) -> None:
     expected = f"{path} must hold the state dict of torchvision's {net.arch}, whole or its features.* only"
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{expected}, got a {type(state).__name__} that is no dict of tensors")
-    wanted = net.state_dict()
-    if missing := wanted.keys() - state.keys():
-        raise ValueError(f"{expected}, missing {', '.join(sorted(missing)[:4])}")
     # the first layers of all VGGs are alike: what comes later tells them apart
-    known = _torchvision_features(net.arch).state_dict(prefix="features.").keys()
-    if extra := {str(name) for name in state if str(name).startswith("features.")} - known:
-        raise ValueError(f"{expected}, got also {', '.join(sorted(extra)[:4])}")
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            raise ValueError(f"{expected}: {name} has shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
+    later = _torchvision_features(net.arch).state_dict(prefix="features.").keys() - net.state_dict().keys()
+    features = {name: state[name] for name in state if str(name).startswith("features.") and name not in later}
+    load_exactly(net, features, expected=expected)
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         # IMAGENET1K_FEATURES, with the same names and shapes, has nan where it has no weights
         raise ValueError(f"{expected} of IMAGENET1K_V1, got values that are not finite")
-    net.load_state_dict({name: state[name] for name in wanted})

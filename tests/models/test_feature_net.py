@@ -105,7 +105,7 @@ def test_load_refuses_what_save_did_not_write(net, tmp_path):
         load_with(format_version=2)
     with pytest.raises(ValueError, match="must hold the settings"):
         load_with(in_chans="two")
-    with pytest.raises(ValueError, match=r"fc\.\w+ in .* must have shape"):
+    with pytest.raises(ValueError, match=r"net\.safetensors must hold .*: network\.fc\.\w+ must have shape"):
         load_with(num_features=8)
     path.with_suffix(".json").write_text("{")
     with pytest.raises(ValueError, match="must be a JSON file"):

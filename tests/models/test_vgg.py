@@ -211,7 +211,10 @@ def test_wrong_files(vgg16_state, tmp_path):
         (without, "missing features.2.bias"),
         ({**vgg16_state, "features.16.weight": conv}, "got also features.16.weight"),  # as in vgg19
         ({**vgg16_state, "features.1.running_mean": conv}, "got also features.1.running_mean"),  # with batch norm
-        ({**vgg16_state, "features.0.weight": conv}, r"features.0.weight has shape \(64, 3, 3, 3\), got \(256, 256"),
+        (
+            {**vgg16_state, "features.0.weight": conv},
+            r"features.0.weight must have shape \(64, 3, 3, 3\), got \(256, 256",
+        ),
         ({**vgg16_state, "classifier.0.weight": conv * torch.nan}, "values that are not finite"),
     ]
     for state, message in wrong:
