@@ -64,13 +64,8 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
 def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
     """Load weights of the names and shapes that the network has.
 
-    Args:
-        network: changed in place.
-        weights: tensors by name.
-        expected: what they must be, for the message.
-
     Raises:
-        ValueError: if there are other names or shapes.
+        ValueError: if the weights have other names or shapes; the message begins with ``expected``.
     """
     wanted = network.state_dict()
     for problem, names in (("missing", wanted.keys() - weights.keys()), ("got also", weights.keys() - wanted.keys())):

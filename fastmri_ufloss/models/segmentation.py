@@ -79,13 +79,7 @@ class SegmentationNet(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """A trained `SegmentationNet` that gives class numbers, frozen and always in eval mode.
-
-        labels = segmenter(images)
-
-    Args:
-        network: it is frozen and set to eval mode here.
-    """
+    """A trained `SegmentationNet` that gives class numbers; it is frozen here, and always in eval mode."""
 
     def __init__(self, network: SegmentationNet) -> None:
         super().__init__()
@@ -104,11 +98,7 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Class numbers, int64 (batch, rows, cols), of real magnitudes (batch, 1, rows, cols) of any unit.
-
-        Raises:
-            ValueError: if images have another shape or are complex.
-        """
+        """Class numbers, int64 (batch, rows, cols), of real magnitudes (batch, 1, rows, cols) of any unit."""
         # a score does not depend on the precision of a training
         with torch.autocast(images.device.type, enabled=False):
             labels: Tensor = self.network(images).argmax(dim=1)
@@ -117,9 +107,6 @@ class Segmenter(nn.Module):
 
 def load_segmenter(path: str | Path) -> Segmenter:
     """The network of a checkpoint that training a `fastmri_ufloss.pl_modules.SegmentationModule` wrote.
-
-    Args:
-        path: of the checkpoint, read with ``weights_only=True``.
 
     Raises:
         FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
