@@ -12,7 +12,8 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str]
 
     Args:
         package: its ``__name__``.
-        modules: of each module of the package, its public names with blanks between them.
+        modules: of each module of the package, its public names with blanks between them. A name must not be that
+            of a module as well: Python gives the module, once that is loaded.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 

@@ -17,16 +17,15 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, label_smooth
     .. math:: L_D = -\mathrm{mean} [(1 - s) \log \sigma(D(x)) + s \log (1 - \sigma(D(x)))]
         - \mathrm{mean} \log (1 - \sigma(D(\hat x)))
 
+    It is a scalar, >= 0, at least float32, and 2 log 2 for logits of 0.
+
     Args:
-        real_logits: D(x) of fully sampled images, of any shape such as (batch, 1, rows', cols').
+        real_logits: D(x) of fully sampled images, real, of any shape such as (batch, 1, rows', cols').
         fake_logits: D(x_hat) of reconstructions, the same shape; the caller detaches the reconstructions.
         label_smoothing: s, in [0, 1).
 
-    Returns:
-        Scalar, >= 0, at least float32, 2 log 2 for logits of 0.
-
     Raises:
-        ValueError: if the shapes differ, the logits are empty or not real, or label_smoothing is out of range.
+        ValueError: if an argument is not as above.
 
     Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; the labels: Salimans et al., "Improved
     techniques for training GANs", NeurIPS 2016; both in Seitzer et al., MICCAI 2018.
@@ -47,16 +46,8 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
     .. math:: L_{adv} = -\mathrm{mean} \log \sigma(D(\hat x))
 
-    Args:
-        fake_logits: D(x_hat), of any shape such as (batch, 1, rows', cols').
-
-    Returns:
-        Scalar, >= 0, at least float32, log 2 for logits of 0.
-
-    Raises:
-        ValueError: if the logits are empty or not real.
-
-    Goodfellow et al., "Generative adversarial nets", NeurIPS 2014.
+    It is a scalar, >= 0, at least float32, and log 2 for logits of 0. D(x_hat) is real, of any shape such as
+    (batch, 1, rows', cols'); other or empty logits raise ValueError. Goodfellow et al., NeurIPS 2014.
     """
     return _cross_entropy("fake_logits", fake_logits, 1.0)
 
@@ -66,15 +57,15 @@ def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequen
 
     .. math:: L_{feat} = \frac{1}{n} \sum_i \mathrm{mean} |f_i(x) - f_i(\hat x)|
 
+    It is a scalar, >= 0, at least float32, and 0 for equal maps.
+
     Args:
-        real_features: f_i(x) of fully sampled images, such as (batch, channels, rows', cols'); without gradient.
+        real_features: f_i(x) of fully sampled images, real, such as (batch, channels, rows', cols'); they get no
+            gradient.
         fake_features: f_i(x_hat) of reconstructions, of the same shapes. Neither with dropout, which differs.
 
-    Returns:
-        Scalar, >= 0, at least float32, 0 for equal maps.
-
     Raises:
-        ValueError: if there is no map, or their numbers or shapes differ, or one is empty or not real.
+        ValueError: if there is no map, or an argument is not as above.
 
     Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, as in Seitzer et al., MICCAI 2018.
     """
@@ -90,8 +81,8 @@ def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequen
                 f"fake_features[{index}] must have the shape of real_features[{index}], got {tuple(fake.shape)} and "
                 f"{tuple(real.shape)}"
             )
-        known = _real(f"real_features[{index}]", real.detach())
-        distances.append((_real(f"fake_features[{index}]", fake) - known).abs().mean())
+        goal = _real(f"real_features[{index}]", real.detach())
+        distances.append((_real(f"fake_features[{index}]", fake) - goal).abs().mean())
     return torch.stack(distances).mean()
 
 

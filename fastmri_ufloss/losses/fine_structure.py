@@ -41,13 +41,10 @@ def sobel_magnitude(images: Tensor) -> Tensor:
     of the border are repeated outwards, which for 3x3 filters is scipy's ``mode="reflect"``.
 
     Args:
-        images: (batch, 1, rows, cols), real magnitude, or complex, of which the magnitude is taken.
+        images: (batch, 1, rows, cols), real or complex; ValueError for another shape.
 
     Returns:
         The same shape, real, at least float32, >= 0.
-
-    Raises:
-        ValueError: if images has another shape.
     """
     _check_shape(images)
     # slices rather than a convolution: exact whatever autocast and TF32 make of convolutions
@@ -80,13 +77,11 @@ def laplacian_of_gaussian(images: Tensor) -> Tensor:
     (scipy's ``mode="nearest"``), so that a constant image gives 0 and any size of image is allowed.
 
     Args:
-        images: x, (batch, 1, rows, cols), real, or complex, of which the real and the imaginary part are filtered.
+        images: x, (batch, 1, rows, cols), real, or complex, of which the real and the imaginary part are filtered;
+            ValueError for another shape.
 
     Returns:
         The same shape and kind, in at least float32.
-
-    Raises:
-        ValueError: if images has another shape.
     """
     _check_shape(images)
     parts = magnitude(channels(images))  # real already: this makes float32 of half precision
@@ -139,22 +134,16 @@ def frequency_loss(
     return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)
 
 
-class EdgeLoss(FunctionLoss):
+class EdgeLoss(FunctionLoss, function=edge_loss):
     """`edge_loss` as a module."""
 
-    function = staticmethod(edge_loss)
 
-
-class HFENLoss(FunctionLoss):
+class HFENLoss(FunctionLoss, function=hfen_loss):
     """`hfen_loss` as a module."""
 
-    function = staticmethod(hfen_loss)
 
-
-class FrequencyLoss(FunctionLoss):
+class FrequencyLoss(FunctionLoss, function=frequency_loss):
     """`frequency_loss` as a module."""
-
-    function = staticmethod(frequency_loss)
 
 
 def _check_shape(images: Tensor) -> None:

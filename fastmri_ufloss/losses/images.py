@@ -12,7 +12,7 @@ gives a scalar or (batch,), >= 0 and 0 for equal images, and raises ValueError i
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,10 @@ __all__ = [
     "Reduction",
     "at_target_scale",
     "channels",
-    "check_data_range",
     "check_images",
     "full_precision",
     "magnitude",
     "reduce",
-    "unit_range",
 ]
 
 Reduction = Literal["mean", "none"]
@@ -40,6 +38,10 @@ class FunctionLoss(nn.Module):
     """A loss function as a module."""
 
     function: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, *, function: Callable[..., Tensor], **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.function = staticmethod(function)
 
     def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
         return type(self).function(output, target, data_range)
@@ -55,31 +57,6 @@ def check_images(output: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"output and target must both be complex or both be magnitudes, got {output.dtype}, {target.dtype}"
         )
-
-
-def check_data_range(name: str, data_range: Tensor | float | None, target: Tensor) -> Tensor:
-    """The data range of each image, (batch, 1, 1, 1), in the real precision of target, at least float32.
-
-    Args:
-        name: of the loss, for the message.
-        data_range: (batch,), or one number for all; positive, in the unit of the images.
-        target: (batch, 1, rows, cols).
-
-    Raises:
-        ValueError: if it is missing, has another shape, or is not positive and finite.
-    """
-    if data_range is None:
-        raise ValueError(
-            f"{name} needs data_range, the largest intensity of each image's volume: a tensor (batch,), such as "
-            "fastMRI's batch.max_value"
-        )
-    precision = torch.float64 if target.dtype in (torch.float64, torch.complex128) else torch.float32
-    values = torch.as_tensor(data_range).detach().to(precision).to(target.device)  # not every device has float64
-    if values.ndim > 1 or values.numel() not in (1, len(target)):
-        raise ValueError(f"data_range must have shape ({len(target)},), got {tuple(values.shape)}")
-    if not bool(((values > 0) & values.isfinite()).all()):
-        raise ValueError(f"data_range must be positive and finite, got {values.tolist()}")
-    return values.reshape(-1, 1, 1, 1)
 
 
 def at_target_scale(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,16 +81,6 @@ def channels(images: Tensor) -> Tensor:
 def magnitude(images: Tensor) -> Tensor:
     """Real images in at least float32: the magnitude of complex ones, others as they are."""
     return _at_least_float32(images.abs() if images.is_complex() else images)
-
-
-def unit_range(images: Tensor, data_range: Tensor) -> Tensor:
-    """The magnitudes of images divided by their data range, (batch, 1, 1, 1), in float64 for the variances of SSIM.
-
-    They are small differences: in float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart,
-    and the convolutions of a GPU in TF32 would make that more. MPS has no float64, and gets float32.
-    """
-    precision = torch.float32 if images.device.type == "mps" else torch.float64
-    return magnitude(images).to(precision) / data_range
 
 
 def full_precision(images: Tensor) -> torch.autocast:

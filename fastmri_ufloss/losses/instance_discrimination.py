@@ -17,12 +17,8 @@ class MemoryBank(nn.Module):
     saved with the module that holds it, and it is never trained.
 
     Args:
-        num_patches: N.
-        num_features: d.
+        num_patches, num_features: N and d, at least 1; ValueError otherwise.
         seed: of the first rows.
-
-    Raises:
-        ValueError: if a size is below 1.
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
     """
@@ -42,11 +38,8 @@ class MemoryBank(nn.Module):
         """Overwrite rows with new features, without momentum. Of a repeated index the last row counts.
 
         Args:
-            indices: (batch,), int64.
-            features: (batch, d). They are normalised, and no gradient flows.
-
-        Raises:
-            ValueError: if a shape is not as above or an index is not below N.
+            indices: (batch,), int64, below N; ValueError otherwise.
+            features: (batch, d). They are normalized, and no gradient flows.
         """
         _check(features, indices, self)
         # repeated indices make index_copy_ depend on the order of threads; rows would differ between ranks
@@ -58,20 +51,15 @@ class MemoryBank(nn.Module):
 
 
 def instance_discrimination_loss(
-    features: Tensor,
-    indices: Tensor,
-    bank: MemoryBank,
-    *,
-    temperature: float,
-    chunk_size: int = 65536,
+    features: Tensor, indices: Tensor, bank: MemoryBank, *, temperature: float, chunk_size: int = 65536
 ) -> Tensor:
-    """The negative log probability of recognising each patch among all patches of the training set.
+    """The negative log probability of recognizing each patch among all patches of the training set.
 
         J = -mean_i log P(i | f_i),   P(i | f) = exp(v_i . f / tau) / sum_j exp(v_j . f / tau)
 
-    The sum goes over all rows v_j of the bank. It is streamed in chunks; for the gradient only (batch, d)
-    numbers are kept, so the bank may be changed right after the call. With unit rows and features J lies
-    in 0 .. ln N + 2 / tau.
+    The sum goes over all rows v_j of the bank. It is streamed in chunks; for the gradient only (batch, d) values
+    are kept, so the bank may be changed right after the call. With unit rows and features J lies in
+    0 .. ln N + 2 / tau. It is at least float32, and can be differentiated once, in ``features`` only.
 
     Args:
         features: f, (batch, d), unit l2 norm.
@@ -80,13 +68,10 @@ def instance_discrimination_loss(
         temperature: tau, positive.
         chunk_size: rows of the bank at once.
 
-    Returns:
-        A scalar, at least float32. It can be differentiated once, in ``features`` only.
-
     Raises:
         ValueError: if a shape is not as above, an index is not below N, or temperature is not positive.
 
-    Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
+    Wu et al., CVPR 2018.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -107,11 +92,11 @@ class _NegativeLogProbability(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, indices: Tensor, vectors: Tensor, temperature: float, chunk_size: int
     ) -> Tensor:
-        own = vectors[indices]
-        own_logits = (features * own).sum(dim=1) / temperature
+        rows = vectors[indices]
+        logits_of_rows = (features * rows).sum(dim=1) / temperature
         # a running maximum, not its bound 1 / tau: with a low tau all terms could be too small to represent
-        maximum = own_logits.clone()
-        total = torch.zeros_like(own_logits)
+        maximum = logits_of_rows.clone()
+        total = torch.zeros_like(logits_of_rows)
         mean = torch.zeros_like(features)
         for chunk in vectors.split(chunk_size):
             logits = features @ chunk.T / temperature
@@ -121,8 +106,8 @@ class _NegativeLogProbability(torch.autograd.Function):
             total = total * rescale + terms.sum(dim=1)
             mean = mean * rescale[:, None] + terms @ chunk
             maximum = higher
-        ctx.save_for_backward((mean / total[:, None] - own) / (temperature * len(features)))
-        return (maximum + total.log() - own_logits).mean()
+        ctx.save_for_backward((mean / total[:, None] - rows) / (temperature * len(features)))
+        return (maximum + total.log() - logits_of_rows).mean()
 
     @staticmethod
     @once_differentiable

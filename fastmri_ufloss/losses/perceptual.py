@@ -12,32 +12,21 @@ __all__ = ["PerceptualLoss", "perceptual_loss"]
 def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """The mean squared difference of the feature maps of two images.
 
-        loss = mean |f(u(x)) - f(u(t))|^2     over images that are made of one, channels and pixels of the maps
+        loss = mean |f(u(x)) - f(u(t))|^2     over the images that are made of each, channels and pixels of the maps
 
     f is the network. A complex image makes two images, u(x) = (Re x / s + 1) / 2 and (Im x / s + 1) / 2; a
     magnitude makes one, u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the
-    target, so u(t) lies in 0 .. 1 and any common unit gives the same loss; u(x) is not clipped.
-
-    Wang et al. scale each part by itself to 0 .. 255, for a VGG as in Caffe. Here both parts and both images
-    have one scale, because a part without signal would have its noise blown up, and the range is that of
-    torchvision's networks.
+    target, so u(t) lies in 0 .. 1 and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale
+    each part by itself to 0 .. 255, for a VGG as in Caffe, which blows up the noise of a part without signal.)
 
     Args:
         vgg: f, images (n, 3, rows, cols) in 0 .. 1 to feature maps (n, channels, rows', cols'), such as
             `fastmri_ufloss.models.VGGFeatures`. The images come in the precision of its parameters.
-        output: x, (batch, 1, rows, cols), complex or real magnitude.
-        target: t, the same shape and kind; no gradient flows to it.
-        reduction: see `fastmri_ufloss.losses.images.Reduction`.
-
-    Returns:
-        Scalar or (batch,), >= 0, 0 for equal images.
-
-    Raises:
-        ValueError: if shapes or kinds differ, or an image is too small for the network.
+        output, target, reduction: see `fastmri_ufloss.losses.images`, also for the result; ValueError as there, or
+            if an image is too small for the network.
 
     Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016; with
-    relu2_2 of VGG-16 the comparison in Wang et al., "High fidelity deep learning-based MRI reconstruction with
-    instance-wise discriminative feature matching loss", MRM 2022; with the last block of VGG-19 L_VGG in Seitzer
+    relu2_2 of VGG-16 the comparison in Wang et al., MRM 2022; with the last block of VGG-19 L_VGG in Seitzer
     et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
     with full_precision(output):
@@ -46,12 +35,12 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction
         peak = torch.where(peak > 0, peak, 1.0)
         with torch.no_grad():
             wanted = vgg(_rgb(vgg, target / peak))
-        found = vgg(_rgb(vgg, output / peak))
-        return reduce((found - wanted).square().reshape(len(output), -1).mean(dim=1), reduction)
+        maps = vgg(_rgb(vgg, output / peak))
+        return reduce((maps - wanted).square().reshape(len(output), -1).mean(dim=1), reduction)
 
 
 class PerceptualLoss(FrozenNetworkLoss):
-    """`perceptual_loss` as a module, with its network: see there, and `FrozenNetworkLoss`.
+    """`perceptual_loss` as a module, with its network, frozen: see `FrozenNetworkLoss`.
 
     Args:
         vgg: the network; `fastmri_ufloss.models.load_vgg_features` reads one with weights.

@@ -37,19 +37,13 @@ def nmse_loss(
     return reduce(error / torch.where(energy == 0, float(target[0].numel()), energy), reduction)
 
 
-class L1Loss(FunctionLoss):
+class L1Loss(FunctionLoss, function=l1_loss):
     """`l1_loss` as a module."""
 
-    function = staticmethod(l1_loss)
 
-
-class L2Loss(FunctionLoss):
+class L2Loss(FunctionLoss, function=l2_loss):
     """`l2_loss` as a module."""
 
-    function = staticmethod(l2_loss)
 
-
-class NMSELoss(FunctionLoss):
+class NMSELoss(FunctionLoss, function=nmse_loss):
     """`nmse_loss` as a module."""
-
-    function = staticmethod(nmse_loss)

@@ -1,35 +1,20 @@
 """Structural similarity of magnitudes: ssim, dssim, ms_ssim.
 
 Arguments, result and errors are those of `fastmri_ufloss.losses.images`; here ``data_range`` is needed, (batch,), the
-largest intensity of each image's volume. The arithmetic is in float64: variances in a window are small differences.
+largest intensity of each image's volume, positive and in the unit of the images. Images must not be smaller than the
+window. The arithmetic is in float64, because variances in a window are small differences.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastmri_ufloss.losses.images import (
-    FunctionLoss,
-    Reduction,
-    check_data_range,
-    check_images,
-    full_precision,
-    reduce,
-    unit_range,
-)
+from fastmri_ufloss.losses.images import FunctionLoss, Reduction, check_images, full_precision, magnitude, reduce
 
-__all__ = [
-    "WINDOW",
-    "DSSIMLoss",
-    "MSSSIMLoss",
-    "SSIMLoss",
-    "dssim_loss",
-    "gaussian_ssim",
-    "ms_ssim_loss",
-    "ssim_loss",
-]
+__all__ = ["DSSIMLoss", "MSSSIMLoss", "SSIMLoss", "dssim_loss", "gaussian_ssim", "ms_ssim_loss", "ssim_loss"]
 
 HOST_WINDOW = 7
 WINDOW = 11
@@ -41,19 +26,13 @@ FLOOR = 1e-4
 def ssim_loss(
     output: Tensor, target: Tensor, data_range: Tensor | float | None, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    """1 - SSIM by ``fastmri.SSIMLoss``: windows of 7x7 with equal weights, k1 = 0.01, k2 = 0.03; 0 to 2.
-
-    Raises:
-        ValueError: also if an image is smaller than the window.
-    """
+    """1 - SSIM by ``fastmri.SSIMLoss``: windows of 7x7 with equal weights, k1 = 0.01, k2 = 0.03; 0 to 2."""
     import fastmri  # late, as torchmetrics below: other losses do without
 
-    data_range = _checked("ssim", output, target, data_range, HOST_WINDOW)
+    x, t, precision = _at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
     with full_precision(output):
-        output, target = unit_range(output, data_range), unit_range(target.detach(), data_range)
-        ones = output.new_ones(len(output))
-        loss: Tensor = fastmri.SSIMLoss(HOST_WINDOW).to(output)(output, target, data_range=ones, reduced=False)
-        return reduce(loss.mean(dim=(1, 2, 3)).to(data_range.dtype), reduction)
+        loss: Tensor = fastmri.SSIMLoss(HOST_WINDOW).to(x)(x, t, data_range=x.new_ones(len(x)), reduced=False)
+        return reduce(loss.mean(dim=(1, 2, 3)).to(precision), reduction)
 
 
 def dssim_loss(
@@ -62,20 +41,15 @@ def dssim_loss(
     """1 - SSIM with Wang's Gaussian windows of 11x11, sigma = 1.5, k1 = 0.01, k2 = 0.03; 0 to 2.
 
     The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. (torchmetrics,
-    which computes the map, reflects the image at its borders and has a value for every pixel; a frame of 5 pixels is
-    left out here. On a GPU its padding has no deterministic gradient, so that ``torch.use_deterministic_algorithms``
-    refuses it.)
-
-    Raises:
-        ValueError: also if an image is smaller than the window.
+    which computes the map, reflects the image at its borders; that frame of 5 pixels is left out here. On a GPU its
+    padding has no deterministic gradient: ``torch.use_deterministic_algorithms`` refuses it.)
 
     Pawar et al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019, with weight
     0.1 beside l2; SSIM: Wang et al., IEEE TIP 2004.
     """
-    data_range = _checked("dssim", output, target, data_range, WINDOW)
+    x, t, precision = _at_unit_range("dssim", output, target, data_range, [WINDOW])
     with full_precision(output):
-        similarity = gaussian_ssim(unit_range(output, data_range), unit_range(target.detach(), data_range))
-        return reduce((1 - similarity).to(data_range.dtype), reduction)
+        return reduce((1 - gaussian_ssim(x, t)).to(precision), reduction)
 
 
 def ms_ssim_loss(
@@ -98,17 +72,12 @@ def ms_ssim_loss(
         output, target, data_range, reduction: at least 10 * 2^(num_scales - 1) + 1 rows and columns.
         num_scales: 1 to 5.
 
-    Raises:
-        ValueError: also if num_scales is not as above, or an image is too small.
-
     Wang, Simoncelli and Bovik, "Multi-scale structural similarity for image quality assessment", Asilomar 2003.
     """
     _check_num_scales(num_scales)
-    check_images(output, target)
-    _check_size(output, num_scales)
-    data_range = check_data_range("ms_ssim", data_range, target)
+    sizes = [(WINDOW - 1) * 2**scale + 1 for scale in range(num_scales)]
+    x, t, precision = _at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
     with full_precision(output):
-        x, t = unit_range(output, data_range), unit_range(target.detach(), data_range)
         terms = []
         for _ in range(num_scales - 1):
             terms.append(_ssim_map(x, t, return_contrast_sensitivity=True))
@@ -118,19 +87,15 @@ def ms_ssim_loss(
         if num_scales < len(BETAS):  # all five are as published, with a sum of 1.0001
             betas = betas / betas.sum()
         similarity = (torch.stack(terms, dim=1).clamp(min=FLOOR) ** betas).prod(dim=1)
-        return reduce((1 - similarity).to(data_range.dtype), reduction)
+        return reduce((1 - similarity).to(precision), reduction)
 
 
-class SSIMLoss(FunctionLoss):
+class SSIMLoss(FunctionLoss, function=ssim_loss):
     """`ssim_loss` as a module."""
 
-    function = staticmethod(ssim_loss)
 
-
-class DSSIMLoss(FunctionLoss):
+class DSSIMLoss(FunctionLoss, function=dssim_loss):
     """`dssim_loss` as a module."""
-
-    function = staticmethod(dssim_loss)
 
 
 class MSSSIMLoss(nn.Module):
@@ -168,27 +133,41 @@ def _ssim_map(output: Tensor, target: Tensor, **what: bool) -> Tensor:
     return values
 
 
-def _checked(name: str, output: Tensor, target: Tensor, data_range: Tensor | float | None, window: int) -> Tensor:
-    """The data range, once images and it are as they must be."""
+def _at_unit_range(
+    name: str, output: Tensor, target: Tensor, data_range: Tensor | float | None, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor, torch.dtype]:
+    """The magnitudes of checked images divided by their data range, in float64, and the precision of the loss.
+
+    In float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart, and the convolutions of a GPU
+    in TF32 would make that more. MPS has no float64, and gets float32.
+
+    Args:
+        name: of the loss, for the messages.
+        output, target, data_range: those of the loss.
+        sizes: rows and columns that an image needs at least, for 1, 2, ... scales.
+    """
     check_images(output, target)
-    if min(output.shape[-2:]) < window:
-        raise ValueError(f"{name} needs images of at least {window}x{window}, got {tuple(output.shape[-2:])}")
-    return check_data_range(name, data_range, target)
+    rows, cols = output.shape[-2:]
+    if min(rows, cols) < sizes[-1]:
+        fitting = sum(size <= min(rows, cols) for size in sizes)
+        advice = f": use num_scales={fitting} or less" if fitting else ""
+        raise ValueError(f"{name} needs images of at least {sizes[-1]}x{sizes[-1]}, got {(rows, cols)}{advice}")
+    if data_range is None:
+        raise ValueError(
+            f"{name} needs data_range, the largest intensity of each image's volume: a tensor (batch,), such as "
+            "fastMRI's batch.max_value"
+        )
+    precision = torch.float64 if target.dtype in (torch.float64, torch.complex128) else torch.float32
+    ranges = torch.as_tensor(data_range).detach().to(precision).to(target.device)  # not every device has float64
+    if ranges.ndim > 1 or ranges.numel() not in (1, len(target)):
+        raise ValueError(f"data_range must have shape ({len(target)},), got {tuple(ranges.shape)}")
+    if not bool(((ranges > 0) & ranges.isfinite()).all()):
+        raise ValueError(f"data_range must be positive and finite, got {ranges.tolist()}")
+    inside = torch.float32 if output.device.type == "mps" else torch.float64
+    x, t = (magnitude(image).to(inside) / ranges.reshape(-1, 1, 1, 1) for image in (output, target.detach()))
+    return x, t, precision
 
 
 def _check_num_scales(num_scales: int) -> None:
     if not isinstance(num_scales, int) or not 1 <= num_scales <= len(BETAS):
         raise ValueError(f"num_scales must be an integer from 1 to {len(BETAS)}, got {num_scales!r}")
-
-
-def _check_size(images: Tensor, num_scales: int) -> None:
-    """Raise ValueError unless the window fits into the images at the last scale."""
-    shortest = min(images.shape[-2:])
-    sizes = [(WINDOW - 1) * 2**scale + 1 for scale in range(num_scales)]
-    if shortest < sizes[-1]:
-        fitting = sum(size <= shortest for size in sizes)
-        advice = f": use num_scales={fitting} or less" if fitting else ""
-        raise ValueError(
-            f"ms_ssim with num_scales={num_scales} needs images of at least {sizes[-1]}x{sizes[-1]}, "
-            f"got {tuple(images.shape[-2:])}{advice}"
-        )

@@ -1,6 +1,6 @@
 """UFLoss: the distance of two images in the feature space of their patches."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,25 +20,20 @@ class UFLoss(FrozenNetworkLoss):
 
         loss = mean_j |f(p_j) - f(p^_j)|^2 = 2 mean_j (1 - <f(p_j), f(p^_j)>)
 
-    p_j and p^_j are patches of target and output at the same place, on a grid of ``stride`` in both
-    directions, and f is the feature network. The value lies in 0 .. 4 and does not depend on the size of
-    the batch, of the image or of the features. It is twice the L_UF of the paper.
+    p_j and p^_j are patches of target and output at the same place, on a grid of ``stride`` in both directions, and
+    f is the feature network, frozen (see `FrozenNetworkLoss`). Both images are divided by the target's
+    `fastmri_ufloss.mri.intensity.image_scale`, so any common unit gives the same loss. The value lies in 0 .. 4 and
+    does not depend on the size of the batch, of the image or of the features. It is twice the L_UF of the paper.
 
-    In training (the module in training mode and gradients enabled) both images are rolled by the same
-    random shift in [0, stride) in each direction, one shift for the whole batch, and ``patches_per_step``
-    places are drawn from the grid without replacement: an unbiased estimate of the loss over the whole
-    grid. The numbers come from torch's global generator of the CPU. Otherwise the whole grid is used without
-    a shift.
-
-    Both images are divided by `fastmri_ufloss.mri.intensity.image_scale` of the target, so any common
-    unit gives the same loss.
-
-    The network is frozen, always in eval mode, and no part of the state dict: see `FrozenNetworkLoss`.
+    In training (the module in training mode and gradients enabled) both images are rolled by the same random shift
+    in [0, stride) in each direction, one shift for the whole batch, and ``patches_per_step`` places are drawn from
+    the grid without replacement: an unbiased estimate of the loss over the whole grid. The random numbers come from
+    torch's global generator of the CPU. Otherwise the whole grid is used without a shift.
 
     Args:
         feature_net: f, patches (n, in_chans, p, p) to unit vectors (n, d), with the attributes ``in_chans``
             (2 for complex images, 1 for magnitudes) and ``patch_size`` (p).
-        stride: distance of neighbouring patches of the grid in pixels.
+        stride: distance of neighboring patches of the grid in pixels.
         patches_per_step: patches of each image in a training step, None for all.
         chunk_size: patches that go through the network at once. With more, the chunks are computed again
             in the backward pass instead of being stored.
@@ -53,32 +48,21 @@ class UFLoss(FrozenNetworkLoss):
     feature_net: nn.Module
 
     def __init__(
-        self,
-        feature_net: nn.Module,
-        *,
-        stride: int = 5,
-        patches_per_step: int | None = 64,
-        chunk_size: int = 256,
+        self, feature_net: nn.Module, *, stride: int = 5, patches_per_step: int | None = 64, chunk_size: int = 256
     ) -> None:
-        _check_at_least_one("stride", stride)
-        _check_at_least_one("chunk_size", chunk_size)
-        if patches_per_step is not None:
-            _check_at_least_one("patches_per_step", patches_per_step)
+        _check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
         super().__init__("feature_net", feature_net)
         self.stride = stride
         self.patches_per_step = patches_per_step
         self.chunk_size = chunk_size
 
     def forward(self, output: Tensor, target: Tensor, data_range: Any = None) -> Tensor:
-        """The loss of a batch.
+        """The loss of a batch, a scalar, at least float32.
 
         Args:
             output: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
             target: like output; no gradient flows to it.
             data_range: not used. It is there because fastMRI calls its losses so; the scale is the target's.
-
-        Returns:
-            A scalar in 0 .. 4, at least float32.
 
         Raises:
             ValueError: if an image has another shape or type, or is smaller than a patch.
@@ -105,27 +89,20 @@ def ufloss_per_image(
     chunk_size: int = 256,
     target_features: Tensor | None = None,
 ) -> Tensor:
-    """UFLoss of each image of a batch over the whole grid, mean_j |f(p_j) - f(p^_j)|^2.
+    """`UFLoss` of each image of a batch over the whole grid, (batch,).
 
     Memory is bounded by ``chunk_size``, with gradients as well: chunks are computed again for them.
 
     Args:
-        feature_net: as in `UFLoss`, in eval mode.
-        output: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
-        target: like output; no gradient flows to it.
-        stride: distance of neighbouring patches of the grid in pixels.
-        chunk_size: patches that go through the network at once.
+        feature_net, output, target, stride, chunk_size: as in `UFLoss`; the network in eval mode.
         target_features: (batch, patches, d), what `patch_features` gives for target, its own `image_scale`
             and the same stride: half the work for the second and every further output of one target.
-
-    Returns:
-        (batch,), values in 0 .. 4.
 
     Raises:
         ValueError: if an argument is not as above, or an image is smaller than a patch.
     """
     check_images(output, target)
-    _check_at_least_one("chunk_size", chunk_size)
+    _check_at_least_one(chunk_size=chunk_size)
     corners = _grid(feature_net, target, stride)
     if target_features is not None and target_features.shape[:2] != (len(target), len(corners)):
         raise ValueError(
@@ -137,24 +114,19 @@ def ufloss_per_image(
 def patch_features(
     feature_net: nn.Module, images: Tensor, scale: Tensor, *, stride: int = 5, chunk_size: int = 256
 ) -> Tensor:
-    """Features of all patches of the grid, row by row, without gradient.
+    """Features of all patches of the grid, row by row, (batch, patches, d), without gradient.
 
     Args:
-        feature_net: as in `UFLoss`, in eval mode.
+        feature_net, stride, chunk_size: as in `UFLoss`; the network in eval mode.
         images: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
         scale: (batch,), what each image is divided by: `image_scale` of the target.
-        stride: distance of neighbouring patches of the grid in pixels.
-        chunk_size: patches that go through the network at once.
-
-    Returns:
-        (batch, patches, d).
 
     Raises:
         ValueError: if an argument is not as above, or an image is smaller than a patch.
     """
     if images.ndim != 4 or images.shape[1] != 1:
         raise ValueError(f"images must have shape (batch, 1, rows, cols), got {tuple(images.shape)}")
-    _check_at_least_one("chunk_size", chunk_size)
+    _check_at_least_one(chunk_size=chunk_size)
     if scale.shape != images.shape[:1]:
         raise ValueError(f"scale must have shape ({len(images)},), got {tuple(scale.shape)}")
     corners = _grid(feature_net, images, stride)
@@ -186,12 +158,12 @@ def _distance(
             wanted = target_features[:, start : start + len(chunk)].detach()
         start += len(chunk)
         if store:
-            found = _features(feature_net, output_channels, chunk)
+            features = _features(feature_net, output_channels, chunk)
         else:
-            found = checkpoint(
+            features = checkpoint(
                 _features, feature_net, output_channels, chunk, use_reentrant=False, preserve_rng_state=False
             )
-        total = total + (found - wanted).square().sum(dim=(1, 2))
+        total = total + (features - wanted).square().sum(dim=(1, 2))
     return total / len(corners)
 
 
@@ -255,7 +227,7 @@ def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
 
 def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     """Upper left corners of the patches of the grid, (patches, 2), on the CPU."""
-    _check_at_least_one("stride", stride)
+    _check_at_least_one(stride=stride)
     if feature_net.training:
         raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
     size, (num_rows, num_cols) = _patch_size(feature_net), images.shape[-2:]
@@ -265,14 +237,15 @@ def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
 
 
-def _chunks(corners: Tensor, batch: int, chunk_size: int) -> Iterator[Tensor]:
-    yield from corners.split(max(1, chunk_size // batch))
+def _chunks(corners: Tensor, batch: int, chunk_size: int) -> Sequence[Tensor]:
+    return corners.split(max(1, chunk_size // batch))
 
 
 def _patch_size(feature_net: nn.Module) -> int:
     return int(feature_net.patch_size)  # type: ignore[arg-type]
 
 
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+def _check_at_least_one(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -14,18 +14,18 @@ from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["GRAMMAR", "LOSS_NAMES", "LinearRamp", "Weight", "WeightedLoss", "make_loss", "parse_weights"]
 
-_LOSSES = {  # module and class, imported when they are asked for
-    "l1": ("pixel", "L1Loss"),
-    "l2": ("pixel", "L2Loss"),
-    "nmse": ("pixel", "NMSELoss"),
-    "ssim": ("ssim", "SSIMLoss"),
-    "dssim": ("ssim", "DSSIMLoss"),
-    "ms_ssim": ("ssim", "MSSSIMLoss"),
-    "edge": ("fine_structure", "EdgeLoss"),
-    "hfen": ("fine_structure", "HFENLoss"),
-    "frequency": ("fine_structure", "FrequencyLoss"),
-    "perceptual": ("perceptual", "PerceptualLoss"),
-    "ufloss": ("ufloss", "UFLoss"),
+_LOSSES = {
+    "l1": "L1Loss",
+    "l2": "L2Loss",
+    "nmse": "NMSELoss",
+    "ssim": "SSIMLoss",
+    "dssim": "DSSIMLoss",
+    "ms_ssim": "MSSSIMLoss",
+    "edge": "EdgeLoss",
+    "hfen": "HFENLoss",
+    "frequency": "FrequencyLoss",
+    "perceptual": "PerceptualLoss",
+    "ufloss": "UFLoss",
 }
 LOSS_NAMES = tuple(_LOSSES)
 
@@ -94,24 +94,23 @@ def _parse_weight(name: str, text: str) -> Weight:
 
 def _parse_number(name: str, text: str) -> float:
     try:
-        number = float(text.replace("_", "?"))  # Python's 1_000 is no number here
+        weight = float(text.replace("_", "?"))  # Python's 1_000 is no number here
     except ValueError:
         raise ValueError(f"the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {text!r}") from None
-    if not 0 <= number < math.inf:
+    if not 0 <= weight < math.inf:
         raise ValueError(f"the weight of {name!r} must be a number >= 0, got {text!r}")
-    return number
+    return weight
 
 
 class WeightedLoss(nn.Module):
     """sum_i w_i c_i L_i, with L_i(output, target, data_range), or values that the caller has computed.
 
-    The weights w_i are constant, or follow the epoch that `set_epoch` names: the modules of this project call it,
-    a loop of one's own should. In eval mode ramps have their final weight, so that the loss of a validation can be
-    compared from epoch to epoch. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the first training
-    batch, the mean over all processes: with the weights 1/2, 1/2, 1 and 0.1 for the adversarial loss, feature
-    matching, the perceptual loss and the penalty that is the objective of Seitzer et al. They are buffers, so a
-    checkpoint that holds this module holds them. A term whose weight is 0 is computed, and takes no part in the
-    gradient.
+    The weights w_i are constant, or follow the epoch that `set_epoch` names. In eval mode ramps have their final
+    weight, so that the loss of a validation can be compared from epoch to epoch. A term whose weight is 0 is
+    computed, and takes no part in the gradient. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the
+    first training batch, the mean over all processes, and buffers, which a checkpoint holds. (With the weights 1/2,
+    1/2, 1 and 0.1 for the adversarial loss, feature matching, the perceptual loss and the penalty that is the
+    objective of Seitzer et al.)
 
     After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
     ``last_grad_norms``, where they were asked for, the norm of the gradient of each w_i c_i L_i in the output, times
@@ -130,8 +129,7 @@ class WeightedLoss(nn.Module):
             in the call, if other values are handed in than the weights name, or a term cannot be normalized since it
             is 0 or not finite in the first batch.
 
-    Normalization as in Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI
-    reconstruction", MICCAI 2018.
+    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
 
     def __init__(
@@ -191,12 +189,9 @@ class WeightedLoss(nn.Module):
         weights = self.current_weights
         # where all weights are 0 the sum still needs a graph
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
-        handed_in = dict(values or {})
-        if set(handed_in) != set(weights) - set(self.terms):
-            raise ValueError(
-                f"values must be named {sorted(set(weights) - set(self.terms))}, got {sorted(handed_in)}"
-            )
-        computed = dict(handed_in)
+        computed = dict(values or {})
+        if set(computed) != set(weights) - set(self.terms):
+            raise ValueError(f"values must be named {sorted(set(weights) - set(self.terms))}, got {sorted(computed)}")
         for name, term in self.terms.items():
             # detached, and not without gradients: a term may compute otherwise where there are none
             computed[name] = term(output if name in counted else output.detach(), target, data_range)
@@ -218,10 +213,22 @@ class WeightedLoss(nn.Module):
         factors = self.factors
         if factors and is_step and not self._has_factors:
             if not bool(torch.stack(list(factors.values())).all()):
-                for name, value in _first_values(self.last_terms).items():
-                    factors[name].copy_(1 / value)
+                self._set_factors(factors)
             self._has_factors = True  # not to ask the device again at each step
         return {name: torch.where(factor > 0, factor, 1.0) for name, factor in factors.items()}
+
+    def _set_factors(self, factors: Mapping[str, Tensor]) -> None:
+        values = [self.last_terms[name] for name in factors]
+        values = [value if value.dtype == torch.float64 else value.float() for value in values]
+        means = mean_over_processes(torch.stack(values))
+        plain = dict(zip(factors, means.tolist(), strict=True))
+        if bad := [name for name, value in plain.items() if not 0 < value < math.inf]:
+            raise ValueError(
+                f"losses {', '.join(bad)} cannot be normalized by their value in the first batch, {plain}: each must "
+                "be above 0 and finite"
+            )
+        for factor, mean in zip(factors.values(), means, strict=True):
+            factor.copy_(1 / mean)
 
     def _note_grad_norms(self, weighted: Mapping[str, Tensor], output: Tensor, target: Tensor) -> None:
         self.last_grad_norms = {}
@@ -253,33 +260,30 @@ def make_loss(
         settings: further arguments of the losses by their names, such as ``{"ufloss": {"stride": 10}}``.
         normalize, grad_norms_every: see `WeightedLoss`.
 
-    Returns:
-        The loss.
-
     Raises:
         ValueError: if a name is not known, a loss lacks its network, or `WeightedLoss` refuses.
     """
     settings = settings or {}
-    networks = {"ufloss": feature_net, "perceptual": vgg}
-    needs = {
-        "ufloss": "feature_net, a trained PatchFeatureNet",
-        "perceptual": "vgg, the features of a VGG: fastmri_ufloss.models.load_vgg_features",
+    networks = {
+        "ufloss": (feature_net, "feature_net, a trained PatchFeatureNet"),
+        "perceptual": (vgg, "vgg, the features of a VGG: fastmri_ufloss.models.load_vgg_features"),
     }
-    terms: dict[str, nn.Module] = {}
     for name in (*weights, *settings):
         if name not in LOSS_NAMES:
             raise ValueError(f"unknown loss {name!r}, known are {', '.join(LOSS_NAMES)}")
         if name not in weights:
             raise ValueError(f"settings are for {name!r}, which has no weight: the losses are {', '.join(weights)}")
+    room = import_module("fastmri_ufloss.losses")  # which loads those that are asked for
+    terms: dict[str, nn.Module] = {}
     for name in weights:
-        module, kind = _LOSSES[name]
-        loss = getattr(import_module(f"fastmri_ufloss.losses.{module}"), kind)
-        if name not in needs:
-            terms[name] = loss(**settings.get(name, {}))
-        elif networks[name] is None:
-            raise ValueError(f"loss {name!r} needs {needs[name]}")
-        else:
-            terms[name] = loss(networks[name], **settings.get(name, {}))
+        kind = getattr(room, _LOSSES[name])
+        if name not in networks:
+            terms[name] = kind(**settings.get(name, {}))
+            continue
+        network, description = networks[name]
+        if network is None:
+            raise ValueError(f"loss {name!r} needs {description}")
+        terms[name] = kind(network, **settings.get(name, {}))
     return WeightedLoss(terms, weights, normalize=normalize, grad_norms_every=grad_norms_every)
 
 
@@ -298,17 +302,3 @@ def _checked_weight(name: str, weight: Weight | str) -> Weight:
             f"{weight.first_epoch} to {weight.last_epoch}"
         )
     return weight
-
-
-def _first_values(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values by which terms are normalized: their mean over all processes."""
-    means = torch.stack([value if value.dtype == torch.float64 else value.float() for value in values.values()])
-    means = mean_over_processes(means)
-    plain = dict(zip(values, means.tolist(), strict=True))
-    bad = [name for name, value in plain.items() if not 0 < value < math.inf]
-    if bad:
-        raise ValueError(
-            f"losses {', '.join(bad)} cannot be normalized by their value in the first batch, {plain}: each must "
-            "be above 0 and finite"
-        )
-    return dict(zip(values, means, strict=True))

@@ -1,32 +1,33 @@
 """Networks: fastMRI's own, and the plugin's next to them."""
 
-from fastmri.models import NormUnet, Unet, VarNet
+from typing import TYPE_CHECKING
 
-from fastmri_ufloss.models.denoisers import ResNetDenoiser, UnetDenoiser
-from fastmri_ufloss.models.discriminator import DiscriminatorOutput, PatchDiscriminator
-from fastmri_ufloss.models.feature_net import PatchFeatureNet, load_ufloss_checkpoint
-from fastmri_ufloss.models.modl import MoDL
-from fastmri_ufloss.models.recnet import RecNet
-from fastmri_ufloss.models.refinement import Refined, RefinementNet, RefinementUnet
-from fastmri_ufloss.models.unet import DeepUnet
-from fastmri_ufloss.models.vgg import VGGFeatures, load_vgg_features
+from fastmri_ufloss.lazy import lazy_names
 
-__all__ = [
-    "DeepUnet",
-    "DiscriminatorOutput",
-    "MoDL",
-    "NormUnet",
-    "PatchDiscriminator",
-    "PatchFeatureNet",
-    "RecNet",
-    "Refined",
-    "RefinementNet",
-    "RefinementUnet",
-    "ResNetDenoiser",
-    "Unet",
-    "UnetDenoiser",
-    "VGGFeatures",
-    "VarNet",
-    "load_ufloss_checkpoint",
-    "load_vgg_features",
-]
+if TYPE_CHECKING:
+    from fastmri_ufloss.models.checkpoints import *
+    from fastmri_ufloss.models.denoisers import *
+    from fastmri_ufloss.models.discriminator import *
+    from fastmri_ufloss.models.feature_net import *
+    from fastmri_ufloss.models.modl import *
+    from fastmri_ufloss.models.recnet import *
+    from fastmri_ufloss.models.refinement import *
+    from fastmri_ufloss.models.segmentation import *
+    from fastmri_ufloss.models.unet import *
+    from fastmri_ufloss.models.vgg import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "checkpoints": "read_checkpoint",
+        "denoisers": "ResNetDenoiser UnetDenoiser",
+        "discriminator": "DiscriminatorOutput PatchDiscriminator",
+        "feature_net": "PatchFeatureNet load_ufloss_checkpoint",
+        "modl": "MoDL",
+        "recnet": "RecNet",
+        "refinement": "Refined RefinementNet RefinementUnet",
+        "segmentation": "SegmentationNet Segmenter load_segmenter",
+        "unet": "DeepUnet NormUnet Unet VarNet",
+        "vgg": "VGGFeatures load_vgg_features",
+    },
+)

@@ -41,15 +41,12 @@ class _SafeNormUnet(NormUnet):
 class UnetDenoiser(nn.Module):
     """U-Net denoiser D(x) = x + U(x), or U(x) without ``residual`` (fastMRI's ``NormUnet``).
 
-    It normalises its input, so D(a x) = a D(x) for a > 0, and pads it, so any size above 16 pixels will do.
+    It normalizes its input, so D(a x) = a D(x) for a > 0, and pads it, so any size above 16 pixels will do.
 
     Args:
-        chans: channels of the first level, doubled at each further one.
-        num_pools: number of poolings.
+        chans: channels of the first level, doubled at each further level; at least 1, ValueError otherwise.
+        num_pools: number of poolings, at least 1 as well.
         residual: add the input to the U-Net's output.
-
-    Raises:
-        ValueError: if ``chans`` or ``num_pools`` is not at least 1.
     """
 
     def __init__(self, *, chans: int = 64, num_pools: int = 3, residual: bool = True) -> None:
@@ -72,11 +69,8 @@ class ResNetDenoiser(nn.Module):
     square and its output multiplied by it, so D(a x) = a D(x) for a > 0.
 
     Args:
-        chans: channels of the hidden layers.
-        num_layers: number of convolutions.
-
-    Raises:
-        ValueError: if ``chans`` < 1 or ``num_layers`` < 2.
+        chans: channels of the hidden layers, at least 1, ValueError otherwise.
+        num_layers: number of convolutions, at least 2 as well.
     """
 
     def __init__(self, *, chans: int = 64, num_layers: int = 5) -> None:

@@ -38,16 +38,13 @@ class PatchDiscriminator(nn.Module):
     Args:
         chans: channels of the first layer.
         num_strided: layers of stride 2, fewer for small images; at least 2.
-        dropout: probability of a channel to be left out in the discriminator's own steps.
-
-    Attributes:
-        widths: channels of each layer.
+        dropout: probability of a channel to be left out in the discriminator's steps.
 
     Raises:
         ValueError: if an argument is out of range.
 
-    Isola et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017; with the defaults
-    that of Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction",
+    Isola et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017; the defaults are
+    those of Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction",
     MICCAI 2018.
     """
 
@@ -73,15 +70,12 @@ class PatchDiscriminator(nn.Module):
         return _KERNEL_SIZE * 2**self.num_strided
 
     def forward(self, images: Tensor, *, dropout: Sequence[Tensor] | None = None) -> DiscriminatorOutput:
-        """Judge.
+        """Logits, and the features of all layers before their dropout; that of earlier layers is in them.
 
         Args:
             images: (batch, 1, rows, cols), real, within about -1 .. 1.
             dropout: factors of the channels after each of the last three layers, see `draw_dropout`; none if None,
                 in training as well.
-
-        Returns:
-            Logits, and the features of all layers before their dropout; that of earlier layers is in them.
 
         Raises:
             ValueError: if an image or a mask has another shape, or an image less than ``min_size`` pixels a side.
@@ -110,13 +104,10 @@ class PatchDiscriminator(nn.Module):
 
         Args:
             batch: number of images.
-            generator: on the CPU, so that the masks are the same on every device.
+            generator: on the CPU, so that the masks are the same on every device; ValueError otherwise.
 
         Returns:
             (batch, width, 1, 1) for each of the last three layers, on the device of the weights.
-
-        Raises:
-            ValueError: if the generator is on another device.
         """
         if generator.device.type != "cpu":
             raise ValueError(f"generator must be on the CPU, got {generator.device}")
@@ -136,15 +127,10 @@ class PatchDiscriminator(nn.Module):
 
 
 def _layer(before: int, after: int, *, stride: int, norm: bool = True) -> nn.Sequential:
+    padding = 1 if stride == 2 else "same"
     # batch norm takes any bias away again
     convolution = nn.Conv2d(
-        before,
-        after,
-        _KERNEL_SIZE,
-        stride=stride,
-        padding=1 if stride == 2 else "same",
-        padding_mode="reflect",
-        bias=not norm,
+        before, after, _KERNEL_SIZE, stride=stride, padding=padding, padding_mode="reflect", bias=not norm
     )
     return nn.Sequential(convolution, *([nn.BatchNorm2d(after)] if norm else []), nn.LeakyReLU(0.2))
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.mri.intensity import SCALE_RULE, to_patch_channels
+from fastmri_ufloss.files import atomic_path, name_some
+from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
+from fastmri_ufloss.mri.intensity import SCALE_RULE
 
-__all__ = ["SCALE_RULE", "PatchFeatureNet", "load_ufloss_checkpoint", "to_patch_channels"]
+__all__ = ["PatchFeatureNet", "load_ufloss_checkpoint"]
 
 _FORMAT_VERSION = 1
 _SETTINGS = {
@@ -32,30 +32,25 @@ _SETTINGS = {
 class PatchFeatureNet(nn.Module):
     """A patch as a point on the unit sphere, v = f(p), |v| = 1.
 
-    ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2
-    normalisation. The image that the patch is taken from must have been divided by its
-    `fastmri_ufloss.mri.intensity.image_scale` before (``SCALE_RULE``).
+    ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2 normalization.
+    The image that the patch is taken from must have been divided by its `fastmri_ufloss.mri.intensity.image_scale`
+    before (``SCALE_RULE``).
 
     Args:
         in_chans: 2 for the real and imaginary part of complex images, 1 for magnitude images.
-        num_features: d, the length of v.
-        patch_size: p, rows and columns of a patch. ResNet-18 divides it by 32, so it is at least 32.
+        num_features: d, the length of v, at least 1.
+        patch_size: rows and columns of a patch, at least 32, by which ResNet-18 divides.
         training_data: what the weights were trained on, in words. Stored with the weights.
 
     Raises:
-        ValueError: if in_chans is neither 1 nor 2, num_features is below 1 or patch_size below 32.
+        ValueError: if an argument is not as above.
 
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
     feature matching loss", MRM 2022.
     """
 
     def __init__(
-        self,
-        in_chans: int = 2,
-        *,
-        num_features: int = 128,
-        patch_size: int = 60,
-        training_data: str = "",
+        self, in_chans: int = 2, *, num_features: int = 128, patch_size: int = 60, training_data: str = ""
     ) -> None:
         super().__init__()
         if in_chans not in (1, 2):
@@ -73,16 +68,10 @@ class PatchFeatureNet(nn.Module):
         nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Features of patches.
+        """Features (n, num_features), of unit l2 norm, at least float32.
 
         Args:
-            patches: (n, in_chans, patch_size, patch_size), real, of images at ``SCALE_RULE``.
-
-        Returns:
-            (n, num_features), unit l2 norm, at least float32.
-
-        Raises:
-            ValueError: if the shape of patches is another one or they are complex.
+            patches: (n, in_chans, patch_size, patch_size), real, of images at ``SCALE_RULE``, or ValueError.
         """
         expected = (self.in_chans, self.patch_size, self.patch_size)
         if patches.ndim != 4 or tuple(patches.shape[1:]) != expected or patches.is_complex():
@@ -99,10 +88,8 @@ class PatchFeatureNet(nn.Module):
         """Write the weights to ``path`` and the settings to a JSON file beside it, each atomically.
 
         Args:
-            path: a file name that ends in ``.safetensors``; the settings go to the same stem, ``.json``.
-
-        Raises:
-            ValueError: if path has another ending.
+            path: a file name that ends in ``.safetensors``, otherwise ValueError; the settings go to the same stem,
+                ``.json``.
         """
         path = _weights_path(path)
         settings = {
@@ -144,7 +131,7 @@ class PatchFeatureNet(nn.Module):
             patch_size=settings["patch_size"],
             training_data=settings["training_data"],
         )
-        _load_weights(net, weights, path)
+        load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
         return net.eval()
 
 
@@ -168,14 +155,7 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
         ValueError: if the file holds something other than tensors and plain values, or another network.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be a file of torch.save with tensors and plain values only, got: {error}"
-        ) from error
+    checkpoint = load_plain(path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
     if not isinstance(state, Mapping):
         raise ValueError(f"state_dict in {path} must be a dict of tensors, got {type(state).__name__}")
@@ -188,14 +168,15 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
     }
     conv1, fc = weights.get("network.conv1.weight"), weights.get("network.fc.weight")
     if not isinstance(conv1, Tensor) or not isinstance(fc, Tensor) or conv1.ndim != 4 or fc.ndim != 2:
-        raise ValueError(f"{path} must hold conv1.weight and fc.weight of a ResNet-18, got {_some(state)}")
+        names = name_some(sorted(map(str, state)), shown=4)
+        raise ValueError(f"{path} must hold conv1.weight and fc.weight of a ResNet-18, got {names}")
     net = PatchFeatureNet(
         conv1.shape[1],
         num_features=fc.shape[0],
         patch_size=patch_size,
         training_data=f"released UFLoss checkpoint {path.name}",
     )
-    _load_weights(net, weights, path)
+    load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
     return net.eval()
 
 
@@ -220,21 +201,3 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if settings["scale_rule"] != SCALE_RULE:
         raise ValueError(f"scale_rule in {path} must be {SCALE_RULE!r}, got {settings['scale_rule']!r}")
     return settings
-
-
-def _load_weights(net: PatchFeatureNet, weights: Mapping[str, Any], path: Path) -> None:
-    wanted = net.state_dict()
-    if missing := wanted.keys() - weights.keys():
-        raise ValueError(f"{path} must hold the weights of a PatchFeatureNet, missing {_some(missing)}")
-    if extra := weights.keys() - wanted.keys():
-        raise ValueError(f"{path} must hold the weights of a PatchFeatureNet, got also {_some(extra)}")
-    for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor) or tensor.shape != wanted[name].shape:
-            got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{name} in {path} must have shape {tuple(wanted[name].shape)}, got {got}")
-    net.load_state_dict(weights)
-
-
-def _some(names: Any) -> str:
-    ordered = sorted(map(str, names))
-    return ", ".join(ordered[:4]) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")

@@ -92,18 +92,15 @@ class MoDL(nn.Module):
         sens_maps: Tensor | None = None,
         return_complex: bool = False,
     ) -> Tensor:
-        """Reconstruct.
+        """The image, (batch, rows, cols).
 
         Args:
             masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
             mask: (batch, 1, 1 or rows, cols, 1).
-            num_low_frequencies: fully sampled centre lines, or side of a square, for the maps; counted in the
+            num_low_frequencies: fully sampled center lines, or side of a square, for the maps; counted in the
                 mask if 0 or None.
-            sens_maps: like ``masked_kspace``; estimated from the centre lines if not given.
+            sens_maps: like ``masked_kspace``; estimated from the center lines if not given.
             return_complex: return the complex image instead of its magnitude.
-
-        Returns:
-            Image (batch, rows, cols).
 
         Raises:
             ValueError: if the shapes do not belong together.
@@ -125,7 +122,7 @@ class MoDL(nn.Module):
 
     @staticmethod
     def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
-        """ESPIRiT maps from the centre of undersampled k-space, see `estimate_sens_maps`."""
+        """ESPIRiT maps from the center of undersampled k-space, see `estimate_sens_maps`."""
         return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
 
     def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:

@@ -42,8 +42,7 @@ class RecNet(nn.Module):
         ValueError: if an argument is not as above, or is given where ``data_consistency`` does not use it.
 
     Schlemper et al., "A deep cascade of convolutional neural networks for dynamic MR image reconstruction", IEEE
-    TMI 2018; with the defaults the first stage of Seitzer et al., "Adversarial and perceptual refinement for
-    compressed sensing MRI reconstruction", MICCAI 2018.
+    TMI 2018; with the defaults the first stage of Seitzer et al., MICCAI 2018.
     """
 
     def __init__(
@@ -82,11 +81,7 @@ class RecNet(nn.Module):
 
     @property
     def lam(self) -> Tensor:
-        """lambda of each block.
-
-        Raises:
-            ValueError: if there is none, with hard data consistency.
-        """
+        """lambda of each block; ValueError with hard data consistency, which has none."""
         if self.data_consistency == "hard":
             raise ValueError("lam must be read with data_consistency='soft' or 'cg', got 'hard'")
         return nn.functional.softplus(self.raw_lambda)
@@ -100,19 +95,16 @@ class RecNet(nn.Module):
         sens_maps: Tensor | None = None,
         return_complex: bool = False,
     ) -> Tensor:
-        """Reconstruct.
+        """The image, (batch, rows, cols).
 
         Args:
             masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
             mask: (batch, 1, 1 or rows, cols, 1).
-            num_low_frequencies: fully sampled centre lines, or side of a square, for the maps of several coils;
+            num_low_frequencies: fully sampled center lines, or side of a square, for the maps of several coils;
                 counted in the mask if 0 or None.
-            sens_maps: like ``masked_kspace``; if not given, ones for one coil, and estimated from the centre for
+            sens_maps: like ``masked_kspace``; if not given, ones for one coil, and estimated from the center for
                 several.
             return_complex: return the complex image instead of its magnitude.
-
-        Returns:
-            Image (batch, rows, cols).
 
         Raises:
             ValueError: if the shapes do not belong together.
@@ -137,7 +129,7 @@ class RecNet(nn.Module):
 
     @staticmethod
     def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
-        """Ones for one coil, ESPIRiT maps from the centre of k-space for several, see `estimate_sens_maps`."""
+        """Ones for one coil, ESPIRiT maps from the center of k-space for several, see `estimate_sens_maps`."""
         return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
 
     def _make_consistent(self, index: int, denoised: Tensor, zero_filled: Tensor, normal: Operator) -> Tensor:

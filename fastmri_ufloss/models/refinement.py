@@ -27,21 +27,17 @@ class Refined(NamedTuple):
 class RefinementUnet(nn.Module):
     """The U-Net V: ``chans``, twice and four times as many channels down, and back up, 32-64-128-64-32 in the paper.
 
-    As in the authors' code: two 4x4 convolutions at each level, max-pooling between, on the way up nearest
-    neighbours and one convolution, to which the features of the way down are concatenated; each of them with
-    reflection padding (1 before, 2 after, which keeps the size), batch norm and leaky ReLU 0.1. The last
-    convolution is 1x1, with nothing after it. Orthogonal initial weights, no bias at first. Images are reflected
-    to a multiple of 4 rows and columns, and cut back.
+    As in the authors' code: two 4x4 convolutions at each level, max-pooling between, on the way up nearest neighbors
+    and one convolution, to which the features of the way down are concatenated; all with reflection padding (1
+    before, 2 after, which keeps the size), batch norm and leaky ReLU 0.1. The last convolution is 1x1, with nothing
+    after it. Orthogonal initial weights, no bias at first. Images are reflected to a multiple of 4 rows and columns,
+    and cut back.
 
     Args:
-        in_chans: channels of the image, and of the output.
-        chans: channels of the first level.
+        in_chans, chans: channels of image and output, and of the first level; at least 1, ValueError otherwise.
 
     Attributes:
         min_size: the fewest rows and columns of an image: 3 at the lowest level, to be reflected by 2.
-
-    Raises:
-        ValueError: if in_chans or chans is below 1.
 
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
@@ -64,16 +60,10 @@ class RefinementUnet(nn.Module):
                 nn.init.orthogonal_(module.weight, gain=nn.init.calculate_gain("relu"))
 
     def forward(self, images: Tensor) -> Tensor:
-        """V(u).
-
-        Args:
-            images: u, real (batch, in_chans, rows, cols), within about -1 .. 1.
-
-        Returns:
-            The same shape.
+        """V(u), of the shape of u, real (batch, in_chans, rows, cols), within about -1 .. 1.
 
         Raises:
-            ValueError: if images has another shape, is complex, or is smaller than ``min_size``.
+            ValueError: if u has another shape, is complex, or is smaller than ``min_size``.
         """
         if images.ndim != 4 or images.shape[1] != self.in_chans or not images.is_floating_point():
             raise ValueError(
@@ -111,14 +101,12 @@ class RefinementNet(nn.Module):
         data_consistency: bring the measured samples back after the refinement, for complex images only.
 
     Attributes:
-        gate: g.
-        unet: V.
+        gate, unet: g and V.
 
     Raises:
         ValueError: if in_chans is neither 1 nor 2, or is 1 with data_consistency.
 
-    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018,
-    whose code refines the real part only, since its data were magnitudes.
+    Seitzer et al., MICCAI 2018, whose code refines the real part only, since its data were magnitudes.
     """
 
     def __init__(self, *, in_chans: Literal[1, 2] = 2, chans: int = 32, data_consistency: bool = False) -> None:
@@ -140,17 +128,12 @@ class RefinementNet(nn.Module):
         mask: Tensor | None = None,
         sens_maps: Tensor | None = None,
     ) -> Refined:
-        """Refine.
+        """The refined image and V's output, in the precision of x.
 
         Args:
             image: x, (batch, 1, rows, cols), complex for two channels, a real magnitude for one.
-            masked_kspace: y, (batch, coils, rows, cols, 2), zero where not acquired, in the unit of the image. It
-                and the next two are needed with ``data_consistency``, and not used without.
-            mask: (batch, 1, 1 or rows, cols, 1).
-            sens_maps: (batch, coils, rows, cols, 2).
-
-        Returns:
-            The refined image and V's output, in the precision of x.
+            masked_kspace, mask, sens_maps: y and what belongs to it as in fastMRI, in the unit of the image; needed
+                with ``data_consistency``, and not used without.
 
         Raises:
             ValueError: if image has another shape or kind, is smaller than ``unet.min_size``, or k-space, mask or

@@ -1,28 +1,25 @@
-"""fastMRI's U-Net with more convolutions in each stage."""
+"""fastMRI's networks, and its U-Net with more convolutions in each stage."""
 
-import fastmri.models
+from fastmri.models import NormUnet, Unet, VarNet
 from fastmri.models.unet import ConvBlock
 from torch import nn
 
-__all__ = ["HOST_CONVS_PER_STAGE", "DeepUnet"]
+__all__ = ["HOST_CONVS_PER_STAGE", "DeepUnet", "NormUnet", "Unet", "VarNet"]
 
 HOST_CONVS_PER_STAGE = 2
 
 
-class DeepUnet(fastmri.models.Unet):
+class DeepUnet(Unet):
     """``fastmri.models.Unet`` with ``convs_per_stage`` 3x3 convolutions in each stage, where fastMRI has two.
 
-    Each further one is followed by instance normalisation, leaky ReLU and dropout, as fastMRI's are. With two it
+    Each further one is followed by instance normalization, leaky ReLU and dropout, as fastMRI's are. With two it
     is fastMRI's: the same names in the state dict, and the same initial weights from the same seed. With three,
     ``chans=64`` and ``num_pool_layers=4`` it is that of Pawar et al., "Enforcing Structural Similarity in Deep
     Learning MR Image Reconstruction", ISMRM 2019.
 
     Args:
         in_chans, out_chans, chans, num_pool_layers, drop_prob: see ``fastmri.models.Unet``.
-        convs_per_stage: on the way down, at the bottom and on the way up; at least 2.
-
-    Raises:
-        ValueError: if ``convs_per_stage`` is below 2.
+        convs_per_stage: on the way down, at the bottom and on the way up; at least 2, ValueError otherwise.
     """
 
     def __init__(
@@ -40,11 +37,7 @@ class DeepUnet(fastmri.models.Unet):
         super().__init__(in_chans, out_chans, chans, num_pool_layers, drop_prob)
         for block in [module for module in self.modules() if isinstance(module, ConvBlock)]:
             for _ in range(convs_per_stage - HOST_CONVS_PER_STAGE):
-                block.layers.extend(
-                    [
-                        nn.Conv2d(block.out_chans, block.out_chans, kernel_size=3, padding=1, bias=False),
-                        nn.InstanceNorm2d(block.out_chans),
-                        nn.LeakyReLU(negative_slope=0.2, inplace=True),
-                        nn.Dropout2d(drop_prob),
-                    ]
-                )
+                block.layers.append(nn.Conv2d(block.out_chans, block.out_chans, kernel_size=3, padding=1, bias=False))
+                block.layers.append(nn.InstanceNorm2d(block.out_chans))
+                block.layers.append(nn.LeakyReLU(negative_slope=0.2, inplace=True))
+                block.layers.append(nn.Dropout2d(drop_prob))

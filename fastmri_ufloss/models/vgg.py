@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
+from torchvision.models import get_model, get_model_weights
+
+from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
 
 __all__ = ["VGGFeatures", "load_vgg_features"]
 
 Arch = Literal["vgg16", "vgg19"]
 
-_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # of each of the five blocks
-_WIDTHS = (3, 64, 128, 256, 512, 512)  # of the image and of each block
 _DEFAULT_LAYERS = {"vgg16": "relu2_2", "vgg19": "relu5_4"}
 
 
 class VGGFeatures(nn.Module):
-    """The layers of a VGG from the image to a named one, with the names of torchvision's state dict.
+    """The layers of torchvision's VGG from the image to a named layer, with the names of its state dict.
 
-    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained ones.
+    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained weights.
 
     Args:
         arch: "vgg16" or "vgg19".
@@ -34,7 +34,7 @@ class VGGFeatures(nn.Module):
         min_size: the fewest rows and columns of an image, of which poolings leave one pixel.
 
     Raises:
-        ValueError: if arch or layer is none of these.
+        ValueError: if arch or layer is not as above.
 
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
     """
@@ -44,9 +44,10 @@ class VGGFeatures(nn.Module):
 
     def __init__(self, arch: Arch = "vgg16", *, layer: str | None = None) -> None:
         super().__init__()
-        if arch not in _CONVOLUTIONS:
-            raise ValueError(f"arch must be one of {', '.join(_CONVOLUTIONS)}, got {arch!r}")
-        names = _layer_names(arch)
+        if arch not in _DEFAULT_LAYERS:
+            raise ValueError(f"arch must be one of {', '.join(_DEFAULT_LAYERS)}, got {arch!r}")
+        features = _torchvision_features(arch)
+        names = _layer_names(features)
         layer = _DEFAULT_LAYERS[arch] if layer is None else layer
         if layer not in names:
             raise ValueError(f"layer of {arch} must be one of {', '.join(names)}, got {layer!r}")
@@ -54,22 +55,23 @@ class VGGFeatures(nn.Module):
         self.arch = arch
         self.layer = layer
         self.min_size = 2 ** sum(name.startswith("pool") for name in names)
-        self.features = nn.Sequential(*map(_make_layer, names))
+        self.features = features[: len(names)].to_empty(device=torch.get_default_device())
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()  # torch draws twice for each new VGG
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.ReLU):
+                module.inplace = False  # the layer before it may be the one asked for
         # not in the state dict, which has torchvision's names only
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature maps of images, which are normalised by the mean and the deviation of ImageNet here.
+        """Feature maps (n, channels, rows', cols') of images (n, 3, rows, cols), red, green and blue in 0 .. 1.
 
-        Args:
-            images: (n, 3, rows, cols), real; red, green and blue in 0 .. 1.
-
-        Returns:
-            (n, channels, rows', cols').
-
-        Raises:
-            ValueError: if images has another shape or kind, or less than ``min_size`` rows or columns.
+        The images are normalized by ImageNet's mean and deviation here. Another shape or kind, or less than
+        ``min_size`` rows or columns, raises ValueError.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
@@ -102,8 +104,7 @@ def load_vgg_features(
         The network, on the CPU and in eval mode.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        OSError: if the download fails.
+        OSError: if there is no such file, or the download fails.
         ValueError: if the file holds something else, or arch or layer is not as above.
     """
     net = VGGFeatures(arch, layer=layer)
@@ -111,7 +112,7 @@ def load_vgg_features(
     if weights == "download":
         state = _download(arch)
     elif path.is_file():
-        state = _read(path)
+        state = load_plain(path)
     elif weights is None:
         raise FileNotFoundError(f"{arch} needs weights trained on ImageNet, but there is no {path}: {_remedy(arch)}")
     else:
@@ -120,28 +121,25 @@ def load_vgg_features(
     return net.eval()
 
 
-def _layer_names(arch: Arch) -> list[str]:
-    """All layers, in torchvision's order."""
-    names = []
-    for block, convolutions in enumerate(_CONVOLUTIONS[arch], start=1):
-        for number in range(1, convolutions + 1):
-            names += [f"conv{block}_{number}", f"relu{block}_{number}"]
-        names.append(f"pool{block}")
+def _torchvision_features(arch: Arch) -> nn.Sequential:
+    """All layers before the classifier, without weights."""
+    with torch.device("meta"):  # the classifier would take 0.5 GB
+        features: nn.Sequential = get_model(arch, weights=None, init_weights=False).features
+    return features
+
+
+def _layer_names(features: nn.Sequential) -> list[str]:
+    """conv1_1, relu1_1, conv1_2, ..., pool5."""
+    names: list[str] = []
+    block, place = 1, 0
+    for layer in features:
+        if isinstance(layer, nn.MaxPool2d):
+            names.append(f"pool{block}")
+            block, place = block + 1, 0
+        else:
+            place += isinstance(layer, nn.Conv2d)
+            names.append(f"{'conv' if isinstance(layer, nn.Conv2d) else 'relu'}{block}_{place}")
     return names
-
-
-def _make_layer(name: str) -> nn.Module:
-    kind, block, number = name[:4], int(name[4]), name[6:]
-    if kind == "relu":
-        # not in place: the layer before it may be the one asked for
-        return nn.ReLU()
-    if kind == "pool":
-        return nn.MaxPool2d(kernel_size=2, stride=2)
-    width = _WIDTHS[block]
-    conv = nn.Conv2d(_WIDTHS[block - 1] if number == "1" else width, width, kernel_size=3, padding=1)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
 
 
 def _weights(arch: Arch) -> Any:
@@ -155,8 +153,8 @@ def _cached_file(arch: Arch) -> Path:
 
 def _remedy(arch: Arch) -> str:
     return (
-        f"put {_weights(arch).url} at {_cached_file(arch)}, or give the file (weights=FILE, in the recipes "
-        "--vgg_weights FILE), or let torchvision download it (weights='download', --vgg_weights download)"
+        f"put {_weights(arch).url} at {_cached_file(arch)}, or give the file as weights, or let torchvision download "
+        "it with weights='download'"
     )
 
 
@@ -167,29 +165,14 @@ def _download(arch: Arch) -> Any:
         raise OSError(f"no weights of {arch} from {_weights(arch).url}, got: {error}; {_remedy(arch)}") from error
 
 
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} must be a state dict written by torch.save, got: {error}") from error
-
-
 def _load_weights(net: VGGFeatures, state: Any, path: Path) -> None:
     expected = f"{path} must hold the state dict of torchvision's {net.arch}, whole or its features.* only"
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{expected}, got a {type(state).__name__} that is no dict of tensors")
-    wanted = net.state_dict()
-    if missing := wanted.keys() - state.keys():
-        raise ValueError(f"{expected}, missing {', '.join(sorted(missing)[:4])}")
     # the first layers of all VGGs are alike: what comes later tells them apart
-    convolutions = [index for index, name in enumerate(_layer_names(net.arch)) if name.startswith("conv")]
-    known = {f"features.{index}.{kind}" for index in convolutions for kind in ("weight", "bias")}
-    if extra := {str(name) for name in state if str(name).startswith("features.")} - known:
-        raise ValueError(f"{expected}, got also {', '.join(sorted(extra)[:4])}")
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            raise ValueError(f"{expected}: {name} has shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
+    later = _torchvision_features(net.arch).state_dict(prefix="features.").keys() - net.state_dict().keys()
+    features = {name: state[name] for name in state if str(name).startswith("features.") and name not in later}
+    load_exactly(net, features, expected=expected)
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         # IMAGENET1K_FEATURES, with the same names and shapes, has nan where it has no weights
         raise ValueError(f"{expected} of IMAGENET1K_V1, got values that are not finite")
-    net.load_state_dict({name: state[name] for name in wanted})

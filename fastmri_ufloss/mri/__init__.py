@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from fastmri_ufloss.lazy import lazy_names
+from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient as conjugate_gradient  # not its module
 
 if TYPE_CHECKING:
     from fastmri_ufloss.mri.center import *
-    from fastmri_ufloss.mri.conjugate_gradient import *
     from fastmri_ufloss.mri.espirit import *
     from fastmri_ufloss.mri.intensity import *
     from fastmri_ufloss.mri.residual import *

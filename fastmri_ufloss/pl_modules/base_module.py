@@ -1,8 +1,6 @@
 """What all Lightning modules of this package share: safe checkpoints, a stop before a loss that is not finite, and
 random numbers that a resume repeats."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,44 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fastmri_ufloss.models.checkpoints import read_checkpoint
+
 __all__ = ["BaseModule", "SeededSteps", "read_checkpoint", "slices_of"]
 
 _Module = TypeVar("_Module", bound="BaseModule")
-
-
-def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
-    """A Lightning checkpoint, or a bare state dict as fastMRI publishes its own, of plain values and tensors only.
-
-    Args:
-        path: the file.
-        prefix: what some of the names of a checkpoint's weights must start with, such as ``"modl."``; it is put
-            before the names of a bare state dict.
-
-    Returns:
-        The checkpoint, with at least ``"state_dict"`` and ``"hyper_parameters"``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no Lightning checkpoint, or one of another model.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of plain tensors and values") from error
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        content = {"state_dict": {f"{prefix}{name}": value for name, value in content.items()}}
-    if not isinstance(content, Mapping) or "state_dict" not in content:
-        raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
-    names = list(content["state_dict"])
-    if not any(name.startswith(prefix) for name in names):
-        raise ValueError(
-            f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
-        )
-    settings = dict(content.get("hyper_parameters", {}))
-    settings.update(settings.pop("model", None) or {})  # before version 0.2 the network's settings were apart
-    return {**content, "hyper_parameters": settings}
 
 
 _LightningModule: Any = pl.LightningModule  # without types, as fastMRI's modules are: theirs are mixed in

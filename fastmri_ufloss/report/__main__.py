@@ -111,7 +111,7 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
     segmentation: dict[str, Any] = {}
     if args.segmenter is not None:
-        from fastmri_ufloss.pl_modules import load_segmenter  # Lightning, which takes seconds, in each process
+        from fastmri_ufloss.models import load_segmenter
 
         segmentation = {
             "segmenter": args.segmenter,

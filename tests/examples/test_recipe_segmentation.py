@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from fastmri_ufloss.pl_modules import load_segmenter
+from fastmri_ufloss.models import load_segmenter
 
 SCRIPT = ROOT / "fastmri_examples" / "adversarial_refinement" / "train_segmentation.py"
 TINY = [

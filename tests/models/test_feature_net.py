@@ -5,14 +5,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import resnet18
 
-from fastmri_ufloss.models.feature_net import (
-    SCALE_RULE,
-    PatchFeatureNet,
-    load_ufloss_checkpoint,
-    to_patch_channels,
-)
-from fastmri_ufloss.models.sync_batch_norm import SyncBatchNorm2d, convert_sync_batch_norm
-from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.models import PatchFeatureNet, load_ufloss_checkpoint
+from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_channels
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,7 @@ def test_load_refuses_what_save_did_not_write(net, tmp_path):
         load_with(format_version=2)
     with pytest.raises(ValueError, match="must hold the settings"):
         load_with(in_chans="two")
-    with pytest.raises(ValueError, match=r"fc\.\w+ in .* must have shape"):
+    with pytest.raises(ValueError, match=r"net\.safetensors must hold .*: network\.fc\.\w+ must have shape"):
         load_with(num_features=8)
     path.with_suffix(".json").write_text("{")
     with pytest.raises(ValueError, match="must be a JSON file"):
@@ -196,14 +190,3 @@ def test_image_scale_of_nearly_empty_images():
     assert image_scale(images).tolist() == [3.0, 1.0]
     with pytest.raises(ValueError, match="images must have shape"):
         image_scale(torch.zeros(5))
-
-
-def test_sync_batch_norm_alone_is_batch_norm():
-    module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
-    parameters = list(module.parameters())
-    x = torch.randn(4, 2, 6, 6)
-    expected = module(x)
-    converted = convert_sync_batch_norm(module)
-    assert isinstance(converted[1], SyncBatchNorm2d)
-    assert all(a is b for a, b in zip(converted.parameters(), parameters, strict=True))
-    assert torch.equal(converted(x), expected)

@@ -154,7 +154,7 @@ def test_weights_of_the_cache(vgg16_state, cache):
         load_vgg_features("vgg16")
     hints = (
         f"put https://download.pytorch.org/models/{VGG16_FILE} at {cache / VGG16_FILE}",
-        "--vgg_weights download",
+        "weights='download'",
     )
     assert all(hint in str(error.value) for hint in hints)
     with pytest.raises(FileNotFoundError, match=r"vgg19-dcbb9e9d\.pth"):
@@ -211,7 +211,10 @@ def test_wrong_files(vgg16_state, tmp_path):
         (without, "missing features.2.bias"),
         ({**vgg16_state, "features.16.weight": conv}, "got also features.16.weight"),  # as in vgg19
         ({**vgg16_state, "features.1.running_mean": conv}, "got also features.1.running_mean"),  # with batch norm
-        ({**vgg16_state, "features.0.weight": conv}, r"features.0.weight has shape \(64, 3, 3, 3\), got \(256, 256"),
+        (
+            {**vgg16_state, "features.0.weight": conv},
+            r"features.0.weight must have shape \(64, 3, 3, 3\), got \(256, 256",
+        ),
         ({**vgg16_state, "classifier.0.weight": conv * torch.nan}, "values that are not finite"),
     ]
     for state, message in wrong:

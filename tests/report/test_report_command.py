@@ -16,8 +16,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from fastmri_ufloss.metrics.evaluate import main as evaluate
-from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import SegmentationModule, load_segmenter
+from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
+from fastmri_ufloss.pl_modules import SegmentationModule
 
 FOLDERS = ("noisy", "dim", "--reference", "reference", "--output_path", "out")
 SEGMENT = ("--segmenter", "segmenter.ckpt", "--segmentations", "val")

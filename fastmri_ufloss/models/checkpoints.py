@@ -1,0 +1,79 @@
+"""Files of ``torch.save`` with plain values and tensors only, which cannot run code when they are read."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastmri_ufloss.files import name_some
+
+__all__ = ["load_exactly", "load_plain", "read_checkpoint"]
+
+
+def load_plain(path: str | Path) -> Any:
+    """The content of a file of ``torch.save``, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is another kind of file, or holds other objects.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a file of torch.save with plain values and tensors only, got: {error}"
+        ) from error
+
+
+def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
+    """A Lightning checkpoint, or a bare state dict as fastMRI publishes its own.
+
+    Args:
+        path: the file.
+        prefix: what some of the names of a checkpoint's weights must start with, such as ``"modl."``; it is put
+            before the names of a bare state dict.
+
+    Returns:
+        The checkpoint, with at least ``"state_dict"`` and ``"hyper_parameters"``.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_plain`; also if the file is no Lightning checkpoint, or one of
+            another model.
+    """
+    content = load_plain(path)
+    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+        content = {"state_dict": {f"{prefix}{name}": value for name, value in content.items()}}
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
+    names = list(content["state_dict"])
+    if not any(name.startswith(prefix) for name in names):
+        raise ValueError(
+            f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
+        )
+    settings = dict(content.get("hyper_parameters", {}))
+    settings.update(settings.pop("model", None) or {})  # before version 0.2 the network's settings were apart
+    return {**content, "hyper_parameters": settings}
+
+
+def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
+    """Load weights of the names and shapes that the network has.
+
+    Raises:
+        ValueError: if the weights have other names or shapes; the message begins with ``expected``.
+    """
+    wanted = network.state_dict()
+    for problem, names in (("missing", wanted.keys() - weights.keys()), ("got also", weights.keys() - wanted.keys())):
+        if names:
+            raise ValueError(f"{expected}, {problem} {name_some(sorted(names), shown=4)}")
+    for name, tensor in wanted.items():
+        given = weights[name]
+        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        if shape != tuple(tensor.shape):
+            raise ValueError(f"{expected}: {name} must have shape {tuple(tensor.shape)}, got {shape}")
+    network.load_state_dict(weights)

@@ -1,0 +1,127 @@
+"""The network that finds structures in magnitude images."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastmri_ufloss.models.checkpoints import read_checkpoint
+from fastmri_ufloss.mri.intensity import image_scale
+
+__all__ = ["SegmentationNet", "Segmenter", "load_segmenter"]
+
+PREFIX = "segmentation_net."  # of the network's weights in a checkpoint
+SETTINGS = ("num_classes", "chans", "num_levels", "num_res_units")
+
+
+class SegmentationNet(nn.Module):
+    """MONAI's U-Net on magnitude images of any unit and size.
+
+    An image is divided by its `image_scale` and padded with zeros, alike on both sides, to a multiple of
+    2^(num_levels - 1), at least to twice that; the result is cropped. Instance norm makes the result for an image
+    independent of its batch, so a batch of 1 and a batch over several processes are the same as any other.
+
+    Args:
+        num_classes: with the background.
+        chans: of the first level, doubled at each further one.
+        num_levels: of the U-Net, at least 2.
+        num_res_units: convolutions in the residual unit of each level; 0 for a single convolution instead.
+
+    Raises:
+        ImportError: without MONAI.
+        ValueError: if an argument is not as above; when called, if images are no magnitudes (batch, 1, rows, cols).
+
+    Kerfoot et al., "Left-ventricle quantification using residual U-Net", STACOM 2018.
+    """
+
+    def __init__(self, num_classes: int, *, chans: int, num_levels: int, num_res_units: int) -> None:
+        super().__init__()
+        for name, value, lowest in (
+            ("num_classes", num_classes, 2),
+            ("chans", chans, 1),
+            ("num_levels", num_levels, 2),
+            ("num_res_units", num_res_units, 0),
+        ):
+            if value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        self.num_classes = num_classes
+        self.multiple = 2 ** (num_levels - 1)
+        try:
+            from monai.networks.nets import UNet
+        except ImportError as error:
+            raise ImportError(f"segmentation needs MONAI ({error}): pip install 'fastmri-ufloss[segment]'") from error
+        self.unet = UNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=num_classes,
+            channels=[chans * 2**level for level in range(num_levels)],
+            strides=[2] * (num_levels - 1),
+            num_res_units=num_res_units,
+            norm=("INSTANCE", {"affine": True}),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, num_classes, rows, cols) of real magnitudes (batch, 1, rows, cols)."""
+        if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0 or images.is_complex():
+            raise ValueError(
+                f"images must be real magnitudes (batch, 1, rows, cols), got {images.dtype} {tuple(images.shape)}"
+            )
+        scale = image_scale(images)
+        rows, cols = images.shape[-2:]
+        # instance norm needs more than one pixel on the lowest level
+        height, width = (max(-(-size // self.multiple), 2) * self.multiple for size in (rows, cols))
+        top, left = (height - rows) // 2, (width - cols) // 2
+        images = images.to(scale.dtype) / scale.reshape(-1, 1, 1, 1)
+        padded = F.pad(images, (left, width - cols - left, top, height - rows - top))
+        logits: Tensor = self.unet(padded)[..., top : top + rows, left : left + cols]
+        return logits
+
+
+class Segmenter(nn.Module):
+    """A trained `SegmentationNet` that gives class numbers; it is frozen here, and always in eval mode."""
+
+    def __init__(self, network: SegmentationNet) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    @property
+    def num_classes(self) -> int:
+        """With the background, which is 0."""
+        return self.network.num_classes
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Set the mode of this module; the network stays in eval mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Class numbers, int64 (batch, rows, cols), of real magnitudes (batch, 1, rows, cols) of any unit."""
+        # a score does not depend on the precision of a training
+        with torch.autocast(images.device.type, enabled=False):
+            labels: Tensor = self.network(images).argmax(dim=1)
+        return labels
+
+
+def load_segmenter(path: str | Path) -> Segmenter:
+    """The network of a checkpoint that training a `fastmri_ufloss.pl_modules.SegmentationModule` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
+        ImportError: without MONAI.
+    """
+    checkpoint = read_checkpoint(path, prefix=PREFIX)
+    settings = checkpoint["hyper_parameters"]
+    weights = {
+        name.removeprefix(PREFIX): weight
+        for name, weight in checkpoint["state_dict"].items()
+        if name.startswith(PREFIX)
+    }
+    try:
+        network = SegmentationNet(**{name: settings[name] for name in SETTINGS})
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} does not fit its own settings {settings} ({error})") from error
+    return Segmenter(network)
