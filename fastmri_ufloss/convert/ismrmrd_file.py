@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastmri_ufloss.convert.mrd_file import import_ismrmrd
+from fastmri_ufloss.simulation.mrd_file import import_ismrmrd
 
 __all__ = ["COUNTERS", "RawScan", "flag_mask", "import_ismrmrd", "open_scan", "require"]
 
