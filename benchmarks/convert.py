@@ -24,9 +24,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from fastmri_ufloss.convert.mrd_file import write_mrd
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.mrd_file import write_mrd
 from fastmri_ufloss.simulation.simulate_3d import fft3c
 
 COILS, SLICES, ROWS, COLS = 8, 20, 320, 256  # 105 MB of k-space in 2D

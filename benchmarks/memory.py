@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from runs import RECIPES
 
-from fastmri_ufloss.convert.mrd_file import write_mrd
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.simulation.mrd_file import write_mrd
 
 COILS, ROWS, COLS = 8, 160, 128
 

@@ -1,14 +1,16 @@
 """Reading and writing files: nobody ever sees half of one, and a damaged one is named."""
 
 import contextlib
+import glob
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_stamp", "name_some", "open_hdf5", "write_json"]
+__all__ = ["atomic_path", "file_stamp", "name_some", "open_hdf5", "remove_leftovers", "write_json"]
 
 
 @contextlib.contextmanager
@@ -38,6 +40,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> list[Path]:
+    """Remove temporary files of `atomic_path` that a killed process left: fastMRI would take them for volumes.
+
+    Args:
+        paths: the final names.
+        stale_seconds: since the last write, after which a file is nobody's.
+
+    Returns:
+        Younger ones, which are kept: another process may be writing them.
+    """
+    young = []
+    for path in paths:
+        for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
+                if time.time() - file.stat().st_mtime > stale_seconds:
+                    file.unlink()
+                else:
+                    young.append(file)
+    return young
 
 
 def write_json(path: str | Path, document: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.volume_file import read_voxel_size
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
-from fastmri_ufloss.simulation.demo_3d import make_demo_scans_3d
+from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 
 NAME = "modl_ufloss_3d"
 PAPER = {

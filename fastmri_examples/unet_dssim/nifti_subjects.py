@@ -9,8 +9,15 @@ from pathlib import Path
 
 import command_line as cli
 
-from fastmri_ufloss.convert.inputs import find_inputs, volume_name
-from fastmri_ufloss.convert.jobs import Job, missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.jobs import (
+    Job,
+    find_inputs,
+    missing_jobs,
+    plan_jobs,
+    remove_leftovers,
+    run_jobs,
+    volume_name,
+)
 from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.pl_modules.scoring import write_json
 

@@ -7,6 +7,7 @@ The format ``segmentation`` makes no volumes, it adds class numbers to those tha
 """
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -15,14 +16,14 @@ from typing import Any
 
 import h5py
 
-from fastmri_ufloss.convert.inputs import FORMATS
-from fastmri_ufloss.convert.jobs import Job, Summary, missing_jobs, plan_jobs, remove_leftovers, run_jobs
-from fastmri_ufloss.convert.segmentation import plan_labels, run_labels
+from fastmri_ufloss.convert.jobs import FORMATS, missing_jobs, plan_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.segmentation import plan_labels
 
 RUNNER = ("format", "inputs", "output_path", "num_workers", "overwrite", "split")  # arguments for all formats
+UNTYPED = ("attributes", "patient_id")  # options of converters without a flag: one value would be that of all inputs
 HELP = {
     "ismrmrd": "raw data of scanners in ISMRMRD files, such as siemens_to_ismrmrd makes",
-    "bart": "k-space of BART, centred and unitary as that of 'bart fft -u': pairs of .cfl and .hdr",
+    "bart": "k-space of BART, centered and unitary as that of 'bart fft -u': pairs of .cfl and .hdr",
     "numpy": "k-space or images in .npy and .npz files",
     "nifti": "magnitude images in NIfTI files, with simulated coils, phase and noise",
     "dicom": "magnitude images in DICOM series, with simulated coils, phase and noise",
@@ -49,6 +50,60 @@ SIMULATED = (
     "k-space that is simulated of images makes optimistic results: coils are exact, noise is white, and the "
     "scanner has filtered and interpolated the magnitude. It is no substitute for raw data."
 )
+COUNTER: dict[str, Any] = {"type": int, "metavar": "NUMBER", "help": "which one, if a scan has several"}
+FLAGS: dict[str, dict[str, Any]] = {  # options of the converters; their defaults are added to the help
+    "acquisition": {"metavar": "NAME", "help": "fastMRI's name of the contrast, such as AXT2"},
+    "dimensions": {"choices": ("auto", "2d", "3d"), "help": "of the encoding"},
+    "contrast": COUNTER,
+    "phase": COUNTER,
+    "repetition": COUNTER,
+    "set_": COUNTER,
+    "average_repeats": {
+        "action": "store_true",
+        "help": "average lines that were acquired twice without being marked as averages",
+    },
+    "prewhiten": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "whiten the coils by the scan of noise, if there is one",
+    },
+    "noise_file": {"type": Path, "metavar": "FILE", "help": "with the scan of noise, if it is another one"},
+    "kind": {
+        "choices": ("auto", "kspace", "image"),
+        "help": "of the arrays; auto takes complex ones for k-space, real ones for images",
+    },
+    "axes": {
+        "metavar": "NAMES",
+        "help": "of the arrays, in order, such as rows,cols,coils; of rows, cols, coils, slices, and readout instead "
+        "of slices for 3D k-space, to be transformed along it (default: slices,coils,rows,cols, or slices,rows,cols "
+        "of images; the last ones of these if there are fewer)",
+    },
+    "key": {"metavar": "NAME", "help": "of the array in .npz files"},
+    "mask": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": ".npy of what was sampled, (cols,) or (rows, cols), if zeros do not show it",
+    },
+    "noise": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": ".npy of a scan of noise, (coils, ...), to whiten coils",
+    },
+    "slice_axis": {"choices": ("axial", "coronal", "sagittal"), "help": "of the slices that are cut"},
+    "series": {"metavar": "UID", "help": "which one, if a folder has several"},
+    "num_coils": {
+        "type": lambda text: int(text) or None,
+        "metavar": "N",
+        "help": "simulated coils; 0 for single-coil data",
+    },
+    "snr": {"type": float, "help": "of the object in a coil's image"},
+    "phase_strength": {"type": float, "metavar": "RADIANS", "help": "of the phase"},
+    "seed": {"type": int, "help": "of coils, phase and noise"},
+    "max_memory": {
+        "type": lambda text: int(float(text) * 1e6),
+        "metavar": "MB",
+        "help": "for 3D k-space of a file; less takes longer, the volume is the same (default: 1074)",
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = vars(_make_parser().parse_args(argv))
     try:
-        if args["format"] == "segmentation":
-            return _add_labels(args)
-        return _convert(args, {name: value for name, value in args.items() if name not in RUNNER})
+        return _convert(args)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -73,42 +126,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _convert(args: dict[str, Any], settings: dict[str, Any]) -> int:
-    jobs = plan_jobs(args["format"], args["inputs"], args["output_path"], settings=settings, split=args["split"])
-    remove_leftovers(jobs)
-    missing = missing_jobs(jobs, overwrite=args["overwrite"])
-    if len(missing) < len(jobs):
-        print(f"{len(jobs) - len(missing)} of {len(jobs)} are done", flush=True)
+def _convert(args: dict[str, Any]) -> int:
+    if args["format"] == "segmentation":
+        options = {name: args[name] for name in ("key", "overwrite") if name in args}
+        jobs, lost, without_labels = plan_labels(args["inputs"], args["output_path"], **options)
+        missing, failure = jobs, "segmentations were not added"
+        remove_leftovers(jobs)
+    else:
+        settings = {name: value for name, value in args.items() if name not in RUNNER}
+        jobs = plan_jobs(args["format"], args["inputs"], args["output_path"], settings=settings, split=args["split"])
+        lost, without_labels, failure = {}, 0, "inputs were not converted"
+        remove_leftovers(jobs)
+        missing = missing_jobs(jobs, overwrite=args["overwrite"])
+        if len(missing) < len(jobs):
+            print(f"{len(jobs) - len(missing)} of {len(jobs)} are done", flush=True)
     if any(job.simulated for job in missing):
         print(f"warning: {SIMULATED}", file=sys.stderr)
-    summary = run_jobs(missing, num_workers=args["num_workers"])
-    _warn_of_leftovers(jobs)
-    return _report(summary, len(missing), failure="inputs were not converted")
-
-
-def _warn_of_leftovers(jobs: Sequence[Job]) -> None:
+    summary = run_jobs(missing, num_workers=args.get("num_workers", 1))
     for path in remove_leftovers(jobs):
         print(f"warning: {path} is of a process that runs or was killed; if so, delete it", file=sys.stderr)
-
-
-def _add_labels(args: dict[str, Any]) -> int:
-    plan = plan_labels(args["inputs"], args["output_path"])
-    remove_leftovers(plan.jobs)
-    settings = {name: args[name] for name in ("key", "overwrite") if name in args}
-    summary = run_labels(plan, **settings)
-    _warn_of_leftovers(plan.jobs)
     if summary.kept:
-        print(f"{summary.kept} of {len(plan.jobs)} are done", flush=True)
-    if plan.without_labels:
-        print(f"note: {plan.without_labels} volumes in {args['output_path']} have no labels among the inputs")
-    count = len(plan.jobs) + len(plan.without_volume) - summary.kept
-    return _report(summary, count, failure="segmentations were not added")
-
-
-def _report(summary: Summary, count: int, *, failure: str) -> int:
+        print(f"{summary.kept} of {len(jobs)} are done", flush=True)
+    if without_labels:
+        print(f"note: {without_labels} volumes in {args['output_path']} have no labels among the inputs")
     for text in summary.warnings:
         print(f"warning: {text}", file=sys.stderr)
-    for reason in summary.failed.values():
+    failed, count = lost | summary.failed, len(missing) + len(lost) - summary.kept
+    for reason in failed.values():
         print(f"error: {reason}", file=sys.stderr)
     if summary.full is not None:
         print(
@@ -116,16 +160,16 @@ def _report(summary: Summary, count: int, *, failure: str) -> int:
             f"{count - len(summary.converted)} volumes that are missing",
             file=sys.stderr,
         )
-    if summary.failed:
-        print(f"error: {len(summary.failed)} of {count} {failure}", file=sys.stderr)
+    if failed:
+        print(f"error: {len(failed)} of {count} {failure}", file=sys.stderr)
     size, seconds = summary.size / 1e6, summary.seconds
     speed = f", {size / seconds:.1f} MB/s" if summary.converted else ""
     print(f"{len(summary.converted)} volumes of {size:.1f} MB in {seconds:.1f} s{speed}")
-    return 1 if summary.failed or summary.full is not None else 0
+    return 1 if failed or summary.full is not None else 0
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    lines = "".join(f"  python -m fastmri_ufloss.convert {one}\n" for one in EXAMPLES.values())
+    lines = "".join(f"  python -m fastmri_ufloss.convert {line}\n" for line in EXAMPLES.values())
     parser = argparse.ArgumentParser(
         prog="python -m fastmri_ufloss.convert",
         description=__doc__,
@@ -134,7 +178,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
     for name, text in HELP.items():
-        one = formats.add_parser(
+        command = formats.add_parser(
             name,
             help=text,
             description=text if name != "segmentation" else f"{text}\n{SEGMENTATION}",
@@ -142,133 +186,37 @@ def _make_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # what the user does not type, the converter decides
         )
+        add = command.add_argument
         if name == "segmentation":
-            _add_label_args(one)
+            add("inputs", nargs="+", metavar="LABELS", help="files, folders of label images, or folders of them")
+            add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
+            default = "(default: the only one, or segmentation, masks or labels)"
+            add("--key", metavar="NAME", help=f"of the array in .npz files {default}")
+            add("--overwrite", action="store_true", help="replace other segmentations that are there")
             continue
-        _add_runner_args(one, name)
-        _add_format_args(one.add_argument_group(f"options of {FORMATS[name].title}"), name)
+        what = "files, or folders of them" if name != "dicom" else "folders of one series, folders of such, or files"
+        add("inputs", nargs="+", metavar="INPUT", help=what)
+        add("--output_path", type=Path, required=True, metavar="FOLDER", help="for the volumes")
+        add(
+            "--split",
+            type=int,
+            nargs=3,
+            default=None,
+            metavar=("TRAIN", "VAL", "TEST"),
+            help="numbers of volumes, in the order of their names, for the folders multicoil_train, _val and _test "
+            "in FOLDER (singlecoil_ without coils)",
+        )
+        add("--num_workers", type=int, default=1, metavar="N", help="files that are converted at once (default: 1)")
+        add("--overwrite", action="store_true", default=False, help="make volumes anew that were made otherwise")
+        group = command.add_argument_group(f"options of {FORMATS[name].title}")
+        for option, parameter in inspect.signature(FORMATS[name].convert).parameters.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY or option in UNTYPED:
+                continue
+            flag = {"default": argparse.SUPPRESS, **FLAGS[option]}
+            if parameter.default is not None and "(default: " not in flag["help"]:
+                flag["help"] += f" (default: {parameter.default})"
+            group.add_argument(f"--{option.rstrip('_')}", dest=option, **flag)
     return parser
-
-
-def _add_label_args(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "inputs", nargs="+", metavar="LABELS", help="files, folders of label images, or folders of them"
-    )
-    parser.add_argument("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
-    parser.add_argument(
-        "--key",
-        metavar="NAME",
-        help="of the array in .npz files (default: the only one, or segmentation, masks or labels)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace other segmentations that are there")
-
-
-def _add_runner_args(parser: argparse.ArgumentParser, name: str) -> None:
-    what = "files, or folders of them" if name != "dicom" else "folders of one series, folders of such, or files"
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=what)
-    parser.add_argument("--output_path", type=Path, required=True, metavar="FOLDER", help="for the volumes")
-    parser.add_argument(
-        "--split",
-        type=int,
-        nargs=3,
-        default=None,
-        metavar=("TRAIN", "VAL", "TEST"),
-        help="numbers of volumes, in the order of their names, for the folders multicoil_train, _val and _test in "
-        "FOLDER (singlecoil_ without coils)",
-    )
-    parser.add_argument(
-        "--num_workers", type=int, default=1, metavar="N", help="files that are converted at once (default: 1)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", default=False, help="make volumes anew that were made otherwise"
-    )
-    parser.add_argument("--acquisition", metavar="NAME", help="fastMRI's name of the contrast, such as AXT2")
-
-
-def _add_format_args(group: Any, name: str) -> None:
-    if name == "ismrmrd":
-        _add_ismrmrd_args(group)
-    if name == "numpy":
-        _add_numpy_args(group)
-    if name == "nifti":
-        group.add_argument(
-            "--slice_axis",
-            choices=("axial", "coronal", "sagittal"),
-            help="of the slices that are cut (default: axial)",
-        )
-    if name == "dicom":
-        group.add_argument("--series", metavar="UID", help="which one, if a folder has several")
-    if name in ("numpy", "nifti", "dicom"):
-        _add_simulation_args(group)
-    if name in ("ismrmrd", "bart", "numpy"):
-        group.add_argument(
-            "--max_memory",
-            type=_megabytes,
-            metavar="MB",
-            help="for 3D k-space of a file; less takes longer, the volume is the same (default: 1074)",
-        )
-
-
-def _add_ismrmrd_args(group: Any) -> None:
-    group.add_argument("--dimensions", choices=("auto", "2d", "3d"), help="of the encoding (default: auto)")
-    for flag, dest in (("contrast", "contrast"), ("phase", "phase"), ("repetition", "repetition"), ("set", "set_")):
-        group.add_argument(
-            f"--{flag}", dest=dest, type=int, metavar="NUMBER", help="which one, if a scan has several"
-        )
-    group.add_argument(
-        "--average_repeats",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="average lines that were acquired twice without being marked as averages (default: False)",
-    )
-    group.add_argument(
-        "--prewhiten",
-        action=argparse.BooleanOptionalAction,
-        help="whiten the coils by the scan of noise, if there is one (default: True)",
-    )
-    group.add_argument("--noise_file", type=Path, metavar="FILE", help="with the scan of noise, if it is another one")
-
-
-def _add_numpy_args(group: Any) -> None:
-    group.add_argument(
-        "--kind",
-        choices=("auto", "kspace", "image"),
-        help="of the arrays; auto takes complex ones for k-space, real ones for images (default: auto)",
-    )
-    group.add_argument(
-        "--axes",
-        metavar="NAMES",
-        help="of the arrays, in order, such as rows,cols,coils; of rows, cols, coils, slices, and readout instead of "
-        "slices for 3D k-space, to be transformed along it (default: slices,coils,rows,cols, or slices,rows,cols of "
-        "images; the last ones of these if there are fewer)",
-    )
-    group.add_argument("--key", metavar="NAME", help="of the array in .npz files")
-    group.add_argument(
-        "--mask",
-        type=Path,
-        metavar="FILE",
-        help=".npy of what was sampled, (cols,) or (rows, cols), if zeros do not show it",
-    )
-    group.add_argument(
-        "--noise", type=Path, metavar="FILE", help=".npy of a scan of noise, (coils, ...), to whiten coils"
-    )
-
-
-def _add_simulation_args(group: Any) -> None:
-    group.add_argument(
-        "--num_coils", type=_coils, metavar="N", help="simulated coils; 0 for single-coil data (default: 8)"
-    )
-    group.add_argument("--snr", type=float, help="of the object in a coil's image (default: 30.0)")
-    group.add_argument("--phase_strength", type=float, metavar="RADIANS", help="of the phase (default: 1.0)")
-    group.add_argument("--seed", type=int, help="of coils, phase and noise (default: 0)")
-
-
-def _megabytes(text: str) -> int:
-    return int(float(text) * 1e6)
-
-
-def _coils(text: str) -> int | None:
-    return int(text) or None
 
 
 if __name__ == "__main__":

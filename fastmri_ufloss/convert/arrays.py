@@ -1,38 +1,28 @@
-"""NumPy's files: ``.npy`` and ``.npz`` with k-space or images."""
+"""Arrays in files: NumPy's ``.npy`` and ``.npz``, and BART's pairs of ``.cfl`` and ``.hdr``."""
 
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.prewhitening import noise_covariance, whitening_matrix
-from fastmri_ufloss.convert.sampling import write_kspace
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.convert.volumes import naming, noise_covariance, whitening_matrix, write_images, write_kspace
+from fastmri_ufloss.data.checks import check
 
-__all__ = ["ArrayLayout", "convert_numpy", "read_layout"]
+__all__ = ["convert_bart", "convert_numpy", "open_cfl", "open_numpy", "read_layout"]
 
 KINDS = ("auto", "kspace", "image")
 KEYS = ("kspace", "images")  # of .npz files with several arrays
 KSPACE_AXES = {2: "rows,cols", 3: "coils,rows,cols", 4: "slices,coils,rows,cols"}
 IMAGE_AXES = {2: "rows,cols", 3: "slices,rows,cols"}
-
-
-@dataclass(frozen=True)
-class ArrayLayout:
-    """What an array is, by its header.
-
-    Args:
-        axes: names of its axes, in order.
-        is_image: images, not k-space.
-    """
-
-    axes: tuple[str, ...]
-    is_image: bool
+BART_DIMENSIONS = (
+    *("readout", "phase 1", "phase 2", "coils", "maps", "echo time", "coefficients", "coefficients 2"),
+    *("iterations", "cyclic shifts", "time", "time 2", "levels", "slices", "averages", "batches"),
+)
+BART_USED = ("readout", "phase 1", "phase 2", "coils", "slices")
 
 
 def convert_numpy(
@@ -54,20 +44,20 @@ def convert_numpy(
 ) -> None:
     """Write an array as a fastMRI volume: k-space as it is, images as if they had been scanned.
 
-    K-space is centred and unitary: ``image = fftshift(ifft2(ifftshift(kspace), norm="ortho"))``. With gaps of
-    zeros it gets a mask, see `write_kspace`; without an axis of coils it becomes single-coil data. The values
-    of images stay as they are; k-space is made of them by `simulate_volume`.
+    K-space is centered and unitary: ``image = fftshift(ifft2(ifftshift(kspace), norm="ortho"))``. With gaps of zeros
+    it gets a mask, see `write_kspace`; without an axis of coils it becomes single-coil data. The values of images
+    stay as they are; k-space is made of them by `simulate_volume`.
 
     Args:
         source: a ``.npy`` or ``.npz`` file.
         output: path of the volume.
         kind: ``"auto"`` takes complex arrays for k-space and real ones for magnitude images.
-        axes: names of the array's axes, in order, with commas: ``rows`` and ``cols``, and ``slices`` or
-            ``coils``; ``readout`` instead of ``slices`` for 3D k-space, which is transformed along it. By default
-            ``slices,coils,rows,cols`` for k-space and ``slices,rows,cols`` for images, without the first ones
-            if there are fewer axes.
+        axes: names of the array's axes, in order, with commas: ``rows`` and ``cols``, and ``slices`` or ``coils``;
+            ``readout`` instead of ``slices`` for 3D k-space, which is transformed along it. By default
+            ``slices,coils,rows,cols`` for k-space and ``slices,rows,cols`` for images, without the first ones if
+            there are fewer axes.
         key: name of the array in a ``.npz`` file; by default the only one, or ``kspace``, or ``images``.
-        mask: a ``.npy`` file with what was sampled, (cols,) or (rows, cols); found from the zeros by default.
+        mask: a ``.npy`` file with what was sampled, (cols,) or (rows, cols); by default the zeros tell.
         noise: a ``.npy`` file with a scan of noise, (coils, ...), by which the coils are whitened; k-space is then in
             units of the noise, see `whitening_matrix`.
         num_coils, snr, phase_strength, seed: of images, see `simulate_volume`.
@@ -79,33 +69,41 @@ def convert_numpy(
         ValueError: if the file is broken, is not finite, or an argument does not fit.
         OSError: if a file cannot be read, or the volume cannot be written.
     """
-    layout = read_layout(source, kind=kind, axes=axes, key=key)
-    array = _open(source, key)
-    whitener = None if noise is None else _read_whitener(noise, source, array.shape, layout)
-    common: dict[str, Any] = {
-        "mask": None if mask is None else _read_mask(mask),
-        "acquisition": acquisition or "UNKNOWN",
-    }
+    names, is_image = read_layout(source, kind=kind, axes=axes, key=key)
+    array = open_numpy(source, key)
+    coils = array.shape[names.index("coils")] if "coils" in names else None
+    whitener = None if noise is None else _read_whitener(noise, source, coils)
+    sampled = None if mask is None else _read_mask(mask)
     attributes = {"source_format": "NumPy", **(attributes or {})}
-    arranged = _arrange(array, layout.axes)
-    try:
-        if not layout.is_image:
-            write_kspace(
-                output,
-                arranged,
-                along_readout="readout" in layout.axes,
-                whitener=whitener,
-                max_memory=max_memory,
-                attributes=attributes,
-                **common,
-            )
-            return
-        simulation: dict[str, Any] = {"snr": snr, "phase_strength": phase_strength, "seed": seed}
-        attributes = {f"simulated_{name}": value for name, value in simulation.items()} | attributes
-        images = arranged.astype(np.complex64 if np.iscomplexobj(arranged) else np.float32)
-        simulate_volume(output, images, num_coils=num_coils, attributes=attributes, **simulation, **common)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    array = array.transpose(
+        [names.index(name) for name in ("slices", "readout", "coils", "rows", "cols") if name in names]
+    )
+    array = array if {"slices", "readout"} & set(names) else array[None]
+    if is_image:
+        write_images(
+            source,
+            output,
+            array.astype(np.complex64 if np.iscomplexobj(array) else np.float32),
+            num_coils=num_coils,
+            snr=snr,
+            phase_strength=phase_strength,
+            seed=seed,
+            mask=sampled,
+            acquisition=acquisition,
+            attributes=attributes,
+        )
+        return
+    write_kspace(
+        source,
+        output,
+        array,
+        along_readout="readout" in names,
+        mask=sampled,
+        whitener=whitener,
+        max_memory=max_memory,
+        acquisition=acquisition,
+        attributes=attributes,
+    )
 
 
 def read_layout(
@@ -114,8 +112,8 @@ def read_layout(
     kind: Literal["auto", "kspace", "image"] = "auto",
     axes: str | None = None,
     key: str | None = None,
-) -> ArrayLayout:
-    """The layout of an array, from its file's header.
+) -> tuple[tuple[str, ...], bool]:
+    """The names of an array's axes, in order, and whether it has images, from its file's header.
 
     Args:
         source, kind, axes, key: see `convert_numpy`.
@@ -124,8 +122,7 @@ def read_layout(
         ValueError: if the file is broken, or an argument does not fit.
         OSError: if it cannot be read.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    check(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
     shape, dtype = _read_header(source, key)
     if dtype.kind not in "biufc":
         raise ValueError(f"{source} must have an array of numbers, got {dtype}")
@@ -149,40 +146,22 @@ def read_layout(
         )
     if len(names) != len(shape):
         raise ValueError(f"{source}: axes must have {len(shape)} names for the shape {shape}, got {','.join(names)}")
-    return ArrayLayout(names, is_image)
+    return names, is_image
 
 
-def _read_header(source: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array, without reading it."""
-    if source.suffix.lower() != ".npz":
-        array = _open(source, key)
-        return array.shape, array.dtype
-    name = _find_key(source, key)
-    with _reading(source), zipfile.ZipFile(source) as archive, archive.open(f"{name}.npy") as file:
-        if np.lib.format.read_magic(file) == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        return shape, dtype
+def open_numpy(source: Path, key: str | None = None, *, names: Sequence[str] = KEYS) -> np.ndarray:
+    """The array of a file; that of a ``.npy`` file is mapped into memory.
 
+    Args:
+        source: a ``.npy`` or ``.npz`` file.
+        key: name of the array in a ``.npz`` file; by default the only one, or that of ``names``.
+        names: usual names.
 
-def _find_key(source: Path, key: str | None) -> str:
-    with _reading(source), zipfile.ZipFile(source) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    if key is not None:
-        found = [key] if key in names else []
-    else:
-        found = names if len(names) == 1 else [name for name in KEYS if name in names]
-    if len(found) != 1:
-        wanted = f"named {' or '.join(KEYS)}, or a single one" if key is None else f"named {key}"
-        raise ValueError(f"{source} must have an array {wanted}, got {', '.join(names) or 'none'}: name its key")
-    return found[0]
-
-
-def _open(source: Path, key: str | None = None) -> np.ndarray:
-    """The array of a file; that of a ``.npy`` file is mapped into memory."""
+    Raises:
+        ValueError: if the file is broken, or has no such array.
+    """
     if source.suffix.lower() == ".npz":
-        name = _find_key(source, key)
+        name = _find_key(source, key, names)
         with _reading(source), np.load(source, allow_pickle=False) as archive:
             return archive[name]
     with _reading(source):
@@ -190,6 +169,30 @@ def _open(source: Path, key: str | None = None) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{source} is a .npz archive under another name: rename it")
     return array
+
+
+def _read_header(source: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array, without reading it."""
+    if source.suffix.lower() != ".npz":
+        array = open_numpy(source, key)
+        return array.shape, array.dtype
+    name = _find_key(source, key, KEYS)
+    with _reading(source), zipfile.ZipFile(source) as archive, archive.open(f"{name}.npy") as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        return shape, dtype
+
+
+def _find_key(source: Path, key: str | None, usual: Sequence[str]) -> str:
+    with _reading(source), zipfile.ZipFile(source) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    wanted = usual if key is None else (key,)
+    fitting = names if key is None and len(names) == 1 else [name for name in wanted if name in names]
+    if len(fitting) != 1:
+        text = f"{', '.join(usual[:-1])} or {usual[-1]}, or a single one" if key is None else key
+        raise ValueError(f"{source} must have an array named {text}, got {', '.join(names) or 'none'}: name its key")
+    return fitting[0]
 
 
 @contextlib.contextmanager
@@ -201,28 +204,99 @@ def _reading(source: Path) -> Iterator[None]:
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 
-def _arrange(array: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
-    """The array as (slices or readout, [coils,] rows, cols)."""
-    order = [axes.index(name) for name in ("slices", "readout", "coils", "rows", "cols") if name in axes]
-    arranged = array.transpose(order)
-    return arranged if {"slices", "readout"} & set(axes) else arranged[None]
-
-
 def _read_mask(path: Path) -> np.ndarray:
-    mask = _open(path)
+    mask = open_numpy(path)
     if mask.dtype.kind not in "biuf" or not np.isfinite(mask).all() or not mask.any():
         raise ValueError(f"mask must have zeros and ones, got {path} with {mask.dtype} values")
     return np.asarray(mask) != 0
 
 
-def _read_whitener(noise: Path, source: Path, shape: tuple[int, ...], layout: ArrayLayout) -> np.ndarray:
+def _read_whitener(noise: Path, source: Path, coils: int | None) -> np.ndarray:
     """The matrix that whitens the coils of a scan, from its scan of noise."""
-    if "coils" not in layout.axes:
+    if coils is None:
         raise ValueError(f"noise must be left out for images and a single coil, got {noise} for {source}")
-    scan, coils = _open(noise), shape[layout.axes.index("coils")]
+    scan = open_numpy(noise)
     if scan.ndim < 2 or len(scan) != coils:
         raise ValueError(f"noise must be of shape ({coils}, ...) for {source}, got {scan.shape} in {noise}")
-    try:
+    with naming(noise):
         return whitening_matrix(noise_covariance(scan))
-    except ValueError as error:
-        raise ValueError(f"{noise}: {error}") from error
+
+
+def open_cfl(path: Path) -> np.ndarray:
+    """Map the array of a ``.cfl`` file and its ``.hdr`` into memory.
+
+    Args:
+        path: of the ``.cfl`` file.
+
+    Returns:
+        complex64, with BART's 16 dimensions.
+
+    Raises:
+        ValueError: if the header is broken, or the data have another size than it says.
+        OSError: if one of the two cannot be read.
+    """
+    header = path.with_suffix(".hdr")
+    for file in (path, header):
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {file}: BART's files are pairs of .cfl and .hdr")
+    lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        sizes = [int(size) for size in lines[lines.index("# Dimensions") + 1].split()]
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{header} has no line of sizes after a line '# Dimensions'") from error
+    if not 1 <= len(sizes) <= len(BART_DIMENSIONS) or min(sizes) < 1:
+        raise ValueError(f"{header} must have 1 to {len(BART_DIMENSIONS)} sizes, each at least 1, got {sizes}")
+    sizes += [1] * (len(BART_DIMENSIONS) - len(sizes))
+    expected, size = 8 * int(np.prod(sizes, dtype=object)), path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{path} must have {expected} bytes for the sizes in its .hdr, got {size}: is it truncated?")
+    return np.memmap(path, dtype="<c8", mode="r", shape=tuple(sizes), order="F")
+
+
+def convert_bart(
+    source: Path,
+    output: Path,
+    *,
+    max_memory: int = 2**30,
+    acquisition: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write k-space of BART as a fastMRI volume.
+
+    The k-space is centered and unitary, as that of ``bart fft -u``. In 2D, BART's dimension 0 becomes rows, 1
+    columns, 3 coils and 13 slices. In 3D (dimension 2 is larger than 1), the readout (0) is transformed and becomes
+    slices, 1 rows and 2 columns. K-space with gaps of zeros gets a mask, see `write_kspace`.
+
+    Args:
+        source: a ``.cfl`` file with its ``.hdr`` beside it.
+        output: path of the volume.
+        max_memory, acquisition, attributes: see `convert_numpy`.
+
+    Raises:
+        ValueError: if the file is broken, is not finite, or has another dimension larger than 1.
+        OSError: if it cannot be read, or the volume cannot be written.
+    """
+    array = open_cfl(source)
+    for axis, (name, size) in enumerate(zip(BART_DIMENSIONS, array.shape, strict=True)):
+        if size > 1 and name not in BART_USED:
+            raise ValueError(
+                f"{source}: dimension {axis} ({name}) must be 1, got {size}: take one with "
+                f"'bart slice {axis} INDEX', or combine them"
+            )
+    if array.shape[2] > 1 and array.shape[13] > 1:
+        raise ValueError(
+            f"{source}: only one of dimension 2 (phase 2) and dimension 13 (slices) may be larger than 1, "
+            f"got {array.shape[2]} and {array.shape[13]}"
+        )
+    along_readout = array.shape[2] > 1
+    order = (0, 3, 1, 2, 13) if along_readout else (13, 3, 0, 1, 2)
+    kspace = array.transpose(*order, *(axis for axis in range(len(BART_DIMENSIONS)) if axis not in order))
+    write_kspace(
+        source,
+        output,
+        kspace.reshape(kspace.shape[:4]),
+        along_readout=along_readout,
+        max_memory=max_memory,
+        acquisition=acquisition,
+        attributes={"source_format": "BART", **(attributes or {})},
+    )

@@ -7,7 +7,7 @@ them. Pixel values are those of the files after their rescale slope and intercep
 Attributes of the volume, besides fastMRI's own; those of positions are missing if a single image has none:
 
 - ``image_orientation_patient``: (6,), DICOM's direction of a row (of growing column number), then of a column.
-- ``image_position_patient``: (slices, 3), the centre of the first pixel of each slice, in mm.
+- ``image_position_patient``: (slices, 3), the center of the first pixel of each slice, in mm.
 - ``pixel_spacing``: (2,), distance of rows, then of columns, in mm.
 - ``affine``: (4, 4), of (slice, row, column, 1) to the patient's (left, posterior, superior, 1) in mm;
   ``affine_convention`` says so.
@@ -15,34 +15,34 @@ Attributes of the volume, besides fastMRI's own; those of positions are missing 
 
 Nothing personal is copied: no name, date, description, institution or identifier. ``patient_id`` is the start of a
 SHA-256 of the issuer and the PatientID, so that the volumes of one subject can be told from those of another. It is
-a pseudonym: who knows a PatientID, or tries all of them, can recognise it.
+a pseudonym: who knows a PatientID, or tries all of them, can recognize it.
 """
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastmri_ufloss.convert.dicom_stack import (
-    TO_NIFTI,
-    UNIFORM,
-    VARIANTS,
-    Image,
-    check_uniform,
-    place_images,
-    read_numbers,
-)
-from fastmri_ufloss.convert.magnitude import write_magnitude
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, write_images
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["convert_dicom", "is_dicom"]
+__all__ = ["SUFFIXES", "convert_dicom", "is_dicom"]
 
 SUFFIXES = (".dcm", ".ima")
+UNIFORM = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6}  # and their numbers
+# what may tell images at the same position from each other
+VARIANTS = (
+    *("EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber"),
+    *("DiffusionBValue", "ImageType"),
+)
+TO_NIFTI = "make a NIfTI volume of it, with dcm2niix for example, and convert that"
+SAME_POSITION = 1e-3  # mm
+SAME_SPACING = 0.05  # of the smallest distance
 HEADER = (
     *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "IssuerOfPatientID"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
@@ -50,6 +50,13 @@ HEADER = (
 )
 VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_MAGNITUDE = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}  # in ImageType
+
+
+class Image(NamedTuple):
+    """A file of one image, and its header without the pixels."""
+
+    path: Path
+    header: "Dataset"
 
 
 def is_dicom(path: Path) -> bool:
@@ -103,18 +110,18 @@ def convert_dicom(
     images = _choose(source, _find_images(source), series)
     for image in images:
         _check_image(image)
-    check_uniform(source, images)
-    images, between, geometry = place_images(source, images)
+    _check_uniform(source, images)
+    images, between, geometry = _place_images(source, images)
     header = images[0].header
     modality = str(header.get("Modality") or "unknown")
     if modality != "MR":
         warnings.warn(f"{source}: images of modality {modality}, not MR", stacklevel=2)
-    spacing = read_numbers(images[0], "PixelSpacing", 2)
+    spacing = _read_numbers(images[0], "PixelSpacing", 2)
     own = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
-    write_magnitude(
+    write_images(
         source,
         output,
-        np.stack([_read_pixels(image) for image in images]),
+        check_magnitude(source, np.stack([_read_pixels(image) for image in images])),
         num_coils=num_coils,
         snr=snr,
         phase_strength=phase_strength,
@@ -153,24 +160,19 @@ def _find_images(source: Path) -> list[Image]:
             continue
         if is_dicom(path):
             header = _read(path, header_only=True)
-            if _is_image(path, header):
+            kind = _kind(header)
+            if "Rows" in header and "Columns" in header:
                 images.append(Image(path, header))
+            elif not kind or "Image Storage" in kind:  # else a report, a presentation or the like
+                raise ValueError(
+                    f"{path} has no size of an image, it is damaged or truncated; copy it again or remove it"
+                )
         elif path.suffix.lower() in SUFFIXES:
             raise ValueError(f"{path} is no DICOM file, or it is damaged or truncated; copy it again or remove it")
     if not images:
         names = ", ".join(path.name for path in files[:5]) or "nothing"
         raise ValueError(f"{source}: no DICOM image, only {names}; give the folder of one series")
     return images
-
-
-def _is_image(path: Path, header: "Dataset") -> bool:
-    """False for reports, presentations and the like. An image that has lost its size counts as damaged."""
-    if "Rows" in header and "Columns" in header:
-        return True
-    kind = _kind(header)
-    if not kind or "Image Storage" in kind:
-        raise ValueError(f"{path} has no size of an image, it is damaged or truncated; copy it again or remove it")
-    return False
 
 
 def _kind(header: "Dataset") -> str:
@@ -189,19 +191,19 @@ def _choose(source: Path, images: list[Image], series: str | None) -> list[Image
         return images
     if series in by_uid:
         return by_uid[series]
-    found = "; ".join(
+    listed = "; ".join(
         f"{uid or 'no UID'} ({of_uid[0].header.get('SeriesDescription') or 'no description'}, {len(of_uid)} images)"
         for uid, of_uid in sorted(by_uid.items())
     )
     wanted = "one series is needed" if series is None else f"no series {series}"
-    raise ValueError(f"{source}: {wanted}, got {found}; choose one by series=")
+    raise ValueError(f"{source}: {wanted}, got {listed}; choose one by series=")
 
 
 def _check_image(image: Image) -> None:
-    """Refuse what is no plain grey image of one slice."""
+    """Refuse what is no plain gray image of one slice."""
     path, header = image
     kind = _kind(header)
-    frames = int(read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
+    frames = int(_read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
     if "Enhanced" in kind or frames > 1:
         raise ValueError(f"{path}: one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}")
     parts = {str(part) for part in np.atleast_1d(header.get("ImageType") or "")}
@@ -209,13 +211,13 @@ def _check_image(image: Image) -> None:
         raise ValueError(f"{path}: one slice an image is needed, got a mosaic of several; {TO_NIFTI}")
     if other := sorted(parts & NO_MAGNITUDE):
         raise ValueError(f"{path}: magnitude images are needed, got {other[0]!r} in its ImageType; leave it out")
-    samples, colour = header.get("SamplesPerPixel"), header.get("PhotometricInterpretation")
-    if samples not in (1, None) or colour != "MONOCHROME2":
+    samples, color = header.get("SamplesPerPixel"), header.get("PhotometricInterpretation")
+    if samples not in (1, None) or color != "MONOCHROME2":
         raise ValueError(
-            f"{path}: grey values that grow with brightness are needed, PhotometricInterpretation MONOCHROME2 of one "
-            f"sample a pixel, got {colour} of {samples}; leave it out, or take the original images"
+            f"{path}: gray values that grow with brightness are needed, PhotometricInterpretation MONOCHROME2 of one "
+            f"sample a pixel, got {color} of {samples}; leave it out, or take the original images"
         )
-    spacing = read_numbers(image, "PixelSpacing", 2)
+    spacing = _read_numbers(image, "PixelSpacing", 2)
     if not spacing.min() > 0:
         raise ValueError(f"{path}: PixelSpacing must be above 0, got {spacing.tolist()}")
 
@@ -240,14 +242,109 @@ def _read_pixels(image: Image) -> np.ndarray:
             f"{image.path}: its pixels, of transfer syntax {syntax.name} ({syntax}), cannot be decoded ({reason}); "
             "if compressed, pip install 'pylibjpeg[all]' or decompress it with gdcmconv --raw; else copy it again"
         ) from error
-    slope = read_numbers(image, "RescaleSlope", 1, default=[1])
-    intercept = read_numbers(image, "RescaleIntercept", 1, default=[0])
+    slope = _read_numbers(image, "RescaleSlope", 1, default=[1])
+    intercept = _read_numbers(image, "RescaleIntercept", 1, default=[0])
     with np.errstate(over="ignore"):  # beyond float32: infinite, and refused later
         return (values * slope + intercept).astype(np.float32)
 
 
 def _pseudonym(header: "Dataset") -> str:
     """The start of a digest of the PatientID, empty without one."""
-    patient = str(header.get("PatientID") or "")
-    issuer = str(header.get("IssuerOfPatientID") or "")
+    patient, issuer = (str(header.get(name) or "") for name in ("PatientID", "IssuerOfPatientID"))
     return hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else ""
+
+
+def _read_numbers(image: Image, keyword: str, count: int, *, default: Sequence[float] | None = None) -> np.ndarray:
+    """The numbers of an element, (count,), or a default if it is missing."""
+    value = image.header.get(keyword)
+    if value in (None, "") and default is not None:
+        return np.array(default, dtype=float)
+    try:
+        numbers = np.array(value, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        numbers = np.array([])
+    if numbers.size != count or not np.isfinite(numbers).all():  # None is a NaN
+        raise ValueError(f"{image.path}: {keyword} must be {count} numbers, got {value}; {TO_NIFTI}")
+    return numbers
+
+
+def _check_uniform(source: Path, images: list[Image]) -> None:
+    """Refuse images of other sizes, spacings or orientations than the first."""
+    first = images[0]
+    for keyword, count in UNIFORM.items():
+        expected = _read_numbers(first, keyword, count, default=[0.0] * count)
+        for image in images[1:]:
+            values = _read_numbers(image, keyword, count, default=[0.0] * count)
+            if not np.allclose(values, expected, rtol=0, atol=1e-4):
+                raise ValueError(
+                    f"{source}: the images of a volume must have one {keyword}, "
+                    f"got {first.header.get(keyword)} in {first.path.name} and {image.header.get(keyword)} in "
+                    f"{image.path.name}; put those that belong together in a folder of their own"
+                )
+
+
+def _place_images(source: Path, images: list[Image]) -> tuple[list[Image], float, dict[str, Any]]:
+    """The images in order, the distance of slices in mm, and the attributes of their place, if they have one."""
+    first = images[0]
+    thickness = _read_numbers(first, "SliceThickness", 1, default=[1.0]).tolist()
+    between = abs(float(_read_numbers(first, "SpacingBetweenSlices", 1, default=thickness)[0])) or 1.0
+    placed = all(first.header.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
+    if len(images) == 1 and not placed:
+        return images, between, {}
+    orientation, normal = _orientation(first)
+    positions = np.stack([_read_numbers(image, "ImagePositionPatient", 3) for image in images])
+    order = np.argsort(positions @ normal, kind="stable")
+    images, positions = [images[index] for index in order], positions[order]
+    step = between * normal
+    if len(images) > 1:
+        between = _check_spacing(source, images, positions @ normal)
+        step = (positions[-1] - positions[0]) / (len(images) - 1)
+    spacing = _read_numbers(first, "PixelSpacing", 2)
+    off = np.abs(positions - positions[0] - np.arange(len(images))[:, None] * step).max(axis=1)
+    if off.max() > spacing.min() / 2:
+        worst = images[int(off.argmax())].path.name
+        raise ValueError(f"{source}: slices must lie on a line, {worst} is {off.max():.2f} mm off it; {TO_NIFTI}")
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, orientation[3:] * spacing[0], orientation[:3] * spacing[1], positions[0]], axis=1)
+    attributes = {
+        "image_orientation_patient": orientation,
+        "image_position_patient": positions,
+        "affine": affine,
+        "affine_convention": AFFINE_CONVENTION,
+    }
+    return images, between, attributes
+
+
+def _orientation(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    """The directions of rows and columns, and the normal towards the head, the back or the left."""
+    orientation = _read_numbers(image, "ImageOrientationPatient", 6)
+    products = orientation.reshape(2, 3) @ orientation.reshape(2, 3).T
+    if not np.allclose(products, np.eye(2), atol=0.02):
+        raise ValueError(
+            f"{image.path}: ImageOrientationPatient must be two orthogonal unit vectors, "
+            f"got {orientation.tolist()}; {TO_NIFTI}"
+        )
+    normal = np.cross(orientation[:3], orientation[3:])
+    return orientation, normal / (np.linalg.norm(normal) * np.sign(normal[np.argmax(np.abs(normal))]))
+
+
+def _check_spacing(source: Path, images: list[Image], heights: np.ndarray) -> float:
+    """The distance of slices, if it is the same everywhere."""
+    gaps = np.diff(heights)
+    closest, widest = int(gaps.argmin()), int(gaps.argmax())
+    if gaps[closest] < SAME_POSITION:
+        names = f"{images[closest].path.name} and {images[closest + 1].path.name}"
+        kinds = {name: {str(image.header.get(name)) for image in images} for name in VARIANTS}
+        differing = [f"{name} ({len(values)} values)" for name, values in kinds.items() if len(values) > 1]
+        raise ValueError(
+            f"{source}: one image at each position is needed, got {int((gaps < SAME_POSITION).sum())} more, such as "
+            f"{names}; they differ in {', '.join(differing) or 'nothing that is known: are they copies?'}; "
+            "put the images of one volume (an echo, a time, the magnitude) in a folder of their own"
+        )
+    if gaps[widest] > (1 + SAME_SPACING) * gaps[closest]:
+        names = f"{images[widest].path.name} and {images[widest + 1].path.name}"
+        raise ValueError(
+            f"{source}: slices must be at even distances, got {gaps[widest]:.3f} mm between {names} and "
+            f"{gaps[closest]:.3f} mm elsewhere; find the missing slices, or leave out those beyond the gap"
+        )
+    return float(gaps.mean())

@@ -1,18 +1,28 @@
-"""Reading ISMRMRD raw data files (MRD), many acquisitions at once."""
+"""ISMRMRD raw data files (MRD): many acquisitions at once, and what the XML header says of a scan."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
-from fastmri_ufloss.convert.mrd_file import import_ismrmrd
+from fastmri_ufloss.simulation.mrd_file import import_ismrmrd
 
-__all__ = ["COUNTERS", "RawScan", "flag_mask", "import_ismrmrd", "open_scan", "require"]
+__all__ = [
+    "COUNTERS",
+    "Geometry",
+    "RawScan",
+    "acquisition_name",
+    "anonymous_header",
+    "field_of",
+    "header_attributes",
+    "open_scan",
+    "read_geometry",
+]
 
 GROUP = "dataset"
 FIELDS = (
@@ -26,6 +36,18 @@ COUNTERS = (
 HEAD = np.dtype(
     [("flags", np.uint64), *((name, np.float64 if name == "sample_time_us" else np.int64) for name in FIELDS)]
     + [(name, np.int64) for name in COUNTERS]
+)
+ATTRIBUTES = {
+    "system_vendor": "acquisitionSystemInformation.systemVendor",
+    "system_model": "acquisitionSystemInformation.systemModel",
+    "field_strength": "acquisitionSystemInformation.systemFieldStrength_T",
+    "protocol_name": "measurementInformation.protocolName",
+}
+# of the subject, or that lead to it; patientPosition must stay
+MEASUREMENT = ("patientPosition", "protocolName", "sequenceName")
+SYSTEM = (
+    *("systemVendor", "systemModel", "systemFieldStrength_T"),
+    *("relativeReceiverNoiseBandwidth", "receiverChannels"),
 )
 SLAB_BYTES = 2**23  # of acquisitions that are read and transformed at once
 SLAB_HEADS = 2**8  # whose samples come along
@@ -87,30 +109,6 @@ class RawScan:
         return lines
 
 
-def flag_mask(ismrmrd: ModuleType, *names: str) -> np.uint64:
-    """The bits of flags, such as ``"ACQ_IS_REVERSE"``; those that an old version does not know are left out."""
-    return np.uint64(sum(1 << (getattr(ismrmrd, name) - 1) for name in names if hasattr(ismrmrd, name)))
-
-
-def require(path: Path, header: Any, name: str) -> Any:
-    """A field of a header.
-
-    Args:
-        path: of the file, for the message.
-        header: of the scan, or a part of it.
-        name: of the field, with dots between the parts.
-
-    Raises:
-        ValueError: if it is missing.
-    """
-    value = header
-    for part in name.split("."):
-        value = getattr(value, part, None)
-        if value is None:
-            raise ValueError(f"{path}: the header has no {name}: add it to the XML of the file")
-    return value
-
-
 @contextlib.contextmanager
 def open_scan(path: Path) -> Iterator[RawScan]:
     """Open an MRD file; its acquisitions are in the group ``dataset``, or in the only one there is.
@@ -144,10 +142,10 @@ def _find_group(path: Path, file: h5py.File) -> h5py.Group:
     scans = [name for name, group in groups.items() if isinstance(group.get("data"), h5py.Dataset)]
     name = GROUP if GROUP in scans else scans[0] if len(scans) == 1 else None
     if name is None:
-        found = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
+        content = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
         raise ValueError(
             f"{path} must have acquisitions, a data set 'data', in the group '{GROUP}' or in a single other one, got "
-            f"{found}: is it an ISMRMRD file of raw data?"
+            f"{content}: is it an ISMRMRD file of raw data?"
         )
     if "xml" not in groups[name]:
         raise ValueError(f"{path}: the group '{name}' has no header, a data set 'xml'")
@@ -177,3 +175,132 @@ def _parse(path: Path, xml: Any) -> Any:
         return import_ismrmrd().xsd.CreateFromDocument(document)
     except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
         raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a scan.
+
+    Args:
+        is_3d: positions along the readout become slices.
+        samples: of the encoded readout, with oversampling.
+        readout: of these, the positions in the field of view of the reconstruction.
+        size: (rows, cols) of the k-space of a slice.
+        recon_size: (rows, cols) of its reconstruction.
+        voxel_size: of rows, columns and slices, in mm.
+        shifts: from ``kspace_encode_step_1`` and ``_2`` to places in the encoded grid.
+    """
+
+    is_3d: bool
+    samples: int
+    readout: int
+    size: tuple[int, int]
+    recon_size: tuple[int, int]
+    voxel_size: tuple[float, float, float]
+    shifts: tuple[int, int]
+
+
+def read_geometry(path: Path, encoding: Any, dimensions: Literal["auto", "2d", "3d"] = "auto") -> Geometry:
+    """The grid that an encoding of the header describes.
+
+    Images are cropped to the field of view of ``reconSpace``: ``round(encoded matrix * recon fov / encoded fov)``
+    points, at most those encoded, which is the recon matrix unless that is interpolated.
+
+    Args:
+        path: of the file, for messages.
+        encoding: of the header.
+        dimensions: ``"auto"`` is 3D if more than one step is encoded along z.
+
+    Raises:
+        ValueError: if a field is missing or of no use, or the trajectory is not Cartesian.
+    """
+    trajectory = _require(path, encoding, "trajectory")
+    trajectory = getattr(trajectory, "value", trajectory)
+    if trajectory != "cartesian":
+        raise ValueError(
+            f"{path}: trajectory must be cartesian, got {trajectory}: grid the data with a tool for it, such as "
+            "BART, and convert what it writes"
+        )
+    matrix, recon, sizes = _read_spaces(path, encoding)
+    if dimensions == "3d" and matrix[2] == 1:
+        raise ValueError(f"{path}: dimensions '3d' needs encodedSpace.matrixSize.z above 1, got 1")
+    is_3d = dimensions == "3d" or (dimensions == "auto" and matrix[2] > 1)
+    steps = [1, 2] if is_3d else [1]
+    limits = [f"encodingLimits.kspace_encoding_step_{step}.center" for step in steps]
+    shifts = [
+        matrix[step] // 2 - int(_require(path, encoding, name)) for step, name in zip(steps, limits, strict=True)
+    ]
+    return Geometry(
+        is_3d=is_3d,
+        samples=matrix[0],
+        readout=recon[0],
+        size=(matrix[1], matrix[2]) if is_3d else (recon[0], matrix[1]),
+        recon_size=(recon[1], recon[2]) if is_3d else (recon[0], recon[1]),
+        voxel_size=(sizes[1], sizes[2], sizes[0]) if is_3d else (sizes[0], sizes[1], sizes[2]),
+        shifts=(shifts[0], shifts[1] if is_3d else 0),
+    )
+
+
+def _read_spaces(path: Path, encoding: Any) -> tuple[list[int], list[int], list[float]]:
+    """Encoded matrix, points in the field of view of the reconstruction, and their distances, of x, y and z."""
+
+    def size_of(name: str) -> float:
+        value = float(_require(path, encoding, name))
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{path}: {name} of the header must be above 0, got {value:g}: correct it")
+        return value
+
+    encoded, cropped, sizes = [], [], []
+    for axis in "xyz":
+        size_of(f"reconSpace.matrixSize.{axis}")
+        matrix = int(size_of(f"encodedSpace.matrixSize.{axis}"))
+        field, recon_field = (size_of(f"{space}.fieldOfView_mm.{axis}") for space in ("encodedSpace", "reconSpace"))
+        encoded.append(matrix)
+        cropped.append(min(max(round(matrix * recon_field / field), 1), matrix))
+        sizes.append(min(recon_field, field) / cropped[-1])
+    return encoded, cropped, sizes
+
+
+def field_of(header: Any, name: str) -> Any:
+    """A field of a header or of a part of it, with dots between the parts of its name; None if it is missing."""
+    for part in name.split("."):
+        header = getattr(header, part, None)
+    return header
+
+
+def _require(path: Path, header: Any, name: str) -> Any:
+    value = field_of(header, name)
+    if value is None:
+        raise ValueError(f"{path}: the header has no {name}: add it to the XML of the file")
+    return value
+
+
+def header_attributes(header: Any) -> dict[str, Any]:
+    """What is worth keeping of a header and does not identify the subject; what it does not have is left out."""
+    values = {name: field_of(header, place) for name, place in ATTRIBUTES.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def acquisition_name(header: Any) -> str:
+    """The name of the protocol, or else of the sequence, or else ``"UNKNOWN"``."""
+    names = (field_of(header, f"measurementInformation.{name}") for name in ("protocolName", "sequenceName"))
+    return next((name for name in names if name), "UNKNOWN")
+
+
+def anonymous_header(scan: RawScan) -> bytes:
+    """The XML header without what identifies the subject.
+
+    Left out are subject and study, dates, identifiers, names of the institution and of the device, waveforms, and
+    texts of the user parameters.
+    """
+    header = copy.deepcopy(scan.header)
+    header.subjectInformation = header.studyInformation = None
+    for part, kept in ((header.measurementInformation, MEASUREMENT), (header.acquisitionSystemInformation, SYSTEM)):
+        for name, value in vars(part).items() if part is not None else ():
+            if name not in kept and value:
+                setattr(part, name, [] if isinstance(value, list) else None)
+    header.waveformInformation = []
+    if header.userParameters is not None:
+        header.userParameters.userParameterString = []
+        header.userParameters.userParameterBase64 = []
+    return str(import_ismrmrd().xsd.ToXML(header, encoding="utf-8")).encode()

@@ -1,31 +1,64 @@
-"""ISMRMRD files (MRD): Cartesian raw data of scanners."""
+"""Cartesian raw data of scanners (ISMRMRD): which acquisitions are lines of the image, and where they go."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.convert.ismrmrd_file import RawScan, import_ismrmrd, open_scan
-from fastmri_ufloss.convert.ismrmrd_header import (
+from fastmri_ufloss.convert.ismrmrd_file import (
     Geometry,
+    RawScan,
     acquisition_name,
     anonymous_header,
+    field_of,
     header_attributes,
+    open_scan,
     read_geometry,
 )
-from fastmri_ufloss.convert.ismrmrd_lines import Lines, noise_numbers, place_lines, select_lines
-from fastmri_ufloss.convert.prewhitening import noise_covariance, whitening_matrix
-from fastmri_ufloss.convert.sampling import warn_if_undersampled
+from fastmri_ufloss.convert.volumes import naming, noise_covariance, warn_if_undersampled, whitening_matrix
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.data.volume_file import VolumeWriter
+from fastmri_ufloss.files import name_some
+from fastmri_ufloss.simulation.mrd_file import flag_mask, import_ismrmrd
 
 __all__ = ["convert_ismrmrd"]
 
 DIMENSIONS = ("auto", "2d", "3d")
 TURNED = 16  # slices that are turned at once: their values are next to each other in memory
+NOISE = "ACQ_IS_NOISE_MEASUREMENT"
+CALIBRATION = "ACQ_IS_PARALLEL_CALIBRATION"
+SKIPPED = (
+    *(NOISE, "ACQ_IS_NAVIGATION_DATA", "ACQ_IS_PHASECORR_DATA", "ACQ_IS_HPFEEDBACK_DATA", "ACQ_IS_DUMMYSCAN_DATA"),
+    *("ACQ_IS_RTFEEDBACK_DATA", "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA"),
+    *("ACQ_IS_PHASE_STABILIZATION_REFERENCE", "ACQ_IS_PHASE_STABILIZATION"),
+)
+OPTIONS = {"contrast": "contrast", "phase": "phase", "repetition": "repetition", "set": "set_"}
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Acquisitions and their places.
+
+    Args:
+        numbers: of the acquisitions in the file, rising.
+        slices: index of the slice of each; 0 in 3D.
+        points: place in the slice's k-space of each: the column, or in 3D ``row * cols + col``.
+        ranks: 0 for the first acquisition of a place, 1 for the second...
+        counts: acquisitions of each place, (slices, cols) or in 3D (1, rows * cols).
+        readouts: (start, pre, post, reverse) of each: samples without the first ``pre`` and last ``post``, reversed
+            or not, begin at ``start`` of the encoded readout.
+    """
+
+    numbers: np.ndarray
+    slices: np.ndarray
+    points: np.ndarray
+    ranks: np.ndarray
+    counts: np.ndarray
+    readouts: np.ndarray
 
 
 def convert_ismrmrd(
@@ -49,19 +82,17 @@ def convert_ismrmrd(
 
         image = ifft2c(kspace) of the volume = the image of the file's k-space, cropped to its field of view
 
-    All transforms are centred and orthonormal, so the scale is that of the file. In 2D, slices are those of the
-    file (``idx.slice``), rows the readout without its oversampling, columns the phase encoding. In 3D, the readout is
+    All transforms are centered and orthonormal, so the scale is that of the file. In 2D, slices are those of the file
+    (``idx.slice``), rows the readout without its oversampling, columns the phase encoding. In 3D, the readout is
     transformed and its positions become slices; rows are ``kspace_encode_step_1`` and columns ``_step_2``. What was
-    not acquired is zero. Averages are averaged, whatever their segment. Lines that were read backwards
-    (``ACQ_IS_REVERSE``) are turned. Lines for calibration only are taken where the image has none, unless the header
-    calls them separate or external. Noise, navigators, phase correction, dummies and feedback are left out.
+    not acquired is zero. Averages are averaged, whatever their segment. Lines that were read backwards are turned.
+    Lines for calibration only are taken where the image has none, unless the header calls them separate or external.
+    Noise, navigators, phase correction, dummies and feedback are left out.
 
     K-space counts as full if there is no gap in it, see `find_sampling`; what is missing at its borders (partial
     Fourier, the corners of an ellipse) is no gap. With gaps the volume gets the mask of what was acquired, and no
-    reconstruction.
-
-    If there is a scan of noise, coils are whitened: the noise of an acquisition then has the covariance 1, and that
-    of n averages 1 / n. See `whitening_matrix` for the scale.
+    reconstruction. With a scan of noise, coils are whitened, see `whitening_matrix`: the noise of an acquisition then
+    has the covariance 1, and that of n averages 1 / n.
 
     The volume is made in blocks of slices, for each of which the file is read once: that needs no space on the disk,
     and values do not depend on ``max_memory``. The header is kept as the data set ``source_header`` without what
@@ -83,7 +114,7 @@ def convert_ismrmrd(
     Raises:
         ImportError: if the package ismrmrd is missing.
         ValueError: if the file is broken, not Cartesian, of several images, inconsistent or not finite, or an
-            argument does not fit; the message names the file, what was found, and a way out.
+            argument does not fit; the message names the file, what it has, and a way out.
         OSError: if a file cannot be read, or the volume cannot be written.
     """
     import_ismrmrd()
@@ -93,9 +124,9 @@ def convert_ismrmrd(
     check(Path(source).resolve() != Path(output).resolve(), "output", "another file than source", output)
     chosen = {"contrast": contrast, "phase": phase, "repetition": repetition, "set": set_}
     with open_scan(Path(source)) as scan:
-        numbers, calibration, encoding = select_lines(scan, chosen)
+        numbers, calibration, encoding = _select_lines(scan, chosen)
         geometry = read_geometry(scan.path, encoding, dimensions)
-        lines = place_lines(scan, numbers, calibration, geometry, average_repeats=average_repeats)
+        lines = _place_lines(scan, numbers, calibration, geometry, average_repeats=average_repeats)
         whitener = _find_whitener(scan, lines, noise_file) if prewhiten else None
         mask, padding = _find_mask(scan.path, lines, geometry)
         warn_if_undersampled(Path(output), mask)
@@ -113,17 +144,219 @@ def convert_ismrmrd(
             attributes={**facts, **(attributes or {})},
             datasets={"source_header": anonymous_header(scan)},
         ) as writer:
-            for number, kspace in enumerate(_grid_slices(scan, lines, geometry, whitener, writer.shape, max_memory)):
-                writer.write(number, kspace)
+            for index, kspace in enumerate(_grid_slices(scan, lines, geometry, whitener, writer.shape, max_memory)):
+                writer.write(index, kspace)
+
+
+def _select_lines(scan: RawScan, chosen: Mapping[str, int | None]) -> tuple[np.ndarray, np.ndarray, Any]:
+    """The acquisitions of one image.
+
+    Helpers of the scanner are skipped. Lines of calibration only (ACS) are taken if they are part of the image's
+    k-space: not if the header says that the calibration is separate or external, nor if they have another encoding
+    space or size.
+
+    Returns:
+        Indices of the acquisitions, whether each is for calibration only, and the encoding of the header.
+    """
+    heads = scan.heads
+    numbers = np.flatnonzero((heads["flags"] & flag_mask(*SKIPPED)) == 0)
+    calibration = (heads["flags"] & flag_mask(CALIBRATION)) != 0
+    calibration &= (heads["flags"] & flag_mask(f"{CALIBRATION}_AND_IMAGING")) == 0
+    calibration = calibration[numbers]
+    if calibration.all():
+        raise ValueError(
+            f"{scan.path} must have acquisitions of an image, got {len(numbers)} of calibration and "
+            f"{len(heads) - len(numbers)} of noise, navigators and the like"
+        )
+    imaging = numbers[~calibration]
+    for name, option in OPTIONS.items():
+        value = _choose(scan, imaging, name, option, chosen.get(name))
+        imaging = imaging[heads[name][imaging] == value]
+        kept = heads[name][numbers] == value
+        numbers, calibration = numbers[kept], calibration[kept]
+    encoding = _find_encoding(scan, imaging)
+    _check_sizes(scan.path, heads, imaging)
+    first = heads[imaging[0]]
+    mode = field_of(encoding, "parallelImaging.calibrationMode")
+    kept = ~calibration
+    if getattr(mode, "value", mode) not in ("separate", "external"):
+        for name in ("encoding_space_ref", "number_of_samples", "active_channels"):
+            calibration = calibration & (heads[name][numbers] == first[name])
+        kept = kept | calibration
+    return numbers[kept], calibration[kept], encoding
+
+
+def _place_lines(
+    scan: RawScan, numbers: np.ndarray, calibration: np.ndarray, geometry: Geometry, *, average_repeats: bool = False
+) -> Lines:
+    """Where lines go.
+
+        place = kspace_encode_step - center of its limits + encoded matrix // 2
+
+    A calibration line is left out where the image has a line.
+    """
+    heads, (rows, cols) = scan.heads, geometry.size
+    first = _place(scan, numbers, "kspace_encode_step_1", geometry.shifts[0], rows if geometry.is_3d else cols)
+    if geometry.is_3d:
+        _check_single(
+            scan, numbers, "slice", "slabs, each to be reconstructed by itself: put one into a file of its own"
+        )
+        points = first * cols + _place(scan, numbers, "kspace_encode_step_2", geometry.shifts[1], cols)
+        slices, size = np.zeros_like(points), rows * cols
+    else:
+        _check_single(
+            scan, numbers, "kspace_encode_step_2", "steps of a 3D scan, for which matrixSize.z must be above 1"
+        )
+        points, slices, size = first, _index_slices(scan, numbers), cols
+    places = slices * size + points
+    kept = ~calibration | ~np.isin(places, places[~calibration])
+    numbers, slices, points, places = numbers[kept], slices[kept], points[kept], places[kept]
+    if not average_repeats:
+        _check_repeats(scan, numbers, places)
+    counts = np.bincount(places, minlength=(int(slices.max()) + 1) * size).reshape(-1, size)
+    _check_slices(scan.path, heads["slice"][numbers].min(), counts, geometry.shifts[0])
+    return Lines(numbers, slices, points, _rank(places), counts, _place_readouts(scan, numbers, geometry.samples))
+
+
+def _choose(scan: RawScan, numbers: np.ndarray, name: str, option: str, chosen: int | None) -> int:
+    values = np.unique(scan.heads[name][numbers]).tolist()
+    listed = name_some(values, shown=20)
+    if chosen is None and len(values) == 1:
+        return int(values[0])
+    if chosen is None:
+        raise ValueError(f"{scan.path} must have one {name}, got {listed}: choose one by {option}=")
+    if chosen not in values:
+        raise ValueError(f"{scan.path}: {option} must be one of those in the file, {listed}, got {chosen}")
+    return chosen
+
+
+def _find_encoding(scan: RawScan, numbers: np.ndarray) -> Any:
+    references = np.unique(scan.heads["encoding_space_ref"][numbers]).tolist()
+    if len(references) > 1:
+        raise ValueError(
+            f"{scan.path} must have acquisitions of one encoding, got those of encodings {references} "
+            "(encoding_space_ref): put each into a file of its own"
+        )
+    encodings = scan.header.encoding
+    if references[0] >= len(encodings):
+        raise ValueError(
+            f"{scan.path}: acquisitions refer to encoding {references[0]} (encoding_space_ref), but the header has "
+            f"{len(encodings)}: correct it"
+        )
+    return encodings[references[0]]
+
+
+def _check_sizes(path: Path, heads: np.ndarray, numbers: np.ndarray) -> None:
+    for name, word in (("active_channels", "coils"), ("number_of_samples", "samples")):
+        values = heads[name][numbers]
+        other = np.flatnonzero(values != values[0])
+        if other.size:
+            raise ValueError(
+                f"{path} must have the same number of {word} in all acquisitions, got {values[0]} in acquisition "
+                f"{numbers[0]}, {values[other[0]]} in acquisition {numbers[other[0]]} ({other.size} differ from the "
+                "first): leave out those that are not of the image"
+            )
+        if values[0] < 1:
+            raise ValueError(f"{path}: acquisition {numbers[0]} has no {word}: the file is damaged")
+
+
+def _check_single(scan: RawScan, numbers: np.ndarray, name: str, meaning: str) -> None:
+    values = np.unique(scan.heads[name][numbers]).tolist()
+    if len(values) > 1:
+        other = "'2d'" if name == "slice" else "'3d'"
+        raise ValueError(
+            f"{scan.path} must have one {name}, got {len(values)} from {values[0]} to {values[-1]}: they are "
+            f"{meaning}; or choose dimensions {other}"
+        )
+
+
+def _place(scan: RawScan, numbers: np.ndarray, name: str, shift: int, size: int) -> np.ndarray:
+    values = scan.heads[name][numbers]
+    places = values + shift
+    outside = np.flatnonzero((places < 0) | (places >= size))
+    if outside.size:
+        first = outside[0]
+        raise ValueError(
+            f"{scan.path}: {name} must be from {-shift} to {size - 1 - shift}, for {size} encoded lines and the "
+            f"center {size // 2 - shift}, got {values[first]} in acquisition {numbers[first]}: correct matrixSize or "
+            "the encodingLimits of the header"
+        )
+    return np.asarray(places)
+
+
+def _index_slices(scan: RawScan, numbers: np.ndarray) -> np.ndarray:
+    slices = scan.heads["slice"][numbers]
+    values = np.unique(slices)
+    missing = sorted(set(range(int(values[0]), int(values[-1]) + 1)) - set(values.tolist()))
+    if missing:
+        raise ValueError(
+            f"{scan.path} has missing lines: none of slices {missing[:10]}, but of {values[0]} to {values[-1]}"
+        )
+    return np.asarray(slices - values[0])
+
+
+def _check_repeats(scan: RawScan, numbers: np.ndarray, places: np.ndarray) -> None:
+    averages = scan.heads["average"][numbers]
+    order = np.lexsort((numbers, averages, places))
+    same = (np.diff(places[order]) == 0) & (np.diff(averages[order]) == 0)
+    if same.any():
+        first, second = order[np.flatnonzero(same)[0] :][:2]
+        head = scan.heads[numbers[first]]
+        raise ValueError(
+            f"{scan.path} has {np.count_nonzero(same)} repeated lines: acquisitions {numbers[first]} and "
+            f"{numbers[second]} are both of slice {head['slice']}, kspace_encode_step_1 "
+            f"{head['kspace_encode_step_1']}, kspace_encode_step_2 {head['kspace_encode_step_2']}, average "
+            f"{head['average']}: if they are averages, set average_repeats"
+        )
+
+
+def _check_slices(path: Path, first_slice: int, counts: np.ndarray, shift: int) -> None:
+    sampled = counts > 0
+    complete = sampled.any(axis=0)
+    for index in np.flatnonzero((sampled != complete).any(axis=1))[:1].tolist():
+        lines = (np.flatnonzero(complete & ~sampled[index]) - shift).tolist()
+        raise ValueError(
+            f"{path} has missing lines: slice {first_slice + index} has no lines {lines[:10]} "
+            f"(kspace_encode_step_1; {len(lines)} in all), which other slices have"
+        )
+
+
+def _rank(places: np.ndarray) -> np.ndarray:
+    """How many of the same value come before each."""
+    order = np.argsort(places, kind="stable")
+    ordered = places[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    ranks = np.empty(len(places), dtype=np.int64)
+    ranks[order] = np.arange(len(places)) - np.repeat(starts, np.diff(starts, append=len(places)))
+    return ranks
+
+
+def _place_readouts(scan: RawScan, numbers: np.ndarray, samples: int) -> np.ndarray:
+    """See `Lines`. The center sample is that of the readout in the order of k-space, as scanners write it."""
+    heads = scan.heads[numbers]
+    pre, post, size = heads["discard_pre"], heads["discard_post"], heads["number_of_samples"]
+    reverse = ((heads["flags"] & flag_mask("ACQ_IS_REVERSE")) != 0).astype(np.int64)
+    center = heads["center_sample"] - np.where(reverse == 1, post, pre)
+    left = size - pre - post
+    # some writers leave the center at 0; a full readout has one place only
+    center = np.where((heads["center_sample"] == 0) & (left == samples), samples // 2, center)
+    start = samples // 2 - center
+    outside = np.flatnonzero((start < 0) | (start + left > samples) | (left < 1))
+    if outside.size:
+        first = outside[0]
+        raise ValueError(
+            f"{scan.path}: the readout must be in the encoded matrix of {samples} samples, got {size[first]} "
+            f"samples, center_sample {heads['center_sample'][first]}, discard_pre {pre[first]} and discard_post "
+            f"{post[first]} in acquisition {numbers[first]}: correct matrixSize.x of the header, or the acquisitions"
+        )
+    return np.stack([start, pre, post, reverse], axis=1)
 
 
 def _find_mask(path: Path, lines: Lines, geometry: Geometry) -> tuple[np.ndarray | None, tuple[int, int]]:
     """The mask of undersampled k-space, or None, and the padding."""
     sampled = lines.counts[0].reshape(geometry.size if geometry.is_3d else (1, -1)) > 0
-    try:
+    with naming(path, advice=": correct the encodingLimits of the header"):
         padding = padding_of(sampled)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}: correct the encodingLimits of the header") from error
     return find_sampling(sampled, max_zeros=0), padding
 
 
@@ -131,16 +364,19 @@ def _find_whitener(scan: RawScan, lines: Lines, noise_file: Path | None) -> np.n
     """The whitening matrix of the noise measurements of a file, or None if there are none."""
     head = scan.heads[lines.numbers[0]]
     if noise_file is None:
-        return _read_whitener(scan, head) if noise_numbers(scan).size else None
+        return _read_whitener(scan, head)
     with open_scan(Path(noise_file)) as noise_scan:
-        if not noise_numbers(noise_scan).size:
-            raise ValueError(f"{noise_file} must have noise measurements (ACQ_IS_NOISE_MEASUREMENT), got none")
-        return _read_whitener(noise_scan, head)
+        whitener = _read_whitener(noise_scan, head)
+    if whitener is None:
+        raise ValueError(f"{noise_file} must have noise measurements (ACQ_IS_NOISE_MEASUREMENT), got none")
+    return whitener
 
 
-def _read_whitener(scan: RawScan, head: np.ndarray) -> np.ndarray:
-    """The whitening matrix for acquisitions with this head, of a file with noise measurements."""
-    numbers = noise_numbers(scan)
+def _read_whitener(scan: RawScan, head: np.ndarray) -> np.ndarray | None:
+    """The whitening matrix for acquisitions with this head, None without noise measurements."""
+    numbers = np.flatnonzero(scan.heads["flags"] & flag_mask(NOISE))
+    if not numbers.size:
+        return None
     heads = scan.heads[numbers]
     coils = int(head["active_channels"])
     other = np.flatnonzero(heads["active_channels"] != coils)
@@ -151,18 +387,15 @@ def _read_whitener(scan: RawScan, head: np.ndarray) -> np.ndarray:
             "give another noise_file"
         )
     noise = []
-    for one in numbers:
-        for _, samples in scan.read_slabs(np.array([one])):
-            stop = samples.shape[2] - int(scan.heads["discard_post"][one])
-            noise.append(samples[0, :, int(scan.heads["discard_pre"][one]) : stop])
-    system = scan.header.acquisitionSystemInformation
-    bandwidth = getattr(system, "relativeReceiverNoiseBandwidth", None) or 1.0
+    for index, noise_head in zip(numbers, heads, strict=True):
+        for _, samples in scan.read_slabs(np.array([index])):
+            stop = samples.shape[2] - int(noise_head["discard_post"])
+            noise.append(samples[0, :, int(noise_head["discard_pre"]) : stop])
+    bandwidth = field_of(scan.header, "acquisitionSystemInformation.relativeReceiverNoiseBandwidth") or 1.0
     dwell, noise_dwell = float(head["sample_time_us"]), float(heads["sample_time_us"][0])
     ratio = bandwidth * dwell / noise_dwell if dwell > 0 and noise_dwell > 0 else 1.0
-    try:
+    with naming(f"{scan.path}: noise measurements", advice=": set prewhiten to False to skip them"):
         matrix = whitening_matrix(noise_covariance(np.concatenate(noise, axis=1)), bandwidth_ratio=ratio)
-    except ValueError as error:
-        raise ValueError(f"{scan.path}: noise measurements: {error}: set prewhiten to False to skip them") from error
     return matrix.astype(np.complex64)
 
 
@@ -236,7 +469,7 @@ def _transform_readouts(samples: np.ndarray, readouts: np.ndarray, geometry: Geo
     if not geometry.is_3d and geometry.readout == geometry.samples:
         return full
     images = fft.fftshift(fft.ifft(fft.ifftshift(full, axes=2), norm="ortho", overwrite_x=True), axes=2)
-    first = geometry.samples // 2 - geometry.readout // 2  # the centres stay the same
+    first = geometry.samples // 2 - geometry.readout // 2  # the centers stay the same
     images = images[:, :, first : first + geometry.readout]
     if geometry.is_3d:
         return images

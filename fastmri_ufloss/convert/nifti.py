@@ -33,16 +33,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.magnitude import AFFINE_CONVENTION, write_magnitude
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, write_images
 from fastmri_ufloss.data.checks import check
 
 if TYPE_CHECKING:
     import nibabel
 
-__all__ = ["convert_nifti"]
+__all__ = ["convert_nifti", "read_nifti"]
 
 DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1e3, "micron": 1e-3}
+MILLIMETERS = {"unknown": 1.0, "mm": 1.0, "meter": 1e3, "micron": 1e-3}
 
 
 def convert_nifti(
@@ -64,7 +64,7 @@ def convert_nifti(
         output: the HDF5 file.
         slice_axis: of the slices.
         num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
-        acquisition: fastMRI's name of the contrast; None for ``"UNKNOWN"``, since the file has none.
+        acquisition: fastMRI's name of the contrast; by default ``"UNKNOWN"``, since the file has none.
         attributes: further attributes of the volume; they replace the converter's of the same name.
 
     Raises:
@@ -73,9 +73,15 @@ def convert_nifti(
     """
     source = Path(source)
     check(slice_axis in DIRECTIONS, "slice_axis", f"one of {list(DIRECTIONS)}", repr(slice_axis))
-    values, affine, affine_source = _read(source)
+    values, affine, affine_source = read_nifti(source)
+    from nibabel import orientations
+
     directions = DIRECTIONS[slice_axis]
-    images, affine = _reorient(values, affine, directions)
+    change = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(directions))
+    )
+    images = orientations.apply_orientation(values, change)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ orientations.inv_ornt_aff(change, values.shape)
     if min(images.shape[1:]) < 2 <= sorted(images.shape)[1]:
         raise ValueError(
             f"{source}: slice_axis={slice_axis!r} gives {len(images)} slices of {images.shape[1:]}, at least (2, 2) "
@@ -90,10 +96,10 @@ def convert_nifti(
         "affine_convention": AFFINE_CONVENTION,
         "affine_source": affine_source,
     }
-    write_magnitude(
+    write_images(
         source,
         output,
-        images,
+        check_magnitude(source, images),
         num_coils=num_coils,
         snr=snr,
         phase_strength=phase_strength,
@@ -104,8 +110,13 @@ def convert_nifti(
     )
 
 
-def _read(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """The voxels in three dimensions, the affine to RAS in mm, and where it comes from."""
+def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """The voxels in three dimensions, the affine to RAS in mm, and where that comes from.
+
+    Raises:
+        ImportError: without nibabel.
+        ValueError: if the file cannot be read, or is no volume of real numbers with an affine.
+    """
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
@@ -120,7 +131,9 @@ def _read(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
         affine, affine_source = _affine(source, image, shape)
         values = np.asarray(image.dataobj).reshape(shape)
         if source.suffix.lower() == ".gz":
-            _check_sum(source)
+            with gzip.open(source) as file:  # to the end: nibabel stops before the sum that tells a damaged file
+                while file.read(1 << 20):
+                    pass
         return values, affine, affine_source
     except _Refused:
         raise
@@ -133,13 +146,6 @@ def _read(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
         ) from error
 
 
-def _check_sum(source: Path) -> None:
-    """Read to the end: nibabel stops before the sum that tells a damaged file."""
-    with gzip.open(source) as file:
-        while file.read(1 << 20):
-            pass
-
-
 class _Refused(ValueError):
     """A file that can be read and not be converted."""
 
@@ -148,7 +154,7 @@ def _check_layout(source: Path, image: "nibabel.Nifti1Pair") -> tuple[int, int, 
     """The shape of the volume in three dimensions, if it is one of real numbers."""
     dtype = image.get_data_dtype()
     if dtype.kind not in "iuf":
-        kind = "complex" if dtype.kind == "c" else "colour" if dtype.names else str(dtype)
+        kind = "complex" if dtype.kind == "c" else "color" if dtype.names else str(dtype)
         raise _Refused(f"{source}: voxels must be real magnitudes, got {kind} ones; save the magnitude as float32")
     shape = image.shape
     if len(shape) < 2 or min(shape) < 1:
@@ -167,7 +173,7 @@ def _affine(
     """The affine to RAS in mm, and where it comes from."""
     header = image.header
     affine = np.array(image.affine, dtype=float)
-    affine[:3] *= MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
+    affine[:3] *= MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
     if shape[2] == 1 and not affine[:3, 2].any():  # two-dimensional, without a thickness
         normal = np.cross(affine[:3, 0], affine[:3, 1])
         affine[:3, 2] = normal / max(float(np.linalg.norm(normal)), np.finfo(float).tiny)
@@ -185,14 +191,3 @@ def _affine(
         stacklevel=4,
     )
     return affine, "none"
-
-
-def _reorient(values: np.ndarray, affine: np.ndarray, directions: str) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels whose axes run in the directions, and their affine to LPS."""
-    from nibabel import orientations
-
-    change = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(directions))
-    )
-    images = orientations.apply_orientation(values, change)
-    return images, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ orientations.inv_ornt_aff(change, values.shape)

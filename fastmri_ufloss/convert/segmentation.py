@@ -1,130 +1,120 @@
-"""Segmentations for volumes that are there: labels become a data set of the volume of their name."""
+"""Segmentations for volumes that are there: labels become a data set of the volume of their name.
 
+Labels are class numbers in NumPy's files, in NIfTI, or in folders of label images.
+"""
+
+import itertools
 import os
+import re
 import shutil
 import stat
-import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 from fastmri.data.transforms import center_crop
-from tqdm import tqdm
 
-from fastmri_ufloss.convert.jobs import SPLITS, Job, Summary, _is_disk_full
-from fastmri_ufloss.convert.labels import align, check_classes, find_labels, label_name, read_labels
-from fastmri_ufloss.convert.magnitude import AFFINE_CONVENTION
+from fastmri_ufloss.convert.arrays import open_numpy
+from fastmri_ufloss.convert.jobs import Job, files_in, split_folders, stem_of
+from fastmri_ufloss.convert.nifti import read_nifti
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction
-from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.workers import interruptible
+from fastmri_ufloss.files import atomic_path, open_hdf5
 
-__all__ = ["LabelPlan", "LabelSummary", "add_segmentation", "plan_labels", "run_labels"]
+__all__ = ["add_segmentation", "find_labels", "plan_labels"]
 
-CHALLENGES = ("multicoil", "singlecoil")
-SUFFIXES = (".h5", ".hdf5")
-
-
-@dataclass(frozen=True)
-class LabelPlan:
-    """What belongs together.
-
-    Args:
-        jobs: one for each volume that has labels; its size is that of the volume.
-        without_volume: labels of no volume, with the reasons.
-        without_labels: number of the volumes that have none.
-    """
-
-    jobs: list[Job]
-    without_volume: dict[Path, str]
-    without_labels: int
+NIFTI = (".nii.gz", ".nii")
+ARRAYS = (".npz", ".npy", *NIFTI)
+IMAGES = (".png", ".tif", ".tiff")
+VOLUMES = (".h5", ".hdf5")
+KEYS = ("segmentation", "masks", "labels")  # of .npz files with several arrays
+KINDS = "*.npz, *.npy, *.nii, *.nii.gz, or a folder of *.png or *.tif"
+MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")  # Pillow's names of images of one integer a pixel
+MAX_CLASS = 255
+MAX_SHIFT = 0.1  # of a voxel, between two affines of one grid
 
 
-@dataclass
-class LabelSummary(Summary):
-    """What came of all labels.
+def find_labels(inputs: Iterable[str | Path]) -> list[Path]:
+    """The labels of volumes: files, or folders of one volume's label images.
 
     Args:
-        kept: number of volumes that had the same segmentation already.
+        inputs: files and folders; of a folder without label images, the files and the folders of images in it.
+
+    Returns:
+        Paths in the order of the inputs, each once.
+
+    Raises:
+        ValueError: if an input is missing or holds no labels.
     """
+    paths: dict[Path, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            here = [path for path in sorted(given.iterdir()) if _is_labels(path)]
+            if _images(given):
+                if here:
+                    raise ValueError(f"{given} must have label images or other labels, got both, such as {here[0]}")
+                here = [given]
+        elif not given.exists():
+            raise ValueError(f"no file or folder {given}")
+        elif given.name.lower().endswith(IMAGES):
+            raise ValueError(f"{given}: label images must be in a folder that is named as their volume; give that")
+        else:
+            here = [given] if _is_labels(given) else []
+        if not here:
+            raise ValueError(f"{given} must be labels ({KINDS}), or a folder of such")
+        for path in here:
+            paths.setdefault(path.resolve(), path)
+    return list(paths.values())
 
-    kept: int = 0
 
-
-@dataclass(frozen=True)
-class _Target:
-    """What is known of a volume that gets a segmentation."""
-
-    name: str  # of its reconstruction
-    shape: tuple[int, int, int]
-    kspace_shape: tuple[int, int, int]
-    affine: np.ndarray | None
-    present: np.ndarray | None  # its segmentation
-    is_taken: bool
-
-
-def plan_labels(inputs: Iterable[str | Path], output_path: Path) -> LabelPlan:
+def plan_labels(
+    inputs: Iterable[str | Path], output_path: Path, *, key: str | None = None, overwrite: bool = False
+) -> tuple[list[Job], dict[Path, str], int]:
     """Which labels belong to which volumes: those of the same name.
 
     Args:
         inputs: see `find_labels`.
         output_path: folder of the volumes, or of folders ``{multicoil,singlecoil}_{train,val,test}`` of them; where
             several have a volume of a name, each of these gets its labels.
+        key, overwrite: see `add_segmentation`.
+
+    Returns:
+        A job for each volume that has labels, the reasons why labels have no volume, and the number of volumes that
+        have no labels.
 
     Raises:
         ValueError: if an input is missing, two are of the same name, or there is no volume at all.
     """
     sources: dict[str, Path] = {}
     for source in find_labels(inputs):
-        other = sources.setdefault(label_name(source), source)
+        name = source.absolute().name if source.is_dir() else stem_of(source, ARRAYS)
+        other = sources.setdefault(name, source)
         if other != source:
-            raise ValueError(f"{other} and {source} would both belong to {label_name(source)}.h5: leave one out")
-    volumes = _find_volumes(output_path)
-    jobs, without = [], {}
-    for name, source in sorted(sources.items()):
-        for volume in volumes.get(name, ()):
-            jobs.append(Job("segmentation", source, volume, {}, "", volume.stat().st_size, False))
-        if name not in volumes:
-            without[source] = f"{source}: there is no volume {name}.h5 in {output_path} or its folders of splits"
-    unlabelled = sum(len(paths) for name, paths in volumes.items() if name not in sources)
-    return LabelPlan(jobs, without, unlabelled)
-
-
-def run_labels(plan: LabelPlan, *, key: str | None = None, overwrite: bool = False) -> LabelSummary:
-    """Add segmentations, with a progress bar. A failure does not stop the others; a full disk does.
-
-    Args:
-        plan: see `plan_labels`.
-        key, overwrite: see `add_segmentation`.
-    """
-    summary, start = LabelSummary(failed=dict(plan.without_volume)), time.monotonic()
-    total = sum(job.size for job in plan.jobs)
-    with interruptible(), tqdm(total=total, unit="B", unit_scale=True, disable=not plan.jobs) as bar:
-        for job in plan.jobs:
-            bar.set_postfix_str(job.output.name)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                try:
-                    if add_segmentation(job.source, job.output, key=key, overwrite=overwrite):
-                        summary.converted.append(job.output)
-                        summary.size += job.size
-                    else:
-                        summary.kept += 1
-                except Exception as error:  # readers of foreign files raise whatever they like
-                    if _is_disk_full(error):
-                        summary.full = job.output.parent
-                        break
-                    known = isinstance(error, ValueError | OSError | ImportError) and str(error)
-                    reason = str(error) if known else f"{type(error).__name__}: {error}"
-                    summary.failed[job.output] = reason if str(job.source) in reason else f"{job.source}: {reason}"
-            texts = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
-            summary.warnings += [text for text in texts if text not in summary.warnings]
-            bar.update(job.size)
-    summary.seconds = time.monotonic() - start
-    return summary
+            raise ValueError(f"{other} and {source} would both belong to {name}.h5: leave one out")
+    if not output_path.is_dir():
+        raise ValueError(f"output_path must be a folder of volumes, got {output_path}")
+    places = [place for place in (output_path, *split_folders(output_path)) if place.is_dir()]
+    volumes = [path for place in places for path in files_in(place, VOLUMES)]
+    if not volumes:
+        raise ValueError(
+            f"output_path must have volumes (*.h5), in it or in its folders of splits, got {output_path}"
+        )
+    settings = {"key": key, "overwrite": overwrite}
+    jobs = [
+        Job(source, volume, add_segmentation, settings, volume.stat().st_size)
+        for name, source in sorted(sources.items())
+        for volume in volumes
+        if volume.stem == name
+    ]
+    without = {
+        source: f"{source}: there is no volume {name}.h5 in {output_path} or its folders of splits"
+        for name, source in sorted(sources.items())
+        if name not in {volume.stem for volume in volumes}
+    }
+    return jobs, without, sum(volume.stem not in sources for volume in volumes)
 
 
 def add_segmentation(source: Path, volume: Path, *, key: str | None = None, overwrite: bool = False) -> bool:
@@ -134,11 +124,13 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     so that the volume is never half-written; a symbolic link is replaced, and what it leads to is left alone.
 
     Args:
-        source: labels, see `read_labels`: integers from 0 to 255, of the reconstruction's shape or of the k-space's,
+        source: labels, see `find_labels`: integers from 0 to 255, of the reconstruction's shape or of the k-space's,
             which are cropped as fastMRI crops images, with a warning. NIfTI needs a volume with an affine, as the
-            converters of NIfTI and DICOM write it.
+            converters of NIfTI and DICOM write it. Images are slices in the order of their names, where numbers
+            count: ``slice10.png`` comes after ``slice9.png``.
         volume: an HDF5 volume with a reconstruction.
-        key: name of the array in a ``.npz`` file, see `read_labels`.
+        key: name of the array in a ``.npz`` file; by default the only one, or ``segmentation``, ``masks`` or
+            ``labels``.
         overwrite: replace another segmentation.
 
     Returns:
@@ -149,18 +141,43 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
         ImportError: if a package is missing.
         OSError: if a file cannot be read or written.
     """
-    target = _read_target(volume)
-    classes = check_classes(source, align(source, read_labels(source, key=key), target.affine))
-    classes = _fit(source, volume, classes, target)
-    if target.present is not None and np.array_equal(target.present, classes):
+    with open_hdf5(volume) as file:
+        images = find_reconstruction(file)
+        if images is None:
+            raise ValueError(
+                f"{volume} has no reconstruction whose pixels could get labels, it is undersampled; take the fully "
+                "sampled volume"
+            )
+        name, shape, kspace, present = images.name.lstrip("/"), images.shape, file.get("kspace"), file.get(NAME)
+        kspace_shape = shape if kspace is None else (kspace.shape[0], *kspace.shape[-2:])
+        affine = file.attrs.get("affine") if file.attrs.get("affine_convention") == AFFINE_CONVENTION else None
+        is_taken = present is not None
+        same_kind = isinstance(present, h5py.Dataset) and present.dtype == np.uint8
+        before = present[()] if same_kind else None
+    classes = _check_classes(source, _read(source, key, affine))
+    if classes.shape != shape and classes.shape == kspace_shape:
+        warnings.warn(
+            f"{source}: labels of the size of k-space, {classes.shape[1:]}, were cropped around their center to that "
+            f"of the reconstruction, {shape[1:]}, as fastMRI crops images",
+            stacklevel=2,
+        )
+        classes = np.ascontiguousarray(center_crop(torch.from_numpy(classes), shape[1:]).numpy())
+    elif classes.shape != shape:
+        turned = sorted(classes.shape) == sorted(shape)
+        advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
+        raise ValueError(
+            f"{source}: labels must have the shape (slices, rows, cols) of {name} in {volume}, {shape}, "
+            f"got {classes.shape}; {advice}"
+        )
+    if before is not None and np.array_equal(before, classes):
         return False
-    if target.is_taken and not overwrite:
+    if is_taken and not overwrite:
         raise ValueError(f"{source}: {volume} has another {NAME} already: overwrite it, or leave the labels out")
     mode = stat.S_IMODE(volume.stat().st_mode)
     with atomic_path(volume) as temporary:
         shutil.copyfile(volume, temporary)
         with h5py.File(temporary, "r+") as file:
-            if target.is_taken:
+            if is_taken:
                 del file[NAME]
             data = file.create_dataset(NAME, data=classes, chunks=(1, *classes.shape[1:]), compression="gzip")
             data.attrs["source"] = source.absolute().name
@@ -168,59 +185,98 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     return True
 
 
-def _find_volumes(folder: Path) -> dict[str, list[Path]]:
-    """The volumes of each name."""
-    if not folder.is_dir():
-        raise ValueError(f"output_path must be a folder of volumes, got {folder}")
-    volumes: dict[str, list[Path]] = {}
-    for place in (folder, *(folder / f"{challenge}_{part}" for challenge in CHALLENGES for part in SPLITS)):
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
-            if path.is_file() and path.suffix in SUFFIXES and not path.name.startswith("."):
-                volumes.setdefault(path.stem, []).append(path)
-    if not volumes:
-        raise ValueError(f"output_path must have volumes (*.h5), in it or in its folders of splits, got {folder}")
-    return volumes
-
-
-def _read_target(path: Path) -> _Target:
-    try:
-        with h5py.File(path, "r") as volume:
-            images = find_reconstruction(volume)
-            if images is None:
-                raise ValueError(
-                    f"{path} has no reconstruction whose pixels could get labels, it is undersampled; take the fully "
-                    "sampled volume"
-                )
-            kspace, present = volume.get("kspace"), volume.get(NAME)
-            same_kind = isinstance(present, h5py.Dataset) and present.dtype == np.uint8
-            affine = volume.attrs.get("affine")
-            return _Target(
-                images.name.lstrip("/"),
-                images.shape,
-                images.shape if kspace is None else (kspace.shape[0], *kspace.shape[-2:]),
-                affine if volume.attrs.get("affine_convention") == AFFINE_CONVENTION else None,
-                present[()] if same_kind else None,
-                present is not None,
-            )
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
-
-
-def _fit(source: Path, volume: Path, classes: np.ndarray, target: _Target) -> np.ndarray:
-    """The classes in the shape of the reconstruction."""
-    if classes.shape == target.shape:
-        return classes
-    if classes.shape == target.kspace_shape:
-        size = target.shape[1:]
-        warnings.warn(
-            f"{source}: labels of the size of k-space, {classes.shape[1:]}, were cropped around their centre to that "
-            f"of the reconstruction, {size}, as fastMRI crops images",
-            stacklevel=3,
+def _read(source: Path, key: str | None, volume_affine: np.ndarray | None) -> np.ndarray:
+    """The labels of a file or a folder in the order of a volume's voxels, (slices, rows, cols)."""
+    if source.is_dir():
+        return _read_images(source)
+    if source.name.lower().endswith(NIFTI):
+        return _read_aligned(source, volume_affine)
+    values = open_numpy(source, key, names=KEYS)
+    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{source} must have labels of the axes (slices, rows, cols) or (rows, cols), got {values.dtype} "
+            f"{values.shape}"
         )
-        return np.ascontiguousarray(center_crop(torch.from_numpy(classes), size).numpy())
-    turned = sorted(classes.shape) == sorted(target.shape)
-    advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
-    raise ValueError(
-        f"{source}: labels must have the shape (slices, rows, cols) of {target.name} in {volume}, {target.shape}, "
-        f"got {classes.shape}; {advice}"
-    )
+    return np.asarray(values[None] if values.ndim == 2 else values)
+
+
+def _read_aligned(source: Path, volume_affine: np.ndarray | None) -> np.ndarray:
+    """NIfTI labels, whose axes are swapped and flipped to those of a volume, never resampled."""
+    labels, affine, _ = read_nifti(source)
+    if volume_affine is None:
+        raise ValueError(
+            f"{source}: the volume was not made of NIfTI or placed DICOM files and has no affine, so the order of "
+            "NIfTI's voxels in it is unknown; save labels of its reconstruction, (slices, rows, cols), as .npz"
+        )
+    from nibabel import orientations
+
+    # from indices of the labels to indices of the volume: on the same grid, axes are swapped and flipped
+    between = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume_affine) @ affine
+    change = orientations.io_orientation(between)
+    values: np.ndarray = orientations.apply_orientation(labels, change)
+    between = between @ orientations.inv_ornt_aff(change, labels.shape)
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in values.shape))]).T
+    shift = np.abs((between @ corners - corners)[:3]).max()
+    if not shift <= MAX_SHIFT:
+        raise ValueError(
+            f"{source}: labels must be on the grid of the volume, got an affine that moves a corner by {shift:.2f} "
+            f"voxels; labels of shape {values.shape} in its order; resample them to the image that the volume was "
+            "made of"
+        )
+    return values
+
+
+def _check_classes(source: Path, values: np.ndarray) -> np.ndarray:
+    """The labels as class numbers, uint8; a mask of 0 and 255 becomes one of 0 and 1, with a warning."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{source}: labels must be integers from 0 to {MAX_CLASS}, got NaN or infinite values")
+    odd = values[(values < 0) | (values > MAX_CLASS) | (values != np.trunc(values))]
+    if odd.size:
+        raise ValueError(
+            f"{source}: labels must be integers from 0 to {MAX_CLASS}, got {odd.size} others, such as {odd[0]:g}; "
+            "an image instead of labels, probabilities, or labels that were interpolated?"
+        )
+    classes = values.astype(np.uint8)
+    if (classes == MAX_CLASS).any() and np.isin(classes, (0, MAX_CLASS)).all():
+        warnings.warn(f"{source}: its labels are 0 and {MAX_CLASS} only, {MAX_CLASS} becomes class 1", stacklevel=3)
+        return (classes == MAX_CLASS).astype(np.uint8)
+    return classes
+
+
+def _read_images(folder: Path) -> np.ndarray:
+    """The label images of a folder as slices."""
+    from PIL import Image
+
+    slices: list[np.ndarray] = []
+    for path in _images(folder):
+        try:
+            with Image.open(path) as image:
+                mode, frames = image.mode, getattr(image, "n_frames", 1)
+                values = np.asarray(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} is not an image, or it is damaged ({error})") from error
+        if mode not in MODES or frames != 1:
+            what = f"{frames} images" if frames != 1 else f"Pillow's mode {mode}"
+            raise ValueError(f"{path} must be a single image of one integer a pixel, got {what}")
+        if slices and values.shape != slices[0].shape:
+            raise ValueError(f"{folder}: images must have one size, got {slices[0].shape} and {values.shape}")
+        slices.append(values)
+    return np.stack(slices)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The label images of a folder, in the order of their names, in which numbers count."""
+
+    def by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
+        parts = re.findall(r"\d+|\D+", path.name)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+    return sorted(files_in(folder, IMAGES), key=by_number)
+
+
+def _is_labels(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return bool(_images(path))
+    return path.is_file() and path.name.lower().endswith(ARRAYS)

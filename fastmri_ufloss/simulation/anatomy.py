@@ -1,19 +1,21 @@
 """Generated coronal knees: tissues that differ by their texture, for a data set without a download.
 
-Lengths are in units of half the shorter side of the image; x goes to the right and y downwards from its
-centre. Tissues are painted one over the other, from the skin to the joint, at twice the resolution. A region
-is given by the distance from its edge, which is negative inside; noise moves the edges.
+Lengths are in units of half the shorter side of the image; x goes to the right and y downwards from its center.
+Tissues are painted one over the other, from the skin to the joint, at twice the resolution. A region is given by the
+distance from its edge, negative inside; noise moves the edges.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import fft
 
-from fastmri_ufloss.simulation.regions import Point, band_noise, cut, ellipse, join, segment, smoothstep
+from fastmri_ufloss.data.checks import check
 
-__all__ = ["CONTRASTS", "draw_knee"]
+__all__ = ["BONE", "CARTILAGE", "CONTRASTS", "band_noise", "draw_knee"]
 
+BONE, CARTILAGE = 1, 2
 OVERSAMPLING = 2
 
 # proton density without and with fat suppression
@@ -21,15 +23,16 @@ CONTRASTS: dict[str, dict[str, float]] = {
     "CORPD_FBK": {
         "skin": 0.42, "fat": 0.92, "septum": 0.40, "fascia": 0.22, "muscle": 0.42, "streak": 0.80,
         "marrow": 0.80, "trabecula": -0.42, "red": -0.16, "cortex": 0.05, "cartilage": 0.66, "fluid": 0.78,
-        "meniscus": 0.13, "ligament": 0.12, "fibre": 0.24, "vessel": 0.25, "wall": 0.45, "nerve": 0.52,
+        "meniscus": 0.13, "ligament": 0.12, "fiber": 0.24, "vessel": 0.25, "wall": 0.45, "nerve": 0.52,
     },
     "CORPDFS_FBK": {
         "skin": 0.50, "fat": 0.20, "septum": 0.44, "fascia": 0.16, "muscle": 0.50, "streak": 0.30,
         "marrow": 0.17, "trabecula": 0.55, "red": 0.60, "cortex": 0.05, "cartilage": 0.74, "fluid": 1.00,
-        "meniscus": 0.13, "ligament": 0.11, "fibre": 0.26, "vessel": 0.95, "wall": 0.35, "nerve": 0.66,
+        "meniscus": 0.13, "ligament": 0.11, "fiber": 0.26, "vessel": 0.95, "wall": 0.35, "nerve": 0.66,
     },
 }  # fmt: skip
 
+Point = tuple[float, float]  # (x, y)
 # start, end and half width
 LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
     "collateral": [
@@ -42,55 +45,114 @@ LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
 
 def draw_knee(
     shape: tuple[int, int], *, num_slices: int = 6, contrast: str = "CORPD_FBK", seed: int = 0
-) -> np.ndarray:
-    """Magnitude images of a generated knee, from front to back.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Magnitude images of a generated knee from front to back, and the class that covers most of each pixel.
 
     Args:
-        shape: (rows, cols).
+        shape: (rows, cols), at least 32 each.
         num_slices: number of slices, over the same stretch of the knee.
         contrast: ``"CORPD_FBK"`` (fat is bright) or ``"CORPDFS_FBK"`` (fat suppressed, fluid is bright).
         seed: of the subject.
 
     Returns:
-        The images, float32 (num_slices, rows, cols), from 0 to about 1.
+        The images, float32 (num_slices, rows, cols), from 0 to about 1, and the classes, uint8 of the same shape:
+        1 for femur, tibia and fibula, 2 for cartilage, 0 elsewhere.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
-    knee = _Knee(shape, _values(shape, num_slices, contrast), seed)
-    return np.stack([knee.draw(depth) for depth in _depths(num_slices)])
+    check(len(shape) == 2 and min(shape) >= 32, "shape", "(rows, cols), at least 32 each", shape)
+    check(num_slices >= 1, "num_slices", "at least 1", num_slices)
+    check(contrast in CONTRASTS, "contrast", f"one of {sorted(CONTRASTS)}", repr(contrast))
+    knee = Knee(shape, CONTRASTS[contrast], seed)
+    images, classes = zip(*map(knee.draw, np.linspace(-0.75, 0.75, num_slices)), strict=True)
+    return np.stack(images), np.stack(classes)
 
 
-def _values(shape: tuple[int, int], num_slices: int, contrast: str) -> dict[str, float]:
-    """The tissues' intensities, if the arguments are in their range."""
-    if len(shape) != 2 or min(shape) < 32:
-        raise ValueError(f"shape must be (rows, cols), at least 32 each, got {shape}")
-    if num_slices < 1:
-        raise ValueError(f"num_slices must be at least 1, got {num_slices}")
-    if contrast not in CONTRASTS:
-        raise ValueError(f"contrast must be one of {sorted(CONTRASTS)}, got {contrast!r}")
-    return CONTRASTS[contrast]
+def band_noise(
+    generator: np.random.Generator,
+    shape: tuple[int, int],
+    *,
+    wavelength: float,
+    bandwidth: float = 0.4,
+    elongation: float = 1.0,
+    angle: float = 0.0,
+) -> np.ndarray:
+    """Band-passed Gaussian noise of zero mean and unit variance.
+
+        |N(f)| = exp(-(ln(|f'| wavelength) / bandwidth)^2 / 2),    f' = (f_along * elongation, f_across)
+
+    Args:
+        generator: of the noise.
+        shape: (rows, cols).
+        wavelength: at the center of the band, across the structures, in pixels.
+        bandwidth: of the band, in natural logarithms of the frequency.
+        elongation: how many times longer the structures are than they are wide.
+        angle: between their long axis and the downward direction, in radians.
+
+    Returns:
+        The noise, float32 (rows, cols).
+    """
+    rows, cols = shape
+    y, x = np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(cols)
+    along = elongation * (np.cos(angle) * y + np.sin(angle) * x)
+    across = np.cos(angle) * x - np.sin(angle) * y
+    radius = np.sqrt(along**2 + across**2)
+    radius[0, 0] = 1e-6
+    gain = np.exp(-((np.log(radius * wavelength) / bandwidth) ** 2) / 2).astype(np.float32)
+    spectrum = fft.rfft2(generator.standard_normal(shape, dtype=np.float32)) * gain
+    noise = fft.irfft2(spectrum, s=shape)
+    return noise / max(float(noise.std()), 1e-12)
 
 
-def _depths(num_slices: int) -> np.ndarray:
-    return np.linspace(-0.75, 0.75, num_slices)
+def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to ``low``, 1 from ``high``, smooth between."""
+    t = np.clip((values - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def join(a: np.ndarray, b: np.ndarray, blend: float = 0.04) -> np.ndarray:
+    """Union of two regions with a rounded crease."""
+    return -blend * np.logaddexp(-a / blend, -b / blend)
+
+
+def cut(a: np.ndarray, b: np.ndarray, blend: float = 0.02) -> np.ndarray:
+    """Common part of two regions with a rounded edge."""
+    return blend * np.logaddexp(a / blend, b / blend)
+
+
+def segment(x: np.ndarray, y: np.ndarray, start: Point, end: Point) -> np.ndarray:
+    """Distance from the line between two points."""
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    t = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
+    return np.hypot(x - start[0] - t * dx, y - start[1] - t * dy)
+
+
+def ellipse(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+    """About the distance from an ellipse of half axes ``width`` and ``height``."""
+    return (np.hypot(x / width, y / height) - 1) * min(width, height)
 
 
 @dataclass
-class _Slice:
-    """A slice being painted: coordinates of its pixels, noise by name, and the image."""
+class Slice:
+    """A slice being painted: coordinates of its pixels, noise by name, the image and the classes."""
 
     x: np.ndarray
     y: np.ndarray
     depth: float
     noise: dict[str, np.ndarray]
     image: np.ndarray
+    classes: np.ndarray
     pixel: float
 
-    def paint(self, distance: np.ndarray, value: np.ndarray | float, opacity: float = 1.0) -> None:
-        """Lay a value over a region with an edge of about a pixel of the final image."""
+    def paint(
+        self, distance: np.ndarray, value: np.ndarray | float, opacity: float = 1.0, *, label: int | None = None
+    ) -> None:
+        """Lay a value, and a class, over a region; its edge is about a pixel of the final image wide."""
         alpha = opacity * np.clip(0.5 - distance / (1.5 * self.pixel), 0, 1)
         self.image += alpha * (value - self.image)
+        if label is not None:
+            self.classes[distance < 0] = label
 
     def lines(self, name: str, width: float) -> np.ndarray:
         """Opacity of thin curves of a width, where a noise changes its sign."""
@@ -105,7 +167,7 @@ class _Slice:
         return math.sqrt(1 - 0.3 * self.depth**2)
 
 
-class _Knee:
+class Knee:
     """One subject: shape, textures and intensities, fixed by the seed."""
 
     def __init__(self, shape: tuple[int, int], values: dict[str, float], seed: int) -> None:
@@ -122,7 +184,7 @@ class _Knee:
         self.bone = draw(0.9, 1.08)
         self.scars = draw(-0.42, -0.34), draw(0.34, 0.4)
         self.strength = {name: draw(0.7, 1.3) for name in ("marrow", "muscle", "fat", "streak")}
-        # centre (x, y), slant and intensity
+        # center (x, y), slant and intensity
         self.muscles = [
             (side * x + draw(-0.1, 0.1), y + draw(-0.12, 0.12), draw(-0.2, 0.2), draw(0.85, 1.15))
             for side in (-1, 1)
@@ -151,12 +213,12 @@ class _Knee:
         textures["patches"] = self._noise(draw(12, 18), bandwidth=0.6)
         for index in range(3):
             angle = self.tilt + (index - 1) * draw(0.15, 0.35)
-            textures[f"fibres{index}"] = self._noise(draw(3.2, 4.8), elongation=draw(5, 9), angle=angle)
+            textures[f"fibers{index}"] = self._noise(draw(3.2, 4.8), elongation=draw(5, 9), angle=angle)
             textures[f"bundles{index}"] = self._noise(draw(8, 13), elongation=draw(4, 7), angle=angle)
         return textures
 
-    def draw(self, depth: float) -> np.ndarray:
-        """The slice at a depth from -1 (front) to 1 (back)."""
+    def draw(self, depth: float) -> tuple[np.ndarray, np.ndarray]:
+        """The slice at a depth from -1 (front) to 1 (back), and its classes."""
         cosine, sine = math.cos(1.2 * depth), math.sin(1.2 * depth)
         noise = {name: cosine * first + sine * second for name, (first, second) in self.textures.items()}
         rows, cols = self.size
@@ -165,8 +227,8 @@ class _Knee:
         cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
         warped_x = self.side * (cosine * x - sine * y) + 0.03 * noise["warp_x"]
         warped_y = cosine * y + sine * x + 0.03 * noise["warp_y"] + 0.04
-        image = np.zeros(self.size, dtype=np.float32)
-        part = _Slice(warped_x, warped_y, depth, noise, image, self.pixel)
+        image, painted = np.zeros(self.size, dtype=np.float32), np.zeros(self.size, dtype=np.uint8)
+        part = Slice(warped_x, warped_y, depth, noise, image, painted, self.pixel)
         limb, fascia = self._paint_envelope(part)
         self._paint_muscles(part, fascia)
         self._paint_vessels(part, limb)
@@ -177,10 +239,13 @@ class _Knee:
         for bones in (fibula, np.minimum(femur, tibia)):
             self._paint_bones(part, bones)
         self._paint_ligaments(part, "collateral")
-        blocks = image.reshape(rows // OVERSAMPLING, OVERSAMPLING, cols // OVERSAMPLING, OVERSAMPLING)
-        return np.maximum(blocks.mean(axis=(1, 3)), 0)
+        blocks = (rows // OVERSAMPLING, OVERSAMPLING, cols // OVERSAMPLING, OVERSAMPLING)
+        classes = np.zeros(blocks[::2], dtype=np.uint8)
+        for label in (BONE, CARTILAGE):  # a tie goes to cartilage, which is thin
+            classes[(painted.reshape(blocks) == label).mean(axis=(1, 3)) >= 0.5] = label
+        return np.maximum(image.reshape(blocks).mean(axis=(1, 3)), 0), classes
 
-    def _paint_envelope(self, part: _Slice) -> tuple[np.ndarray, np.ndarray]:
+    def _paint_envelope(self, part: Slice) -> tuple[np.ndarray, np.ndarray]:
         """Skin, fat in lobules between fibrous septa, and fascia; the regions within skin and fascia."""
         noise, values, strength = part.noise, self.values, self.strength["fat"]
         mottle = 0.05 * noise["slow"] + 0.03 * noise["patches"] + 0.08 * strength * noise["grain"]
@@ -199,8 +264,8 @@ class _Knee:
         part.paint(np.abs(fascia) - 0.007, values["fascia"], 0.8)
         return limb, fascia
 
-    def _paint_muscles(self, part: _Slice, fascia: np.ndarray) -> None:
-        """Muscle groups: cells around their centres, each with its fibres, apart near the joint."""
+    def _paint_muscles(self, part: Slice, fascia: np.ndarray) -> None:
+        """Muscle groups: cells around their centers, each with its fibers, apart near the joint."""
         noise, values = part.noise, self.values
         first, second = (np.full(self.size, 9, dtype=np.float32) for _ in range(2))
         kind = np.zeros(self.size, dtype=np.int8)
@@ -214,17 +279,17 @@ class _Knee:
             gain[nearer] = intensity
         gap = 0.035 + 0.015 * noise["edge"] + 0.62 * np.exp(-(((part.y - 0.07) / 0.27) ** 4))
         region = cut((gap - (second - first)) / 2.4, fascia + 0.03 + 0.01 * noise["edge"])
-        fibres, bundles = (
-            np.choose(kind, [noise[f"{name}{index}"] for index in range(3)]) for name in ("fibres", "bundles")
+        fibers, bundles = (
+            np.choose(kind, [noise[f"{name}{index}"] for index in range(3)]) for name in ("fibers", "bundles")
         )
-        grain = 0.1 * fibres + 0.07 * bundles + 0.04 * noise["grain"]
+        grain = 0.1 * fibers + 0.07 * bundles + 0.04 * noise["grain"]
         muscle = values["muscle"] * gain * (1 + self.strength["muscle"] * grain)
-        streaks = np.clip(self.strength["streak"] * (0.7 * fibres + 0.7 * bundles - 1.2), 0, 0.9)
+        streaks = np.clip(self.strength["streak"] * (0.7 * fibers + 0.7 * bundles - 1.2), 0, 0.9)
         muscle += streaks * (values["streak"] - muscle)
         part.paint(np.abs(region) - 0.005, values["fascia"], 0.5)
         part.paint(region, muscle)
 
-    def _paint_vessels(self, part: _Slice, limb: np.ndarray) -> None:
+    def _paint_vessels(self, part: Slice, limb: np.ndarray) -> None:
         """Vessels cut across (discs) or along (thin lines), and nerves with their fascicles."""
         noise, values, y = part.noise, self.values, part.y
         winding = part.x + 0.025 * noise["warp_x"] + 0.015 * noise["warp_y"] + 0.01 * noise["slow"]
@@ -241,12 +306,12 @@ class _Knee:
                 distance = segment(winding, y, (px, py - 0.35), end) - thickness
             distance = np.maximum(distance, limb + 0.04)
             if index % 5 == 4:
-                part.paint(distance - 0.006, values["nerve"] * (1 + 0.3 * noise["fibres1"]), 0.8)
+                part.paint(distance - 0.006, values["nerve"] * (1 + 0.3 * noise["fibers1"]), 0.8)
             else:
                 part.paint(distance - 0.008, values["wall"], 0.5)
                 part.paint(distance, values["vessel"], 0.5 + 0.4 * size)
 
-    def _bones(self, part: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _bones(self, part: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The regions of femur, tibia and fibula."""
         x, y = part.x / (self.bone * part.reach), part.y
         rough = 0.0025 * part.noise["edge"]
@@ -263,7 +328,7 @@ class _Knee:
         fibula = segment(x, y, (0.47, 0.37), (0.45, 2.5)) - 0.07 - head
         return femur + rough, tibia + rough, fibula + rough
 
-    def _paint_bones(self, part: _Slice, bone: np.ndarray) -> None:
+    def _paint_bones(self, part: Slice, bone: np.ndarray) -> None:
         """Cortex, thick at the shafts, and marrow with trabeculae, red patches and growth plates' scars."""
         noise, values = part.noise, self.values
         away = np.abs(part.y - 0.1)  # from the joint, where spongy bone is dense
@@ -275,43 +340,31 @@ class _Knee:
         for scar in self.scars:
             line = part.y - scar - 0.02 * noise["warp_y"] - 0.008 * noise["edge"]
             marrow *= 1 - 0.45 * np.exp(-((line / 0.01) ** 2)) * (np.abs(part.x) < 0.36)
-        part.paint(bone, values["cortex"])
+        part.paint(bone, values["cortex"], label=BONE)
         cortex = 0.013 + 0.022 * smoothstep(away, 0.3, 0.8)
         part.paint(bone + cortex * (1 + 0.2 * noise["edge"]), marrow)
 
-    def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:
+    def _paint_joint(self, part: Slice, bones: np.ndarray) -> None:
         """Fat, fluid, cartilage and menisci between the bones."""
         noise, values = part.noise, self.values
-        capsule = self._capsule(part)
+        half = 0.48 * self.bone * part.reach
+        capsule = cut(np.abs(part.x) - half, np.abs(part.y - 0.08) - 0.11)
         synovium = 0.6 * values["fat"] + 0.25 * values["muscle"]
         part.paint(capsule, synovium * (1 + 0.12 * noise["grain"] + 0.12 * noise["fine_septa"]))
         pools = cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
         part.paint(pools, values["fluid"] * (1 + 0.06 * noise["grain"]), 0.85)
         cartilage = values["cartilage"] * (1 + 0.07 * noise["grain"] + 0.05 * noise["struts"])
-        part.paint(self._cartilage(part, bones, capsule), cartilage)
-        wedge = self._menisci(part, bones)
-        part.paint(wedge, values["meniscus"] * (1 + 0.3 * noise["grain"]))
-
-    def _capsule(self, part: _Slice) -> np.ndarray:
-        return cut(np.abs(part.x) - 0.48 * self.bone * part.reach, np.abs(part.y - 0.08) - 0.11)
-
-    def _cartilage(self, part: _Slice, bones: np.ndarray, capsule: np.ndarray) -> np.ndarray:
-        """The region of the bones' coats, and of the bones, which are painted over it."""
-        return cut(bones - 0.026 - 0.004 * part.noise["edge"], capsule)
-
-    def _menisci(self, part: _Slice, bones: np.ndarray) -> np.ndarray:
-        half = 0.48 * self.bone * part.reach
-        inner_edge = half * 0.55 + 0.03 * part.noise["slow"]
+        coats = cut(bones - 0.026 - 0.004 * noise["edge"], capsule)  # and bones, which are painted over it
+        part.paint(coats, cartilage, label=CARTILAGE)
+        inner_edge = half * 0.55 + 0.03 * noise["slow"]
         horn = cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
-        return cut(cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+        menisci = cut(cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
+        part.paint(menisci, values["meniscus"] * (1 + 0.3 * noise["grain"]), label=0)
 
-    def _ligaments(self, part: _Slice, kind: str) -> np.ndarray:
+    def _paint_ligaments(self, part: Slice, kind: str) -> None:
+        """Ligaments and tendons: dark bands with fine bright fibers."""
         x = part.x / (self.bone * part.reach)
         bands = [segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
-        return np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
-
-    def _paint_ligaments(self, part: _Slice, kind: str) -> None:
-        """Ligaments and tendons: dark bands with fine bright fibres."""
-        band = self._ligaments(part, kind)
-        bright = np.clip(0.5 * part.noise["fibres1"] + 0.4 * part.noise["grain"], 0, 1)
-        part.paint(band, self.values["ligament"] + self.values["fibre"] * bright, 0.9)
+        region = np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
+        bright = np.clip(0.5 * part.noise["fibers1"] + 0.4 * part.noise["grain"], 0, 1)
+        part.paint(region, self.values["ligament"] + self.values["fiber"] * bright, 0.9, label=0)

@@ -8,22 +8,29 @@ import dataclasses
 import numpy as np
 
 from fastmri_ufloss.data.checks import check
-from fastmri_ufloss.simulation.anatomy import CONTRASTS, OVERSAMPLING, _Knee, _Slice
-from fastmri_ufloss.simulation.regions import band_noise, cut, join, segment, smoothstep
+from fastmri_ufloss.simulation.anatomy import (
+    CONTRASTS,
+    OVERSAMPLING,
+    Knee,
+    Slice,
+    band_noise,
+    cut,
+    join,
+    segment,
+    smoothstep,
+)
 
 __all__ = ["DEPTH", "draw_knee_volume"]
 
 DEPTH = 1.12  # half the field of view from front to back, in halves of the shorter side of a coronal plane
 Shape = tuple[int, int, int]
-Point3 = tuple[float, float, float]
 
 
 def draw_knee_volume(shape: Shape, *, contrast: str = "CORPD_FBK", seed: int = 0) -> np.ndarray:
     """Magnitude volume of a generated knee: the anatomy of `draw_knee`, with round bones and limb.
 
-    Coronal planes are drawn from front to back. Textures change over the depth as fast as within a plane, so
-    that the planes across the readout, which are (ky, kz), have them too. The limb ends before the field of
-    view from front to back does: the first and the last planes are empty.
+    Coronal planes are drawn from front to back. Textures change over the depth as fast as within a plane, so that
+    (ky, kz) planes have them too. The limb ends before the field of view does: the first and last planes are empty.
 
     Args:
         shape: (readout, rows, cols), at least (32, 32, 8).
@@ -36,9 +43,7 @@ def draw_knee_volume(shape: Shape, *, contrast: str = "CORPD_FBK", seed: int = 0
     Raises:
         ValueError: if an argument is out of its range.
     """
-    fits = len(shape) == 3 and min(shape[:2]) >= 32 and shape[2] >= 8
-    check(fits, "shape", "(readout, rows, cols), at least (32, 32, 8)", shape)
-    check(contrast in CONTRASTS, "contrast", f"one of {sorted(CONTRASTS)}", repr(contrast))
+    check_volume(shape, contrast)
     knee = _SolidKnee((shape[0], shape[1]), CONTRASTS[contrast], seed)
     volume = np.empty(shape, dtype=np.float32)
     for plane in range(shape[2]):
@@ -46,8 +51,15 @@ def draw_knee_volume(shape: Shape, *, contrast: str = "CORPD_FBK", seed: int = 0
     return volume
 
 
-class _SolidKnee(_Knee):
-    """A knee whose planes are painted as the middle slice of a `_Knee`, with regions that depend on z as well.
+def check_volume(shape: Shape, contrast: str) -> None:
+    """Raise ValueError unless `draw_knee_volume` can draw it."""
+    fits = len(shape) == 3 and min(shape[:2]) >= 32 and shape[2] >= 8
+    check(fits, "shape", "(readout, rows, cols), at least (32, 32, 8)", shape)
+    check(contrast in CONTRASTS, "contrast", f"one of {sorted(CONTRASTS)}", repr(contrast))
+
+
+class _SolidKnee(Knee):
+    """A knee whose planes are painted as the middle slice of a `Knee`, with regions that depend on z as well.
 
     z goes from front to back, in the unit of x and y.
     """
@@ -87,24 +99,24 @@ class _SolidKnee(_Knee):
             else:  # within a plane
                 size = size - ((self.z - self.vessel_depths[index]) / 0.03) ** 2
             self.vessels.append([x, y, turn, size, shift])
-        return self.draw(0.0)
+        return self.draw(0.0)[0]
 
     def _texture(self, name: str, recipe: dict[str, float], z: float) -> np.ndarray:
         """A noise at z: a mixture of independent ones that are somewhat more than half a wavelength apart."""
         place = (z + 2 * DEPTH) / (0.6 * recipe["wavelength"] * self.pixel)
         first = int(place)
-        for number in (first, first + 1):
-            if (name, number) not in self.frames:
-                generator = np.random.default_rng([self.seed, list(self.textures).index(name), number])
-                self.frames[name, number] = band_noise(generator, self.size, **recipe)
+        for frame in (first, first + 1):
+            if (name, frame) not in self.frames:
+                generator = np.random.default_rng([self.seed, list(self.textures).index(name), frame])
+                self.frames[name, frame] = band_noise(generator, self.size, **recipe)
         self.frames.pop((name, first - 1), None)
         angle = np.float32(np.pi / 2 * (place - first))
         return np.cos(angle) * self.frames[name, first] + np.sin(angle) * self.frames[name, first + 1]
 
-    def _paint_envelope(self, part: _Slice) -> tuple[np.ndarray, np.ndarray]:
+    def _paint_envelope(self, part: Slice) -> tuple[np.ndarray, np.ndarray]:
         return super()._paint_envelope(dataclasses.replace(part, x=np.hypot(part.x, self.z)))
 
-    def _bones(self, part: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _bones(self, part: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x, y, z = part.x / self.bone, part.y, self.z
         rough = 0.0025 * part.noise["edge"]
         shaft = np.hypot(x, z + 0.05) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15)
@@ -121,14 +133,14 @@ class _SolidKnee(_Knee):
         fibula = np.hypot(segment(x, y, (0.47, 0.37), (0.45, 2.5)), z - 0.15) - 0.07 - head
         return np.minimum(femur, patella) + rough, tibia + rough, fibula + rough
 
-    def _paint_joint(self, part: _Slice, bones: np.ndarray) -> None:
+    def _paint_joint(self, part: Slice, bones: np.ndarray) -> None:
         super()._paint_joint(dataclasses.replace(part, x=np.hypot(part.x, self.z)), bones)
 
-    def _paint_ligaments(self, part: _Slice, kind: str) -> None:
+    def _paint_ligaments(self, part: Slice, kind: str) -> None:
         if abs(self.z - 0.05) < (0.12 if kind == "cruciate" else 0.08):
             super()._paint_ligaments(part, kind)
 
 
-def _ellipsoid(place: tuple[np.ndarray, np.ndarray, float], radii: Point3) -> np.ndarray:
+def _ellipsoid(place: tuple[np.ndarray, np.ndarray, float], radii: tuple[float, float, float]) -> np.ndarray:
     (x, y, z), (width, height, depth) = place, radii
     return (np.sqrt((x / width) ** 2 + (y / height) ** 2 + (z / depth) ** 2) - 1) * min(radii)

@@ -1,27 +1,30 @@
-"""A generated data set of knees in fastMRI's layout, to try everything without a download."""
+"""Generated data sets of knees, to try everything without a download: fastMRI volumes, and raw 3D scans."""
 
 import json
-import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.simulation.anatomy import CONTRASTS
-from fastmri_ufloss.simulation.anatomy_classes import draw_segmented_knee
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.files import remove_leftovers, write_json
+from fastmri_ufloss.simulation.anatomy import CONTRASTS, draw_knee
+from fastmri_ufloss.simulation.anatomy_3d import DEPTH, check_volume, draw_knee_volume
+from fastmri_ufloss.simulation.mrd_file import import_ismrmrd, write_mrd
 from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate_3d import simulate_kspace_3d
 
-__all__ = ["make_demo_dataset"]
+__all__ = ["elliptical_mask", "make_demo_dataset", "make_demo_scans_3d"]
 
-VERSION = 2  # of the volumes; another one means other volumes from the same parameters
-SPLITS = ("train", "val", "test")
-FIRST_NUMBERS = (1000001, 1001001, 1002001)  # of the file names of the splits
-MAX_SUBJECTS = FIRST_NUMBERS[1] - FIRST_NUMBERS[0]
+VERSION, VERSION_3D = 2, 1  # another one means other volumes from the same parameters
+SPLITS = {"train": 1000001, "val": 1001001, "test": 1002001}  # with the first number of the file names
+MAX_SUBJECTS, MAX_SUBJECTS_3D = 1000, 999
 NOISE = {"CORPD_FBK": 1.0, "CORPDFS_FBK": 1.5}  # relative to what snr asks for
-GAINS = (1e-4, 4e-4)  # raw fastMRI intensities are of this order
-STALE_SECONDS = 60.0  # a volume is written in much less
+GAINS = (1e-4, 4e-4)  # brightness of a subject: raw fastMRI intensities are of this order
+HEIGHT_MM = 160.0  # of the field of view of a 3D scan
+STALE_SECONDS, STALE_SECONDS_3D = 60.0, 600.0  # a volume is written in much less
 
 
 def make_demo_dataset(
@@ -37,11 +40,10 @@ def make_demo_dataset(
 ) -> Path:
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
-    Each subject is a volume, every other one with fat suppression. All volumes, those for the test too, are
-    fully sampled and have the reconstruction, and a segmentation as `SegmentationSlices` reads it: 1 for bone and 2
-    for cartilage. A subject depends on the seed and its number only, not on how
-    many there are; the single-coil volumes show the same images as the multi-coil ones. A data set that is
-    already there is kept, and one that was interrupted is completed.
+    Each subject is a volume, every other one with fat suppression. All volumes are fully sampled, and have the
+    reconstruction and a segmentation as `SegmentationSlices` reads it: 1 for bone and 2 for cartilage. A subject
+    depends on the seed and its number only; single-coil volumes show the same images as multi-coil ones. A data set
+    that is already there is kept, and one that was interrupted is completed.
 
     Args:
         root: folder for the data set.
@@ -57,12 +59,15 @@ def make_demo_dataset(
         The root, as a path.
 
     Raises:
-        ValueError: if an argument is out of its range, if the folder has a data set of other parameters, or
-            volumes that are none of this function's.
+        ValueError: if an argument is out of its range, or the folder has a data set of other parameters or of others.
     """
-    root = Path(root)
-    _check_arguments(challenge, num_subjects, slices_per_subject, shape, num_coils, snr, seed)
-    parameters: dict[str, Any] = {
+    check(challenge in ("singlecoil", "multicoil"), "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
+    fits = len(num_subjects) == len(SPLITS) and all(0 <= count <= MAX_SUBJECTS for count in num_subjects)
+    check(fits, "num_subjects", f"three numbers from 0 to {MAX_SUBJECTS}", num_subjects)
+    check(len(shape) == 2 and min(shape) >= 32, "shape", "(rows, cols), at least 32 each", shape)
+    check(slices_per_subject >= 1, "slices_per_subject", "at least 1", slices_per_subject)
+    _check_scan(num_coils, snr, seed)
+    parameters = {
         "version": VERSION,
         "num_subjects": list(num_subjects),
         "slices_per_subject": slices_per_subject,
@@ -71,119 +76,167 @@ def make_demo_dataset(
         "snr": snr,
         "seed": seed,
     }
+
+    def write(path: Path, number: int, subject_seed: int, scan_seed: int, gain: np.float32) -> None:
+        contrast = list(CONTRASTS)[number % len(CONTRASTS)]
+        images, classes = draw_knee(shape, num_slices=slices_per_subject, contrast=contrast, seed=subject_seed)
+        simulate_volume(
+            path,
+            images * gain,
+            num_coils=num_coils if challenge == "multicoil" else None,
+            snr=snr / NOISE[contrast],
+            seed=scan_seed,
+            acquisition=contrast,
+            patient_id=f"demo-{path.stem}",
+            datasets={"segmentation": classes},
+        )
+
+    root = Path(root)
     folders = [root / f"{challenge}_{split}" for split in SPLITS]
-    complete, partial = root / f"{challenge}_demo.json", root / f"{challenge}_demo.partial.json"
-    _check_parameters(parameters, complete, partial, folders)
-    _remove_leftovers(folders)
-    missing = _missing_volumes(folders, num_subjects)
-    if complete.is_file() and not missing:
-        return root
-    _write_json(partial, parameters)
-    for split, number, path in tqdm(missing, desc=f"Demo data set in {root}", unit="volume"):
-        _write_subject(path, split, number, parameters)
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    _write_json(complete, parameters)
-    partial.unlink(missing_ok=True)
+    volumes = {
+        folder / f"file{first + number}.h5": (split, number)
+        for split, (folder, first, count) in enumerate(zip(folders, SPLITS.values(), num_subjects, strict=True))
+        for number in range(count)
+    }
+    _complete(root, f"{challenge}_demo", parameters, folders, volumes, write, stale_seconds=STALE_SECONDS)
     return root
 
 
-def _check_arguments(
-    challenge: str,
-    num_subjects: tuple[int, int, int],
-    slices_per_subject: int,
-    shape: tuple[int, int],
-    num_coils: int,
-    snr: float,
-    seed: int,
+def make_demo_scans_3d(
+    root: str | Path,
+    *,
+    num_subjects: int = 6,
+    shape: tuple[int, int, int] = (96, 80, 64),
+    num_coils: int = 8,
+    snr: float = 30.0,
+    contrast: str = "CORPDFS_FBK",
+    elliptical: bool = True,
+    seed: int = 0,
+) -> list[Path]:
+    """Write generated knees as raw ISMRMRD files, as those of mridata.org: ``knee3d-001.h5`` and so on.
+
+    Scans are fully sampled, up to the corners of (ky, kz), in an order of their own. A subject depends on the seed
+    and its number only. Scans that are already there are kept, and a data set that was interrupted is completed.
+
+    Args:
+        root: folder for the files.
+        num_subjects: number of files, at most 999.
+        shape: (readout, rows, cols), at least (32, 32, 8); see `draw_knee_volume`.
+        num_coils: number of coils.
+        snr: see `simulate_kspace_3d`.
+        contrast: see `draw_knee`; fat is suppressed by default.
+        elliptical: leave out the corners of (ky, kz), as the scans of mridata.org do; see `elliptical_mask`.
+        seed: of everything.
+
+    Returns:
+        The paths of the files, in the order of the subjects.
+
+    Raises:
+        ImportError: if the package ismrmrd is missing.
+        ValueError: if an argument is out of its range, or the folder has a data set of other parameters or of others.
+    """
+    check(1 <= num_subjects <= MAX_SUBJECTS_3D, "num_subjects", f"from 1 to {MAX_SUBJECTS_3D}", num_subjects)
+    check_volume(shape, contrast)
+    _check_scan(num_coils, snr, seed)
+    import_ismrmrd()  # it would be missed only after the drawing
+    parameters = {
+        "version": VERSION_3D,
+        "num_subjects": num_subjects,
+        "shape": [int(size) for size in shape],
+        "num_coils": num_coils,
+        "snr": snr,
+        "contrast": contrast,
+        "elliptical": elliptical,
+        "seed": seed,
+    }
+    readout, rows, cols = shape
+    pixel = HEIGHT_MM / readout
+
+    def write(path: Path, number: int, subject_seed: int, scan_seed: int, gain: np.float32) -> None:
+        volume = draw_knee_volume(shape, contrast=contrast, seed=subject_seed) * gain
+        write_mrd(
+            path,
+            simulate_kspace_3d(volume, num_coils=num_coils, snr=snr, seed=scan_seed),
+            mask=elliptical_mask((rows, cols)) if elliptical else None,
+            order_seed=scan_seed,
+            field_of_view=(HEIGHT_MM, pixel * rows, pixel * DEPTH * min(readout, rows)),
+            patient_id=f"demo-{path.stem}",
+            protocol=contrast,
+        )
+
+    root = Path(root)
+    scans = {root / f"knee3d-{number + 1:03d}.h5": (3, number) for number in range(num_subjects)}
+    _complete(root, "knee3d_demo", parameters, [root], scans, write, stale_seconds=STALE_SECONDS_3D)
+    return list(scans)
+
+
+def elliptical_mask(shape: tuple[int, int]) -> np.ndarray:
+    """The lines of a 3D scan that leaves out the corners.
+
+        (ky / (rows / 2))^2 + (kz / (cols / 2))^2 <= 1,    ky = row - rows // 2,  kz = col - cols // 2
+
+    Args:
+        shape: (rows, cols).
+
+    Returns:
+        The mask, boolean (rows, cols), about pi / 4 of it true.
+    """
+    ky, kz = (2 * (np.arange(size) - size // 2) / size for size in shape)
+    return ky[:, None] ** 2 + kz**2 <= 1
+
+
+def _check_scan(num_coils: int, snr: float, seed: int) -> None:
+    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
+    check(snr > 0, "snr", "above 0", snr)
+    check(seed >= 0, "seed", "at least 0", seed)
+
+
+def _complete(
+    root: Path,
+    name: str,
+    parameters: dict[str, Any],
+    folders: Sequence[Path],
+    files: Mapping[Path, tuple[int, int]],
+    write: Callable[[Path, int, int, int, np.float32], None],
+    *,
+    stale_seconds: float,
 ) -> None:
-    """All at once, before anything is written."""
-    if challenge not in ("singlecoil", "multicoil"):
-        raise ValueError(f"challenge must be 'singlecoil' or 'multicoil', got {challenge!r}")
-    if len(num_subjects) != len(SPLITS) or not all(0 <= number <= MAX_SUBJECTS for number in num_subjects):
-        raise ValueError(f"num_subjects must be three numbers from 0 to {MAX_SUBJECTS}, got {num_subjects}")
-    if len(shape) != 2 or min(shape) < 32:
-        raise ValueError(f"shape must be (rows, cols), at least 32 each, got {shape}")
-    for name, number in (("slices_per_subject", slices_per_subject), ("num_coils", num_coils)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    if not snr > 0:
-        raise ValueError(f"snr must be above 0, got {snr}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+    """Write the files that are missing; nothing is kept, or written over, that other parameters or others made.
 
-
-def _write_subject(path: Path, split: int, number: int, parameters: dict[str, Any]) -> None:
-    subject_seed, scan_seed = (
-        int(word) for word in np.random.SeedSequence([parameters["seed"], split, number]).generate_state(2)
-    )
-    contrast = list(CONTRASTS)[number % len(CONTRASTS)]
-    images, segmentation = draw_segmented_knee(
-        tuple(parameters["shape"]),
-        num_slices=parameters["slices_per_subject"],
-        contrast=contrast,
-        seed=subject_seed,
-    )
-    low, high = GAINS
-    gain = np.random.default_rng([subject_seed, 1]).uniform(low, high)
-    simulate_volume(
-        path,
-        images * np.float32(gain),
-        num_coils=parameters["num_coils"],
-        snr=parameters["snr"] / NOISE[contrast],
-        seed=scan_seed,
-        acquisition=contrast,
-        patient_id=f"demo-{path.stem}",
-        datasets={"segmentation": segmentation},
-    )
-
-
-def _check_parameters(parameters: dict[str, Any], complete: Path, partial: Path, folders: list[Path]) -> None:
-    """Nothing is kept, or written over, that other parameters or somebody else made."""
-    known = False
-    for file in (complete, partial):
-        if not file.is_file():
-            continue
+    Args:
+        root, folders: of the data set, and of its files.
+        name: of the file that keeps the parameters.
+        parameters: all that the files depend on, with the seed.
+        files: with the number of the split and that of the subject in it.
+        write: called with the path, the subject's number, the seeds of the anatomy and the scan, and the gain.
+        stale_seconds: after which a temporary file is removed.
+    """
+    complete, partial = root / f"{name}.json", root / f"{name}.partial.json"
+    known = [file for file in (complete, partial) if file.is_file()]
+    for file in known:
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            before = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}): choose another root or delete it") from error
-        if found != parameters:
+        if before != parameters:
             raise ValueError(
-                f"{file.parent} has a demo data set of other parameters: choose another root or delete it; "
-                f"expected {parameters}, got {found}"
+                f"{root} has a demo data set of other parameters: choose another root or delete it; "
+                f"expected {parameters}, got {before}"
             )
-        known = True
-    strangers = [path for folder in folders for path in folder.glob("*.h5")]
+    strangers = sorted(path for folder in folders for path in folder.glob("*.h5"))
     if strangers and not known:
-        raise ValueError(f"root must have no volumes but a demo data set's, got {strangers[0]}")
-
-
-def _missing_volumes(folders: list[Path], num_subjects: tuple[int, int, int]) -> list[tuple[int, int, Path]]:
-    """Split, number and path of each volume that is still to be written."""
-    volumes = [
-        (split, number, folder / f"file{first + number}.h5")
-        for split, (folder, first, count) in enumerate(zip(folders, FIRST_NUMBERS, num_subjects, strict=True))
-        for number in range(count)
-    ]
-    return [(split, number, path) for split, number, path in volumes if not path.is_file()]
-
-
-def _remove_leftovers(folders: list[Path]) -> None:
-    """Remove temporary files of a process that was killed: fastMRI would take them for volumes.
-
-    Young ones may be another process's, which is writing the same data set.
-    """
+        raise ValueError(f"root must have no volumes (*.h5) but a demo data set's, got {strangers[0]}")
+    remove_leftovers(files, stale_seconds=stale_seconds)
+    missing = [path for path in files if not path.is_file()]
+    if complete.is_file() and not missing:
+        return
+    write_json(partial, parameters)
+    for path in tqdm(missing, desc=f"Demo data set in {root}", unit="volume"):
+        state = np.random.SeedSequence([parameters["seed"], *files[path]]).generate_state(2)
+        subject_seed, scan_seed = (int(word) for word in state)
+        gain = np.float32(np.random.default_rng([subject_seed, 1]).uniform(*GAINS))
+        write(path, files[path][1], subject_seed, scan_seed, gain)
     for folder in folders:
-        for path in folder.glob(".file*.h5.*.tmp"):
-            try:
-                stale = time.time() - path.stat().st_mtime > STALE_SECONDS
-            except FileNotFoundError:  # it has got its name meanwhile
-                continue
-            if stale:
-                path.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, parameters: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(parameters, indent=1), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(complete, parameters)
+    partial.unlink(missing_ok=True)

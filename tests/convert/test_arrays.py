@@ -5,7 +5,7 @@ from fastmri.data import SliceDataset
 from helpers import DATA, needs_data
 
 from fastmri_ufloss.convert.arrays import convert_numpy
-from fastmri_ufloss.convert.sampling import transform_readout
+from fastmri_ufloss.convert.volumes import transform_readout
 from fastmri_ufloss.data.index import read_metadata
 from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.simulation.simulate import simulate_kspace

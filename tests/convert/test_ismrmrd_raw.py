@@ -1,6 +1,6 @@
 """Converted raw data have the images that were put into them; what cannot be converted is refused by name.
 
-Files are written with ismrmrd, k-space is made by matrices of the centred transform.
+Files are written with ismrmrd, k-space is made by matrices of the centered transform.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def coil_images(count: int, *shape: int, coils: int = COILS) -> np.ndarray:
 
 
 def make_header(encoded: tuple[int, int, int], recon: tuple[int, int, int] | None = None, **limits: int) -> Any:
-    """Of voxels of 2 x 1.5 x 3 mm; ``limits`` are the centres of the steps."""
+    """Of voxels of 2 x 1.5 x 3 mm; ``limits`` are the centers of the steps."""
     centers = {"1": encoded[1] // 2, "2": encoded[2] // 2} | {name[-1]: value for name, value in limits.items()}
     spaces = [
         xsd.encodingSpaceType(
@@ -133,7 +133,7 @@ def read(path: Path, name: str) -> Any:
 
 
 def middle(images: np.ndarray, *crops: int) -> np.ndarray:
-    """The centre of the last axes."""
+    """The center of the last axes."""
     starts = [size // 2 - crop // 2 for size, crop in zip(images.shape[-len(crops) :], crops, strict=True)]
     return images[(..., *(slice(start, start + crop) for start, crop in zip(starts, crops, strict=True)))]
 
@@ -210,7 +210,7 @@ def test_fastmri_reads_the_volume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(4, 15), (0, 11), (3, 12)])
 def test_partial_fourier_is_padding(tmp_path: Path, first: int, last: int) -> None:
-    """Steps count from 0, the centre of the limits says where k-space has its own."""
+    """Steps count from 0, the center of the limits says where k-space has its own."""
     truth = coil_images(2, 12, 15)
     lines = lines_2d(truth, range(first, last))
     for line in lines:
@@ -478,7 +478,7 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
         lines.append(lines[4])
     if case == "outside":
         lines[4].idx["kspace_encode_step_1"] = 10
-    if case == "centre":
+    if case == "center":
         lines[4].head = {"center_sample": 3}
     if case == "not finite":
         lines[17].data = lines[17].data * np.array([[1], [np.nan], [1]])
@@ -490,7 +490,7 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
     if case == "noise only":
         for line in lines:
             line.flags = (NOISE,)
-    if case == "off centre":
+    if case == "off center":
         return [line for line in lines if line.idx["kspace_encode_step_1"] > 6]
     return [] if case == "empty" else lines
 
@@ -507,12 +507,12 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
         ("coils", "same number of coils in all acquisitions, got 3 in acquisition 0, 2 in acquisition 4"),
         ("repeated", "has 1 repeated lines: acquisitions 4 and 30 are both of slice 0, kspace_encode_step_1 4"),
         ("outside", "kspace_encode_step_1 must be from 0 to 9, .* got 10 in acquisition 4: correct"),
-        ("centre", "readout must be in the encoded matrix of 12 samples, got 12 samples, center_sample 3"),
+        ("center", "readout must be in the encoded matrix of 12 samples, got 12 samples, center_sample 3"),
         ("not finite", "acquisition 17 has NaN or infinite values"),
         ("encodings", r"acquisitions of one encoding, got those of encodings \[0, 1\]"),
         ("no such encoding", "refer to encoding 1 .*, but the header has 1"),
         ("noise only", "must have acquisitions of an image, got 0 of calibration and 30 of noise"),
-        ("off centre", "columns from 7 to 10 were sampled, which leave out the centre of 10"),
+        ("off center", "columns from 7 to 10 were sampled, which leave out the cent(er|re) of 10"),
         ("empty", "must have acquisitions, a data set 'data', in the group 'dataset'"),
     ],
 )

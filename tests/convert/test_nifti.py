@@ -278,7 +278,7 @@ def with_value(value):
         (np.ones((4, 5, 6, 2), dtype=np.float32), r"one volume .* \(4, 5, 6, 2\).*slicer"),
         (np.ones(4, dtype=np.float32), r"two or three dimensions, got the shape \(4,\)"),
         (BASE.astype(np.complex64), "real magnitudes, got complex ones"),
-        (RGB, "real magnitudes, got colour ones"),
+        (RGB, "real magnitudes, got color ones"),
         (with_value(np.nan), "1 of 120 voxels are NaN or infinite"),
         (with_value(np.inf), "1 of 120 voxels are NaN or infinite"),
         (with_value(-1024), "at least 0, got a minimum of -1024 .*clip or shift"),

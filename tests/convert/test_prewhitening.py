@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastmri_ufloss.convert.prewhitening import noise_covariance, whitening_matrix
+from fastmri_ufloss.convert.volumes import noise_covariance, whitening_matrix
 
 
 def correlated_noise(coils: int = 4, samples: int = 20000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import h5py
 import pytest
 from helpers import run_process, run_recipe
 
-from fastmri_ufloss.simulation.demo_3d import make_demo_scans_3d
+from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 
 SCRIPT = "modl_ufloss_3d/train.py"
 TINY = [

@@ -5,9 +5,9 @@ import h5py
 import numpy as np
 import pytest
 
-from fastmri_ufloss.convert.mrd_file import write_mrd
 from fastmri_ufloss.simulation.anatomy_3d import draw_knee_volume
-from fastmri_ufloss.simulation.demo_3d import elliptical_mask, make_demo_scans_3d
+from fastmri_ufloss.simulation.demo import elliptical_mask, make_demo_scans_3d
+from fastmri_ufloss.simulation.mrd_file import write_mrd
 from fastmri_ufloss.simulation.simulate_3d import ifft3c
 
 ismrmrd = pytest.importorskip("ismrmrd")
@@ -117,7 +117,7 @@ def test_interrupted_data_set_is_completed(root, tmp_path, monkeypatch):
         calls.append(path)
         write_mrd(path, *args, **options)
 
-    monkeypatch.setattr("fastmri_ufloss.simulation.demo_3d.write_mrd", interrupted)
+    monkeypatch.setattr("fastmri_ufloss.simulation.demo.write_mrd", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_scans_3d(tmp_path, **SMALL)
     assert names(tmp_path) == ["knee3d-001.h5", "knee3d_demo.partial.json"]
@@ -153,7 +153,7 @@ def test_other_parameters_raise(root):
 
 def test_files_of_somebody_else_are_not_touched(tmp_path):
     (tmp_path / "mine.h5").write_text("data")
-    with pytest.raises(ValueError, match="root must have no HDF5 files"):
+    with pytest.raises(ValueError, match="root must have no volumes"):
         make_demo_scans_3d(tmp_path, **SMALL)
     (tmp_path / "knee3d_demo.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):

@@ -10,8 +10,14 @@ from fastmri.data import SliceDataset
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
 
-from fastmri_ufloss.simulation.coils import loop_field, simulate_phase, simulate_sens_maps
-from fastmri_ufloss.simulation.simulate import simulate_kspace, simulate_volume, write_volume
+from fastmri_ufloss.simulation.simulate import (
+    loop_field,
+    simulate_kspace,
+    simulate_phase,
+    simulate_sens_maps,
+    simulate_volume,
+    write_volume,
+)
 
 
 def disc(slices=3, rows=48, cols=40):
@@ -72,7 +78,7 @@ def test_maps_are_smooth_and_different():
 def test_interpolated_maps_are_the_field(monkeypatch):
     """Fields are computed at 48 points a side and interpolated: compare with those at every pixel."""
     maps = simulate_sens_maps(8, (96, 128))
-    monkeypatch.setattr("fastmri_ufloss.simulation.coils.COARSE_GRID", 1000)
+    monkeypatch.setattr("fastmri_ufloss.simulation.simulate.COARSE_GRID", 1000)
     np.testing.assert_allclose(maps, simulate_sens_maps(8, (96, 128)), atol=2e-4)
 
 
@@ -123,7 +129,7 @@ def test_noise_level(num_coils):
     deviation = np.sqrt((np.abs(noise) ** 2).mean())
     assert object_mean / deviation == pytest.approx(20, rel=0.03)
     assert noise.real.std() == pytest.approx(noise.imag.std(), rel=0.05)
-    # white: as strong in the corners of k-space as in its centre
+    # white: as strong in the corners of k-space as in its center
     power = np.abs(np.fft.fft2(noise, norm="ortho")) ** 2
     assert power[..., :16, :16].mean() == pytest.approx(power[..., 16:48, 16:48].mean(), rel=0.15)
     background = to_images(simulate_kspace(images, num_coils=num_coils, snr=20))[..., :8, :8]

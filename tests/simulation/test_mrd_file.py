@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
-from fastmri_ufloss.convert.mrd_file import write_mrd
+from fastmri_ufloss.simulation.mrd_file import write_mrd
 
 ismrmrd = pytest.importorskip("ismrmrd")
 
@@ -130,7 +130,7 @@ def test_file_is_as_ismrmrd_writes_it(tmp_path, kspace):
 
 
 def test_coils_may_come_from_an_iterator_and_in_any_precision(tmp_path, kspace, monkeypatch):
-    monkeypatch.setattr("fastmri_ufloss.convert.mrd_file.SLAB", 7)  # several slabs
+    monkeypatch.setattr("fastmri_ufloss.simulation.mrd_file.SLAB", 7)  # several slabs
     write_mrd(tmp_path / "a.h5", (coil.astype(complex) for coil in kspace))
     assert np.array_equal(place(*read(tmp_path / "a.h5")), kspace)
 
