@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.distributed import gather_objects, rank_and_world_size
-from fastmri_ufloss.metrics.dice import dice_of_classes
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.models.segmentation import SegmentationNet
 from fastmri_ufloss.pl_modules.base_module import BaseModule
 from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
