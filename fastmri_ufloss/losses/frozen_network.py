@@ -1,4 +1,4 @@
-"""What every loss that owns a network does with it."""
+"""A network that a loss or a metric uses and never changes."""
 
 from typing import Any, TypeVar
 
@@ -12,13 +12,12 @@ _Loss = TypeVar("_Loss", bound="FrozenNetworkLoss")
 class FrozenNetworkLoss(nn.Module):
     """A module with a network that is handed in, used and never changed.
 
-    The network is frozen, always in eval mode, and no part of this module's state dict: what is trained
-    with the loss is saved without it, and such a state dict loads strictly. Weights of a network in a state
-    dict are ignored; the network is the one handed in.
+    The network is frozen, always in eval mode, and no part of this module's state dict: what is trained with the
+    loss is saved without it, and such a state dict loads strictly. Weights of a network in a state dict are ignored.
 
     Args:
         name: the attribute under which the network is held.
-        network: the network. It is frozen and set to eval mode here.
+        network: it is frozen and set to eval mode here.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:
@@ -42,7 +41,7 @@ def _leave_out(module: Any, state_dict: dict[str, Any], prefix: str, local_metad
 
 
 def _put_in(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """The network's own weights, so that it loads itself."""
+    """The weights that the network has, so that it loads these."""
     _leave_out(module, state_dict, prefix, None)
     network = module.get_submodule(module._network_name)
     state_dict.update(network.state_dict(prefix=f"{prefix}{module._network_name}.", keep_vars=True))

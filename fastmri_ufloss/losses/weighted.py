@@ -150,7 +150,7 @@ class WeightedLoss(nn.Module):
         self.normalize = normalize
         if normalize:
             for name in weights:  # by name, so that a checkpoint with other terms cannot be mistaken
-                self.register_buffer(_factor_name(name), torch.zeros(()))  # 0: there was no training batch yet
+                self.register_buffer(f"factor_of_{name}", torch.zeros(()))  # 0: there was no training batch yet
         self.grad_norms_every = grad_norms_every
         self.last_terms: dict[str, Tensor] = {}
         self.last_grad_norms: dict[str, Tensor] = {}
@@ -170,7 +170,7 @@ class WeightedLoss(nn.Module):
     @property
     def factors(self) -> dict[str, Tensor]:
         """The factor of each term where they are normalized, 0 before the first training batch."""
-        return {name: getattr(self, _factor_name(name)) for name in self.weights} if self.normalize else {}
+        return {name: getattr(self, f"factor_of_{name}") for name in self.weights} if self.normalize else {}
 
     def forward(
         self,
@@ -285,10 +285,6 @@ def make_loss(
             raise ValueError(f"loss {name!r} needs {description}")
         terms[name] = kind(network, **settings.get(name, {}))
     return WeightedLoss(terms, weights, normalize=normalize, grad_norms_every=grad_norms_every)
-
-
-def _factor_name(term: str) -> str:
-    return f"factor_of_{term}"
 
 
 def _checked_weight(name: str, weight: Weight | str) -> Weight:
