@@ -92,9 +92,9 @@ def test_panels_of_a_volume_with_a_slice_that_is_not_finite(reference: Path, tmp
 
 
 BAD_PANELS = {
-    "volume": (["--volume", "c"], "--volume must be a file that all folders have, got 'c'"),
-    "slice": (["--volume", "a", "--slice", "3"], "--slice must be in 0 .. 2, the slices of a.h5, got 3"),
-    "contrast": (["--contrast", "T2"], "--contrast must be one of the volumes', CORPDFS_FBK, CORPD_FBK, got 'T2'"),
+    "volume": (["--volume", "c"], "volume must be a file that all folders have, got 'c'"),
+    "slice": (["--volume", "a", "--slice", "3"], "slice must be in 0 .. 2, the slices of a.h5, got 3"),
+    "contrast": (["--contrast", "T2"], "contrast must be one of the volumes', CORPDFS_FBK, CORPD_FBK, got 'T2'"),
     "zoom": (["--zoom", "31", "0", "10"], "zoom must be row, column and side of a square in an image of (40, 40)"),
     "gain": (["--error_gain", "0"], "error_gain must be a number above 0, got 0"),
     "stride": (["--stride", "4"], "--stride is for UFLoss, whose network --feature_net names"),
@@ -180,10 +180,13 @@ def test_box_plots_of_slices_and_of_chosen_metrics(tmp_path: Path) -> None:
 
 BAD_BOXES = {
     "metric": (["--metrics", "LPIPS"], "the report has no metric 'LPIPS' against RSS, only NRMSE (RSS), "),
-    "reference": (["--reference", "truth"], "--reference must be one of RSS, coil-combined, got 'truth'"),
-    "contrast": (["--contrasts", "T2"], "--contrasts must be some of PD, PDFS, got 'T2'"),
-    "other JSON": (["--report", "other.json"], "other.json lacks some of methods, references"),
-    "no JSON": (["--report", "text.json"], "text.json is not JSON"),
+    "reference": (["--reference", "truth"], "reference must be one of RSS, coil-combined, got 'truth'"),
+    "contrast": (["--contrasts", "T2"], "contrasts must be some of PD, PDFS, got 'T2'"),
+    "other JSON": (
+        ["--report", "other.json"],
+        "other.json must be the report.json of a report, it lacks some of methods, references",
+    ),
+    "no JSON": (["--report", "text.json"], "text.json must be the report.json of a report, it is not JSON"),
     "no file": (["--report", "nothing.json"], "nothing.json"),
 }
 

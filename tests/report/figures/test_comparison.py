@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fastmri_ufloss.report import save_comparison, save_picture
-from fastmri_ufloss.report.figures.picture import most_textured
+from fastmri_ufloss.report.figures.drawing import most_textured
 
 
 def image(rows: int = 60, cols: int = 44, *, seed: int = 0) -> np.ndarray:
