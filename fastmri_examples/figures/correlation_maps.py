@@ -39,7 +39,7 @@ def main() -> None:
     net, data_path = feature_figures.load_network_and_data(args)
     images = feature_figures.open_images(data_path, net, args.challenge)
     others = args.other_data_path
-    numbers, missing = draw_correlation_maps(
+    numbers, pictures, missing = draw_correlation_maps(
         args.output,
         images,
         images.place(args.volume, args.slice),
@@ -49,7 +49,7 @@ def main() -> None:
     )
     for what in missing:
         cli.say(f"{images.folder} has no {what}: left out")
-    feature_figures.finish(args.output, net, numbers)
+    feature_figures.finish(args.output, net, numbers, *pictures[1:])
 
 
 if __name__ == "__main__":

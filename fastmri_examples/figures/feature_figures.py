@@ -74,9 +74,9 @@ def open_images(folder: Path, net: PatchFeatureNet, challenge: str, *, split: st
     return FigureImages(subfolder if subfolder.is_dir() else folder, net)
 
 
-def finish(output: Path, net: PatchFeatureNet, document: Mapping[str, Any], *, pictures: str = "Picture") -> None:
-    """Write the numbers beside the picture, and say where they are."""
+def finish(output: Path, net: PatchFeatureNet, document: Mapping[str, Any], *others: Path) -> None:
+    """Write the numbers beside the picture, and say where they and other pictures are."""
     file = output.with_suffix(".json")
     facts = {name: getattr(net, name) for name in ("in_chans", "patch_size", "num_features")}
     write_json(file, {"feature_net": facts, **document})
-    cli.say(f"{pictures}: {output}\nNumbers: {file}")
+    cli.say(f"{'Pictures' if others else 'Picture'}: {', '.join(map(str, (output, *others)))}\nNumbers: {file}")

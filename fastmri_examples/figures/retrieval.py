@@ -17,7 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
 import feature_figures
 
-from fastmri_ufloss.report.figures.retrieval import build_bank, draw_retrieval, textured_queries
+from fastmri_ufloss.report.figures.retrieval import (
+    build_bank,
+    cut_patches,
+    look_up,
+    save_retrieval,
+    textured_queries,
+)
 
 
 def main() -> None:
@@ -54,11 +60,14 @@ def main() -> None:
     start = time.perf_counter()
     bank = build_bank(others, size=args.bank_size, seed=args.seed, cache_dir=cache / "features")
     built = time.perf_counter()
-    rows = draw_retrieval(args.output, images, queries, bank, others, count=args.num_found)
+    results = look_up(images, queries, bank, others, count=args.num_found)
     seconds = {"bank": built - start, "search": time.perf_counter() - built}
-    size = len(bank.features)
-    cli.say(f"{len(rows)} queries in a bank of {size} patches, which took {seconds['bank']:.1f} s")
-    numbers = {"bank_size": size, "seed": args.seed, "queries": rows, "seconds": seconds}
+    save_retrieval(args.output, results, cut_patches(results, images, others))
+    cli.say(
+        f"{len(results)} queries in a bank of {len(bank.features)} patches: {seconds['bank']:.1f} s for the bank, "
+        f"{seconds['search']:.2f} s for the search"
+    )
+    numbers = {"bank_size": len(bank.features), "seed": args.seed, "queries": results, "seconds": seconds}
     feature_figures.finish(args.output, net, numbers)
 
 

@@ -37,13 +37,7 @@ Corner = tuple[int, int]
 
 
 class MappedImage(NamedTuple):
-    """An image and its maps for each source patch.
-
-    Args:
-        name: of the image, such as "another subject".
-        image: magnitude (rows, cols).
-        maps: by the name of the measure, (patches, rows, cols) of the grid.
-    """
+    """A magnitude image (rows, cols) and, by measure, its maps for each source patch, (patches, rows, cols) of a grid."""
 
     name: str
     image: np.ndarray
@@ -56,9 +50,7 @@ def feature_maps(
     """Inner products of the features of some patches of a source with those of all patches on a grid of an image.
 
     Args:
-        feature_net: see `fastmri_ufloss.losses.UFLoss`, in eval mode.
-        source: (rows, cols), complex for a network of 2 channels, real magnitude for 1.
-        corners: (n, 2), upper left corners of patches of the source.
+        feature_net, source, corners: see `features_at`; the source is (rows, cols), of n patches.
         image: like source, of any size from that of a patch.
         stride: of the grid, which starts at the upper left corner.
         chunk_size: patches that go through the network at once.
@@ -81,16 +73,9 @@ def ssim_maps(
 ) -> Tensor:
     """SSIM of some patches of a source with all patches on a grid of an image; of complex images, of the magnitudes.
 
-    It is fastMRI's and scikit-image's SSIM, with windows of 7x7 inside the patch. Each image is divided by its
-    `image_scale` first, since SSIM minds the brightness; the data range is the source's largest value then.
-
-    Args:
-        source, corners, image, stride: as in `feature_maps`, and so is what is returned.
-        patch_size: rows and columns of a patch.
-        chunk_size: patches that are compared at once.
-
-    Raises:
-        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    SSIM is fastMRI's, with windows of 7x7 inside the patch. Each image is divided by its `image_scale` first, since
+    SSIM minds the brightness; the data range is the source's largest value then. Arguments, result and errors are
+    those of `feature_maps`.
     """
     source, image = (part.abs() / image_scale(part[None]) for part in (source, image))
     data_range = source.max().clamp(min=torch.finfo(source.dtype).tiny)
@@ -127,22 +112,23 @@ def draw_correlation_maps(
     others: FigureImages | None = None,
     stride: int = 4,
     chunk_size: int = 256,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Path], list[str]]:
     """Write the figure and, where there are several images, ``*_best.*`` beside it with the best patches.
+
+    The source is compared with itself, with the slice at the same height of the next volume of another subject with
+    the same contrast, with that of one with another contrast, and with the middle of ``others``.
 
     Args:
         path: of the picture.
-        images: folder of the source. Its slice at the same height of the next volume of another subject with the
-            same contrast, and of one with another contrast, are compared with it.
-        source: place of the source.
+        images: folder of the source.
+        source: its place.
         corners: upper left corners of the source patches; the most textured ones, put on the grid, if not given.
-        others: a folder with images of another kind, whose middle is compared with the source.
+        others: a folder with images of another kind.
         stride: of the grid, which starts at the upper left corner.
         chunk_size: patches that go through the network at once.
 
     Returns:
-        The numbers, and what the folder does not have, in words. Of each patch there are the ``corner`` and, by image
-        and measure, the best match, and how far the map stands out: its mean and standard deviation.
+        The numbers, the files, and what the folder does not have, in words.
 
     Raises:
         ValueError: if a source patch is not inside its image.
@@ -174,14 +160,15 @@ def draw_correlation_maps(
         arrays = {measure: values.cpu().numpy() for measure, values in maps.items()}
         mapped.append(MappedImage(name, target.abs().cpu().numpy(), arrays))
     save_correlation_maps(path, mapped, where, patch_size=net.patch_size, stride=stride)
+    paths = [path]
     if len(mapped) > 1:
-        best = path.with_name(f"{path.stem}_best{path.suffix}")
-        save_best_matches(best, mapped, where, patch_size=net.patch_size, stride=stride)
+        paths.append(path.with_name(f"{path.stem}_best{path.suffix}"))
+        save_best_matches(paths[1], mapped, where, patch_size=net.patch_size, stride=stride)
     rows = [
         {"corner": list(corner), "images": [_describe(item, index, stride) for item in mapped]}
         for index, corner in enumerate(where)
     ]
-    return {"source": images.label(source), "stride": stride, "patches": rows}, missing
+    return {"source": images.label(source), "stride": stride, "patches": rows}, paths, missing
 
 
 def _corners(image: Tensor, patch_size: int, corners: Sequence[Sequence[int]] | None, stride: int) -> list[Corner]:
@@ -210,7 +197,7 @@ def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Pla
 
 
 def _describe(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
-    """The best match of a patch in an image, by measure."""
+    """The best match of a patch in an image, by measure, and how far it stands out of the map."""
     row: dict[str, Any] = {"image": item.name.replace("\n", ": ")}
     for measure, maps in item.maps.items():
         *corner, best = best_match(maps[index], stride=stride)
@@ -227,15 +214,8 @@ def save_correlation_maps(
     The source patches are outlined in the first image, each in a color that its maps have as border. A map shows
     positive values only, from 0 to 1, at the center of each patch; a white cross is where it is largest.
 
-    Args:
-        path: of the picture, see `write_figure`.
-        images: the first one has the source patches.
-        corners: their upper left corners.
-        patch_size: rows and columns of a patch.
-        stride: of the grid of the maps.
-
     Raises:
-        ValueError: if there is no image, there are no patches or more than 4, or the suffix is another one.
+        ValueError: if there is no image, there are no patches or more than 4, or the suffix is not that of a picture.
     """
     if not images or not 1 <= len(corners) <= len(PATCH_COLORS):
         raise ValueError(
@@ -285,11 +265,8 @@ def save_best_matches(
 
     Each image has its own grey scale, up to its 99.5th percentile. Under a patch is the value of the measure.
 
-    Args:
-        path, images, corners, patch_size, stride: as in `save_correlation_maps`; at least two images.
-
     Raises:
-        ValueError: if there are fewer than two images, or the suffix is another one.
+        ValueError: if there are fewer than two images, or the suffix is not that of a picture.
     """
     if len(images) < 2:
         raise ValueError(f"images must be at least two, the source and another one, got {len(images)}")

@@ -27,14 +27,8 @@ _COLUMN = 1.75  # inches
 
 
 class Descent(NamedTuple):
-    """What happened to an image.
-
-    Args:
-        optimizer: "sgd" or "adam".
-        steps: at which it was measured, from 0 to the last one.
-        ufloss: of the whole grid, at each of them.
-        nrmse: |x - t| / |t|, at each of them; errors of the phase count.
-        images: (rows, cols) by step, in the unit of the target.
+    """The steps at which an image was measured, from 0 to the last, with its UFLoss of the whole grid and
+    |x - t| / |t|, in which errors of the phase count, and the images (rows, cols) of some, in the unit of the target.
     """
 
     optimizer: str
@@ -78,8 +72,7 @@ def descend(
         stride: of the grid of the gradient.
         measure_stride: of the grid that is measured.
         measure_every: steps between two measurements; the last step is measured too.
-        num_images: on the way, start and end included; closer where the images change most, at first. They are
-            measured too.
+        num_images: to keep on the way, start and end included; more of them at first, where they change most.
         chunk_size: patches that go through the network at once.
         seed: of the patches; torch's generator is left as it was.
 
@@ -141,12 +134,8 @@ def _make_optimizer(name: str, values: Tensor, lr: float | None, num_pixels: int
 
 
 def summarize_descent(descent: Descent) -> dict[str, Any]:
-    """Where a descent ended relative to its start, and whether it fell all the way.
-
-    Returns:
-        ``ufloss_ratio`` and ``nrmse_ratio``, last value / first value; ``monotone`` and ``nrmse_monotone``, whether
-        no measured value is above the one before; ``largest_rise``, of the UFLoss between two measurements, relative
-        to the first value.
+    """Where a descent ended relative to its start, whether no measured value is above the one before, and the largest
+    rise of UFLoss between two measurements, relative to its start.
     """
     rises, nrmse_rises = (
         [later - earlier for earlier, later in pairwise(values)] for values in (descent.ufloss, descent.nrmse)
@@ -180,7 +169,10 @@ def draw_deblurring(
         options: of `descend`.
 
     Returns:
-        The numbers: the ``image``, the curves, and what `summarize_descent` says of them.
+        The numbers.
+
+    Raises:
+        ValueError: if size is smaller than a patch, or as `descend`.
     """
     if size < images.net.patch_size:
         raise ValueError(f"size must be at least that of a patch, {images.net.patch_size}, got {size}")
@@ -202,13 +194,10 @@ def draw_deblurring(
 def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
     """Draw the curves of UFLoss and NRMSE over the steps, and below them images at some steps, each with a zoom.
 
-    Args:
-        path: of the picture, see `write_figure`.
-        target: (rows, cols), it gives the grey scale and the place of the zoom.
-        descent: its images are the ones that are drawn.
+    The target (rows, cols) gives the grey scale and the place of the zoom.
 
     Raises:
-        ValueError: if an image has another shape, its step was not measured, or the suffix is another one.
+        ValueError: if an image has another shape, its step was not measured, or the suffix is not that of a picture.
     """
     for step, image in descent.images.items():
         if image.shape != target.shape or step not in descent.steps:

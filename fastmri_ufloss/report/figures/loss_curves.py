@@ -141,27 +141,15 @@ def _merged(
 
 
 class Snapshot(NamedTuple):
-    """An image of a training.
-
-    Args:
-        image: magnitude (rows, cols).
-        note: below it, such as "NRMSE 0.112".
-    """
+    """A magnitude image (rows, cols) of a training, and a note below it, such as "NRMSE 0.112"."""
 
     image: np.ndarray
     note: str
 
 
 class LossCurves(NamedTuple):
-    """What is to be shown of a training.
-
-    Args:
-        name: of the run.
-        training: curves of the terms over training steps, by the name of the term.
-        validation: those of the validation, may be empty.
-        target: magnitude (rows, cols) of the slice of the snapshots; None without them.
-        snapshots: the reconstruction of that slice, by epoch.
-        is_rough: whether the training's points are means of so few steps that they say little.
+    """What is to be shown of a training: curves by the name of the term, the reconstruction of a slice by epoch with
+    its target (rows, cols), and whether the training's points are means of so few steps that they say little.
     """
 
     name: str
@@ -202,13 +190,8 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
 def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
     """Whether one curve is flat while the other still falls, as the pixel loss and UFLoss in figure 10 of the paper.
 
-    Args:
-        pixel, feature: curves of the same epochs.
-
-    Returns:
-        ``pixel loss flat from epoch`` and ``feature loss flat from epoch``, that by which 95% of the fall are done;
-        ``fall of the feature loss still to come`` then, in parts of its fall; ``pixel loss flattens first``. None
-        where a curve does not fall.
+    A curve is flat from the epoch by which 95% of its fall are done. The fall of the feature loss that is still to come
+    when the pixel loss is flat is in parts of its fall. None where a curve does not fall.
     """
     flat, other = _epoch_of_fall(pixel), _epoch_of_fall(feature)
     left = None
@@ -293,8 +276,7 @@ def draw_loss_curves(
         stride: of the patches of UFLoss.
 
     Returns:
-        The numbers, by run: the curves, what `describe_fall` and `compare_falls` say of them, scores of the images,
-        and how many steps of an epoch were logged.
+        The numbers by run.
     """
     shown: list[LossCurves] = []
     numbers: dict[str, dict[str, Any]] = {}
@@ -346,14 +328,9 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
     training has faint lines and no marks. The images of a run have one grey scale, up to the 99.5th percentile of
     their target.
 
-    Args:
-        path: of the figure, its suffix says what it is.
-        runs: at least one.
-        labels: of the axes by the name of the term, at most two terms; a run need not have both.
-
     Raises:
         ValueError: if there is no run or term, there are more than two terms, a snapshot has another shape than its
-            target, or the suffix is unknown.
+            target, or the suffix is not that of a picture.
     """
     if not runs or not 1 <= len(labels) <= 2:
         raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")

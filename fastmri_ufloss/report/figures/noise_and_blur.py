@@ -194,11 +194,7 @@ def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) 
 def draw_noise_and_blur(
     path: str | Path, images: FigureImages, distances: Mapping[str, Distance], *, num_images: int, seed: int
 ) -> dict[str, Any]:
-    """Write the figure of images that are evenly spaced over all slices.
-
-    Returns:
-        The numbers: names of the ``images``, ``levels``, ``values`` of all images, and their summaries, ``curves``.
-    """
+    """Write the figure of images that are evenly spaced over all slices; returns its numbers."""
     places = images.evenly(num_images)
     values: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in distances} for kind in LEVELS}
     used: list[Place] = []
@@ -235,13 +231,13 @@ def save_degradation_curves(
     Args:
         path: of the picture, see `write_figure`.
         levels: by "noise" and "blur".
-        curves: of each distance at these, see `summarize_curve`; one is called UFLoss.
-        example: (rows, cols), complex or magnitude.
+        curves: of each distance at these, see `summarize_curve`; UFLoss is needed.
+        example: image (rows, cols), complex or magnitude.
         num_images: that the curves are the mean of.
         seed: of the noise of the example.
 
     Raises:
-        ValueError: if there is no curve of UFLoss, or the suffix is another one.
+        ValueError: if there is no curve of UFLoss, or the suffix is not that of a picture.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:

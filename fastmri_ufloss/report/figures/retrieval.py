@@ -25,23 +25,22 @@ from fastmri_ufloss.report.figures.images import FigureImages, Place
 __all__ = [
     "FeatureBank",
     "build_bank",
-    "draw_retrieval",
+    "cut_patches",
     "features_at",
+    "look_up",
     "random_corners",
     "save_retrieval",
     "search",
     "textured_queries",
 ]
 
+SIDES = ("nearest", "farthest")
 _CELL = 1.15  # inches
 
 
 class FeatureBank(NamedTuple):
-    """Patches of some volumes, one a row.
-
-    Args:
-        features: (n, d) float32, unit vectors.
-        places: (n, 4) int64: number of the volume, slice, and row and column of the upper left corner.
+    """Patches of some volumes: features (n, d) float32, unit vectors, and places (n, 4) int64, number of the volume,
+    slice, and row and column of the upper left corner.
     """
 
     features: Tensor
@@ -164,7 +163,7 @@ def search(
         allowed: (n,) bool, the rows that may be found; None for all.
 
     Returns:
-        Inner products (count,), the best first, and row numbers (count,).
+        Inner products (count,), the best first, and row numbers.
 
     Raises:
         ValueError: if shapes do not fit, or fewer than count rows are allowed.
@@ -192,8 +191,7 @@ def textured_queries(images: FigureImages, count: int) -> list[tuple[Place, tupl
     return queries
 
 
-def draw_retrieval(
-    path: str | Path,
+def look_up(
     images: FigureImages,
     queries: Sequence[tuple[Place, tuple[int, int]]],
     bank: FeatureBank,
@@ -201,10 +199,9 @@ def draw_retrieval(
     *,
     count: int,
 ) -> list[dict[str, Any]]:
-    """Look up patches, whose subjects are left out of the bank, and write the figure.
+    """Search for patches, each without its own subject.
 
     Args:
-        path: of the picture.
         images: folder of the queries.
         queries: place of the image, and row and column of the patch's upper left corner.
         bank: see `build_bank`.
@@ -212,10 +209,13 @@ def draw_retrieval(
         count: nearest and farthest patches each.
 
     Returns:
-        Of each query ``volume``, ``slice``, ``corner`` and label, and those of its ``nearest`` and ``farthest`` with
-        their ``inner_product``.
+        Of each query ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with their
+        ``inner_product``.
+
+    Raises:
+        ValueError: if a patch is not inside its image, or the bank has too few patches of other subjects.
     """
-    rows, patches = [], []
+    results = []
     for (number, slice_num), corner in queries:
         image = images.read((number, slice_num))
         # searched on the CPU: products of a GPU may be rounded to TF32
@@ -228,17 +228,13 @@ def draw_retrieval(
                 f"the bank must have {count} patches of other subjects than {subject}, got {int(allowed.sum())}: "
                 "make it larger, or of a folder with other subjects"
             )
-        row = _describe(images, (number, slice_num, *corner))
-        shown = {"query": [_cut(images, (number, slice_num, *corner))]}
-        for name, largest in (("nearest", True), ("farthest", False)):
-            values, places = search(query, bank.features, count=count, largest=largest, allowed=allowed)
-            hits = list(zip(values.tolist(), bank.places[places].tolist(), strict=True))
-            row[name] = [{"inner_product": value, **_describe(bank_images, place)} for value, place in hits]
-            shown[name] = [_cut(bank_images, place) for _, place in hits]
-        rows.append(row)
-        patches.append(shown)
-    save_retrieval(path, rows, patches)
-    return rows
+        result = _describe(images, (number, slice_num, *corner))
+        for side in SIDES:
+            values, rows = search(query, bank.features, count=count, largest=side == "nearest", allowed=allowed)
+            hits = zip(values.tolist(), bank.places[rows].tolist(), strict=True)
+            result[side] = [{"inner_product": value, **_describe(bank_images, place)} for value, place in hits]
+        results.append(result)
+    return results
 
 
 def _describe(images: FigureImages, place: Sequence[int]) -> dict[str, Any]:
@@ -246,11 +242,20 @@ def _describe(images: FigureImages, place: Sequence[int]) -> dict[str, Any]:
     return {"volume": images.volumes[number].path.name, "slice": slice_num, "corner": corner}
 
 
-def _cut(images: FigureImages, place: Sequence[int]) -> np.ndarray:
-    """The magnitude of a patch, of an image at its scale."""
-    number, slice_num, row, col = place
-    image, size = images.read((number, slice_num)), images.net.patch_size
-    return (image.abs() / image_scale(image[None]))[row : row + size, col : col + size].cpu().numpy()
+def cut_patches(
+    results: Sequence[Mapping[str, Any]], images: FigureImages, bank_images: FigureImages
+) -> list[dict[str, list[np.ndarray]]]:
+    """Patches of the results of `look_up`: magnitudes, of images at their scale, by query, nearest and farthest."""
+
+    def cut(folder: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
+        image = folder.read(folder.place(row["volume"], row["slice"]))
+        (top, left), size = row["corner"], folder.net.patch_size
+        return (image.abs() / image_scale(image[None]))[top : top + size, left : left + size].cpu().numpy()
+
+    return [
+        {"query": [cut(images, row)], **{side: [cut(bank_images, hit) for hit in row[side]] for side in SIDES}}
+        for row in results
+    ]
 
 
 def save_retrieval(
@@ -263,12 +268,11 @@ def save_retrieval(
 
     Args:
         path: of the picture, see `write_figure`.
-        queries: numbers as `draw_retrieval` gives them, with as many nearest and farthest patches each.
-        patches: magnitudes (rows, cols) of each query by "query", "nearest" and "farthest", at the scale of their
-            images.
+        queries: results of `look_up`.
+        patches: see `cut_patches`.
 
     Raises:
-        ValueError: if there is no query, their numbers of patches differ, or the suffix is another one.
+        ValueError: if there is no query, their numbers of patches differ, or the suffix is not that of a picture.
     """
     counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
     if len(counts) != 1:
