@@ -190,8 +190,8 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
 def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
     """Whether one curve is flat while the other still falls, as the pixel loss and UFLoss in figure 10 of the paper.
 
-    A curve is flat from the epoch by which 95% of its fall are done. The fall of the feature loss that is still to come
-    when the pixel loss is flat is in parts of its fall. None where a curve does not fall.
+    A curve is flat from the epoch by which 95% of its fall are done. The fall of the feature loss that is still to
+    come when the pixel loss is flat is in parts of its fall. None where a curve does not fall.
     """
     flat, other = _epoch_of_fall(pixel), _epoch_of_fall(feature)
     left = None
