@@ -37,7 +37,7 @@ Corner = tuple[int, int]
 
 
 class MappedImage(NamedTuple):
-    """A magnitude image (rows, cols) and, by measure, its maps of a grid for each source patch, (patches, rows, cols)."""
+    """A magnitude image (rows, cols) and, by measure, its maps for each source patch, (patches, rows, cols)."""
 
     name: str
     image: np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from fastmri_ufloss.metrics.image_scores import ReferenceVolume
+from fastmri_ufloss.metrics.volumes import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures.drawing import (
     ERROR_GAIN,
@@ -186,7 +186,7 @@ def slice_scores(
     place = int(np.count_nonzero(is_finite[:number]))
     scores = {}
     for method, output in images.outputs.items():
-        of_slices = reference.score(output[is_finite]).slices
+        of_slices = reference.score(output[is_finite], names=("NRMSE", "SSIM")).slices
         scores[method] = {name: float(of_slices[name][place]) for name in ("NRMSE", "SSIM")}
         if net is not None:
             scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
