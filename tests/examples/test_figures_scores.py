@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.figures import box_plots, panels
+from fastmri_ufloss.report.figures import drawing, panels
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def write_report(path: Path) -> None:
 def test_box_plots_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(tmp_path / "report.json")
     figures: list[Figure] = []
-    monkeypatch.setattr(box_plots, "write_figure", lambda path, figure, dpi: figures.append(figure))
+    monkeypatch.setattr(drawing, "write_figure", lambda path, figure, dpi: figures.append(figure))
     run_recipe(BOXES, "--report", "report.json", "--output", "figure.pdf", cwd=tmp_path)
     assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["NRMSE", "SSIM", "UFLoss"]
     document = json.loads((tmp_path / "figure.json").read_text())
@@ -204,7 +204,7 @@ def test_bad_reports_are_named(tmp_path: Path, case: str) -> None:
 
 def test_zoom_and_gain_of_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(panels, "write_figure", lambda path, figure, dpi: figures.append(figure))
+    monkeypatch.setattr(drawing, "write_figure", lambda path, figure, dpi: figures.append(figure))
     reference = np.random.default_rng(0).random((20, 30))
     panels.save_panels("x.png", ("truth", reference), {"half": reference / 2}, zoom=(2, 7, 5), error_gain=3)
     shown = [np.asarray(axis.images[0].get_array()) for axis in figures[0].axes if axis.images]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fastmri_ufloss.report.figures.drawing import method_color, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
 __all__ = ["add_legend", "choose_scores", "metric_label", "quartiles", "read_report", "save_box_plots"]
@@ -57,10 +57,10 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
     for metric, axis in zip(metrics, axes, strict=True):
         _draw(axis, {group: of.get(metric["name"], {}) for group, of in values.items()}, methods)
         axis.set_title(textwrap.fill(metric_label(metric), letters), **_SMALL)
-    handles = [Patch(color=method_color(index)) for index in range(len(methods))]
+    handles = [Patch(color=drawing.method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
     add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], *, loc: Any, ncols: int = 1) -> None:
@@ -170,7 +170,7 @@ def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], m
         for index, method in enumerate(methods):
             scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
             if scores:
-                _box(axis, scores, number * step + index, method_color(index))
+                _box(axis, scores, number * step + index, drawing.method_color(index))
     if len(values) > 1:
         axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))])
         axis.set_xticklabels(list(values), **_SMALL)

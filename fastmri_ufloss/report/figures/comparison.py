@@ -7,18 +7,7 @@ import numpy as np
 from fastmri.evaluate import nmse
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.figures.drawing import (
-    ERROR_GAIN,
-    check_magnitudes,
-    cut,
-    image_columns,
-    most_textured,
-    outline,
-    show,
-    white_of,
-    wrap,
-    write_figure,
-)
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["save_comparison", "save_picture"]
 
@@ -39,22 +28,22 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
             raise ValueError(
                 f"outputs[{name!r}] must have the shape of reference, got {image.shape}, {reference.shape}"
             )
-    white, square = white_of(reference), most_textured(reference)
+    white, square = drawing.white_of(reference), drawing.most_textured(reference)
     columns = {"reference": reference, **outputs}
     aspect = reference.shape[0] / reference.shape[1]
     figure = Figure(figsize=(2.6 * len(columns), 2.6 * (2 * aspect + 1) + 0.5), layout="constrained")
     axes = figure.subplots(3, len(columns), squeeze=False, height_ratios=[aspect, aspect, 1])
     for (name, image), (whole, error, zoom) in zip(columns.items(), axes.T, strict=True):
-        show(whole, image, white)
-        outline(whole, square)
+        drawing.show(whole, image, white)
+        drawing.outline(whole, square)
         whole.set_title(name)
         if name != "reference":
-            show(error, ERROR_GAIN * np.abs(image - reference), white, heat=True)
-            error.set_title(f"error x{ERROR_GAIN} (NRMSE {np.sqrt(nmse(reference, image)):.3f})", fontsize=9)
-        show(zoom, cut(image, square), white)
+            drawing.show(error, drawing.ERROR_GAIN * np.abs(image - reference), white, heat=True)
+            error.set_title(f"error x{drawing.ERROR_GAIN} (NRMSE {np.sqrt(nmse(reference, image)):.3f})", fontsize=9)
+        drawing.show(zoom, drawing.cut(image, square), white)
     for axis in axes.flat:
         axis.set_axis_off()
-    write_figure(path, figure, dpi=110)
+    drawing.write_figure(path, figure, dpi=110)
 
 
 def save_comparison(
@@ -84,7 +73,7 @@ def save_comparison(
             compare_with has no image, or the suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = check_magnitudes(images)
+    magnitudes = drawing.check_magnitudes(images)
     for name in notes:
         if name not in magnitudes:
             raise ValueError(f"notes must have the names of images {sorted(magnitudes)}, got {name!r}")
@@ -92,21 +81,26 @@ def save_comparison(
     if first_name not in magnitudes:
         raise ValueError(f"compare_with must be one of the images {sorted(magnitudes)}, got {compare_with!r}")
     first = magnitudes[first_name]
-    white, square = white_of(first), most_textured(np.mean(list(magnitudes.values()), axis=0), organ=True)
+    white, square = (
+        drawing.white_of(first),
+        drawing.most_textured(np.mean(list(magnitudes.values()), axis=0), organ=True),
+    )
     are_squares = [False, True, False] if len(magnitudes) > 1 else [False, True]
-    figure, axes, width = image_columns(first.shape, len(magnitudes), are_squares=are_squares, margin=1)
+    figure, axes, width = drawing.image_columns(first.shape, len(magnitudes), are_squares=are_squares, margin=1)
     for (name, image), column in zip(magnitudes.items(), axes.T, strict=True):
-        show(column[0], image, white)
-        outline(column[0], square)
-        column[0].set_title(wrap(width, name, notes.get(name, "")), fontsize=11)
-        show(column[1], cut(image, square), white)
+        drawing.show(column[0], image, white)
+        drawing.outline(column[0], square)
+        column[0].set_title(drawing.wrap(width, name, notes.get(name, "")), fontsize=11)
+        drawing.show(column[1], drawing.cut(image, square), white)
         if name != first_name:
-            show(column[2], ERROR_GAIN * np.abs(image - first), white, heat=True)
-            column[2].set_title(wrap(width, f"difference from {first_name} x{ERROR_GAIN}"), fontsize=9)
+            drawing.show(column[2], drawing.ERROR_GAIN * np.abs(image - first), white, heat=True)
+            column[2].set_title(
+                drawing.wrap(width, f"difference from {first_name} x{drawing.ERROR_GAIN}"), fontsize=9
+            )
     if len(magnitudes) > 1:
-        caveat = wrap(width, "Where the images disagree. It does not tell which one is wrong.")
+        caveat = drawing.wrap(width, "Where the images disagree. It does not tell which one is wrong.")
         cell = axes[2, list(magnitudes).index(first_name)]
         cell.text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=cell.transAxes)
     if title:
         figure.suptitle(title)
-    write_figure(path, figure, dpi=140)
+    drawing.write_figure(path, figure, dpi=140)

@@ -7,16 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from fastmri_ufloss.report.figures.drawing import (
-    Square,
-    check_magnitudes,
-    image_columns,
-    outline,
-    show,
-    white_of,
-    wrap,
-    write_figure,
-)
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["save_contours"]
 
@@ -56,7 +47,7 @@ def save_contours(
             suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = check_magnitudes(images)
+    magnitudes = drawing.check_magnitudes(images)
     for argument, names in (("notes", notes), ("predictions", predictions)):
         for name in names:
             if name not in magnitudes:
@@ -64,30 +55,30 @@ def save_contours(
     first = next(iter(magnitudes.values()))
     for name, classes in (("truth", truth), *((f"predictions[{name!r}]", p) for name, p in predictions.items())):
         _check_classes(name, classes, first.shape)
-    white = white_of(first)
+    white = drawing.white_of(first)
     row, col, side = square = _zoom(truth, predictions)
     # a dark organ beside bright fat is seen in the zoom
     white_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or white
-    figure, axes, width = image_columns(first.shape, len(magnitudes), are_squares=[False, True], margin=1.1)
+    figure, axes, width = drawing.image_columns(first.shape, len(magnitudes), are_squares=[False, True], margin=1.1)
     for (name, image), (whole, zoom) in zip(magnitudes.items(), axes.T, strict=True):
         for axis, linewidth, brightest in ((whole, 0.8, white), (zoom, 1.2, white_of_zoom)):
-            show(axis, image, brightest)
+            drawing.show(axis, image, brightest)
             # the truth is the wider of the two, so that where they agree it has a yellow core
             _draw(axis, truth, TRUE, linewidth=2 * linewidth)
             if name in predictions:
                 _draw(axis, predictions[name], PREDICTED, linewidth=linewidth)
         rows, cols = first.shape
         whole.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5))
-        outline(whole, square, color="white", linewidth=0.8)
-        whole.set_title(wrap(width, name, notes.get(name, ""), letter=_LETTER), fontsize=10)
+        drawing.outline(whole, square, color="white", linewidth=0.8)
+        whole.set_title(drawing.wrap(width, name, notes.get(name, ""), letter=_LETTER), fontsize=10)
         zoom.set(xlim=(col - 0.5, col + side - 0.5), ylim=(row + side - 0.5, row - 0.5))
     colors = {"true": TRUE, "predicted": PREDICTED} if predictions else {"true": TRUE}
     lines = [Line2D([], [], color=color, label=label) for label, color in colors.items()]
     # black behind the legend, as of the images: yellow on white is hard to see
     figure.legend(handles=lines, loc="outside lower center", ncols=2, facecolor="black", labelcolor="white")
     if title:
-        figure.suptitle(wrap(width * len(magnitudes), title, letter=_LETTER), fontsize=11)
-    write_figure(path, figure, dpi=140)
+        figure.suptitle(drawing.wrap(width * len(magnitudes), title, letter=_LETTER), fontsize=11)
+    drawing.write_figure(path, figure, dpi=140)
 
 
 def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -97,7 +88,7 @@ def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> No
         raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
 
 
-def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> Square:
+def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> drawing.Square:
     """Row, column and side of the square to enlarge; it is in the image unless it is wider than that."""
     least = -(-min(truth.shape) // 4)
     shown = truth > 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastmri_ufloss.losses.ssim import ssim_loss
 from fastmri_ufloss.losses.ufloss import patch_features
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.report.figures.drawing import cut, outline, show, textured_squares, white_of, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 from fastmri_ufloss.report.figures.retrieval import features_at
 
@@ -174,7 +174,7 @@ def draw_correlation_maps(
 def _corners(image: Tensor, patch_size: int, corners: Sequence[Sequence[int]] | None, stride: int) -> list[Corner]:
     if corners is None:
         magnitude = image.abs().cpu().double().numpy()
-        squares = textured_squares(magnitude, patch_size, count=NUM_PATCHES, organ=True)
+        squares = drawing.textured_squares(magnitude, patch_size, count=NUM_PATCHES, organ=True)
         return [(row // stride * stride, col // stride * stride) for row, col, _ in squares]
     for row, col in corners:
         if not (0 <= row <= image.shape[0] - patch_size and 0 <= col <= image.shape[1] - patch_size):
@@ -229,19 +229,19 @@ def save_correlation_maps(
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for item, row in zip(images, axes, strict=True):
-        show(row[0], item.image, white_of(item.image))
+        drawing.show(row[0], item.image, drawing.white_of(item.image))
         row[0].set_ylabel(item.name, fontsize=8.5)
         for axis, (measure, index) in zip(row[1:], columns, strict=True):
             _heat(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
             axis.spines[:].set(color=PATCH_COLORS[index], linewidth=2.5)
     for (row, col), color in zip(corners, PATCH_COLORS, strict=False):
-        outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
+        drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
     for axis, title in zip(axes[0], ("image", *(measure for measure, _ in columns)), strict=True):
         axis.set_title(title, fontsize=9)
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, fraction=0.02, pad=0.01)
     bar.set_label("inner product of the features, or SSIM", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    write_figure(path, figure, dpi=150)
+    drawing.write_figure(path, figure, dpi=150)
 
 
 def _heat(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: int, stride: int) -> None:
@@ -250,7 +250,7 @@ def _heat(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: in
     first = center - stride / 2
     last = [first + stride * size for size in values.shape]
     axis.set_facecolor("black")
-    show(axis, values, 1, heat=True, extent=(first, last[1], last[0], first))
+    drawing.show(axis, values, 1, heat=True, extent=(first, last[1], last[0], first))
     axis.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
     row, col, value = best_match(values, stride=stride)
     axis.plot(col + center, row + center, "x", color="white", markersize=5, markeredgewidth=1.2)
@@ -284,10 +284,10 @@ def save_best_matches(
     axes[0, 0].set_title("source patch", fontsize=8.5)
     for axis, item in zip(axes[0, 1 :: len(source.maps)], others, strict=True):
         axis.set_title(f"best in {item.name}", fontsize=8.5, loc="left")
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _show_patch(axis: Axes, image: np.ndarray, square: tuple[int, int, int], color: str) -> None:
-    show(axis, cut(image, square), white_of(image))
+    drawing.show(axis, drawing.cut(image, square), drawing.white_of(image))
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(color=color, linewidth=2.5)

@@ -14,7 +14,7 @@ from tqdm import trange
 
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.report.figures.drawing import cut, most_textured, outline, show, white_of, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 from fastmri_ufloss.report.figures.noise_and_blur import blurred
 
@@ -211,18 +211,18 @@ def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
     grid = figure.add_gridspec(3, columns, height_ratios=[2.4, height, _COLUMN])
     _draw_curves(figure.add_subplot(grid[0, :]), descent)
     reference = target.abs().cpu().numpy()
-    white, square = white_of(reference), most_textured(reference)
+    white, square = drawing.white_of(reference), drawing.most_textured(reference)
     captions = [_caption(descent, step) for step in descent.images] + ["target\n\n"]
     for column, (image, caption) in enumerate(zip([*descent.images.values(), target], captions, strict=True)):
         magnitude = image.abs().cpu().numpy()
         whole, zoom = figure.add_subplot(grid[1, column]), figure.add_subplot(grid[2, column])
-        show(whole, magnitude, white)
-        outline(whole, square, linewidth=0.8)
-        show(zoom, cut(magnitude, square), white)
+        drawing.show(whole, magnitude, white)
+        drawing.outline(whole, square, linewidth=0.8)
+        drawing.show(zoom, drawing.cut(magnitude, square), white)
         whole.set_title(caption, fontsize=8.5)
         for axis in (whole, zoom):
             axis.set_axis_off()
-    write_figure(path, figure, dpi=170)
+    drawing.write_figure(path, figure, dpi=170)
 
 
 def _draw_curves(axis: Axes, descent: Descent) -> None:

@@ -16,7 +16,7 @@ from fastmri_ufloss.files import name_some, open_hdf5
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
-from fastmri_ufloss.report.figures.drawing import cut, most_textured
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.reconstructed_volume import read_shape, read_text
 
 __all__ = ["FigureImages", "Place", "Volume", "magnitude_ufloss", "read_complex", "texture"]
@@ -167,8 +167,8 @@ def read_complex(path: str | Path, slice_num: int) -> Tensor:
 
 def texture(image: np.ndarray) -> float:
     """The mean gradient of the most textured square of an image."""
-    square = most_textured(image)
-    return float(np.hypot(*np.gradient(cut(image, square))).mean()) if square[2] > 1 else 0.0
+    square = drawing.most_textured(image)
+    return float(np.hypot(*np.gradient(drawing.cut(image, square))).mean()) if square[2] > 1 else 0.0
 
 
 def magnitude_ufloss(net: PatchFeatureNet, output: np.ndarray, target: np.ndarray, *, stride: int = 5) -> float:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.figures.drawing import cut, most_textured, outline, show, white_of, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 
 __all__ = [
@@ -354,7 +354,7 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
         _draw_curves(column[0].subplots(), run, labels, limits)
         if run.target is not None and len(column) > 1:
             _draw_snapshots(column[1], run, run.target, lines)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _limits(runs: Sequence[LossCurves], term: str) -> tuple[float, float]:
@@ -408,14 +408,14 @@ def _draw_snapshots(cell: SubFigure, run: LossCurves, target: np.ndarray, lines:
     axes = cell.subplots(
         2, 1 + len(run.snapshots), squeeze=False, height_ratios=[target.shape[0] / target.shape[1], 1]
     )
-    white, square = white_of(target), most_textured(target, organ=True)
+    white, square = drawing.white_of(target), drawing.most_textured(target, organ=True)
     shown = {f"epoch {epoch}": snapshot for epoch, snapshot in sorted(run.snapshots.items())}
     shown["reference"] = Snapshot(target, "")
     for (name, (image, note)), (whole, zoom) in zip(shown.items(), axes.T, strict=True):
-        show(whole, image, white)
-        outline(whole, square, linewidth=0.8)
+        drawing.show(whole, image, white)
+        drawing.outline(whole, square, linewidth=0.8)
         whole.set_title(name, fontsize=8)
-        show(zoom, cut(image, square), white)
+        drawing.show(zoom, drawing.cut(image, square), white)
         zoom.set_xlabel(note + "\n" * (lines - note.count("\n")), fontsize=7)
         for axis in (whole, zoom):
             axis.set(xticks=[], yticks=[])

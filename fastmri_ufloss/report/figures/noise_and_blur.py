@@ -17,7 +17,7 @@ from fastmri_ufloss.losses.pixel import l2_loss
 from fastmri_ufloss.losses.ssim import dssim_loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.report.figures.drawing import show, white_of, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 
 __all__ = [
@@ -246,7 +246,7 @@ def save_degradation_curves(
     width = 2.5 * min(1.0, example.shape[1] / example.shape[0])
     ratios = [3.1, 3.1, *[width] * _NUM_EXAMPLES]
     axes = figure.subplots(len(levels), len(ratios), squeeze=False, width_ratios=ratios)
-    white = white_of(example.abs().numpy())
+    white = drawing.white_of(example.abs().numpy())
     for (kind, of_kind), row in zip(levels.items(), axes, strict=True):
         positions = np.asarray(of_kind) * (100 if kind == "noise" else 1)
         _draw_ufloss(row[0], positions, curves[kind]["UFLoss"], num_images)
@@ -257,10 +257,10 @@ def save_degradation_curves(
             axis.grid(alpha=0.3)
             axis.legend(loc="upper left", fontsize=8, frameon=False)
         for axis, level in zip(row[2:], (of_kind[0], of_kind[len(of_kind) // 2], of_kind[-1]), strict=True):
-            show(axis, _degraded(example[None], kind, level, seed)[0].abs().numpy(), white)
+            drawing.show(axis, _degraded(example[None], kind, level, seed)[0].abs().numpy(), white)
             axis.set_title(f"b = {100 * level:g}%" if kind == "noise" else f"R = {level:g}", fontsize=10)
             axis.set_axis_off()
-    write_figure(path, figure, dpi=150)
+    drawing.write_figure(path, figure, dpi=150)
 
 
 def _draw_ufloss(axis: Axes, positions: np.ndarray, curve: Mapping[str, Any], num_images: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.figures.drawing import show, white_of, write_figure
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["SliceReadable", "orthogonal_views", "save_orthogonal_views"]
 
@@ -95,15 +95,17 @@ def save_orthogonal_views(
     rows = {name: orthogonal_views(volume) for name, volume in volumes.items()}
     first = next(iter(rows.values()))
     # projections are brighter than planes
-    whites = [white_of(np.concatenate([first[v].ravel() for v in names])) for names in (_PLANES, _PROJECTIONS)]
+    whites = [
+        drawing.white_of(np.concatenate([first[v].ravel() for v in names])) for names in (_PLANES, _PROJECTIONS)
+    ]
     figure, axes = _figure(next(iter(shapes.values())), sizes, len(rows))
     for (name, views), line in zip(rows.items(), axes, strict=True):
         for axis, (view, image) in zip(line, views.items(), strict=True):
             vertical, horizontal = _VIEWS[view]
             aspect = sizes[vertical] / sizes[horizontal]
-            show(axis, image, whites[view in _PROJECTIONS], aspect=aspect)
+            drawing.show(axis, image, whites[view in _PROJECTIONS], aspect=aspect)
         line[0].set_ylabel(name, fontsize=12)
-    write_figure(path, figure, dpi=130)
+    drawing.write_figure(path, figure, dpi=130)
 
 
 def _figure(shape: tuple[int, ...], sizes: tuple[float, ...], num_volumes: int) -> tuple[Figure, np.ndarray]:

@@ -12,17 +12,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.metrics.volumes import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.figures.drawing import (
-    ERROR_GAIN,
-    Square,
-    check_magnitudes,
-    cut,
-    most_textured,
-    outline,
-    show,
-    white_of,
-    write_figure,
-)
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 
@@ -42,8 +32,8 @@ def save_panels(
     images: Mapping[str, np.ndarray],
     *,
     scores: Mapping[str, Mapping[str, str]] | None = None,
-    zoom: Square | None = None,
-    error_gain: float = ERROR_GAIN,
+    zoom: drawing.Square | None = None,
+    error_gain: float = drawing.ERROR_GAIN,
     title: str = "",
 ) -> None:
     """Write a PNG, JPG or PDF: a column for the reference and for each image; rows for image, zoom, error and scores.
@@ -66,11 +56,11 @@ def save_panels(
             0, or as `write_figure`.
     """
     name, first = reference
-    columns = check_magnitudes({name: first, **images})
+    columns = drawing.check_magnitudes({name: first, **images})
     scores = scores or {}
     if unknown := set(scores) - set(images):
         raise ValueError(f"scores must have the names of images {sorted(images)}, got {sorted(unknown)}")
-    white = white_of(first)
+    white = drawing.white_of(first)
     square = _square(first, zoom)
     if not 0 < error_gain < np.inf:
         raise ValueError(f"error_gain must be a number above 0, got {error_gain}")
@@ -81,21 +71,21 @@ def save_panels(
     heading = textwrap.fill(title, _LETTERS * len(columns)) if title else ""
     figure, axes = _figure(first.shape, len(columns), [_lines(captions), _lines(texts)], heading)
     for (label, image), column in zip(columns.items(), axes.T, strict=True):
-        show(column[0], image, white)
-        outline(column[0], square, linewidth=0.7)
+        drawing.show(column[0], image, white)
+        drawing.outline(column[0], square, linewidth=0.7)
         column[0].set_title(captions[label], pad=2, **_TEXT)
-        show(column[1], cut(image, square), white)
+        drawing.show(column[1], drawing.cut(image, square), white)
         if label in images:
-            show(column[2], error_gain * np.abs(image - first), white, heat=True)
+            drawing.show(column[2], error_gain * np.abs(image - first), white, heat=True)
             column[2].text(0.5, -0.02, texts[label], ha="center", va="top", transform=column[2].transAxes, **_TEXT)
     note: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes[2, 0].transAxes}
     axes[2, 0].text(0.5, 0.5, f"error x{error_gain:g}", **note, **_TEXT)
-    write_figure(path, figure, dpi=300)
+    drawing.write_figure(path, figure, dpi=300)
 
 
-def _square(image: np.ndarray, zoom: Square | None) -> Square:
+def _square(image: np.ndarray, zoom: drawing.Square | None) -> drawing.Square:
     if zoom is None:
-        return most_textured(image, organ=True)
+        return drawing.most_textured(image, organ=True)
     row, col, side = zoom
     if not (side > 0 and 0 <= row <= image.shape[0] - side and 0 <= col <= image.shape[1] - side):
         raise ValueError(f"zoom must be row, column and side of a square in an image of {image.shape}, got {zoom}")
@@ -201,8 +191,8 @@ def draw_panels(
     title: str,
     net: PatchFeatureNet | None = None,
     stride: int = 5,
-    zoom: Square | None = None,
-    error_gain: float = ERROR_GAIN,
+    zoom: drawing.Square | None = None,
+    error_gain: float = drawing.ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
     """Write the panels of a slice with its `slice_scores`, which are returned; see there and `save_panels`."""
     scores = slice_scores(volume, number, net=net, stride=stride)

@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.box_plots import add_legend, metric_label
-from fastmri_ufloss.report.figures.drawing import method_color, write_figure
 
 __all__ = ["perception_distortion_metrics", "save_perception_distortion"]
 
@@ -53,7 +53,7 @@ def save_perception_distortion(
             continue
         points[method] = axis.errorbar(
             across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), fmt="o", markersize=4.5, linewidth=1,
-            color=method_color(index),
+            color=drawing.method_color(index),
         )  # fmt: skip
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
@@ -64,7 +64,7 @@ def save_perception_distortion(
     axis.spines[["top", "right"]].set_visible(False)
     axis.locator_params(axis="x", nbins=6)
     add_legend(figure, list(points.values()), list(points), loc="outside right upper")
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _reach(row: Mapping[str, Any]) -> list[list[float]] | None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
-from fastmri_ufloss.report.figures.drawing import show, textured_squares, write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 
 __all__ = [
@@ -186,7 +186,7 @@ def textured_queries(images: FigureImages, count: int) -> list[tuple[Place, tupl
     for index, (place, image) in enumerate(images.with_signal(images.evenly(count))):
         # not the same part of each image: of the first the best patch, of the next the second best ...
         magnitude = image.abs().cpu().double().numpy()
-        row, col, _ = textured_squares(magnitude, images.net.patch_size, count=1 + index % 4, organ=True)[-1]
+        row, col, _ = drawing.textured_squares(magnitude, images.net.patch_size, count=1 + index % 4, organ=True)[-1]
         queries.append((place, (row, col)))
     return queries
 
@@ -290,11 +290,11 @@ def save_retrieval(
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for row, query, shown in zip(axes, queries, patches, strict=True):
-        show(row[0], shown["query"][0], white)
+        drawing.show(row[0], shown["query"][0], white)
         row[0].set_xlabel(f"{Path(query['volume']).stem}\nslice {query['slice']}", fontsize=6.5)
         for name, cells in (("nearest", row[2 : 2 + near]), ("farthest", row[3 + near :])):
             for axis, hit, patch in zip(cells, query[name], shown[name], strict=True):
-                show(axis, patch, white)
+                drawing.show(axis, patch, white)
                 _frame(axis, hit["inner_product"], colors)
     axes[0, 0].set_title("query", fontsize=9)
     axes[0, 2].set_title("nearest", fontsize=9, loc="left")
@@ -302,7 +302,7 @@ def save_retrieval(
     bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
     bar.set_label("inner product of the features", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _frame(axis: Axes, value: float, colors: ScalarMappable) -> None:

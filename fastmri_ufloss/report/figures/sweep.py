@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
-from fastmri_ufloss.report.figures.drawing import write_figure
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["T_SEEDS", "difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
 
@@ -115,7 +115,7 @@ def save_sweep(
     kinds = " or ".join(sorted({row["interval"] for row in rows}))
     what = f"{seeds} seeds; bars: {kinds}" if max(counts) > 1 else "one seed"
     figure.suptitle("\n".join(filter(None, (title, what))), fontsize=10)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _draw_score(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,16 +13,6 @@ def image(rows: int = 60, cols: int = 44, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((rows, cols)).astype(np.float32)
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    monkeypatch.setattr(
-        "fastmri_ufloss.report.figures.comparison.write_figure", lambda path, figure, *, dpi: written.append(figure)
-    )
-    return written
-
-
 @pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG")])
 def test_the_suffix_is_the_format(tmp_path: Path, suffix: str, kind: str) -> None:
     path = tmp_path / "new" / f"picture{suffix}"

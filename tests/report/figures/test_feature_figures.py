@@ -14,15 +14,6 @@ from fastmri_ufloss.report.figures.noise_and_blur import LEVELS, summarize_curve
 PATCH = np.ones((8, 8))
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures instead of files."""
-    figures: list[Figure] = []
-    for module in (correlation_maps, deblurring, noise_and_blur, retrieval):
-        monkeypatch.setattr(module, "write_figure", lambda path, figure, *, dpi: figures.append(figure))
-    return figures
-
-
 def texts(figure: Figure) -> str:
     figure.draw_without_rendering()
     return "\n".join(item.get_text() for item in figure.findobj(lambda item: hasattr(item, "get_text")))
@@ -37,9 +28,9 @@ def curves() -> dict[str, Any]:
     }
 
 
-def test_degradation_curves_have_spread_and_rho(drawn: list[Figure]) -> None:
+def test_degradation_curves_have_spread_and_rho(figures: list[Figure]) -> None:
     noise_and_blur.save_degradation_curves("a.png", LEVELS, curves(), randn_complex(20, 16), num_images=2)
-    (figure,) = drawn
+    (figure,) = figures
     for row in (figure.axes[:5], figure.axes[5:10]):
         (own,) = row[0].lines
         np.testing.assert_allclose(own.get_ydata(), [2.0 * i for i in range(11)])
@@ -55,12 +46,12 @@ def test_degradation_curves_have_spread_and_rho(drawn: list[Figure]) -> None:
         noise_and_blur.save_degradation_curves("a.png", LEVELS, {"noise": {}}, PATCH, num_images=1)
 
 
-def test_descent_shows_its_images_where_the_curves_are_marked(drawn: list[Figure]) -> None:
+def test_descent_shows_its_images_where_the_curves_are_marked(figures: list[Figure]) -> None:
     target = randn_complex(24, 18)
     images = {0: 0.5 * target, 10: 0.9 * target}
     descent = deblurring.Descent("sgd", [0, 5, 10], [0.4, 0.2, 0.1], [0.3, 0.2, 0.15], images)
     deblurring.save_descent("a.png", target, descent)
-    (figure,) = drawn
+    (figure,) = figures
     lines = [line for axis in figure.axes[:2] for line in axis.lines]
     assert [list(line.get_ydata()) for line in lines if len(line.get_ydata()) == 3] == [descent.ufloss, descent.nrmse]
     assert [list(line.get_xdata()) for line in lines if len(line.get_xdata()) == 2] == [[0, 10]] * 2
@@ -70,13 +61,13 @@ def test_descent_shows_its_images_where_the_curves_are_marked(drawn: list[Figure
         deblurring.save_descent("a.png", target, descent._replace(images={3: target}))
 
 
-def test_retrieval_has_borders_by_inner_product(drawn: list[Figure]) -> None:
+def test_retrieval_has_borders_by_inner_product(figures: list[Figure]) -> None:
     sides = {"nearest": (0.9, 0.5), "farthest": (-0.4,)}
     query: dict[str, Any] = {"volume": "a.h5", "slice": 1}
     query |= {side: [{"inner_product": value} for value in values] for side, values in sides.items()}
     patches = {"query": [PATCH], **{side: [PATCH] * len(values) for side, values in sides.items()}}
     retrieval.save_retrieval("a.png", [query, query], [patches, patches])
-    (figure,) = drawn
+    (figure,) = figures
     shown = texts(figure)
     assert all(text in shown for text in ("nearest", "farthest", "0.90", "0.50", "-0.40", "a\nslice 1"))
     borders = [axis.spines["left"].get_edgecolor() for axis in figure.axes if axis.get_xlabel() in ("0.90", "-0.40")]
@@ -94,11 +85,11 @@ def mapped(name: str, value: float) -> correlation_maps.MappedImage:
     return correlation_maps.MappedImage(name, image, dict.fromkeys(("UFLoss", "SSIM"), values))
 
 
-def test_maps_lie_at_the_centres_of_their_patches(drawn: list[Figure]) -> None:
+def test_maps_lie_at_the_centres_of_their_patches(figures: list[Figure]) -> None:
     correlation_maps.save_correlation_maps(
         "a.png", [mapped("same image", 1.0), mapped("another", 0.6)], [(8, 4), (0, 0)], patch_size=8, stride=4
     )
-    (figure,) = drawn
+    (figure,) = figures
     heat = figure.axes[1]
     # the patch at (8, 4) has its centre at (11.5, 7.5), which is where its pixel of the map and the cross are
     left, right, bottom, top = heat.images[0].get_extent()
@@ -113,10 +104,10 @@ def test_maps_lie_at_the_centres_of_their_patches(drawn: list[Figure]) -> None:
     assert colors[0] == colors[2] != colors[1] == colors[3]
 
 
-def test_best_matches_are_cut_where_they_were_found(drawn: list[Figure]) -> None:
+def test_best_matches_are_cut_where_they_were_found(figures: list[Figure]) -> None:
     images = [mapped("same image", 1.0), mapped("another", 0.6)]
     correlation_maps.save_best_matches("a.png", images, [(8, 4), (0, 0)], patch_size=8, stride=4)
-    (figure,) = drawn
+    (figure,) = figures
     found = [axis.images[0].get_array()[0, 0] for axis in figure.axes]
     assert found == [132, 132, 132, 0, 132, 132]  # 8 * 16 + 4, and the second source patch at the corner
     assert texts(figure).count("UFLoss 0.60") == 2
