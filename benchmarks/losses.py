@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from fastmri_ufloss.losses import LOSS_NAMES, make_loss
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
 from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
-from fastmri_ufloss.mri.degradation import blurred, noisy
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.report.figures.drawing import write_figure
+from fastmri_ufloss.report.figures.noise_and_blur import blurred, noisy
 
 RANDOM = "random"
 LEVELS = {"noise": tuple(f"{100 * b:.0f}%" for b in NOISE), "blur": tuple(f"R={factor:g}" for factor in BLUR)}

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
 from fastmri_ufloss.losses.ufloss import UFLoss, ufloss_per_image
-from fastmri_ufloss.mri.degradation import blurred, noisy
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
+from fastmri_ufloss.report.figures.noise_and_blur import blurred, noisy
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
 NOISE = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)

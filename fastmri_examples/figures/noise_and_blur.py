@@ -9,35 +9,20 @@ images whose own curve rises all the way, and the share of second differences of
 negative (1 for a convex curve). VGG is drawn only with --vgg_weights.
 """
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import command_line as cli
-import figure_images
-from tqdm import tqdm
+import feature_figures
 
-from fastmri_ufloss.metrics.degradation_curves import (
-    BLUR,
-    NOISE,
-    degradation_values,
-    make_distances,
-    summarize_curve,
-)
 from fastmri_ufloss.models import load_vgg_features
-from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report.figures.degradation_curves import save_degradation_curves
-
-LEVELS = {"noise": NOISE, "blur": BLUR}
+from fastmri_ufloss.report.figures.noise_and_blur import draw_noise_and_blur, make_distances
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The flags of this figure."""
-    parser = cli.make_parser(__doc__)
-    group = figure_images.add_image_args(parser)
+def main() -> None:
+    parser = cli.make_parser(str(__doc__))
+    group = feature_figures.add_image_args(parser)
     group.add_argument("--num_images", type=int, default=12, help="(default: 12)")
     group.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     group.add_argument(
@@ -47,53 +32,24 @@ def make_parser() -> argparse.ArgumentParser:
         help="a file with torchvision's ImageNet weights of VGG-16, or 'download'",
     )
     cli.add_arguments_of(parser, make_distances, ("stride", "chunk_size"))
-    return parser
+    args = parser.parse_args()
 
-
-def main() -> None:
-    args = make_parser().parse_args()
-    net, data_path, device = figure_images.load_network_and_data(args)
-    images = figure_images.open_images(data_path, net, args.challenge)
+    net, data_path = feature_figures.load_network_and_data(args)
+    images = feature_figures.open_images(data_path, net, args.challenge)
     vgg = None
     if args.vgg_weights is not None:
         weights = "download" if args.vgg_weights == "download" else Path(args.vgg_weights)
-        vgg = load_vgg_features("vgg16", weights=weights).requires_grad_(False).to(device)
+        vgg = load_vgg_features("vgg16", weights=weights).requires_grad_(False).to(next(net.parameters()).device)
     distances = make_distances(net, vgg=vgg, **cli.typed(args, ("stride", "chunk_size")))
-    places = images.evenly(args.num_images)
-    found: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in distances} for kind in LEVELS}
-    used = []
-    selected = figure_images.with_signal(images, places)
-    for place, image in tqdm(selected, desc="Noise and blur", unit="image", total=len(places)):
-        values = degradation_values(distances, image.to(device), seed=args.seed + len(used))
-        for kind, by_name in values.items():
-            for name, curve in by_name.items():
-                found[kind][name].append(curve)
-        used.append(place)
-    curves = {
-        kind: {name: summarize_curve(LEVELS[kind], rows) for name, rows in by_name.items()}
-        for kind, by_name in found.items()
-    }
-    middle = used[len(used) // 2]
-    save_degradation_curves(
-        args.output, LEVELS, curves, images.read(*middle), num_images=len(used), seed=args.seed + len(used) // 2
-    )
-    document: dict[str, Any] = {
-        "feature_net": figure_images.describe_network(net),
-        "seed": args.seed,
-        "images": [images.label(*place) for place in used],
-        "levels": LEVELS,
-        "curves": curves,
-        "values": found,
-    }
-    write_json(figure_images.json_beside(args.output), document)
-    for kind, by_name in curves.items():
+    numbers = draw_noise_and_blur(args.output, images, distances, num_images=args.num_images, seed=args.seed)
+    for kind, by_name in numbers["curves"].items():
         for name, curve in by_name.items():
             rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.3f}"
             cli.say(
                 f"{kind}, {name}: Spearman's rho {rho}, rises all the way in {curve['rising']:.0%} of the images, "
                 f"{curve['convex']:.0%} of the second differences are not negative"
             )
-    cli.say(f"Picture: {args.output}\nNumbers: {figure_images.json_beside(args.output)}")
+    feature_figures.finish(args.output, net, {"seed": args.seed, **numbers})
 
 
 if __name__ == "__main__":

@@ -9,28 +9,37 @@ zoom is that part. Below each image stand NRMSE and SSIM of the slice (fastMRI's
 data range) and, with --feature_net, a network of magnitudes, UFLoss. A JSON file beside the picture has the numbers.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import command_line as cli
-import feature_network
-import figure_slices
+from feature_figures import load_magnitude_net
 
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.metrics import UFLossMetric
-from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.figures.panels import save_panels
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
+from fastmri_ufloss.report.figures.panels import choose_slice, draw_panels, save_panels
 from fastmri_ufloss.report.reconstructions import Reconstructions
 
 REFERENCE = "reference"
 
 
-def make_arguments() -> argparse.ArgumentParser:
+def parse_methods(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders by name of NAME=FOLDER."""
+    methods: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name.strip() and equals and folder):
+            raise ValueError(f"--methods must be given as NAME=FOLDER, got {text!r}")
+        if name in methods or name == REFERENCE:
+            raise ValueError(f"--methods must have different names, and none {REFERENCE!r}, got {name!r}")
+        methods[name] = Path(folder)
+    return methods
+
+
+def main() -> None:
     parser = cli.make_parser(str(__doc__))
     parser.add_argument("--reference", type=Path, required=True, help="folder of the fully sampled images")
     parser.add_argument("--methods", nargs="+", required=True, metavar="NAME=FOLDER", help="in the order of columns")
@@ -52,49 +61,22 @@ def make_arguments() -> argparse.ArgumentParser:
     )
     cli.add_arguments_of(parser, save_panels, ("error_gain",))
     cli.add_arguments_of(parser, UFLossMetric, ("stride",))
-    return parser
+    args = parser.parse_args()
 
-
-def parse_methods(texts: Sequence[str]) -> dict[str, Path]:
-    """Folders by name of NAME=FOLDER."""
-    methods: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if not (name.strip() and equals and folder):
-            raise ValueError(f"--methods must be given as NAME=FOLDER, got {text!r}")
-        if name in methods or name == REFERENCE:
-            raise ValueError(f"--methods must have different names, and none {REFERENCE!r}, got {name!r}")
-        methods[name] = Path(folder)
-    return methods
-
-
-def of_contrast(volumes: Sequence[VolumeFiles], contrast: str | None) -> list[VolumeFiles]:
-    """The volumes of a contrast, or all."""
-    found = [volume for volume in volumes if contrast in (None, volume.contrast)]
-    if not found:
-        known = sorted({volume.contrast for volume in volumes if volume.contrast})
-        raise ValueError(f"--contrast must be one of the volumes', {', '.join(known) or 'none'}, got {contrast!r}")
-    return found
-
-
-def main() -> None:
-    args = make_arguments().parse_args()
     if hasattr(args, "stride") and args.feature_net is None:
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
-    net = None if args.feature_net is None else feature_network.load(args.feature_net, in_chans=1)
+    net = None if args.feature_net is None else load_magnitude_net(args.feature_net)
     data = Reconstructions(parse_methods(args.methods), {REFERENCE: args.reference}, common=args.common)
-    volume, number = figure_slices.choose(of_contrast(data.volumes, args.contrast), args.volume, args.slice)
-    scores = figure_slices.slice_scores(volume, number, net=net, options=cli.typed(args, ("stride",)))
-    images = volume.read(number)
-    title = f"{volume.name}, slice {number}" if args.title is None else args.title
-    outputs = {name: output[0] for name, output in images.outputs.items()}
-    reference = (REFERENCE, images.references[REFERENCE][0])
-    options = cli.typed(args, ("zoom", "error_gain"))
-    save_panels(args.output, reference, outputs, scores=figure_slices.as_text(scores), title=title, **options)
+    volume, number = choose_slice(data.volumes, args.volume, args.slice, contrast=args.contrast)
+    place = f"{volume.name}, slice {number}"
+    title = place if args.title is None else args.title
+    scores = draw_panels(
+        [args.output], volume, number, title=title, net=net, **cli.typed(args, ("zoom", "error_gain", "stride"))
+    )
     document = {"volume": volume.name, "contrast": volume.contrast, "slice": number, "scores": scores}
     write_json(args.output.with_suffix(".json"), document)
-    cli.say(format_table([{"method": method, **of_method} for method, of_method in scores.items()]))
-    cli.say(f"{volume.name}, slice {number}\nPicture: {args.output}\nNumbers: {args.output.with_suffix('.json')}")
+    table = format_table([{"method": method, **of_method} for method, of_method in scores.items()])
+    cli.say(f"{table}\n{place}\nPicture: {args.output}\nNumbers: {args.output.with_suffix('.json')}")
 
 
 if __name__ == "__main__":

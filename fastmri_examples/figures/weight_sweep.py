@@ -14,62 +14,79 @@ project's temperature of 0.1 a weight of 0.02 is what 1.5 is there, so the defau
 """
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import command_line as cli
-import figure_slices
-import sweep_runs
-from sweep_runs import ALONE, TEST_ARGS, UFLOSS_ARGS, Run, digest
+from side_by_side import run_side_by_side
 
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import UFLoss
 from fastmri_ufloss.pl_modules import MriDataModule
-from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.figures.panels import save_panels
+from fastmri_ufloss.report.figures.panels import choose_slice, draw_panels
 from fastmri_ufloss.report.figures.sweep import difference_rows, save_sweep, sweep_rows
 from fastmri_ufloss.report.reconstructions import Reconstructions
 
+RECIPE = Path(__file__).resolve().parents[1] / "modl_ufloss" / "train.py"
 WEIGHTS = ("0", "0.0067", "0.02", "0.053", "alone")
-SEEDS = (1, 2, 3)
+ALONE = "alone"
 REFERENCES = ("coil-combined", "RSS")
+NOTE = "sweep.json"  # in the folder of a run or a test: what it was made with
+UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+TEST_ARGS = ("test_split", "test_path", "score_stride")
+# what a training that goes on may have otherwise, and what its result does not depend on
+MAY_CHANGE = (
+    *("--max_epochs", "--max_steps", "--num_workers", "--cache_dir", "--log_every_n_steps"),
+    *("--checkpoint_every_n_steps", "--accelerator", "--devices", "--num_nodes", "--strategy"),
+)
 # what the sweep itself says to the recipe
 OWN = (
-    *(
-        "--mode",
-        "--data_path",
-        "--challenge",
-        "--loss",
-        "--feature_net",
-        "--seed",
-        "--default_root_dir",
-        "--checkpoint",
-    ),
-    *("--score", "--no-score", "--resume", *(f"--{name}" for name in (*UFLOSS_ARGS, *TEST_ARGS))),
+    *("--mode", "--data_path", "--challenge", "--loss", "--feature_net", "--seed", "--default_root_dir"),
+    *("--checkpoint", "--score", "--no-score", "--resume", *(f"--{name}" for name in (*UFLOSS_ARGS, *TEST_ARGS))),
 )
 
 
-class Panels(NamedTuple):
-    """A slice by all weights, as `save_panels` takes it but for the scores, which are numbers."""
+class Run(NamedTuple):
+    """A training of the sweep: the weight of UFLoss as it was typed, its seed, and the folder of all runs."""
 
-    reference: tuple[str, np.ndarray]
-    images: dict[str, np.ndarray]
-    scores: dict[str, dict[str, float]]
-    title: str
+    weight: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"weight_{self.weight}_seed_{self.seed}"
+
+    def path(self, kind: str) -> Path:
+        """Its folder among the "runs" or the "tests"."""
+        return self.folder / kind / f"weight_{self.weight}" / f"seed_{self.seed}"
+
+    @property
+    def loss(self) -> list[str]:
+        """As after --loss."""
+        if self.weight == ALONE:
+            return ["ufloss=1"]
+        return ["l2=1"] + ([f"ufloss={self.weight}"] if float(self.weight) else [])
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The best of the training, or its last."""
+        paths = (self.path("runs") / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+        return next((path for path in paths if path.is_file()), None)
 
 
-def make_arguments() -> argparse.ArgumentParser:
+def main() -> None:
     parser = cli.make_parser(str(__doc__))
     parser.add_argument("--mode", choices=("train", "test"), default="train", help="test: of the runs as they are")
     parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), help=f"(default: {' '.join(WEIGHTS)})")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="(default: 1 2 3)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(default: 1 2 3)")
     parser.add_argument("--data_path", type=Path, required=True, help="fastMRI's folder")
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--feature_net", type=Path, default=None, help="of the loss")
@@ -83,49 +100,36 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_arguments_of(parser, UFLoss, UFLOSS_ARGS)
     cli.add_arguments_of(parser, MriDataModule, ("test_split", "test_path"))
     parser.add_argument("--score_stride", type=int, help="of the patches that the test is scored on")
-    return parser
+    place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args, further = parser.parse_args(sys.argv[1:place]), sys.argv[place + 1 :]
 
-
-def main() -> None:
-    own, further = split_arguments(sys.argv[1:])
-    args = make_arguments().parse_args(own)
     check_arguments(args, further)
     runs = [Run(weight, seed, args.output_path) for seed in args.seeds for weight in args.weights]
     if args.mode == "train":
-        sweep_runs.train(args, runs, further)
+        train(args, runs, further)
     tested = [run for run in runs if run.checkpoint is not None]
     missing = [run.name for run in runs if run not in tested]
     if not tested:
         raise ValueError(f"--mode test needs runs with a checkpoint in {args.output_path / 'runs'}, got none")
     if missing:
         cli.say(f"Left out, since they have no checkpoint: {', '.join(missing)}")
-    sweep_runs.test(args, tested, further)
+    test(args, tested, further)
     draw(args, tested, missing)
-
-
-def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The sweep's own arguments, and after ``--`` those of the recipe."""
-    if "--" not in argv:
-        return list(argv), []
-    place = argv.index("--")
-    return list(argv[:place]), list(argv[place + 1 :])
 
 
 def check_arguments(args: argparse.Namespace, further: Sequence[str]) -> None:
     """What would fail late, or spoil the comparison, is refused at once."""
+    values = []
     for weight in args.weights:
         try:
-            number = 1.0 if weight == ALONE else float(weight.replace("_", "?"))
+            values.append(-math.inf if weight == ALONE else float(weight.replace("_", "?")))
         except ValueError:
-            number = math.nan
-        if not 0 <= number < math.inf:
+            values.append(math.nan)
+        if weight != ALONE and not 0 <= values[-1] < math.inf:
             raise ValueError(f"--weights must be numbers >= 0 or {ALONE!r}, got {weight!r}")
-    for name in ("weights", "seeds"):
-        values = getattr(args, name)
-        if len(set(values)) != len(values):
-            raise ValueError(f"--{name} must differ, got {' '.join(map(str, values))}")
-    if len({weight if weight == ALONE else float(weight) for weight in args.weights}) != len(args.weights):
-        raise ValueError(f"--weights must differ, got {' '.join(args.weights)}")
+    for name, different in (("weights", set(values)), ("seeds", set(args.seeds))):
+        if len(different) != len(getattr(args, name)):
+            raise ValueError(f"--{name} must differ, got {' '.join(map(str, getattr(args, name)))}")
     for flag in further:
         if flag.partition("=")[0] in OWN:
             raise ValueError(f"{flag} is the sweep's own: type it before --, or leave it out")
@@ -142,61 +146,150 @@ def check_arguments(args: argparse.Namespace, further: Sequence[str]) -> None:
         )
 
 
-def draw(args: argparse.Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
-    """The figures and ``sweep.json``, from the scores of the tests."""
-    metrics = {f"NRMSE ({args.reference})": "NRMSE", f"SSIM ({args.reference})": "SSIM", "UFLoss": "UFLoss"}
-    scores: dict[str, dict[int, dict[str, float]]] = {}
+def digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def common_flags(args: argparse.Namespace, further: Sequence[str]) -> list[str]:
+    """Flags of training and test."""
+    flags = [*further, "--data_path", str(args.data_path), "--challenge", args.challenge]
+    return flags if "--cache_dir" in further else [*flags, "--cache_dir", str(args.output_path / "cache")]
+
+
+def typed_flags(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    return [text for name, value in cli.typed(args, names).items() for text in (f"--{name}", str(value))]
+
+
+def train(args: argparse.Namespace, runs: Sequence[Run], further: Sequence[str]) -> None:
+    """Train what is not trained; the recipe goes on from a last checkpoint.
+
+    Raises:
+        ValueError: if a run was trained otherwise: runs that are compared must differ in weight and seed alone.
+    """
+    commands, notes = {}, {}
     for run in runs:
-        scores.setdefault(run.weight, {})[run.seed] = sweep_runs.read_scores(run)
-    scores = {weight: scores[weight] for weight in args.weights if weight in scores}
+        flags = [*common_flags(args, further), "--seed", str(run.seed), "--loss", *run.loss, "--no-score"]
+        net = None
+        if run.loss[-1].startswith("ufloss"):
+            net = digest(args.feature_net)
+            flags += ["--feature_net", str(args.feature_net), *typed_flags(args, UFLOSS_ARGS)]
+        folder, settings = run.path("runs"), {**by_flag(flags), "--feature_net": net}
+        stored, note = read_note(folder), {"settings": settings, "done": True}
+        if stored is not None and run.checkpoint is not None:
+            check_settings(folder, settings, stored["settings"])
+        if stored != note or run.checkpoint is None:
+            write_json(folder / NOTE, {"settings": settings, "done": False})
+            commands[run.name] = [str(RECIPE), *flags, "--default_root_dir", str(folder)]
+            notes[run.name] = (folder, note)
+    carry_out(commands, notes, args.output_path / "logs" / "train", jobs=args.jobs, desc="Trainings")
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    for flag in dict.fromkeys((*settings, *stored)):
+        if flag not in MAY_CHANGE and settings.get(flag) != stored.get(flag):
+            raise ValueError(
+                f"{folder} was trained with {flag} {stored.get(flag)}, not {settings.get(flag)}: type the same flags "
+                "again, or take another --output_path"
+            )
+
+
+def by_flag(flags: Sequence[str]) -> dict[str, str]:
+    """The values of each flag, as one text."""
+    values: dict[str, list[str]] = {}
+    for text in flags:
+        flag, equals, value = text.partition("=") if text.startswith("--") else ("", "", text)
+        if flag:
+            values[flag] = [value] if equals else []
+        elif values:
+            values[next(reversed(values))].append(value)
+    return {flag: " ".join(texts) for flag, texts in values.items()}
+
+
+def test(args: argparse.Namespace, runs: Sequence[Run], further: Sequence[str]) -> None:
+    """Scores and leaderboard files of the checkpoints that have none."""
+    flags = [*common_flags(args, further), "--mode", "test", "--feature_net", str(args.score_feature_net)]
+    flags += typed_flags(args, TEST_ARGS)
+    commands, notes = {}, {}
+    for run in runs:
+        folder, checkpoint = run.path("tests"), run.checkpoint
+        note = {"arguments": flags, "checkpoint": digest(checkpoint), "feature_net": digest(args.score_feature_net)}
+        if read_note(folder) != note:
+            (folder / NOTE).unlink(missing_ok=True)
+            where = ["--default_root_dir", str(folder), "--checkpoint", str(checkpoint)]
+            commands[run.name] = [str(RECIPE), *flags, *where]
+            notes[run.name] = (folder, note)
+    carry_out(commands, notes, args.output_path / "logs" / "test", jobs=args.jobs, desc="Tests")
+
+
+def carry_out(
+    commands: Mapping[str, Sequence[str]],
+    notes: Mapping[str, tuple[Path, Mapping[str, Any]]],
+    log_dir: Path,
+    *,
+    jobs: int,
+    desc: str,
+) -> None:
+    """Run commands, and note in the folder of each that it is done."""
+    try:
+        for name in run_side_by_side(commands, log_dir, jobs=jobs, desc=desc):
+            folder, note = notes[name]
+            write_json(folder / NOTE, note)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on where it was")
+
+
+def read_note(folder: Path) -> Any:
+    file = folder / NOTE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def read_scores(run: Run) -> dict[str, float]:
+    """The means over volumes of a test."""
+    file = run.path("tests") / "scores.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {file}: the volumes of the test have no references; --test_split or --test_path names others"
+        )
+    means = json.loads(file.read_text(encoding="utf-8"))["means"]
+    (mean,) = (row for row in means if row["method"] == "MoDL")
+    return {name: value for name, value in mean.items() if isinstance(value, float)}
+
+
+def draw(args: argparse.Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
+    """The figures and ``sweep.json``, from the scores of the tests; the panels are those of the first seeds."""
+    metrics = {f"NRMSE ({args.reference})": "NRMSE", f"SSIM ({args.reference})": "SSIM", "UFLoss": "UFLoss"}
+    distortion, _, perception = metrics
+    by_weight = {weight: [run for run in runs if run.weight == weight] for weight in args.weights}
+    by_weight = {weight: of_weight for weight, of_weight in by_weight.items() if of_weight}
+    scores = {weight: {run.seed: read_scores(run) for run in of_weight} for weight, of_weight in by_weight.items()}
     rows, differences = sweep_rows(scores, list(metrics)), difference_rows(scores, list(metrics))
-    figures = {
-        suffix: (args.output_path / f"sweep.{suffix}", args.output_path / f"panels.{suffix}")
-        for suffix in ("png", "pdf")
+    for suffix in ("png", "pdf"):
+        file = args.output_path / f"sweep.{suffix}"
+        save_sweep(file, rows, metrics=metrics, distortion=distortion, perception=perception, title=args.title)
+    references = getattr(args, "test_path", None)
+    references = references or args.data_path / f"{args.challenge}_{getattr(args, 'test_split', 'test')}"
+    methods = {
+        "UFLoss alone" if weight == ALONE else f"weight {weight}": first.path("tests") / "reconstructions"
+        for weight, (first, *_) in by_weight.items()
     }
-    panels = choose_panels(args, runs)
-    for sweep, picture in figures.values():
-        distortion, _, perception = metrics
-        save_sweep(sweep, rows, metrics=metrics, distortion=distortion, perception=perception, title=args.title)
-        text = figure_slices.as_text(panels.scores)
-        save_panels(picture, panels.reference, panels.images, scores=text, title=panels.title)
+    data = Reconstructions(methods, {"reference": references}, common=True)
+    volume, number = choose_slice(data.volumes, args.volume, args.slice)
+    seeds = sorted({first.seed for first, *_ in by_weight.values()})
+    title = f"{volume.name}, slice {number}, seed {', '.join(map(str, seeds))}"
+    pictures = [args.output_path / f"panels.{suffix}" for suffix in ("png", "pdf")]
     document = {
         "weights": list(scores),
         "reference": args.reference,
         "left out": list(missing),
         "scores": rows,
         "differences": differences,
-        "panels": {"title": panels.title, "scores": panels.scores},
+        "panels": {"title": title, "scores": draw_panels(pictures, volume, number, title=title)},
     }
     write_json(args.output_path / "sweep.json", document)
     cli.say(format_table([{k: v for k, v in row.items() if k != "seeds"} for row in rows]))
     shown = [{k: "-" if v is None else v for k, v in row.items()} for row in differences]
     cli.say(f"\nDifferences, paired by seed, with 95% intervals by Student's t:\n{format_table(shown)}")
-    cli.say(f"Pictures: {figures['png'][0]}, {figures['png'][1]}\nNumbers: {args.output_path / 'sweep.json'}")
-
-
-def choose_panels(args: argparse.Namespace, runs: Sequence[Run]) -> Panels:
-    """A slice by all weights, of their first seeds, beside the RSS image of the volume."""
-    first: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: args.seeds.index(run.seed)):
-        first.setdefault(run.weight, run)
-    test_path = getattr(args, "test_path", None)
-    folder = test_path or args.data_path / f"{args.challenge}_{getattr(args, 'test_split', 'test')}"
-    methods = {
-        "UFLoss alone" if weight == ALONE else f"weight {weight}": first[weight].path("tests") / "reconstructions"
-        for weight in args.weights
-        if weight in first
-    }
-    data = Reconstructions(methods, {"reference": folder}, common=True)
-    volume, number = figure_slices.choose(data.volumes, args.volume, args.slice)
-    images = volume.read(number)
-    seeds = sorted({run.seed for run in first.values()})
-    return Panels(
-        reference=("reference", images.references["reference"][0]),
-        images={name: output[0] for name, output in images.outputs.items()},
-        scores=figure_slices.slice_scores(volume, number),
-        title=f"{volume.name}, slice {number}, seed {', '.join(map(str, seeds))}",
-    )
+    cli.say(f"Pictures: {args.output_path / 'sweep.png'}, {pictures[0]}\nNumbers: {args.output_path / 'sweep.json'}")
 
 
 if __name__ == "__main__":

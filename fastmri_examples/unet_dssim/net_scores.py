@@ -21,7 +21,7 @@ from fastmri_ufloss.metrics import DSSIM, RelativeError
 from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.pl_modules.scoring import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.figures.error_maps import save_error_maps
+from fastmri_ufloss.report.figures.panels import save_panels
 from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
 
 ZERO_FILLED = "zero-filled"
@@ -197,8 +197,8 @@ def save_middle(
         name: fastmri.evaluate.ssim(reference[None], image[None], maxval=data_range).item()
         for name, image in images.items()
     }
-    notes = {name: f"SSIM {value:.3f}" for name, value in ssim.items()}
-    save_error_maps(path, reference, images, notes=notes, title=f"{title}, slice {number}")
+    scores = {name: {"SSIM": f"{value:.3f}"} for name, value in ssim.items()}
+    save_panels(path, ("reference", reference), images, scores=scores, title=f"{title}, slice {number}")
 
 
 def by_subject(rows: Sequence[Mapping[str, Any]], method: str) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.metrics.volumes import VolumeScores, mean_scores
-from fastmri_ufloss.report.figures.picture import save_picture
+from fastmri_ufloss.report.figures.comparison import save_picture
 from fastmri_ufloss.report.table import format_table
 
 __all__ = ["add_scores", "crop_magnitude", "gather_rows", "write_scores"]

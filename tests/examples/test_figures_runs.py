@@ -108,9 +108,9 @@ def test_loss_curves_of_two_runs_and_a_score_of_the_images(tmp_path: Path, nets:
 
 BAD_CURVES = {
     "term": ({"terms": ("l2",)}, [], "no run has logged the term 'ufloss', only l2: a recipe logs each term"),
-    "no images": ({"images": False}, [], "--num_log_images of the recipe"),
-    "epoch": ({}, ["--epochs", "9"], "got [9]; there are [1, 2, 3, 4] of --image 3; [1, 2, 3, 4] of --image 5"),
-    "image": ({}, ["--image", "4"], "--image must be one of those logged, 3, 5, got 4"),
+    "no images": ({"images": False}, [], "recipes log num_log_images of them"),
+    "epoch": ({}, ["--epochs", "9"], "got [9]; there are [1, 2, 3, 4] of image 3; [1, 2, 3, 4] of image 5"),
+    "image": ({}, ["--image", "4"], "image must be one of those logged, 3, 5, got 4"),
     "stride": ({}, ["--stride", "4"], "--stride is for UFLoss of the images"),
     "folder": ({}, ["--run", "nowhere"], "no TensorBoard logs (events.out.tfevents*) in nowhere"),
     "twice": ({}, ["--run", "run", "./run"], "--run must have different names, got 'run' twice"),
@@ -177,10 +177,9 @@ def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.
     own = ["--data_path", demo, "--output_path", "out", "--feature_net", nets["loss"]]
 
     def call(*options: object, further: tuple[str, ...] = ("--max_epochs", "3"), score: str = "score") -> str:
-        import sweep_runs
         import weight_sweep
 
-        monkeypatch.setattr(sweep_runs, "RECIPE", tmp_path / "recipe.py")
+        monkeypatch.setattr(weight_sweep, "RECIPE", tmp_path / "recipe.py")
         (tmp_path / "calls.txt").write_text("")
         line = [*own, "--score_feature_net", nets[score], *options, "--", *further]
         monkeypatch.setattr(sys, "argv", ["weight_sweep.py", *map(str, line)])
@@ -191,7 +190,7 @@ def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.
         return (tmp_path / "calls.txt").read_text()
 
     yield call
-    for name in ("sweep_runs", "weight_sweep", "figure_slices", "side_by_side", "command_line", "feature_network"):
+    for name in ("weight_sweep", "side_by_side", "command_line"):
         module: ModuleType | None = sys.modules.get(name)
         if module is not None and str(EXAMPLES) in str(module.__file__):
             del sys.modules[name]

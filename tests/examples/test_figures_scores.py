@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.figures import box_plots, panels
+from fastmri_ufloss.report.figures import drawing, panels
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_panels_of_a_volume_with_a_slice_that_is_not_finite(reference: Path, tmp
 
 
 BAD_PANELS = {
-    "volume": (["--volume", "c"], "--volume must be a file that all folders have, got 'c'"),
-    "slice": (["--volume", "a", "--slice", "3"], "--slice must be in 0 .. 2, the slices of a.h5, got 3"),
-    "contrast": (["--contrast", "T2"], "--contrast must be one of the volumes', CORPDFS_FBK, CORPD_FBK, got 'T2'"),
+    "volume": (["--volume", "c"], "volume must be a file that all folders have, got 'c'"),
+    "slice": (["--volume", "a", "--slice", "3"], "slice must be in 0 .. 2, the slices of a.h5, got 3"),
+    "contrast": (["--contrast", "T2"], "contrast must be one of the volumes', CORPDFS_FBK, CORPD_FBK, got 'T2'"),
     "zoom": (["--zoom", "31", "0", "10"], "zoom must be row, column and side of a square in an image of (40, 40)"),
     "gain": (["--error_gain", "0"], "error_gain must be a number above 0, got 0"),
     "stride": (["--stride", "4"], "--stride is for UFLoss, whose network --feature_net names"),
@@ -139,7 +139,7 @@ def write_report(path: Path) -> None:
 def test_box_plots_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(tmp_path / "report.json")
     figures: list[Figure] = []
-    monkeypatch.setattr(box_plots, "write_figure", lambda path, figure, dpi: figures.append(figure))
+    monkeypatch.setattr(drawing, "write_figure", lambda path, figure, dpi: figures.append(figure))
     run_recipe(BOXES, "--report", "report.json", "--output", "figure.pdf", cwd=tmp_path)
     assert [axis.get_title().split()[0] for axis in figures[0].axes] == ["NRMSE", "SSIM", "UFLoss"]
     document = json.loads((tmp_path / "figure.json").read_text())
@@ -180,10 +180,13 @@ def test_box_plots_of_slices_and_of_chosen_metrics(tmp_path: Path) -> None:
 
 BAD_BOXES = {
     "metric": (["--metrics", "LPIPS"], "the report has no metric 'LPIPS' against RSS, only NRMSE (RSS), "),
-    "reference": (["--reference", "truth"], "--reference must be one of RSS, coil-combined, got 'truth'"),
-    "contrast": (["--contrasts", "T2"], "--contrasts must be some of PD, PDFS, got 'T2'"),
-    "other JSON": (["--report", "other.json"], "other.json lacks some of methods, references"),
-    "no JSON": (["--report", "text.json"], "text.json is not JSON"),
+    "reference": (["--reference", "truth"], "reference must be one of RSS, coil-combined, got 'truth'"),
+    "contrast": (["--contrasts", "T2"], "contrasts must be some of PD, PDFS, got 'T2'"),
+    "other JSON": (
+        ["--report", "other.json"],
+        "other.json must be the report.json of a report, it lacks some of methods, references",
+    ),
+    "no JSON": (["--report", "text.json"], "text.json must be the report.json of a report, it is not JSON"),
     "no file": (["--report", "nothing.json"], "nothing.json"),
 }
 
@@ -201,7 +204,7 @@ def test_bad_reports_are_named(tmp_path: Path, case: str) -> None:
 
 def test_zoom_and_gain_of_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(panels, "write_figure", lambda path, figure, dpi: figures.append(figure))
+    monkeypatch.setattr(drawing, "write_figure", lambda path, figure, dpi: figures.append(figure))
     reference = np.random.default_rng(0).random((20, 30))
     panels.save_panels("x.png", ("truth", reference), {"half": reference / 2}, zoom=(2, 7, 5), error_gain=3)
     shown = [np.asarray(axis.images[0].get_array()) for axis in figures[0].axes if axis.images]

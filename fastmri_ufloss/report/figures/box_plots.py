@@ -1,5 +1,6 @@
 """Box plots of scores by method and contrast, as figure 9 of the paper."""
 
+import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fastmri_ufloss.report.figures.appearance import method_color
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
-__all__ = ["add_legend", "metric_label", "save_box_plots"]
+__all__ = ["add_legend", "choose_scores", "metric_label", "quartiles", "read_report", "save_box_plots"]
 
 _HEIGHT = 2.2  # inches, of a plot
 _BOX = 0.13  # inches, of a box with its gap
@@ -47,23 +46,21 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
     if reference not in document["references"]:
         raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")
     metrics = [metric for metric in document["metrics"] if metric["reference"] in (None, reference)]
-    groups = document["contrasts"][1:] or document["contrasts"][:1]
-    values = {group: _values(document, group, [metric["name"] for metric in metrics]) for group in groups}
-    metrics = [metric for metric in metrics if any(values[group].get(metric["name"]) for group in groups)]
+    values = _values(document, [metric["name"] for metric in metrics])
+    metrics = [metric for metric in metrics if any(group.get(metric["name"]) for group in values.values())]
     if not metrics:
         raise ValueError(f"document must have a volume with a value of a metric against {reference}, got none")
     methods = document["methods"]
-    width = len(groups) * len(methods) * _BOX + _MARGIN
+    width = len(values) * len(methods) * _BOX + _MARGIN
     figure, axes = _figure(len(metrics), width)
     letters = max(12, int(width * _LETTERS_AN_INCH))
     for metric, axis in zip(metrics, axes, strict=True):
-        of_metric = {group: values[group].get(metric["name"], {}) for group in groups}
-        _draw(axis, of_metric, methods)
+        _draw(axis, {group: of.get(metric["name"], {}) for group, of in values.items()}, methods)
         axis.set_title(textwrap.fill(metric_label(metric), letters), **_SMALL)
-    handles = [Patch(color=method_color(index)) for index in range(len(methods))]
+    handles = [Patch(color=drawing.method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
     add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], *, loc: Any, ncols: int = 1) -> None:
@@ -80,12 +77,91 @@ def metric_label(metric: Mapping[str, Any]) -> str:
     return metric["label"] + (f" ({metric['unit']})" if metric["unit"] else "") + arrow
 
 
-def _values(
-    document: Mapping[str, Any], contrast: str, names: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """By metric, method and subject."""
-    all_of_them = contrast == document["contrasts"][0]
-    return scores_by_subject([r for r in document["volumes"] if all_of_them or r["contrast"] == contrast], names)
+def read_report(file: str | Path) -> dict[str, Any]:
+    """The document of a report.
+
+    Raises:
+        ValueError: if the file holds something else.
+    """
+    try:
+        document = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} must be the report.json of a report, it is not JSON ({error})") from error
+    needed = ("methods", "references", "metrics", "contrasts", "volumes", "slices")
+    if not isinstance(document, dict) or any(name not in document for name in needed):
+        raise ValueError(f"{file} must be the report.json of a report, it lacks some of {', '.join(needed)}")
+    return document
+
+
+def choose_scores(
+    document: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    reference: str,
+    contrasts: Sequence[str] | None = None,
+    by_slice: bool = False,
+) -> dict[str, Any]:
+    """A document of some metrics and contrasts, to draw.
+
+    Args:
+        document: of the report.
+        names: of its metrics, or their labels; "UFLoss" is that of each network.
+        reference: metrics of a label are those against this one.
+        contrasts: all if not given.
+        by_slice: let a dot be a slice, though slices of one subject are not independent.
+
+    Raises:
+        ValueError: if something is not in the document.
+    """
+    if reference not in document["references"]:
+        raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")
+    metrics = []
+    for name in names:
+        meant = [metric for metric in document["metrics"] if _is_meant(metric, name, reference)]
+        if not meant:
+            known = ", ".join(metric["name"] for metric in document["metrics"])
+            hint = ", which a report has if it was given a feature network" if name == "UFLoss" else ""
+            raise ValueError(f"the report has no metric {name!r} against {reference}{hint}, only {known}")
+        # UFLoss of a complex network may be against another reference: it is shown all the same
+        metrics += [{**metric, "reference": None} for metric in meant]
+    every, *others = document["contrasts"]
+    if unknown := sorted(set(contrasts or ()) - set(others)):
+        raise ValueError(f"contrasts must be some of {', '.join(others) or 'none'}, got {unknown[0]!r}")
+    rows = document["volumes"]
+    if by_slice:
+        rows = [{**row, "subject": f"{row['volume']}, slice {row['slice']}"} for row in document["slices"]]
+    contrasts = [every, *(others if contrasts is None else contrasts)]
+    return {**document, "metrics": metrics, "contrasts": contrasts, "volumes": rows}
+
+
+def quartiles(document: Mapping[str, Any], unit: str) -> list[dict[str, Any]]:
+    """A row for each contrast, metric and method: how many units there are, such as subjects, and their quartiles."""
+    rows = []
+    for contrast, metrics in _values(document, [metric["name"] for metric in document["metrics"]]).items():
+        for metric, methods in metrics.items():
+            for method, by_unit in methods.items():
+                values = [value for value in by_unit.values() if np.isfinite(value)]
+                low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+                numbers = {f"{unit}s": len(values), "median": middle, "1st quartile": low, "3rd quartile": high}
+                rows.append({"contrast": contrast, "metric": metric, "method": method, **numbers})
+    return rows
+
+
+def _is_meant(metric: Mapping[str, Any], name: str, reference: str) -> bool:
+    if name == "UFLoss":
+        return bool(metric["label"].startswith("UFLoss"))
+    return name == metric["name"] or (name == metric["label"] and metric["reference"] in (None, reference))
+
+
+def _values(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """By contrast, metric, method and subject; all contrasts together where there is one only."""
+    every, *others = document["contrasts"]
+    return {
+        contrast: scores_by_subject(
+            [row for row in document["volumes"] if contrast in (every, row["contrast"])], names
+        )
+        for contrast in others or [every]
+    }
 
 
 def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], methods: Sequence[str]) -> None:
@@ -94,7 +170,7 @@ def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], m
         for index, method in enumerate(methods):
             scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
             if scores:
-                _box(axis, scores, number * step + index, method_color(index))
+                _box(axis, scores, number * step + index, drawing.method_color(index))
     if len(values) > 1:
         axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))])
         axis.set_xticklabels(list(values), **_SMALL)
@@ -108,18 +184,11 @@ def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], m
 
 
 def _box(axis: Axes, scores: Sequence[float], place: float, color: str) -> None:
-    axis.boxplot(
-        [scores],
-        positions=[place],
-        widths=0.65,
-        showfliers=False,  # every subject has its dot
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": (color, 0.3), "edgecolor": color},
-        medianprops={"color": "black", "linewidth": 1.2},
-        whiskerprops={"color": color},
-        capprops={"color": color},
-    )
+    axis.boxplot(  # without outliers: every subject has its dot
+        [scores], positions=[place], widths=0.65, showfliers=False, patch_artist=True, manage_ticks=False,
+        boxprops={"facecolor": (color, 0.3), "edgecolor": color}, medianprops={"color": "black", "linewidth": 1.2},
+        whiskerprops={"color": color}, capprops={"color": color},
+    )  # fmt: skip
     # beside each other by multiples of the golden ratio: the same in each run
     jitter = 0.45 * (np.arange(len(scores)) * 0.618034 % 1 - 0.5)
     axis.plot(place + jitter, scores, ".", color=color, markersize=2.5, zorder=3)
@@ -130,7 +199,6 @@ def _figure(count: int, width: float) -> tuple[Figure, list[Axes]]:
     columns = int(np.clip(_PAGE // width, 1, count))
     rows = -(-count // columns)
     figure = Figure(figsize=(max(columns * width, 3.5), rows * _HEIGHT + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()

@@ -1,20 +1,49 @@
-"""Several reconstructions of one scan side by side, where there is no reference."""
+"""Reconstructions of a slice side by side, with a reference or where there is none."""
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from fastmri.evaluate import nmse
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.figures.picture import ERROR_GAIN, check_magnitudes, most_textured, write_figure
+from fastmri_ufloss.report.figures import drawing
 
-__all__ = ["save_comparison"]
+__all__ = ["save_comparison", "save_picture"]
 
-_COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
-_MAX_HEIGHT = 4.5
+
+def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
+    """Write a PNG, JPG or PDF: a column for the reference and for each method; rows for image, error x5 and zoom.
+
+    Args:
+        path: of the picture, its suffix says what it is.
+        reference: magnitude (rows, cols), it gives the grey scale.
+        outputs: magnitude images of the same shape by name; an error has fastMRI's NMSE as its square root, NRMSE.
+
+    Raises:
+        ValueError: if a shape differs, or the suffix is not that of a PNG, JPG or PDF.
+    """
+    for name, image in outputs.items():
+        if image.shape != reference.shape:
+            raise ValueError(
+                f"outputs[{name!r}] must have the shape of reference, got {image.shape}, {reference.shape}"
+            )
+    white, square = drawing.white_of(reference), drawing.most_textured(reference)
+    columns = {"reference": reference, **outputs}
+    aspect = reference.shape[0] / reference.shape[1]
+    figure = Figure(figsize=(2.6 * len(columns), 2.6 * (2 * aspect + 1) + 0.5), layout="constrained")
+    axes = figure.subplots(3, len(columns), squeeze=False, height_ratios=[aspect, aspect, 1])
+    for (name, image), (whole, error, zoom) in zip(columns.items(), axes.T, strict=True):
+        drawing.show(whole, image, white)
+        drawing.outline(whole, square)
+        whole.set_title(name)
+        if name != "reference":
+            drawing.show(error, drawing.ERROR_GAIN * np.abs(image - reference), white, heat=True)
+            error.set_title(f"error x{drawing.ERROR_GAIN} (NRMSE {np.sqrt(nmse(reference, image)):.3f})", fontsize=9)
+        drawing.show(zoom, drawing.cut(image, square), white)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    drawing.write_figure(path, figure, dpi=110)
 
 
 def save_comparison(
@@ -44,7 +73,7 @@ def save_comparison(
             compare_with has no image, or the suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = check_magnitudes(images)
+    magnitudes = drawing.check_magnitudes(images)
     for name in notes:
         if name not in magnitudes:
             raise ValueError(f"notes must have the names of images {sorted(magnitudes)}, got {name!r}")
@@ -52,43 +81,26 @@ def save_comparison(
     if first_name not in magnitudes:
         raise ValueError(f"compare_with must be one of the images {sorted(magnitudes)}, got {compare_with!r}")
     first = magnitudes[first_name]
-    top = float(np.percentile(first, 99.5)) or 1.0
-    mean = np.mean(list(magnitudes.values()), axis=0)
-    # without its brightest parts, or else the zoom is of fat rather than of the organ
-    row, col, side = most_textured(np.minimum(mean, np.percentile(mean, 95)))
-    figure, axes = _figure(first.shape, len(magnitudes))
+    white, square = (
+        drawing.white_of(first),
+        drawing.most_textured(np.mean(list(magnitudes.values()), axis=0), organ=True),
+    )
+    are_squares = [False, True, False] if len(magnitudes) > 1 else [False, True]
+    figure, axes, width = drawing.image_columns(first.shape, len(magnitudes), are_squares=are_squares, margin=1)
     for (name, image), column in zip(magnitudes.items(), axes.T, strict=True):
-        column[0].imshow(image, cmap="gray", vmin=0, vmax=top)
-        column[0].add_patch(Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="gold"))
-        column[0].set_title(_wrap(figure, axes, name, notes.get(name, "")), fontsize=11)
-        column[1].imshow(image[row : row + side, col : col + side], cmap="gray", vmin=0, vmax=top)
+        drawing.show(column[0], image, white)
+        drawing.outline(column[0], square)
+        column[0].set_title(drawing.wrap(width, name, notes.get(name, "")), fontsize=11)
+        drawing.show(column[1], drawing.cut(image, square), white)
         if name != first_name:
-            column[2].imshow(ERROR_GAIN * np.abs(image - first), cmap="inferno", vmin=0, vmax=top)
-            column[2].set_title(_wrap(figure, axes, f"difference from {first_name} x{ERROR_GAIN}"), fontsize=9)
+            drawing.show(column[2], drawing.ERROR_GAIN * np.abs(image - first), white, heat=True)
+            column[2].set_title(
+                drawing.wrap(width, f"difference from {first_name} x{drawing.ERROR_GAIN}"), fontsize=9
+            )
     if len(magnitudes) > 1:
-        caveat = _wrap(figure, axes, "Where the images disagree. It does not tell which one is wrong.")
+        caveat = drawing.wrap(width, "Where the images disagree. It does not tell which one is wrong.")
         cell = axes[2, list(magnitudes).index(first_name)]
         cell.text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=cell.transAxes)
     if title:
         figure.suptitle(title)
-    write_figure(path, figure, dpi=140)
-
-
-def _wrap(figure: Figure, axes: np.ndarray, *paragraphs: str) -> str:
-    """Text as wide as a column, of letters of at most 11 points."""
-    letters = int(figure.get_figwidth() / axes.shape[1] / 0.1)
-    return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)
-
-
-def _figure(shape: tuple[int, ...], num_images: int) -> tuple[Figure, np.ndarray]:
-    """A figure with axes (2 or 3, num_images), whose cells fit images of this shape."""
-    aspect = shape[0] / shape[1]
-    width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))
-    height = min(width * aspect, _MAX_HEIGHT)
-    heights = [height, width, height] if num_images > 1 else [height, width]
-    figure = Figure(figsize=(width * num_images, sum(heights) + 1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(heights), num_images, squeeze=False, height_ratios=heights)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes
+    drawing.write_figure(path, figure, dpi=140)

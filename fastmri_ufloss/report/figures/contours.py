@@ -1,24 +1,18 @@
 """Outlines of true and predicted segmentations on several reconstructions of a slice."""
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
-from fastmri_ufloss.report.figures.picture import check_magnitudes, write_figure
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["save_contours"]
 
 TRUE, PREDICTED = "red", "yellow"
 MARGIN = 0.25  # of the zoom, around the truth on each side, in parts of its longer side
-_COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
-_MAX_HEIGHT = 4.5
 _LETTER = 0.085  # inches
 
 
@@ -53,7 +47,7 @@ def save_contours(
             suffix is not that of a PNG, JPG or PDF.
     """
     notes = notes or {}
-    magnitudes = check_magnitudes(images)
+    magnitudes = drawing.check_magnitudes(images)
     for argument, names in (("notes", notes), ("predictions", predictions)):
         for name in names:
             if name not in magnitudes:
@@ -61,30 +55,30 @@ def save_contours(
     first = next(iter(magnitudes.values()))
     for name, classes in (("truth", truth), *((f"predictions[{name!r}]", p) for name, p in predictions.items())):
         _check_classes(name, classes, first.shape)
-    top = float(np.percentile(first, 99.5)) or 1.0
-    row, col, side = _zoom(truth, predictions)
+    white = drawing.white_of(first)
+    row, col, side = square = _zoom(truth, predictions)
     # a dark organ beside bright fat is seen in the zoom
-    top_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or top
-    figure, axes, width = _figure(first.shape, len(magnitudes))
+    white_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or white
+    figure, axes, width = drawing.image_columns(first.shape, len(magnitudes), are_squares=[False, True], margin=1.1)
     for (name, image), (whole, zoom) in zip(magnitudes.items(), axes.T, strict=True):
-        for axis, linewidth, brightest in ((whole, 0.8, top), (zoom, 1.2, top_of_zoom)):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=brightest)
+        for axis, linewidth, brightest in ((whole, 0.8, white), (zoom, 1.2, white_of_zoom)):
+            drawing.show(axis, image, brightest)
             # the truth is the wider of the two, so that where they agree it has a yellow core
             _draw(axis, truth, TRUE, linewidth=2 * linewidth)
             if name in predictions:
                 _draw(axis, predictions[name], PREDICTED, linewidth=linewidth)
         rows, cols = first.shape
         whole.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5))
-        whole.add_patch(Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="white", linewidth=0.8))
-        whole.set_title(_wrap(width, name, notes.get(name, "")), fontsize=10)
+        drawing.outline(whole, square, color="white", linewidth=0.8)
+        whole.set_title(drawing.wrap(width, name, notes.get(name, ""), letter=_LETTER), fontsize=10)
         zoom.set(xlim=(col - 0.5, col + side - 0.5), ylim=(row + side - 0.5, row - 0.5))
     colors = {"true": TRUE, "predicted": PREDICTED} if predictions else {"true": TRUE}
     lines = [Line2D([], [], color=color, label=label) for label, color in colors.items()]
     # black behind the legend, as of the images: yellow on white is hard to see
     figure.legend(handles=lines, loc="outside lower center", ncols=2, facecolor="black", labelcolor="white")
     if title:
-        figure.suptitle(_wrap(width * len(magnitudes), title), fontsize=11)
-    write_figure(path, figure, dpi=140)
+        figure.suptitle(drawing.wrap(width * len(magnitudes), title, letter=_LETTER), fontsize=11)
+    drawing.write_figure(path, figure, dpi=140)
 
 
 def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -94,7 +88,7 @@ def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> No
         raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
 
 
-def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> drawing.Square:
     """Row, column and side of the square to enlarge; it is in the image unless it is wider than that."""
     least = -(-min(truth.shape) // 4)
     shown = truth > 0
@@ -115,22 +109,3 @@ def _draw(axis: Any, classes: np.ndarray, color: str, *, linewidth: float) -> No
     for number in np.unique(classes[classes > 0]):
         # with a frame of background, so that the outline is closed where a class reaches the border
         axis.contour(cols, rows, np.pad(classes == number, 1), levels=[0.5], colors=color, linewidths=linewidth)
-
-
-def _wrap(width: float, *paragraphs: str) -> str:
-    """Text as wide as a column in inches."""
-    letters = max(int(width / _LETTER), 1)
-    return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)
-
-
-def _figure(shape: tuple[int, ...], num_images: int) -> tuple[Figure, np.ndarray, float]:
-    """A figure with axes (2, num_images), whose cells fit images of this shape, and the width of a column."""
-    aspect = shape[0] / shape[1]
-    width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))
-    height = min(width * aspect, _MAX_HEIGHT)
-    figure = Figure(figsize=(width * num_images, height + width + 1.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, num_images, squeeze=False, height_ratios=[height, width])
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes, width

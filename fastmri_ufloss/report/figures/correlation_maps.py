@@ -1,180 +1,293 @@
-"""Figures 5B, S1 and S2 of the UFLoss paper: where in some images a patch of the first finds its like."""
+"""Figures 5B, S1 and S2 of the UFLoss paper: where a patch finds its like in some images, by features and by SSIM."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from torch import Tensor, nn
 
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.losses.ssim import ssim_loss
+from fastmri_ufloss.losses.ufloss import patch_features
+from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import FigureImages, Place
+from fastmri_ufloss.report.figures.retrieval import features_at
 
-__all__ = ["MappedImage", "save_best_matches", "save_correlation_maps"]
+__all__ = [
+    "MappedImage",
+    "best_match",
+    "draw_correlation_maps",
+    "feature_maps",
+    "save_best_matches",
+    "save_correlation_maps",
+    "ssim_maps",
+]
 
 PATCH_COLORS = ("limegreen", "deepskyblue", "orange", "magenta")
-_COLUMN = 2.1  # inches
-_HEAT = "inferno"
+NUM_PATCHES = 2  # unless the user says which
+_COLUMN, _CELL = 2.1, 1.5  # inches
+
+Corner = tuple[int, int]
 
 
 class MappedImage(NamedTuple):
-    """An image and its maps for each source patch.
-
-    Args:
-        name: of the image, such as "another subject".
-        image: magnitude (rows, cols).
-        maps: by the name of the measure, (patches, rows, cols) of the grid.
-        matches: by the name of the measure, upper left corner of the best patch and its value, for each source patch.
-    """
+    """A magnitude image (rows, cols) and, by measure, its maps for each source patch, (patches, rows, cols)."""
 
     name: str
     image: np.ndarray
     maps: Mapping[str, np.ndarray]
-    matches: Mapping[str, Sequence[tuple[int, int, float]]]
+
+
+def feature_maps(
+    feature_net: nn.Module, source: Tensor, corners: Tensor, image: Tensor, *, stride: int, chunk_size: int = 256
+) -> Tensor:
+    """Inner products of the features of some patches of a source with those of all patches on a grid of an image.
+
+    Args:
+        feature_net, source, corners: see `features_at`; the source is (rows, cols), of n patches.
+        image: like source, of any size from that of a patch.
+        stride: of the grid, which starts at the upper left corner.
+        chunk_size: patches that go through the network at once.
+
+    Returns:
+        (n, rows of the grid, columns of the grid), from -1 to 1.
+
+    Raises:
+        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    """
+    wanted = features_at(feature_net, source, corners, chunk_size=chunk_size)
+    scale = image_scale(image[None])
+    features = patch_features(feature_net, image[None, None], scale, stride=stride, chunk_size=chunk_size)[0]
+    rows = (image.shape[0] - int(feature_net.patch_size)) // stride + 1  # type: ignore[arg-type]
+    return (wanted @ features.T).reshape(len(corners), rows, -1)
+
+
+def ssim_maps(
+    source: Tensor, corners: Tensor, image: Tensor, *, patch_size: int, stride: int, chunk_size: int = 256
+) -> Tensor:
+    """SSIM of some patches of a source with all patches on a grid of an image; of complex images, of the magnitudes.
+
+    SSIM is fastMRI's, with windows of 7x7 inside the patch. Each image is divided by its `image_scale` first, since
+    SSIM minds the brightness; the data range is the source's largest value then. Arguments, result and errors are
+    those of `feature_maps`.
+    """
+    source, image = (part.abs() / image_scale(part[None]) for part in (source, image))
+    data_range = source.max().clamp(min=torch.finfo(source.dtype).tiny)
+    if min(*source.shape, *image.shape) < patch_size:
+        raise ValueError(
+            f"images must be at least as large as a patch of {patch_size}x{patch_size}, got {tuple(source.shape)} "
+            f"and {tuple(image.shape)}"
+        )
+    patches = image.unfold(0, patch_size, stride).unfold(1, patch_size, stride)
+    grid = patches.shape[:2]
+    maps = []
+    for row, col in corners.tolist():
+        wanted = source[row : row + patch_size, col : col + patch_size].expand(1, 1, -1, -1)
+        values = []
+        for numbers in torch.arange(grid[0] * grid[1]).split(chunk_size):
+            chunk = patches[numbers // grid[1], numbers % grid[1]].unsqueeze(1)
+            values.append(1 - ssim_loss(chunk, wanted.expand_as(chunk), data_range, reduction="none"))
+        maps.append(torch.cat(values).reshape(grid))
+    return torch.stack(maps)
+
+
+def best_match(values: np.ndarray, *, stride: int) -> tuple[int, int, float]:
+    """Row and column of the patch with the largest value of a map (rows, cols) of a grid, and that value."""
+    row, col = (int(i) for i in np.unravel_index(int(values.argmax()), values.shape))
+    return row * stride, col * stride, float(values[row, col])
+
+
+def draw_correlation_maps(
+    path: Path,
+    images: FigureImages,
+    source: Place,
+    *,
+    corners: Sequence[Sequence[int]] | None = None,
+    others: FigureImages | None = None,
+    stride: int = 4,
+    chunk_size: int = 256,
+) -> tuple[dict[str, Any], list[Path], list[str]]:
+    """Write the figure and, where there are several images, ``*_best.*`` beside it with the best patches.
+
+    The source is compared with itself, with the slice at the same height of the next volume of another subject with
+    the same contrast, with that of one with another contrast, and with the middle of ``others``.
+
+    Args:
+        path: of the picture.
+        images: folder of the source.
+        source: its place.
+        corners: upper left corners of the source patches; the most textured ones, put on the grid, if not given.
+        others: a folder with images of another kind.
+        stride: of the grid, which starts at the upper left corner.
+        chunk_size: patches that go through the network at once.
+
+    Returns:
+        The numbers, the files, and what the folder does not have, in words.
+
+    Raises:
+        ValueError: if a source patch is not inside its image.
+    """
+    net, image = images.net, images.read(source)
+    where = _corners(image, net.patch_size, corners, stride)
+    targets = {f"same image\n{images.label(source)}": image}
+    missing = []
+    contrast = images.volumes[source[0]].contrast
+    for name, what, is_same in (
+        ("another subject", f"with contrast {contrast!r}", True),
+        ("another subject and contrast", f"with another contrast than {contrast!r}", False),
+    ):
+        place = _other_subject(images, source, is_same=is_same)
+        if place is None:
+            missing.append(f"other subject {what}")
+        else:
+            targets[f"{name}\n{images.label(place)}"] = images.read(place)
+    if others is not None:
+        middle = others.place(None, None, otherwise=len(others.volumes) // 2)
+        targets[f"other data\n{others.label(middle)}"] = others.read(middle)
+    grid = {"stride": stride, "chunk_size": chunk_size}
+    mapped = []
+    for name, target in targets.items():
+        maps = {
+            "UFLoss": feature_maps(net, image, torch.tensor(where), target, **grid),
+            "SSIM": ssim_maps(image, torch.tensor(where), target, patch_size=net.patch_size, **grid),
+        }
+        arrays = {measure: values.cpu().numpy() for measure, values in maps.items()}
+        mapped.append(MappedImage(name, target.abs().cpu().numpy(), arrays))
+    save_correlation_maps(path, mapped, where, patch_size=net.patch_size, stride=stride)
+    paths = [path]
+    if len(mapped) > 1:
+        paths.append(path.with_name(f"{path.stem}_best{path.suffix}"))
+        save_best_matches(paths[1], mapped, where, patch_size=net.patch_size, stride=stride)
+    rows = [
+        {"corner": list(corner), "images": [_describe(item, index, stride) for item in mapped]}
+        for index, corner in enumerate(where)
+    ]
+    return {"source": images.label(source), "stride": stride, "patches": rows}, paths, missing
+
+
+def _corners(image: Tensor, patch_size: int, corners: Sequence[Sequence[int]] | None, stride: int) -> list[Corner]:
+    if corners is None:
+        magnitude = image.abs().cpu().double().numpy()
+        squares = drawing.textured_squares(magnitude, patch_size, count=NUM_PATCHES, organ=True)
+        return [(row // stride * stride, col // stride * stride) for row, col, _ in squares]
+    for row, col in corners:
+        if not (0 <= row <= image.shape[0] - patch_size and 0 <= col <= image.shape[1] - patch_size):
+            raise ValueError(
+                f"corners must be those of patches of {patch_size}x{patch_size} inside the image of "
+                f"{image.shape[0]}x{image.shape[1]}, got {row} {col}"
+            )
+    return [(row, col) for row, col in corners]
+
+
+def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Place | None:
+    """The slice at the same height of the next volume of another subject, of the same contrast or of another."""
+    number, slice_num = source
+    volume = images.volumes[number]
+    for index in (*range(number + 1, len(images.volumes)), *range(number)):
+        other = images.volumes[index]
+        if other.subject != volume.subject and (other.contrast == volume.contrast) == is_same:
+            return index, int((slice_num + 0.5) / volume.shape[0] * other.shape[0])
+    return None
+
+
+def _describe(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
+    """The best match of a patch in an image, by measure, and how far it stands out of the map."""
+    row: dict[str, Any] = {"image": item.name.replace("\n", ": ")}
+    for measure, maps in item.maps.items():
+        *corner, best = best_match(maps[index], stride=stride)
+        spread = {"mean": float(maps[index].mean()), "std": float(maps[index].std())}
+        row[measure] = {"best_corner": corner, "best": best, **spread}
+    return row
 
 
 def save_correlation_maps(
-    path: str | Path,
-    images: Sequence[MappedImage],
-    corners: Sequence[tuple[int, int]],
-    *,
-    patch_size: int,
-    stride: int,
-    title: str = "",
+    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
     """Draw a row for each image: the image, and for each measure and source patch the map.
 
-    The source patches are outlined in the first image, each in a colour that its maps have as border. A map shows
-    positive values only, from 0 to 1, at the centre of each patch; a white cross is where it is largest.
-
-    Args:
-        path: of the picture, see `write_figure`.
-        images: the first one has the source patches.
-        corners: their upper left corners.
-        patch_size: rows and columns of a patch.
-        stride: of the grid of the maps.
-        title: above the picture.
+    The source patches are outlined in the first image, each in a color that its maps have as border. A map shows
+    positive values only, from 0 to 1, at the center of each patch; a white cross is where it is largest.
 
     Raises:
-        ValueError: if there is no image, there are no patches or more than 4, or the suffix is another one.
+        ValueError: if there is no image, there are no patches or more than 4, or the suffix is not that of a picture.
     """
-    _check(images, corners)
-    measures = list(images[0].maps)
-    columns = [(measure, index) for measure in measures for index in range(len(corners))]
+    if not images or not 1 <= len(corners) <= len(PATCH_COLORS):
+        raise ValueError(
+            f"images and corners must be at least one and from 1 to {len(PATCH_COLORS)}, got {len(images)} and "
+            f"{len(corners)}"
+        )
+    columns = [(measure, index) for measure in images[0].maps for index in range(len(corners))]
     heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
     figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False, height_ratios=heights)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for item, row in zip(images, axes, strict=True):
-        _show(row[0], item.image)
+        drawing.show(row[0], item.image, drawing.white_of(item.image))
         row[0].set_ylabel(item.name, fontsize=8.5)
         for axis, (measure, index) in zip(row[1:], columns, strict=True):
-            _heat(axis, item, measure, index, patch_size, stride)
-    for (top, left), color in zip(corners, PATCH_COLORS, strict=False):
-        _outline(axes[0, 0], top, left, patch_size, color)
-    axes[0, 0].set_title("image", fontsize=9)
-    for axis, (measure, _) in zip(axes[0, 1:], columns, strict=True):
-        axis.set_title(measure, fontsize=9)
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), _HEAT), ax=axes, fraction=0.02, pad=0.01)
+            _heat(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
+            axis.spines[:].set(color=PATCH_COLORS[index], linewidth=2.5)
+    for (row, col), color in zip(corners, PATCH_COLORS, strict=False):
+        drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
+    for axis, title in zip(axes[0], ("image", *(measure for measure, _ in columns)), strict=True):
+        axis.set_title(title, fontsize=9)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, fraction=0.02, pad=0.01)
     bar.set_label("inner product of the features, or SSIM", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    write_figure(path, figure, dpi=150)
+    drawing.write_figure(path, figure, dpi=150)
+
+
+def _heat(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: int, stride: int) -> None:
+    """A map where the centers of its patches are, in the frame of the image."""
+    center = patch_size / 2 - 0.5
+    first = center - stride / 2
+    last = [first + stride * size for size in values.shape]
+    axis.set_facecolor("black")
+    drawing.show(axis, values, 1, heat=True, extent=(first, last[1], last[0], first))
+    axis.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    row, col, value = best_match(values, stride=stride)
+    axis.plot(col + center, row + center, "x", color="white", markersize=5, markeredgewidth=1.2)
+    place: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": axis.transAxes}
+    axis.text(0.98, 0.02, f"max {value:.2f}", color="white", fontsize=7, **place)
 
 
 def save_best_matches(
-    path: str | Path,
-    images: Sequence[MappedImage],
-    corners: Sequence[tuple[int, int]],
-    *,
-    patch_size: int,
-    title: str = "",
+    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
     """Draw a row for each source patch: the patch, and the patch of each other image that is best by each measure.
 
     Each image has its own grey scale, up to its 99.5th percentile. Under a patch is the value of the measure.
 
-    Args:
-        path, images, corners, patch_size, title: as in `save_correlation_maps`; at least two images.
-
     Raises:
-        ValueError: if there are fewer than two images, or as in `save_correlation_maps`.
+        ValueError: if there are fewer than two images, or the suffix is not that of a picture.
     """
-    _check(images, corners)
-    source, others = images[0], images[1:]
-    if not others:
-        raise ValueError("images must be at least two, the source and another one, got one")
-    measures = list(source.maps)
-    columns = 1 + len(others) * len(measures)
-    cell = 1.5
-    figure = Figure(figsize=(cell * columns, (cell + 0.2) * len(corners) + 0.45), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(corners), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    for index, ((row, col), places) in enumerate(zip(corners, axes, strict=True)):
-        _show_patch(places[0], source.image, row, col, patch_size, PATCH_COLORS[index])
-        column = 1
-        for item in others:
-            for measure in measures:
-                best_row, best_col, value = item.matches[measure][index]
-                _show_patch(places[column], item.image, best_row, best_col, patch_size, "0.6")
-                places[column].set_xlabel(f"{measure} {value:.2f}", fontsize=8.5)
-                column += 1
+    if len(images) < 2:
+        raise ValueError(f"images must be at least two, the source and another one, got {len(images)}")
+    source, *others = images
+    columns = [(item, measure) for item in others for measure in source.maps]
+    size = (_CELL * (1 + len(columns)), (_CELL + 0.2) * len(corners) + 0.45)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(corners), 1 + len(columns), squeeze=False)
+    for index, ((row, col), cells) in enumerate(zip(corners, axes, strict=True)):
+        _show_patch(cells[0], source.image, (row, col, patch_size), PATCH_COLORS[index])
+        for axis, (item, measure) in zip(cells[1:], columns, strict=True):
+            row, col, value = best_match(item.maps[measure][index], stride=stride)
+            _show_patch(axis, item.image, (row, col, patch_size), "0.6")
+            axis.set_xlabel(f"{measure} {value:.2f}", fontsize=8.5)
     axes[0, 0].set_title("source patch", fontsize=8.5)
-    for number, item in enumerate(others):
-        axes[0, 1 + number * len(measures)].set_title(f"best in {item.name}", fontsize=8.5, loc="left")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    write_figure(path, figure, dpi=200)
+    for axis, item in zip(axes[0, 1 :: len(source.maps)], others, strict=True):
+        axis.set_title(f"best in {item.name}", fontsize=8.5, loc="left")
+    drawing.write_figure(path, figure, dpi=200)
 
 
-def _check(images: Sequence[MappedImage], corners: Sequence[tuple[int, int]]) -> None:
-    if not images:
-        raise ValueError("images must be at least one, got none")
-    if not 1 <= len(corners) <= len(PATCH_COLORS):
-        raise ValueError(f"corners must be from 1 to {len(PATCH_COLORS)}, got {len(corners)}")
-
-
-def _top(image: np.ndarray) -> float:
-    return float(np.percentile(image, 99.5)) or 1.0
-
-
-def _show(axis: Axes, image: np.ndarray) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=_top(image))
-
-
-def _outline(axis: Axes, row: int, col: int, size: int, color: str) -> None:
-    axis.add_patch(Rectangle((col - 0.5, row - 0.5), size, size, fill=False, edgecolor=color, linewidth=1.6))
-
-
-def _heat(axis: Axes, item: MappedImage, measure: str, index: int, patch_size: int, stride: int) -> None:
-    """A map where the centres of its patches are, in the frame of the image."""
-    values = item.maps[measure][index]
-    first = patch_size / 2 - 0.5 - stride / 2
-    last = [first + stride * size for size in values.shape]
-    axis.set_facecolor("black")
-    axis.imshow(values, cmap=_HEAT, vmin=0, vmax=1, extent=(first, last[1], last[0], first))
-    rows, cols = item.image.shape
-    axis.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5))
-    row, col, value = item.matches[measure][index]
-    center = patch_size / 2 - 0.5
-    axis.plot(col + center, row + center, "x", color="white", markersize=5, markeredgewidth=1.2)
-    axis.text(
-        0.98, 0.02, f"max {value:.2f}", color="white", fontsize=7, ha="right", va="bottom", transform=axis.transAxes
-    )
-    for spine in axis.spines.values():
-        spine.set(color=PATCH_COLORS[index], linewidth=2.5)
-
-
-def _show_patch(axis: Axes, image: np.ndarray, row: int, col: int, size: int, color: str) -> None:
-    axis.imshow(image[row : row + size, col : col + size], cmap="gray", vmin=0, vmax=_top(image))
-    for spine in axis.spines.values():
-        spine.set(color=color, linewidth=2.5)
+def _show_patch(axis: Axes, image: np.ndarray, square: tuple[int, int, int], color: str) -> None:
+    drawing.show(axis, drawing.cut(image, square), drawing.white_of(image))
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(color=color, linewidth=2.5)

@@ -1,22 +1,40 @@
 """How the terms of a loss fall over the epochs of a training, and what the images look like meanwhile."""
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import matplotlib.image
 import numpy as np
+from fastmri.evaluate import nmse
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastmri_ufloss.report.figures.picture import most_textured, write_figure
+from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 
-__all__ = ["PART_OF_FALL", "LossCurves", "Snapshot", "compare_falls", "describe_fall", "save_loss_curves"]
+__all__ = [
+    "FEW_STEPS",
+    "LossCurves",
+    "RunLog",
+    "Snapshot",
+    "choose_images",
+    "compare_falls",
+    "describe_fall",
+    "draw_loss_curves",
+    "save_loss_curves",
+]
 
-PART_OF_FALL = 0.95  # a curve that has done so much of its fall is called flat
-COLORS = ("tab:red", "tab:blue")  # as in the paper: pixels, features
+FEW_STEPS = 5  # of an epoch: fewer make a rough mean
+_EPOCH = "epoch"  # Lightning's own scalar, which goes with all others of its step
+_IMAGE = re.compile(r"val_images_idx_(\d+)/reconstruction")
+_PART_OF_FALL = 0.95  # a curve that has done so much of its fall is called flat
+_COLORS = ("tab:red", "tab:blue")  # as in the paper: pixels, features
 _COLUMN_WIDTH = 1.25  # inches, of an image
 _LEAST_WIDTH = 3.6  # of a run
 _CURVES_HEIGHT = 2.3
@@ -25,28 +43,114 @@ Curve = Mapping[int, float]
 """A value of each epoch, which count from 1."""
 
 
-class Snapshot(NamedTuple):
-    """An image of a training.
+class RunLog:
+    """What a training has logged for TensorBoard: scalars and images by epoch, of all its processes.
+
+    A run that goes on writes a file of its own. Where steps repeat, since a run was killed and went on from an
+    earlier checkpoint or was begun anew, those of the later file count. Files that end in the middle of a record, as
+    those of a run that is being written, and damaged ones are read as far as they go. TensorBoard compares checksums,
+    which takes a second for each megabyte.
 
     Args:
-        image: magnitude (rows, cols).
-        note: below it, such as "NRMSE 0.112".
+        folder: of the run, or any other with event files in it or below.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or no event file.
+        ValueError: if a file is not one of events, or there are no scalars.
     """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        paths = sorted(self.folder.rglob("events.out.tfevents*"))
+        if not paths:
+            raise FileNotFoundError(f"no TensorBoard logs (events.out.tfevents*) in {folder}")
+        self.scalars: dict[str, dict[int, tuple[int, float]]] = {}
+        """Epoch, counting from 1, and value of each step, by tag."""
+        self._images: dict[str, dict[int, tuple[int, bytes]]] = {}  # step and PNG of each epoch, by tag
+        files = [_read(path) for path in paths if path.stat().st_size]
+        for file in sorted(files, key=lambda file: file.FirstEventTimestamp()):
+            self._append(file)
+        if not self.scalars:
+            raise ValueError(f"the TensorBoard logs in {folder} must hold scalars with their epochs, got none")
+
+    def _append(self, file: EventAccumulator) -> None:
+        """Add a file; what earlier ones have logged from its first step on is of no account."""
+        scalars = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
+        ends = scalars.pop(_EPOCH, [])
+        epochs = {event.step: round(event.value) + 1 for event in ends}
+        added = {
+            tag: {event.step: (epochs[event.step], event.value) for event in events if event.step in epochs}
+            for tag, events in scalars.items()
+        }
+        start = min((step for values in added.values() for step in values), default=None)
+        if start is None:
+            return
+        images: dict[str, dict[int, tuple[int, bytes]]] = {}
+        for tag in file.Tags()["images"]:
+            for image in file.Images(tag):
+                # images come before the scalars of their validation, with another count of steps
+                end = next((event for event in ends if event.wall_time >= image.wall_time), None)
+                if end is not None:
+                    images.setdefault(tag, {})[epochs[end.step]] = (end.step, image.encoded_image_string)
+        self.scalars = _merged(self.scalars, added, lambda step, _: step < start)
+        self._images = _merged(self._images, images, lambda _, image: image[0] < start)
+
+    @property
+    def image_epochs(self) -> dict[str, list[int]]:
+        """The epochs, counting from 1, of which there are images, by tag."""
+        return {tag: sorted(images) for tag, images in self._images.items()}
+
+    def by_epoch(self, tag: str) -> dict[int, float]:
+        """The mean of a scalar over the steps of each epoch that were logged, by epoch."""
+        values: dict[int, list[float]] = {}
+        for _, (epoch, value) in sorted(self.scalars[tag].items()):
+            values.setdefault(epoch, []).append(value)
+        return {epoch: float(np.mean(of_epoch)) for epoch, of_epoch in sorted(values.items())}
+
+    def curves(self, kind: str, terms: Sequence[str]) -> dict[str, dict[int, float]]:
+        """Those of the terms of a loss that were logged in ``"train"`` or ``"val"``, `by_epoch`."""
+        return {term: self.by_epoch(tag) for term in terms if (tag := f"{kind}_terms/{term}") in self.scalars}
+
+    def steps_per_epoch(self, tag: str) -> float:
+        """How many steps of an epoch were logged, on average."""
+        return len(self.scalars[tag]) / len({epoch for epoch, _ in self.scalars[tag].values()})
+
+    def read_image(self, tag: str, epoch: int) -> np.ndarray:
+        """The image (rows, cols) of a tag and an epoch, float32 in 0 .. 1, of 8 bits; the first of its channels."""
+        image = matplotlib.image.imread(io.BytesIO(self._images[tag][epoch][1]), format="png")
+        return np.asarray(image if image.ndim == 2 else image[..., 0], dtype=np.float32)
+
+
+def _read(path: Path) -> EventAccumulator:
+    file = EventAccumulator(str(path), {"scalars": 0, "images": 0}, purge_orphaned_data=False).Reload()
+    try:
+        file.FirstEventTimestamp()
+    except ValueError as error:
+        raise ValueError(f"{path} is not a file of TensorBoard events, or it is damaged") from error
+    return file
+
+
+def _merged(
+    earlier: Mapping[str, dict[int, Any]], later: Mapping[str, dict[int, Any]], keep: Callable[[int, Any], bool]
+) -> dict[str, dict[int, Any]]:
+    """By tag, what is to be kept of earlier values, and later ones."""
+    tags = {
+        tag: {key: value for key, value in earlier.get(tag, {}).items() if keep(key, value)} | later.get(tag, {})
+        for tag in (*earlier, *later)
+    }
+    return {tag: values for tag, values in tags.items() if values}
+
+
+class Snapshot(NamedTuple):
+    """A magnitude image (rows, cols) of a training, and a note below it, such as "NRMSE 0.112"."""
 
     image: np.ndarray
     note: str
 
 
 class LossCurves(NamedTuple):
-    """What is to be shown of a training.
-
-    Args:
-        name: of the run.
-        training: curves of the terms over training steps, by the name of the term.
-        validation: those of the validation, may be empty.
-        target: magnitude (rows, cols) of the slice of the snapshots; None without them.
-        snapshots: the reconstruction of that slice, by epoch.
-        is_rough: whether the training's points are means of so few steps that they say little.
+    """What is to be shown of a training: curves by the name of the term, the reconstruction of a slice by epoch with
+    its target (rows, cols), and whether the training's points are means of so few steps that they say little.
     """
 
     name: str
@@ -63,9 +167,6 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
     The fall is that from the first epoch to the lowest value. A curve that never falls below its first value has
     None for the epochs.
 
-    Args:
-        curve: at least one epoch.
-
     Returns:
         ``first``, ``last`` and ``lowest`` values; ``95% of its fall by epoch``, the first epoch with a value of
         first - 0.95 fall or less; ``change in the second half``, (last - middle) / middle, with middle the value
@@ -76,14 +177,13 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
     """
     if not curve or not np.isfinite(list(curve.values())).all():
         raise ValueError(f"curve must have a finite value of at least one epoch, got {dict(curve)}")
-    epochs = sorted(curve)
-    values = [curve[epoch] for epoch in epochs]
+    values = [value for _, value in sorted(curve.items())]
     middle = values[(len(values) - 1) // 2]
     return {
         "first": values[0],
         "last": values[-1],
         "lowest": min(values),
-        "95% of its fall by epoch": _epoch_of(curve, PART_OF_FALL),
+        "95% of its fall by epoch": _epoch_of_fall(curve),
         "change in the second half": (values[-1] - middle) / middle if middle else None,
     }
 
@@ -91,16 +191,10 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
 def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
     """Whether one curve is flat while the other still falls, as the pixel loss and UFLoss in figure 10 of the paper.
 
-    Args:
-        pixel, feature: curves of the same epochs.
-
-    Returns:
-        ``pixel loss flat from epoch`` and ``feature loss flat from epoch``, that by which 95% of the fall are done;
-        ``fall of the feature loss still to come`` then, in parts of its fall; ``pixel loss flattens first``. None
-        where a curve does not fall.
+    A curve is flat from the epoch by which 95% of its fall are done. The fall of the feature loss that is still to
+    come when the pixel loss is flat is in parts of its fall. None where a curve does not fall.
     """
-    epochs = [_epoch_of(curve, PART_OF_FALL) for curve in (pixel, feature)]
-    flat, other = epochs
+    flat, other = _epoch_of_fall(pixel), _epoch_of_fall(feature)
     left = None
     if flat is not None and other is not None and flat in feature:
         first, lowest = feature[min(feature)], min(feature.values())
@@ -113,17 +207,121 @@ def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
     }
 
 
-def _epoch_of(curve: Curve, part: float) -> int | None:
-    """The first epoch in which a curve has done a part of its fall."""
+def _epoch_of_fall(curve: Curve) -> int | None:
+    """The first epoch in which a curve has done 95% of its fall."""
     first, lowest = curve[min(curve)], min(curve.values())
     if not lowest < first:
         return None
-    return next(epoch for epoch in sorted(curve) if curve[epoch] <= first - part * (first - lowest))
+    return next(epoch for epoch in sorted(curve) if curve[epoch] <= first - _PART_OF_FALL * (first - lowest))
 
 
-def save_loss_curves(
-    path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str], title: str = ""
-) -> None:
+def choose_images(
+    logs: Mapping[str, RunLog], epochs: Sequence[int] | None = None, image: int | None = None
+) -> tuple[list[int], int]:
+    """Epochs, and the number of a validation image that all runs have logged in all of them.
+
+    Args:
+        logs: by name of the run.
+        epochs: first, middle and last if not given.
+        image: the most textured one if not given.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    by_run = [
+        {int(match[1]): set(epochs) for tag, epochs in log.image_epochs.items() if (match := _IMAGE.fullmatch(tag))}
+        for log in logs.values()
+    ]
+    common = {i: set.intersection(*(of[i] for of in by_run)) for i in by_run[0] if all(i in of for of in by_run)}
+    if not any(common.values()):
+        raise ValueError(
+            "the runs have logged no validation image in common: recipes log num_log_images of them, with a "
+            "validation (limit_val_batches not 0) and the same seed; the curves alone need no images"
+        )
+    if image is not None and image not in common:
+        raise ValueError(f"image must be one of those logged, {', '.join(map(str, sorted(common)))}, got {image}")
+    common = {image: common[image]} if image is not None else common
+    known = sorted(set().union(*common.values()))
+    wanted = list(epochs or sorted({known[0], known[(len(known) - 1) // 2], known[-1]}))
+    fitting = [i for i, of_image in common.items() if set(wanted) <= of_image]
+    if not fitting:
+        there = "; ".join(f"{sorted(of_image)} of image {i}" for i, of_image in sorted(common.items()))
+        raise ValueError(
+            f"epochs must be some of which all runs have logged one image, got {wanted}; there are {there}"
+        )
+    log = next(iter(logs.values()))
+    return wanted, max(fitting, key=lambda i: texture(log.read_image(f"val_images_idx_{i}/target", wanted[0])))
+
+
+def draw_loss_curves(
+    path: str | Path,
+    logs: Mapping[str, RunLog],
+    labels: Mapping[str, str],
+    *,
+    epochs: Sequence[int] = (),
+    image: int = 0,
+    net: PatchFeatureNet | None = None,
+    stride: int = 5,
+) -> dict[str, Any]:
+    """Write the figure of some runs.
+
+    The images are those of 8 bits that fastMRI's module logs in a validation, each divided by its maximum. For the
+    scores below it a reconstruction is multiplied by the factor that brings it nearest to its target.
+
+    Args:
+        path: of the picture.
+        logs: by name of the run.
+        labels: of the two terms to show, by name; a run need not have both.
+        epochs, image: see `choose_images`; no images without epochs.
+        net: of magnitudes, for UFLoss of the images; without it the mean of the validation is shown.
+        stride: of the patches of UFLoss.
+
+    Returns:
+        The numbers by run.
+    """
+    shown: list[LossCurves] = []
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, log in logs.items():
+        curves = {kind: log.curves(kind, list(labels)) for kind in ("train", "val")}
+        steps = {term: log.steps_per_epoch(f"train_terms/{term}") for term in curves["train"]}
+        is_rough = min(steps.values(), default=FEW_STEPS) < FEW_STEPS
+        target, snapshots, scores = _snapshots(log, epochs, image, net, stride)
+        shown.append(LossCurves(name, curves["train"], curves["val"], target, snapshots, is_rough))
+        numbers[name] = {}
+        for kind, of_kind in (("training", curves["train"]), ("validation", curves["val"])):
+            described = {term: {**describe_fall(curve), "by epoch": curve} for term, curve in of_kind.items()}
+            if len(described) == 2 and not (kind == "training" and is_rough):
+                described["comparison"] = compare_falls(*of_kind.values())
+            if described:
+                numbers[name][kind] = described
+        numbers[name] |= {"logged steps per epoch": steps, "images": scores}
+    save_loss_curves(path, shown, labels=labels)
+    return numbers
+
+
+def _snapshots(
+    log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int
+) -> tuple[np.ndarray | None, dict[int, Snapshot], dict[int, dict[str, float]]]:
+    """Target, images and their scores by epoch."""
+    target: np.ndarray | None = None
+    snapshots, scores = {}, {}
+    validation = log.curves("val", ["ufloss"]).get("ufloss", {})
+    for epoch in epochs:
+        target = log.read_image(f"val_images_idx_{image}/target", epoch)
+        output = log.read_image(f"val_images_idx_{image}/reconstruction", epoch)
+        energy = float(np.square(output, dtype=np.float64).sum())
+        output = output * (float(np.sum(output * target, dtype=np.float64)) / energy if energy else 1.0)
+        scores[epoch] = {"NRMSE": float(np.sqrt(nmse(target, output)))}
+        if net is not None:
+            scores[epoch]["UFLoss"] = magnitude_ufloss(net, output, target, stride=stride)
+        elif epoch in validation:
+            scores[epoch]["UFLoss (val.)"] = validation[epoch]
+        note = "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items())
+        snapshots[epoch] = Snapshot(output, note)
+    return target, snapshots, scores
+
+
+def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str]) -> None:
     """Write a figure: for each run its curves, and below them the images of some epochs with a zoom.
 
     The first term has the axis on the left and the second that on the right; each has one scale for all runs. Lines
@@ -131,22 +329,16 @@ def save_loss_curves(
     training has faint lines and no marks. The images of a run have one grey scale, up to the 99.5th percentile of
     their target.
 
-    Args:
-        path: of the figure, its suffix says what it is.
-        runs: at least one.
-        labels: of the axes by the name of the term, at most two terms; a run need not have both.
-        title: above all.
-
     Raises:
         ValueError: if there is no run or term, there are more than two terms, a snapshot has another shape than its
-            target, or the suffix is unknown.
+            target, or the suffix is not that of a picture.
     """
     if not runs or not 1 <= len(labels) <= 2:
         raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")
     for run in runs:
         for epoch, snapshot in run.snapshots.items():
-            if run.target is None or snapshot.image.shape != run.target.shape:
-                shape = None if run.target is None else run.target.shape
+            shape = None if run.target is None else run.target.shape
+            if snapshot.image.shape != shape:
                 raise ValueError(
                     f"the image of epoch {epoch} must have the shape of target, got {snapshot.image.shape}, {shape}"
                 )
@@ -155,7 +347,6 @@ def save_loss_curves(
     widths = [max(_COLUMN_WIDTH * count, _LEAST_WIDTH) for count in columns]
     image_height = max(w / c for w, c in zip(widths, columns, strict=True)) * (aspect + 1) + 0.4 if aspect else 0.0
     figure = Figure(figsize=(sum(widths), _CURVES_HEIGHT + image_height + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
     heights = [_CURVES_HEIGHT, image_height] if aspect else [_CURVES_HEIGHT]
     cells = figure.subfigures(len(heights), len(runs), squeeze=False, width_ratios=widths, height_ratios=heights)
     limits = {term: _limits(runs, term) for term in labels}
@@ -164,40 +355,37 @@ def save_loss_curves(
         _draw_curves(column[0].subplots(), run, labels, limits)
         if run.target is not None and len(column) > 1:
             _draw_snapshots(column[1], run, run.target, lines)
-    if title:
-        figure.suptitle(title)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _limits(runs: Sequence[LossCurves], term: str) -> tuple[float, float]:
     """Ends of the axis of a term, the same for all runs."""
     curves = [curves.get(term, {}) for run in runs for curves in (run.training, run.validation)]
-    values = [value for curve in curves for value in curve.values()]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.06 * (high - low) or 1.0
-    return low - margin, high + margin
+    values = [value for curve in curves for value in curve.values()] or [0.0, 1.0]
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
 
 
 def _draw_curves(
     axis: Axes, run: LossCurves, labels: Mapping[str, str], limits: Mapping[str, tuple[float, float]]
 ) -> None:
-    drawn = False
-    for term, color, place in zip(labels, COLORS, (axis, axis.twinx()), strict=False):
-        for curves, style, kind in ((run.training, "-", "training"), (run.validation, "--", "validation")):
-            curve = curves.get(term)
-            if not curve:
-                continue
-            is_rough = run.is_rough and kind == "training"
-            _draw_curve(place, curve, style, color, is_rough=is_rough)
-            if not drawn:
-                axis.plot([], [], style, color="0.3", label=f"{kind}, few steps" if is_rough else kind)
-        drawn = drawn or bool(run.training.get(term) or run.validation.get(term))
+    entries: dict[str, str] = {}  # of the legend: line style by what it is
+    for term, color, place in zip(labels, _COLORS, (axis, axis.twinx()), strict=False):
+        curves = {"-": run.training.get(term), "--": run.validation.get(term)}
+        for style, curve in curves.items():
+            if curve:
+                is_rough = run.is_rough and style == "-"
+                _draw_curve(place, curve, style, color, is_rough=is_rough)
+                kind = "training" if style == "-" else "validation"
+                entries.setdefault(f"{kind}, few steps" if is_rough else kind, style)
         place.set_ylim(limits[term])
-        is_there = term in run.training or term in run.validation
+        is_there = any(curves.values())
         place.set_ylabel(labels[term] if is_there else f"{labels[term]}: not logged", color=color, fontsize=9)
         place.tick_params(axis="y", labelcolor=color, labelsize=8)
         if not is_there:
             place.set_yticks([])
+    for label, style in entries.items():
+        axis.plot([], [], style, color="0.3", label=label)
     axis.plot([], [], "o", color="0.3", markersize=5, label="95% of the fall")
     axis.set_xlabel("epoch", fontsize=9)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -210,7 +398,7 @@ def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: b
     epochs = sorted(curve)
     values = [curve[epoch] for epoch in epochs]
     axis.plot(epochs, values, style, color=color, linewidth=0.8 if is_rough else 1.4, alpha=0.4 if is_rough else 1)
-    flat = _epoch_of(curve, PART_OF_FALL)
+    flat = _epoch_of_fall(curve)
     if flat is not None and not is_rough:
         fill: Literal["full", "none"] = "full" if style == "-" else "none"
         axis.plot(flat, curve[flat], "o", color=color, markersize=5, fillstyle=fill)
@@ -218,19 +406,17 @@ def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: b
 
 def _draw_snapshots(cell: SubFigure, run: LossCurves, target: np.ndarray, lines: int) -> None:
     """A column for each epoch and, last, for the target; rows for image and zoom; all notes have one height."""
-    aspect = target.shape[0] / target.shape[1]
-    axes = cell.subplots(2, 1 + len(run.snapshots), squeeze=False, height_ratios=[aspect, 1])
-    top = float(np.percentile(target, 99.5)) or 1.0
-    # without its brightest parts, or else the zoom is of fat rather than of the organ
-    row, col, side = most_textured(np.minimum(target, np.percentile(target, 95)))
+    axes = cell.subplots(
+        2, 1 + len(run.snapshots), squeeze=False, height_ratios=[target.shape[0] / target.shape[1], 1]
+    )
+    white, square = drawing.white_of(target), drawing.most_textured(target, organ=True)
     shown = {f"epoch {epoch}": snapshot for epoch, snapshot in sorted(run.snapshots.items())}
-    for (name, (image, note)), (whole, zoom) in zip(
-        [*shown.items(), ("reference", Snapshot(target, ""))], axes.T, strict=True
-    ):
-        whole.imshow(image, cmap="gray", vmin=0, vmax=top)
-        whole.add_patch(Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="gold", linewidth=0.8))
+    shown["reference"] = Snapshot(target, "")
+    for (name, (image, note)), (whole, zoom) in zip(shown.items(), axes.T, strict=True):
+        drawing.show(whole, image, white)
+        drawing.outline(whole, square, linewidth=0.8)
         whole.set_title(name, fontsize=8)
-        zoom.imshow(image[row : row + side, col : col + side], cmap="gray", vmin=0, vmax=top)
+        drawing.show(zoom, drawing.cut(image, square), white)
         zoom.set_xlabel(note + "\n" * (lines - note.count("\n")), fontsize=7)
         for axis in (whole, zoom):
             axis.set(xticks=[], yticks=[])

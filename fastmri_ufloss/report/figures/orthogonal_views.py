@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["SliceReadable", "orthogonal_views", "save_orthogonal_views"]
 
@@ -33,6 +31,7 @@ _VIEWS = {
     "maximum over slices": (1, 2),
     "maximum over rows": (0, 2),
 }
+_PLANES, _PROJECTIONS = list(_VIEWS)[:3], list(_VIEWS)[3:]
 
 
 def orthogonal_views(volume: SliceReadable) -> dict[str, np.ndarray]:
@@ -94,25 +93,19 @@ def save_orthogonal_views(
     if len(set(shapes.values())) > 1:
         raise ValueError(f"volumes must all have one shape (slices, rows, cols), got {shapes}")
     rows = {name: orthogonal_views(volume) for name, volume in volumes.items()}
-    tops = _tops(next(iter(rows.values())))
+    first = next(iter(rows.values()))
+    # projections are brighter than planes
+    whites = [
+        drawing.white_of(np.concatenate([first[v].ravel() for v in names])) for names in (_PLANES, _PROJECTIONS)
+    ]
     figure, axes = _figure(next(iter(shapes.values())), sizes, len(rows))
     for (name, views), line in zip(rows.items(), axes, strict=True):
         for axis, (view, image) in zip(line, views.items(), strict=True):
             vertical, horizontal = _VIEWS[view]
             aspect = sizes[vertical] / sizes[horizontal]
-            axis.imshow(image, cmap="gray", vmin=0, vmax=tops[view], aspect=aspect)
+            drawing.show(axis, image, whites[view in _PROJECTIONS], aspect=aspect)
         line[0].set_ylabel(name, fontsize=12)
-    write_figure(path, figure, dpi=130)
-
-
-def _tops(views: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The intensity shown white in each view: projections are brighter than planes."""
-    tops = {}
-    for projection in (False, True):
-        names = [name for name in views if name.startswith("maximum") == projection]
-        values = np.concatenate([views[name].ravel() for name in names])
-        tops.update(dict.fromkeys(names, float(np.percentile(values, 99.5)) or 1.0))
-    return tops
+    drawing.write_figure(path, figure, dpi=130)
 
 
 def _figure(shape: tuple[int, ...], sizes: tuple[float, ...], num_volumes: int) -> tuple[Figure, np.ndarray]:
@@ -121,17 +114,11 @@ def _figure(shape: tuple[int, ...], sizes: tuple[float, ...], num_volumes: int) 
     widths = [extents[horizontal] for _, horizontal in _VIEWS.values()]
     height = max(extents[:2]) * _FIGURE_WIDTH / sum(widths)
     figure = Figure(figsize=(_FIGURE_WIDTH, num_volumes * (height + 0.1) + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(num_volumes, len(_VIEWS), squeeze=False, width_ratios=widths)
     for view, axis in zip(_VIEWS, axes[0], strict=True):
         axis.set_title(view, fontsize=12)
-    for axis in axes.flat:
-        _bare(axis)
+    for axis in axes.flat:  # as ``set_axis_off``, but the label stays
+        axis.set_anchor("N")  # flat views are at the top, below their titles
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     return figure, axes
-
-
-def _bare(axis: Axes) -> None:
-    """As ``set_axis_off``, but the label stays; flat views are at the top, below their titles."""
-    axis.set_anchor("N")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from tqdm import tqdm
 
-from fastmri_ufloss.report.figures.appearance import white_of
-from fastmri_ufloss.report.figures.picture import ERROR_GAIN, check_magnitudes, most_textured, write_figure
+from fastmri_ufloss.metrics.volumes import ReferenceVolume
+from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
+from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
 
-__all__ = ["panel_scores", "save_panels"]
+__all__ = ["choose_slice", "draw_panels", "panel_scores", "save_panels", "slice_scores"]
 
 _WIDTH = 1.35  # inches, of a column: five fit on a printed page
 _GAP = 0.04
@@ -30,8 +32,8 @@ def save_panels(
     images: Mapping[str, np.ndarray],
     *,
     scores: Mapping[str, Mapping[str, str]] | None = None,
-    zoom: tuple[int, int, int] | None = None,
-    error_gain: float = ERROR_GAIN,
+    zoom: drawing.Square | None = None,
+    error_gain: float = drawing.ERROR_GAIN,
     title: str = "",
 ) -> None:
     """Write a PNG, JPG or PDF: a column for the reference and for each image; rows for image, zoom, error and scores.
@@ -54,12 +56,12 @@ def save_panels(
             0, or as `write_figure`.
     """
     name, first = reference
-    columns = check_magnitudes({name: first, **images})
+    columns = drawing.check_magnitudes({name: first, **images})
     scores = scores or {}
     if unknown := set(scores) - set(images):
         raise ValueError(f"scores must have the names of images {sorted(images)}, got {sorted(unknown)}")
-    white = white_of(first)
-    row, col, side = _square(first, zoom)
+    white = drawing.white_of(first)
+    square = _square(first, zoom)
     if not 0 < error_gain < np.inf:
         raise ValueError(f"error_gain must be a number above 0, got {error_gain}")
     captions = {label: textwrap.fill(label, _LETTERS) for label in columns}
@@ -69,23 +71,21 @@ def save_panels(
     heading = textwrap.fill(title, _LETTERS * len(columns)) if title else ""
     figure, axes = _figure(first.shape, len(columns), [_lines(captions), _lines(texts)], heading)
     for (label, image), column in zip(columns.items(), axes.T, strict=True):
-        column[0].imshow(image, cmap="gray", vmin=0, vmax=white)
-        frame = Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor="gold", linewidth=0.7)
-        column[0].add_patch(frame)
+        drawing.show(column[0], image, white)
+        drawing.outline(column[0], square, linewidth=0.7)
         column[0].set_title(captions[label], pad=2, **_TEXT)
-        column[1].imshow(image[row : row + side, col : col + side], cmap="gray", vmin=0, vmax=white)
+        drawing.show(column[1], drawing.cut(image, square), white)
         if label in images:
-            column[2].imshow(error_gain * np.abs(image - first), cmap="inferno", vmin=0, vmax=white)
+            drawing.show(column[2], error_gain * np.abs(image - first), white, heat=True)
             column[2].text(0.5, -0.02, texts[label], ha="center", va="top", transform=column[2].transAxes, **_TEXT)
     note: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes[2, 0].transAxes}
     axes[2, 0].text(0.5, 0.5, f"error x{error_gain:g}", **note, **_TEXT)
-    write_figure(path, figure, dpi=300)
+    drawing.write_figure(path, figure, dpi=300)
 
 
-def _square(image: np.ndarray, zoom: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """Row, column and side of the square to enlarge."""
+def _square(image: np.ndarray, zoom: drawing.Square | None) -> drawing.Square:
     if zoom is None:
-        return most_textured(np.minimum(image, np.percentile(image, 95)))
+        return drawing.most_textured(image, organ=True)
     row, col, side = zoom
     if not (side > 0 and 0 <= row <= image.shape[0] - side and 0 <= col <= image.shape[1] - side):
         raise ValueError(f"zoom must be row, column and side of a square in an image of {image.shape}, got {zoom}")
@@ -115,6 +115,96 @@ def panel_scores(
     return found
 
 
+def choose_slice(
+    volumes: Sequence[VolumeFiles], name: str | None, number: int | None, *, contrast: str | None = None
+) -> tuple[VolumeFiles, int]:
+    """The volume of a file name and a slice of it; what is None is that with the most textured reference.
+
+    Raises:
+        ValueError: if there is no volume of that contrast, or no such volume or slice.
+    """
+    known = ", ".join(sorted({volume.contrast for volume in volumes if volume.contrast})) or "none"
+    volumes = [volume for volume in volumes if contrast in (None, volume.contrast)]
+    if not volumes:
+        raise ValueError(f"contrast must be one of the volumes', {known}, got {contrast!r}")
+    volumes = [volume for volume in volumes if name in (None, volume.name, Path(volume.name).stem)]
+    if not volumes:
+        raise ValueError(f"volume must be a file that all folders have, got {name!r}")
+    chosen = volumes[0]
+    if name is None or number is None:
+        textures = [_textures(volume) for volume in tqdm(volumes, desc="Slices", unit="volume")]
+        best = int(np.argmax([max(of_slices) for of_slices in textures]))
+        chosen, number = volumes[best], int(np.argmax(textures[best])) if number is None else number
+    if not 0 <= number < chosen.num_slices:
+        raise ValueError(f"slice must be in 0 .. {chosen.num_slices - 1}, the slices of {chosen.name}, got {number}")
+    return chosen, number
+
+
+def _textures(volume: VolumeFiles) -> list[float]:
+    """Of each slice, the mean gradient of its most textured square, in parts of the maximum of the volume."""
+    (images, *_) = volume.read().references.values()
+    top = float(np.nanmax(np.where(np.isfinite(images), images, np.nan), initial=0.0))
+    # without the brightest parts, or else it is the slice with the brightest fat
+    return [
+        texture(np.minimum(image, np.percentile(image, 95))) / top if top > 0 and np.isfinite(image).all() else 0.0
+        for image in images
+    ]
+
+
+def slice_scores(
+    volume: VolumeFiles, number: int, *, net: PatchFeatureNet | None = None, stride: int = 5
+) -> dict[str, dict[str, float]]:
+    """NRMSE and SSIM of a slice by method, see `ReferenceVolume`, and, with a network of magnitudes, UFLoss.
+
+    Slices with an image that is not finite do not count for the maximum of the volume.
+
+    Args:
+        volume: its first reference counts.
+        number: of the slice.
+        net: a network with ``in_chans`` 1.
+        stride: of the patches of UFLoss.
+
+    Raises:
+        ValueError: if an image of the slice is not finite.
+    """
+    images = volume.read()
+    (references, *_) = images.references.values()
+    is_finite = np.all([np.isfinite(x).all(axis=(1, 2)) for x in (references, *images.outputs.values())], axis=0)
+    if not is_finite[number]:
+        raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
+    reference = ReferenceVolume(references[is_finite])
+    place = int(np.count_nonzero(is_finite[:number]))
+    scores = {}
+    for method, output in images.outputs.items():
+        of_slices = reference.score(output[is_finite], names=("NRMSE", "SSIM")).slices
+        scores[method] = {name: float(of_slices[name][place]) for name in ("NRMSE", "SSIM")}
+        if net is not None:
+            scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
+    return scores
+
+
+def draw_panels(
+    paths: Sequence[str | Path],
+    volume: VolumeFiles,
+    number: int,
+    *,
+    title: str,
+    net: PatchFeatureNet | None = None,
+    stride: int = 5,
+    zoom: drawing.Square | None = None,
+    error_gain: float = drawing.ERROR_GAIN,
+) -> dict[str, dict[str, float]]:
+    """Write the panels of a slice with its `slice_scores`, which are returned; see there and `save_panels`."""
+    scores = slice_scores(volume, number, net=net, stride=stride)
+    texts = {method: {name: f"{value:#.3g}" for name, value in of.items()} for method, of in scores.items()}
+    images = volume.read(number)
+    ((name, reference), *_) = images.references.items()
+    outputs = {method: output[0] for method, output in images.outputs.items()}
+    for path in paths:
+        save_panels(path, (name, reference[0]), outputs, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
+    return scores
+
+
 def _lines(texts: Mapping[str, str]) -> int:
     return max(text.count("\n") + 1 for text in texts.values())
 
@@ -132,7 +222,6 @@ def _figure(
     top = line * (heading.count("\n") + 1) + 0.08 if heading else 0.02
     size = np.array([num_columns * (_WIDTH + _GAP) + _GAP, top + above + 2 * height + _WIDTH + 4 * _GAP + below])
     figure = Figure(figsize=tuple(size))
-    FigureCanvasAgg(figure)
     axes = np.empty((3, num_columns), dtype=object)
     bottom = below + _GAP
     for row, inches in ((2, height), (1, _WIDTH), (0, height)):

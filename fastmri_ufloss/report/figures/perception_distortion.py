@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.figures.appearance import method_color
+from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.box_plots import add_legend, metric_label
-from fastmri_ufloss.report.figures.picture import write_figure
 
 __all__ = ["perception_distortion_metrics", "save_perception_distortion"]
 
@@ -47,7 +45,6 @@ def save_perception_distortion(
     first = document["contrasts"][0]
     rows = {(r["method"], r["metric"]): r for r in document["means"] if r["contrast"] == first}
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     points: dict[str, Any] = {}
     for index, method in enumerate(document["methods"]):
@@ -55,15 +52,9 @@ def save_perception_distortion(
         if across is None or up is None or across["mean"] is None or up["mean"] is None:
             continue
         points[method] = axis.errorbar(
-            across["mean"],
-            up["mean"],
-            xerr=_reach(across),
-            yerr=_reach(up),
-            fmt="o",
-            markersize=4.5,
-            linewidth=1,
-            color=method_color(index),
-        )
+            across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), fmt="o", markersize=4.5, linewidth=1,
+            color=drawing.method_color(index),
+        )  # fmt: skip
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
     axis.set_xlabel(metric_label(metrics[distortion]), fontsize=_FONT)
@@ -73,7 +64,7 @@ def save_perception_distortion(
     axis.spines[["top", "right"]].set_visible(False)
     axis.locator_params(axis="x", nbins=6)
     add_legend(figure, list(points.values()), list(points), loc="outside right upper")
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _reach(row: Mapping[str, Any]) -> list[list[float]] | None:

@@ -1,106 +1,310 @@
 """Figure 5A of the UFLoss paper: patches, and those of a bank that are nearest to and farthest from them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
+import torch
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.files import atomic_path, file_stamp
+from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import FigureImages, Place
 
-__all__ = ["Found", "Query", "save_retrieval"]
+__all__ = [
+    "FeatureBank",
+    "build_bank",
+    "cut_patches",
+    "features_at",
+    "look_up",
+    "random_corners",
+    "save_retrieval",
+    "search",
+    "textured_queries",
+]
 
+SIDES = ("nearest", "farthest")
 _CELL = 1.15  # inches
-_COLORS = "inferno"
 
 
-class Found(NamedTuple):
-    """A patch of the bank.
-
-    Args:
-        patch: magnitude (rows, cols), at the scale of its image.
-        value: inner product with the query.
-        label: where it is from.
+class FeatureBank(NamedTuple):
+    """Patches of some volumes: features (n, d) float32, unit vectors, and places (n, 4) int64, number of the volume,
+    slice, and row and column of the upper left corner.
     """
 
-    patch: np.ndarray
-    value: float
-    label: str = ""
+    features: Tensor
+    places: Tensor
 
 
-class Query(NamedTuple):
-    """A patch and what was found for it.
+def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk_size: int = 256) -> Tensor:
+    """Features (n, d) of some patches of an image, which is divided by its `image_scale` first; without gradient.
 
     Args:
-        patch: magnitude (rows, cols), at the scale of its image.
-        label: where it is from.
-        nearest: the nearest first.
-        farthest: the farthest first.
+        feature_net: see `fastmri_ufloss.losses.UFLoss`, in eval mode.
+        image: (rows, cols), complex for a network of 2 channels, real magnitude for 1.
+        corners: (n, 2), row and column of the upper left pixel of each patch.
+        chunk_size: patches that go through the network at once.
+
+    Raises:
+        ValueError: if the network is in training mode, the image is of another kind, or a patch is not inside it.
     """
+    if feature_net.training:
+        raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
+    if image.ndim != 2:
+        raise ValueError(f"image must have shape (rows, cols), got {tuple(image.shape)}")
+    size, in_chans = int(feature_net.patch_size), int(feature_net.in_chans)  # type: ignore[arg-type]
+    last = torch.tensor(image.shape) - size
+    if corners.ndim != 2 or corners.shape[1] != 2 or bool(((corners < 0) | (corners > last)).any()):
+        raise ValueError(
+            f"corners must be (n, 2) with patches of {size}x{size} inside the image of "
+            f"{image.shape[0]}x{image.shape[1]}, got {tuple(corners.shape)} from {corners.flatten()[:2].tolist()}"
+        )
+    channels = to_patch_channels(image[None], in_chans)[0] / image_scale(image[None])
+    features = []
+    with torch.no_grad():
+        for chunk in corners.split(chunk_size):
+            patches = [channels[:, row : row + size, col : col + size] for row, col in chunk.tolist()]
+            features.append(feature_net(torch.stack(patches).float()))
+    return torch.cat(features)
 
-    patch: np.ndarray
-    label: str
-    nearest: Sequence[Found]
-    farthest: Sequence[Found]
+
+def random_corners(shape: Sequence[int], patch_size: int, count: int, key: tuple[int, str, int]) -> Tensor:
+    """Corners (count, 2) of patches at random places of an image (rows, cols), uniform.
+
+    They depend on the shape and the key, seed, name of the volume and number of the slice, alone.
+    """
+    seed, name, slice_num = key
+    generator = np.random.default_rng([seed, crc32(name.encode()), slice_num])
+    room = np.array(shape) - patch_size + 1
+    return torch.from_numpy(generator.integers(room, size=(count, 2)))
 
 
-def save_retrieval(path: str | Path, queries: Sequence[Query], *, title: str = "") -> None:
+def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
+    """Patches at random places, as many of each slice of a folder, one slice in memory at a time.
+
+    What an earlier call has finished of the same volumes, network, size and seed is read from the cache.
+
+    Args:
+        images: the folder.
+        size: number of patches in all.
+        seed: of the places.
+        cache_dir: for a file of each volume.
+
+    Raises:
+        ValueError: if size is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"size of the bank must be at least 1, got {size}")
+    every = images.evenly(sum(volume.shape[0] for volume in images.volumes))
+    ends = [i * size // len(every) for i in range(len(every) + 1)]
+    counts = {place: ends[i + 1] - ends[i] for i, place in enumerate(every) if ends[i + 1] > ends[i]}
+    stamp = hashlib.sha256()
+    for name, tensor in images.net.state_dict().items():
+        stamp.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    parts = []
+    for index, volume in enumerate(tqdm(images.volumes, desc=f"Bank of {size} patches", unit="volume")):
+        of_volume = {place: count for place, count in counts.items() if place[0] == index}
+        if not of_volume:
+            continue
+        of_slices = sorted((place[1], count) for place, count in of_volume.items())
+        key = (volume.path.name, *file_stamp(volume.path), stamp.hexdigest(), seed, of_slices)
+        file = Path(cache_dir) / f"{volume.path.stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
+        part = _read(file)
+        if part is None:
+            part = _compute(images, of_volume, seed)
+            with atomic_path(file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, features=part.features.numpy(), places=part.places.numpy())
+        # the file does not know the number of its volume in the folder
+        parts.append(FeatureBank(part.features, torch.nn.functional.pad(part.places, (1, 0), value=index)))
+    return FeatureBank(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _compute(images: FigureImages, counts: Mapping[Place, int], seed: int) -> FeatureBank:
+    """The patches of a volume; their places without its number."""
+    features, places = [], []
+    for (number, slice_num), image in images.with_signal(counts):
+        key = (seed, images.volumes[number].path.name, slice_num)
+        corners = random_corners(image.shape, images.net.patch_size, counts[number, slice_num], key)
+        features.append(features_at(images.net, image, corners).cpu())
+        places.append(torch.nn.functional.pad(corners, (1, 0), value=slice_num))
+    return FeatureBank(torch.cat(features), torch.cat(places))
+
+
+def _read(path: Path) -> FeatureBank | None:
+    """What was written of a volume; None if there is no such file, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return FeatureBank(torch.from_numpy(file["features"]), torch.from_numpy(file["places"]))
+    except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
+        return None
+
+
+def search(
+    query: Tensor, bank: Tensor, *, count: int, largest: bool = True, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The rows of a bank with the largest inner products, or the smallest; exact.
+
+    Args:
+        query: (d,).
+        bank: (n, d).
+        count: rows to find.
+        largest: the largest inner products, or else the smallest.
+        allowed: (n,) bool, the rows that may be found; None for all.
+
+    Returns:
+        Inner products (count,), the best first, and row numbers.
+
+    Raises:
+        ValueError: if shapes do not fit, or fewer than count rows are allowed.
+    """
+    allowed = torch.ones(len(bank), dtype=torch.bool) if allowed is None else allowed
+    if query.shape != bank.shape[1:] or bank.ndim != 2 or allowed.shape != bank.shape[:1]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, bank, allowed))
+        raise ValueError(f"query, bank and allowed must be (d,), (n, d) and (n,), got {shapes}")
+    if not 1 <= count <= int(allowed.sum()):
+        raise ValueError(f"count must be from 1 to the {int(allowed.sum())} rows that may be found, got {count}")
+    sign = 1.0 if largest else -1.0
+    products = (sign * (query[None] @ bank.T)[0]).masked_fill(~allowed, -torch.inf)
+    values, rows = products.topk(count)
+    return sign * values, rows
+
+
+def textured_queries(images: FigureImages, count: int) -> list[tuple[Place, tuple[int, int]]]:
+    """A textured patch of each of some evenly spaced slices: the place of the image, and the patch's corner."""
+    queries = []
+    for index, (place, image) in enumerate(images.with_signal(images.evenly(count))):
+        # not the same part of each image: of the first the best patch, of the next the second best ...
+        magnitude = image.abs().cpu().double().numpy()
+        row, col, _ = drawing.textured_squares(magnitude, images.net.patch_size, count=1 + index % 4, organ=True)[-1]
+        queries.append((place, (row, col)))
+    return queries
+
+
+def look_up(
+    images: FigureImages,
+    queries: Sequence[tuple[Place, tuple[int, int]]],
+    bank: FeatureBank,
+    bank_images: FigureImages,
+    *,
+    count: int,
+) -> list[dict[str, Any]]:
+    """Search for patches, each without its own subject.
+
+    Args:
+        images: folder of the queries.
+        queries: place of the image, and row and column of the patch's upper left corner.
+        bank: see `build_bank`.
+        bank_images: its folder.
+        count: nearest and farthest patches each.
+
+    Returns:
+        Of each query ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with their
+        ``inner_product``.
+
+    Raises:
+        ValueError: if a patch is not inside its image, or the bank has too few patches of other subjects.
+    """
+    results = []
+    for (number, slice_num), corner in queries:
+        image = images.read((number, slice_num))
+        # searched on the CPU: products of a GPU may be rounded to TF32
+        query = features_at(images.net, image, torch.tensor([corner])).cpu()[0]
+        subject = images.volumes[number].subject
+        is_other = torch.tensor([volume.subject != subject for volume in bank_images.volumes])
+        allowed = is_other[bank.places[:, 0]]
+        if int(allowed.sum()) < count:
+            raise ValueError(
+                f"the bank must have {count} patches of other subjects than {subject}, got {int(allowed.sum())}: "
+                "make it larger, or of a folder with other subjects"
+            )
+        result = _describe(images, (number, slice_num, *corner))
+        for side in SIDES:
+            values, rows = search(query, bank.features, count=count, largest=side == "nearest", allowed=allowed)
+            hits = zip(values.tolist(), bank.places[rows].tolist(), strict=True)
+            result[side] = [{"inner_product": value, **_describe(bank_images, place)} for value, place in hits]
+        results.append(result)
+    return results
+
+
+def _describe(images: FigureImages, place: Sequence[int]) -> dict[str, Any]:
+    number, slice_num, *corner = place
+    return {"volume": images.volumes[number].path.name, "slice": slice_num, "corner": corner}
+
+
+def cut_patches(
+    results: Sequence[Mapping[str, Any]], images: FigureImages, bank_images: FigureImages
+) -> list[dict[str, list[np.ndarray]]]:
+    """Patches of the results of `look_up`: magnitudes, of images at their scale, by query, nearest and farthest."""
+
+    def cut(folder: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
+        image = folder.read(folder.place(row["volume"], row["slice"]))
+        (top, left), size = row["corner"], folder.net.patch_size
+        return (image.abs() / image_scale(image[None]))[top : top + size, left : left + size].cpu().numpy()
+
+    return [
+        {"query": [cut(images, row)], **{side: [cut(bank_images, hit) for hit in row[side]] for side in SIDES}}
+        for row in results
+    ]
+
+
+def save_retrieval(
+    path: str | Path, queries: Sequence[Mapping[str, Any]], patches: Sequence[Mapping[str, Sequence[np.ndarray]]]
+) -> None:
     """Draw a row for each query: the patch, its nearest patches, and its farthest ones.
 
-    The border of a patch has the colour of its inner product with the query, which is written below it. All patches
+    The border of a patch has the color of its inner product with the query, which is written below it. All patches
     have one grey scale, from 0 to the 99th percentile of all of them.
 
     Args:
         path: of the picture, see `write_figure`.
-        queries: with as many nearest and farthest patches each.
-        title: above the picture.
+        queries: results of `look_up`.
+        patches: see `cut_patches`.
 
     Raises:
-        ValueError: if there is no query, their numbers of patches differ, or the suffix is another one.
+        ValueError: if there is no query, their numbers of patches differ, or the suffix is not that of a picture.
     """
-    counts = {(len(query.nearest), len(query.farthest)) for query in queries}
+    counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
     if len(counts) != 1:
         raise ValueError(f"queries must be at least one, with as many patches each, got {sorted(counts)}")
     ((near, far),) = counts
-    cells = [query.patch for query in queries]
-    cells += [found.patch for query in queries for found in (*query.nearest, *query.farthest)]
-    top = float(np.percentile(np.concatenate([cell.ravel() for cell in cells]), 99)) or 1.0
+    pixels = [patch.ravel() for row in patches for side in row.values() for patch in side]
+    white = float(np.percentile(np.concatenate(pixels), 99)) or 1.0
     # narrow empty columns stand between the query, the nearest and the farthest
     widths = [1.0, 0.12, *[1.0] * near, 0.12, *[1.0] * far]
     figure = Figure(figsize=(_CELL * sum(widths) + 0.9, (_CELL + 0.25) * len(queries) + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(queries), len(widths), squeeze=False, width_ratios=widths)
-    values = [found.value for query in queries for found in (*query.nearest, *query.farthest)]
-    colors = ScalarMappable(Normalize(min(-0.2, *values), 1.0), colormaps[_COLORS])
+    values = [hit["inner_product"] for query in queries for hit in (*query["nearest"], *query["farthest"])]
+    colors = ScalarMappable(Normalize(min(-0.2, *values), 1.0), colormaps["inferno"])
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    for row, query in zip(axes, queries, strict=True):
-        row[0].imshow(query.patch, cmap="gray", vmin=0, vmax=top)
-        row[0].set_xlabel(query.label, fontsize=6.5)
-        for axis, found in zip(row[2 : 2 + near], query.nearest, strict=True):
-            _draw(axis, found, top, colors)
-        for axis, found in zip(row[3 + near :], query.farthest, strict=True):
-            _draw(axis, found, top, colors)
+        axis.spines[:].set_visible(False)
+    for row, query, shown in zip(axes, queries, patches, strict=True):
+        drawing.show(row[0], shown["query"][0], white)
+        row[0].set_xlabel(f"{Path(query['volume']).stem}\nslice {query['slice']}", fontsize=6.5)
+        for name, cells in (("nearest", row[2 : 2 + near]), ("farthest", row[3 + near :])):
+            for axis, hit, patch in zip(cells, query[name], shown[name], strict=True):
+                drawing.show(axis, patch, white)
+                _frame(axis, hit["inner_product"], colors)
     axes[0, 0].set_title("query", fontsize=9)
     axes[0, 2].set_title("nearest", fontsize=9, loc="left")
     axes[0, 3 + near].set_title("farthest", fontsize=9, loc="left")
     bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
     bar.set_label("inner product of the features", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    if title:
-        figure.suptitle(title, fontsize=11)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
-def _draw(axis: Any, found: Found, top: float, colors: ScalarMappable) -> None:
-    axis.imshow(found.patch, cmap="gray", vmin=0, vmax=top)
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=colors.to_rgba(np.asarray(found.value)), linewidth=3.5)
-    axis.set_xlabel(f"{found.value:.2f}", fontsize=8)
+def _frame(axis: Axes, value: float, colors: ScalarMappable) -> None:
+    axis.spines[:].set(visible=True, color=colors.to_rgba(np.asarray(value)), linewidth=3.5)
+    axis.set_xlabel(f"{value:.2f}", fontsize=8)

@@ -7,64 +7,49 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
 from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
-from fastmri_ufloss.report.figures.picture import write_figure
+from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["T_SEEDS", "difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
 
 T_SEEDS = 3
 """So many seeds are needed for an interval by Student's t: of two it is 9 times as wide as their range."""
 STUDENT, RANGE = f"{LEVEL:.0%}, Student's t", "smallest to largest"
-_SIZE = (8.0, 6.2)  # inches
 
 SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Scores by name, of each weight, as it was typed, and seed."""
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """Ends of an interval of the mean over seeds, and which one it is.
+    """Ends of an interval of the mean over seeds, and which it is.
 
-    With `T_SEEDS` or more it is the 95% confidence interval by Student's t; with fewer the smallest and the largest
-    value, which is no confidence interval.
-
-    Args:
-        values: a score of each seed.
+    With `T_SEEDS` or more values it is the 95% confidence interval by Student's t; with fewer the smallest and the
+    largest value, which is no confidence interval.
 
     Raises:
-        ValueError: if there is none, or one is not finite.
+        ValueError: if there is no value, or one is not finite.
     """
-    found = np.asarray(values, dtype=float)
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+    scores = np.asarray(values, dtype=float)
+    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
         raise ValueError(f"values must hold a finite number of each seed, at least one, got {list(values)}")
-    if found.size < T_SEEDS:
-        return float(found.min()), float(found.max()), RANGE
-    mean, half = found.mean(), stats.t.ppf((1 + LEVEL) / 2, found.size - 1) * stats.sem(found)
+    if scores.size < T_SEEDS:
+        return float(scores.min()), float(scores.max()), RANGE
+    mean, half = scores.mean(), stats.t.ppf((1 + LEVEL) / 2, scores.size - 1) * stats.sem(scores)
     return float(mean - half), float(mean + half), STUDENT
 
 
 def sweep_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each weight and score: mean over seeds, ends of its interval, and the values.
-
-    Args:
-        scores: see `SweepScores`; a weight without seeds is left out.
-        metrics: the names of the scores.
-
-    Raises:
-        ValueError: as `seed_interval`.
-    """
+    """A row for each weight that has seeds and each score: mean over seeds, its `seed_interval`, and the values."""
     rows = []
     for weight, by_seed in scores.items():
-        if not by_seed:
-            continue
-        for metric in metrics:
+        for metric in metrics if by_seed else ():
             values = {seed: of_seed[metric] for seed, of_seed in sorted(by_seed.items())}
             low, high, kind = seed_interval(list(values.values()))
-            numbers = {"mean": float(np.mean(list(values.values()))), "from": low, "to": high, "interval": kind}
-            rows.append({"weight": weight, "metric": metric, **numbers, "seeds": values})
+            interval = {"mean": float(np.mean(list(values.values()))), "from": low, "to": high, "interval": kind}
+            rows.append({"weight": weight, "metric": metric, **interval, "seeds": values})
     return rows
 
 
@@ -77,16 +62,13 @@ def difference_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[st
     first, rows = next(iter(scores), ""), []
     for weight, by_seed in scores.items():
         seeds = sorted(set(by_seed) & set(scores[first]))
-        if weight == first or not seeds:
-            continue
-        for metric in metrics:
+        for metric in metrics if seeds and weight != first else ():
             pair = ([scores[of][seed][metric] for seed in seeds] for of in (first, weight))
-            found = paired_difference(*pair, larger_is_better=False)
-            ends = {"95% from": found.low, "95% to": found.high}
-            plain = {name: None if math.isnan(value) else value for name, value in ends.items()}
+            paired = paired_difference(*pair, larger_is_better=False)
+            low, high = (None if math.isnan(end) else end for end in (paired.low, paired.high))
+            names = {"weight": weight, "minus": first, "metric": metric}
             rows.append(
-                {"weight": weight, "minus": first, "metric": metric, "difference": found.difference, **plain}
-                | {"seeds": len(seeds)}
+                {**names, "difference": paired.difference, "95% from": low, "95% to": high, "seeds": len(seeds)}
             )
     return rows
 
@@ -119,30 +101,27 @@ def save_sweep(
     for metric in (*metrics, distortion, perception):
         if not by_metric.get(metric):
             raise ValueError(f"rows must have the score {metric!r}, got {sorted({row['metric'] for row in rows})}")
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(2, 2).flat)
-    for axis in axes[len(metrics) : -1]:
+    figure = Figure(figsize=(8.0, 6.2), layout="constrained")
+    *axes, plane = figure.subplots(2, 2).flat
+    for axis in axes[len(metrics) :]:
         axis.set_axis_off()
     for axis, (metric, label) in zip(axes, metrics.items(), strict=False):
         _draw_score(axis, by_metric[metric])
         axis.set_ylabel(label)
-    _draw_plane(axes[-1], by_metric[distortion], by_metric[perception])
-    axes[-1].set_xlabel(f"{metrics[distortion]}: distortion")
-    axes[-1].set_ylabel(f"{metrics[perception]}: perception")
+    _draw_plane(plane, by_metric[distortion], by_metric[perception])
+    plane.set(xlabel=f"{metrics[distortion]}: distortion", ylabel=f"{metrics[perception]}: perception")
     counts = {len(row["seeds"]) for row in rows}
     seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     kinds = " or ".join(sorted({row["interval"] for row in rows}))
     what = f"{seeds} seeds; bars: {kinds}" if max(counts) > 1 else "one seed"
     figure.suptitle("\n".join(filter(None, (title, what))), fontsize=10)
-    write_figure(path, figure, dpi=200)
+    drawing.write_figure(path, figure, dpi=200)
 
 
 def _draw_score(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    means = [row["mean"] for row in rows]
-    axis.errorbar(
-        range(len(rows)), means, yerr=_bars(rows), color="0.25", marker="o", markersize=4, capsize=3, linewidth=1.2
-    )
+    bars = np.hstack([_bar(row) for row in rows])
+    line: dict[str, Any] = {"color": "0.25", "marker": "o", "markersize": 4, "capsize": 3, "linewidth": 1.2}
+    axis.errorbar(range(len(rows)), [row["mean"] for row in rows], yerr=bars, **line)
     for place, row in enumerate(rows):
         values = list(row["seeds"].values())
         # beside the bar, or else it hides them
@@ -157,20 +136,16 @@ def _draw_plane(axis: Axes, distortion: Sequence[Mapping[str, Any]], perception:
     x, y = ([row["mean"] for row in rows] for rows in (distortion, perception))
     axis.plot(x, y, color="0.8", linewidth=1, zorder=0)
     for place, (across, up) in enumerate(zip(distortion, perception, strict=True)):
-        color = f"C{place % 10}"
-        axis.errorbar(
-            across["mean"], up["mean"], xerr=_bars([across]), yerr=_bars([up]), color=color, marker="o", markersize=5,
-            capsize=2, linewidth=1,
-        )  # fmt: skip
+        color, center = f"C{place % 10}", (across["mean"], up["mean"])
+        line: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5, "capsize": 2, "linewidth": 1}
+        axis.errorbar(*center, xerr=_bar(across), yerr=_bar(up), **line)
         dots = (list(row["seeds"].values()) for row in (across, up))
         axis.plot(*dots, ".", color=color, markersize=4, alpha=0.6)
-        axis.annotate(
-            across["weight"], (across["mean"], up["mean"]), xytext=(5, 5), textcoords="offset points", color=color
-        )
+        axis.annotate(across["weight"], center, xytext=(5, 5), textcoords="offset points", color=color)
     axis.margins(x=0.12, y=0.1)
     axis.grid(alpha=0.3)
 
 
-def _bars(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Lengths of the error bars, (2, rows)."""
-    return np.array([[row["mean"] - row["from"], row["to"] - row["mean"]] for row in rows]).T
+def _bar(row: Mapping[str, Any]) -> np.ndarray:
+    """Lengths of an error bar, (2, 1)."""
+    return np.array([[row["mean"] - row["from"]], [row["to"] - row["mean"]]])

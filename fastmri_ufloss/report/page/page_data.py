@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fastmri_ufloss.report.document import SliceImages
-from fastmri_ufloss.report.figures.appearance import method_color, white_of
+from fastmri_ufloss.report.figures.drawing import method_color, white_of
 from fastmri_ufloss.report.page.cases import Case
 from fastmri_ufloss.report.page.image_codec import encode_classes, encode_image
 

@@ -12,18 +12,6 @@ from fastmri_ufloss.report.figures.perception_distortion import (
 )
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    for module in ("box_plots", "perception_distortion"):
-        monkeypatch.setattr(
-            f"fastmri_ufloss.report.figures.{module}.write_figure",
-            lambda path, figure, *, dpi: written.append(figure),
-        )
-    return written
-
-
 def test_a_plot_for_each_metric_a_group_for_each_contrast_a_dot_for_each_subject(figures: list[Figure]) -> None:
     document = make_document(missing=False)
     save_box_plots("unused.png", document)

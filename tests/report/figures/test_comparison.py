@@ -6,21 +6,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fastmri_ufloss.report import save_comparison, save_picture
-from fastmri_ufloss.report.figures.picture import most_textured
+from fastmri_ufloss.report.figures.drawing import most_textured
 
 
 def image(rows: int = 60, cols: int = 44, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((rows, cols)).astype(np.float32)
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    monkeypatch.setattr(
-        "fastmri_ufloss.report.figures.comparison.write_figure", lambda path, figure, *, dpi: written.append(figure)
-    )
-    return written
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".JPEG", "JPEG")])

@@ -24,16 +24,6 @@ def mask(*box: int, shape: tuple[int, int] = (60, 44), number: int = 1) -> np.nd
     return classes
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    monkeypatch.setattr(
-        "fastmri_ufloss.report.figures.contours.write_figure", lambda path, figure, *, dpi: written.append(figure)
-    )
-    return written
-
-
 def outlines(axis: Axes) -> list[tuple[str, tuple[float, ...]]]:
     """Color and extent (left, top, right, bottom) of each outline, in the order in which they are drawn."""
     found = []

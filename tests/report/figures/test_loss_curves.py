@@ -1,14 +1,12 @@
 """Numbers of curves against their formulas, and the figure of figure 10."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fastmri_ufloss.report.figures import loss_curves
 from fastmri_ufloss.report.figures.loss_curves import (
     LossCurves,
     Snapshot,
@@ -80,17 +78,10 @@ def run(name: str, *, terms: tuple[str, ...] = ("l2", "ufloss"), epochs: tuple[i
 LABELS = {"l2": "pixel loss", "ufloss": "UFLoss"}
 
 
-def drawn(runs: Sequence[LossCurves], monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """The figure, instead of a file."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(loss_curves, "write_figure", lambda path, figure, dpi: figures.append(figure))
-    save_loss_curves("curves.png", runs, labels=LABELS)
-    return figures[0]
-
-
-def test_runs_stand_side_by_side_on_one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_stand_side_by_side_on_one_scale(figures: list[Figure]) -> None:
     lower = run("lower")._replace(training={"l2": {1: 1.0, 2: 0.25}})
-    figure = drawn([run("both"), lower], monkeypatch)
+    save_loss_curves("unused.png", [run("both"), lower], labels=LABELS)
+    (figure,) = figures
     plots = [axis for axis in figure.axes if axis.get_ylabel()]
     assert [axis.get_ylabel() for axis in plots] == ["pixel loss", "UFLoss", "pixel loss", "UFLoss: not logged"]
     assert plots[0].get_ylim() == plots[2].get_ylim() and plots[1].get_ylim() == plots[3].get_ylim()
@@ -102,8 +93,9 @@ def test_runs_stand_side_by_side_on_one_scale(monkeypatch: pytest.MonkeyPatch) -
         assert list(mark.get_xdata()) == [describe_fall(curve)["95% of its fall by epoch"]]
 
 
-def test_images_and_zooms_are_those_of_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn([run("both", epochs=(1, 5))], monkeypatch)
+def test_images_and_zooms_are_those_of_the_epochs(figures: list[Figure]) -> None:
+    save_loss_curves("unused.png", [run("both", epochs=(1, 5))], labels=LABELS)
+    (figure,) = figures
     shown = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in shown] == ["epoch 1", "epoch 5", "reference", "", "", ""]
     assert [axis.get_xlabel() for axis in shown[3:5]] == ["NRMSE 0.00", "NRMSE 0.80"]

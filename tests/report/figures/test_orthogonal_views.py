@@ -1,4 +1,3 @@
-import importlib
 from pathlib import Path
 
 import h5py
@@ -27,17 +26,6 @@ class CountingVolume:
     def __getitem__(self, index: int) -> np.ndarray:
         self.read[range(len(self.data)).index(index)] += 1
         return self.data[index]
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    module = importlib.import_module(
-        "fastmri_ufloss.report.figures.orthogonal_views"
-    )  # the package has a function so named
-    monkeypatch.setattr(module, "write_figure", lambda path, figure, *, dpi: written.append(figure))
-    return written
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 6), (4, 7, 9), (1, 1, 1)])

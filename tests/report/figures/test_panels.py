@@ -8,16 +8,6 @@ from report_documents import METHODS, make_document, read_slice
 from fastmri_ufloss.report.figures.panels import panel_scores, save_panels
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are written, instead of their files."""
-    written: list[Figure] = []
-    monkeypatch.setattr(
-        "fastmri_ufloss.report.figures.panels.write_figure", lambda path, figure, *, dpi: written.append(figure)
-    )
-    return written
-
-
 def test_images_zooms_and_errors_on_one_scale(figures: list[Figure]) -> None:
     images = read_slice("file0.h5", 0)
     reference = images.reference["RSS"]

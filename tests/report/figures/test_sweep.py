@@ -8,7 +8,6 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from fastmri_ufloss.report.figures import sweep
 from fastmri_ufloss.report.figures.sweep import difference_rows, save_sweep, seed_interval, sweep_rows
 
 METRICS = {"NRMSE": "NRMSE", "SSIM": "SSIM", "UFLoss": "UFLoss"}
@@ -67,17 +66,14 @@ def test_difference_of_one_seed_has_no_interval() -> None:
     assert (row["95% from"], row["95% to"]) == (None, None) and row["difference"] == pytest.approx(0.1)
 
 
-def drawn(scores: Mapping[str, Mapping[int, Mapping[str, float]]], monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """The figure, instead of a file."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(sweep, "write_figure", lambda path, figure, dpi: figures.append(figure))
+def draw(scores: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
     rows = sweep_rows(scores, list(METRICS))
-    save_sweep("sweep.png", rows, metrics=METRICS, distortion="NRMSE", perception="UFLoss")
-    return figures[0]
+    save_sweep("unused.png", rows, metrics=METRICS, distortion="NRMSE", perception="UFLoss")
 
 
-def test_the_figure_shows_means_seeds_and_the_plane(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn(SCORES, monkeypatch)
+def test_the_figure_shows_means_seeds_and_the_plane(figures: list[Figure]) -> None:
+    draw(SCORES)
+    (figure,) = figures
     *plots, plane = figure.axes
     for number, (axis, metric) in enumerate(zip(plots, METRICS, strict=True)):
         means, *seeds = (line for line in axis.lines if line.get_marker() == "o")
@@ -103,11 +99,10 @@ def test_the_figure_shows_means_seeds_and_the_plane(monkeypatch: pytest.MonkeyPa
         ((1, 2, 3), "2 to 3 seeds; bars: 95%, Student's t or smallest to largest"),
     ],
 )
-def test_the_figure_says_which_interval_it_shows(
-    monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], text: str
-) -> None:
+def test_the_figure_says_which_interval_it_shows(figures: list[Figure], seeds: tuple[int, ...], text: str) -> None:
     scores = {weight: {seed: of[seed] for seed in seeds if seed in of} for weight, of in SCORES.items()}
-    assert drawn(scores, monkeypatch).get_suptitle() == text
+    draw(scores)
+    assert figures[0].get_suptitle() == text
 
 
 def test_a_pdf_and_what_cannot_be_drawn(tmp_path: Path) -> None:

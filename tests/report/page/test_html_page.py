@@ -10,7 +10,7 @@ from PIL import Image
 from report_documents import METHODS, make_document, read_slice
 
 from fastmri_ufloss.report.document import SliceImages
-from fastmri_ufloss.report.figures.appearance import method_color
+from fastmri_ufloss.report.figures.drawing import method_color
 from fastmri_ufloss.report.page.cases import choose_cases
 from fastmri_ufloss.report.page.html_page import write_page, write_report
 

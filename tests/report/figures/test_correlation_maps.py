@@ -6,8 +6,8 @@ from feature_nets import SmallFeatureNet
 from helpers import randn_complex
 from skimage.metrics import structural_similarity
 
-from fastmri_ufloss.metrics.correlation_maps import best_match, feature_maps, ssim_maps
 from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
+from fastmri_ufloss.report.figures.correlation_maps import best_match, feature_maps, ssim_maps
 
 CORNERS = torch.tensor([[4, 2], [0, 6]])
 
@@ -56,13 +56,13 @@ def test_patch_finds_itself() -> None:
         ssim_maps(source, CORNERS, source, patch_size=8, stride=2),
     ):
         for values, corner in zip(maps, CORNERS.tolist(), strict=True):
-            row, col, value = best_match(values, stride=2)
+            row, col, value = best_match(values.numpy(), stride=2)
             assert [row, col] == corner and value == pytest.approx(1.0, abs=1e-5)
 
 
 def test_too_small_an_image_is_named() -> None:
     source, small = randn_complex(20, 17), randn_complex(7, 30)
     with pytest.raises(ValueError, match="at least as large as a patch of 8x8, got 7x30"):
-        feature_maps(SmallFeatureNet(), source, CORNERS, small)
+        feature_maps(SmallFeatureNet(), source, CORNERS, small, stride=4)
     with pytest.raises(ValueError, match="at least as large as a patch of 8x8"):
-        ssim_maps(source, CORNERS, small, patch_size=8)
+        ssim_maps(source, CORNERS, small, patch_size=8, stride=4)

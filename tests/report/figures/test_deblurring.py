@@ -6,9 +6,9 @@ from feature_nets import SmallFeatureNet
 from helpers import randn_complex
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
-from fastmri_ufloss.metrics.feature_descent import Descent, descend, summarize_descent
-from fastmri_ufloss.mri.degradation import blurred
 from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.report.figures.deblurring import Descent, descend, summarize_descent
+from fastmri_ufloss.report.figures.noise_and_blur import blurred
 
 SHORT = {"num_steps": 12, "stride": 2, "measure_stride": 2, "measure_every": 5}
 
@@ -19,8 +19,8 @@ def test_image_comes_nearer(in_chans: int, optimizer: str, lr: float) -> None:
     target = randn_complex(16, 14)
     target = target if in_chans == 2 else target.abs()
     net, start = SmallFeatureNet(in_chans), blurred(target[None], 2.0)[0]
-    found = descend(net, start, target, optimizer=optimizer, lr=lr, keep=(0, 7), **SHORT)
-    assert found.steps == [0, 5, 7, 10, 12] and list(found.images) == [0, 7]
+    found = descend(net, start, target, optimizer=optimizer, lr=lr, num_images=3, **SHORT)
+    assert found.steps == [0, 3, 5, 10, 12] and list(found.images) == [0, 3, 12]
     assert found.ufloss[-1] < 0.8 * found.ufloss[0] and found.nrmse[-1] < found.nrmse[0]
     torch.testing.assert_close(found.images[0], start)
     for step, image in found.images.items():
@@ -35,7 +35,7 @@ def test_gradient_descent_is_that_of_the_paper() -> None:
     target = randn_complex(16, 14)
     net, start = SmallFeatureNet(), blurred(target[None], 2.0)[0]
     # a stride of 1 has one shift only
-    settings = {"num_steps": 1, "stride": 1, "patches_per_step": None, "lr": 1e-2, "keep": (1,)}
+    settings = {"num_steps": 1, "stride": 1, "patches_per_step": None, "lr": 1e-2}
     found = descend(net, start, target, **settings).images[1]
     scale = float(image_scale(target[None]))
     x = torch.view_as_real(start / scale).requires_grad_()
@@ -58,11 +58,11 @@ def test_same_seed_same_descent_and_the_unit_does_not_matter() -> None:
 
 
 def test_descent_is_summarized() -> None:
-    falls = summarize_descent(Descent([0, 1, 2], [0.4, 0.2, 0.1], [1.0, 0.9, 0.8], {}))
+    falls = summarize_descent(Descent("sgd", [0, 1, 2], [0.4, 0.2, 0.1], [1.0, 0.9, 0.8], {}))
     assert falls == {
         "ufloss_ratio": 0.25, "nrmse_ratio": 0.8, "monotone": True, "nrmse_monotone": True, "largest_rise": 0.0
     }  # fmt: skip
-    rises = summarize_descent(Descent([0, 1, 2], [0.4, 0.1, 0.2], [1.0, 0.9, 0.95], {}))
+    rises = summarize_descent(Descent("sgd", [0, 1, 2], [0.4, 0.1, 0.2], [1.0, 0.9, 0.95], {}))
     assert not rises["monotone"] and not rises["nrmse_monotone"] and rises["largest_rise"] == pytest.approx(0.25)
 
 
@@ -75,8 +75,8 @@ def test_bad_input_is_named() -> None:
         descend(net, target, target)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         descend(net, start, target, num_steps=0)
-    with pytest.raises(ValueError, match=r"keep must be steps from 0 to 2, got \[3\]"):
-        descend(net, start, target, num_steps=2, keep=(3,))
+    with pytest.raises(ValueError, match="num_images must be at least 2, got 1"):
+        descend(net, start, target, num_images=1)
     with pytest.raises(ValueError, match="optimizer must be one of sgd, adam, got 'lbfgs'"):
         descend(net, start, target, optimizer="lbfgs")
     with pytest.raises(ValueError, match=r"lr must be positive, got 0\.0"):

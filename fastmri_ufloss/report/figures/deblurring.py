@@ -1,0 +1,248 @@
+"""Figure 4B of the UFLoss paper: an image on its way down UFLoss alone, from blurred to sharp."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from tqdm import trange
+
+from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
+from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import FigureImages, Place
+from fastmri_ufloss.report.figures.noise_and_blur import blurred
+
+__all__ = ["LR", "Descent", "descend", "draw_deblurring", "save_descent", "summarize_descent"]
+
+LR = {"sgd": 2e-4, "adam": 0.005}
+"""Step sizes with which UFLoss fell steadily; that of gradient descent is for each pixel."""
+
+_COLUMN = 1.75  # inches
+
+
+class Descent(NamedTuple):
+    """The steps at which an image was measured, from 0 to the last, with its UFLoss of the whole grid and
+    |x - t| / |t|, in which errors of the phase count, and the images (rows, cols) of some, in the unit of the target.
+    """
+
+    optimizer: str
+    steps: list[int]
+    ufloss: list[float]
+    nrmse: list[float]
+    images: dict[int, Tensor]
+
+
+def descend(
+    feature_net: nn.Module,
+    start: Tensor,
+    target: Tensor,
+    *,
+    num_steps: int = 300,
+    optimizer: Literal["sgd", "adam"] = "sgd",
+    lr: float | None = None,
+    patches_per_step: int | None = 64,
+    stride: int = 5,
+    measure_stride: int = 10,
+    measure_every: int = 10,
+    num_images: int = 2,
+    chunk_size: int = 256,
+    seed: int = 0,
+) -> Descent:
+    """Change an image step by step so that its UFLoss falls.
+
+        x <- x - lr N dL / dx        with N pixels: the gradient of a mean gets smaller with their number
+
+    The gradient is that of `UFLoss` in training: of random patches of a grid that moves. What is measured is the
+    UFLoss of all patches of a grid that stays. Images are divided by `image_scale` of the target, so lr has no unit.
+
+    Args:
+        feature_net: see `UFLoss`, in eval mode.
+        start: x, (rows, cols), complex or real as the network has it.
+        target: t, like start.
+        num_steps: of the descent.
+        optimizer: ``"sgd"`` for plain gradient descent as above, eq. 14 of the paper, or ``"adam"``, without N.
+        lr: step size, that of ``LR`` if not given.
+        patches_per_step: see `UFLoss`; None for the whole grid.
+        stride: of the grid of the gradient.
+        measure_stride: of the grid that is measured.
+        measure_every: steps between two measurements; the last step is measured too.
+        num_images: to keep on the way, start and end included; more of them at first, where they change most.
+        chunk_size: patches that go through the network at once.
+        seed: of the patches; torch's generator is left as it was.
+
+    Raises:
+        ValueError: if an argument is not as above, or start is target.
+
+    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
+    matching loss", MRM 2022, figure 4B.
+    """
+    _check(start, target, num_steps, measure_every, num_images)
+    keep = {round(num_steps * (i / (num_images - 1)) ** 2) for i in range(num_images)}
+    scale = image_scale(target[None])
+    wanted, x = target[None, None] / scale, (start[None, None] / scale).clone()
+    values = (torch.view_as_real(x) if x.is_complex() else x).requires_grad_()
+    loss = UFLoss(feature_net, stride=stride, patches_per_step=patches_per_step, chunk_size=chunk_size).train()
+    step_rule = _make_optimizer(optimizer, values, lr, wanted.numel())
+    grid: dict[str, Any] = {"stride": measure_stride, "chunk_size": chunk_size}
+    grid["target_features"] = patch_features(feature_net, wanted, image_scale(wanted), **grid)
+    result = Descent(optimizer, [], [], [], {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in trange(num_steps + 1, desc="Descent on UFLoss", unit="step", delay=2):
+            image = torch.view_as_complex(values) if x.is_complex() else values
+            if step % measure_every == 0 or step == num_steps or step in keep:
+                with torch.no_grad():
+                    result.steps.append(step)
+                    result.ufloss.append(float(ufloss_per_image(feature_net, image, wanted, **grid)))
+                    result.nrmse.append(float((image - wanted).norm() / wanted.norm()))
+                    if step in keep:
+                        result.images[step] = (image * scale)[0, 0].clone()
+            if step < num_steps:
+                step_rule.zero_grad()
+                loss(image, wanted).backward()
+                step_rule.step()
+    return result
+
+
+def _check(start: Tensor, target: Tensor, num_steps: int, measure_every: int, num_images: int) -> None:
+    if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
+        raise ValueError(
+            "start and target must both be (rows, cols), both complex or both real, got "
+            f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
+        )
+    if torch.equal(start, target):
+        raise ValueError("start must differ from target, got equal images")
+    counts = {"num_steps": (num_steps, 1), "measure_every": (measure_every, 1), "num_images": (num_images, 2)}
+    for name, (count, least) in counts.items():
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+
+
+def _make_optimizer(name: str, values: Tensor, lr: float | None, num_pixels: int) -> torch.optim.Optimizer:
+    if name not in LR:
+        raise ValueError(f"optimizer must be one of {', '.join(LR)}, got {name!r}")
+    lr = LR[name] if lr is None else lr
+    if not lr > 0:
+        raise ValueError(f"lr must be positive, got {lr}")
+    return torch.optim.Adam([values], lr=lr) if name == "adam" else torch.optim.SGD([values], lr=lr * num_pixels)
+
+
+def summarize_descent(descent: Descent) -> dict[str, Any]:
+    """Where a descent ended relative to its start, whether no measured value is above the one before, and the largest
+    rise of UFLoss between two measurements, relative to its start.
+    """
+    rises, nrmse_rises = (
+        [later - earlier for earlier, later in pairwise(values)] for values in (descent.ufloss, descent.nrmse)
+    )
+    return {
+        "ufloss_ratio": descent.ufloss[-1] / descent.ufloss[0],
+        "nrmse_ratio": descent.nrmse[-1] / descent.nrmse[0],
+        "monotone": all(rise <= 0 for rise in rises),
+        "nrmse_monotone": all(rise <= 0 for rise in nrmse_rises),
+        "largest_rise": max(0.0, *rises) / descent.ufloss[0],
+    }
+
+
+def draw_deblurring(
+    path: str | Path,
+    images: FigureImages,
+    place: Place,
+    *,
+    size: int,
+    factor: float,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the figure of the middle of an image.
+
+    Args:
+        path: of the picture.
+        images: the folder.
+        place: of the image.
+        size: rows and columns of its middle, at most.
+        factor: of the blur, see `blurred`.
+        options: of `descend`.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: if size is smaller than a patch, or as `descend`.
+    """
+    if size < images.net.patch_size:
+        raise ValueError(f"size must be at least that of a patch, {images.net.patch_size}, got {size}")
+    image = images.read(place)
+    rows, cols = (min(size, n) for n in image.shape)
+    row, col = (image.shape[0] - rows) // 2, (image.shape[1] - cols) // 2
+    target = image[row : row + rows, col : col + cols]
+    descent = descend(images.net, blurred(target[None], factor)[0], target, **options)
+    save_descent(path, target, descent)
+    return {
+        "image": images.label(place),
+        "size": list(target.shape),
+        "factor": factor,
+        **{name: value for name, value in descent._asdict().items() if name != "images"},
+        **summarize_descent(descent),
+    }
+
+
+def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
+    """Draw the curves of UFLoss and NRMSE over the steps, and below them images at some steps, each with a zoom.
+
+    The target (rows, cols) gives the grey scale and the place of the zoom.
+
+    Raises:
+        ValueError: if an image has another shape, its step was not measured, or the suffix is not that of a picture.
+    """
+    for step, image in descent.images.items():
+        if image.shape != target.shape or step not in descent.steps:
+            raise ValueError(
+                f"images must have the shape of target {tuple(target.shape)} and a step that was measured, got "
+                f"{tuple(image.shape)} at step {step}"
+            )
+    columns = len(descent.images) + 1
+    height = _COLUMN * target.shape[0] / target.shape[1]
+    figure = Figure(figsize=(_COLUMN * columns, 2.6 + height + _COLUMN + 0.75), layout="constrained")
+    grid = figure.add_gridspec(3, columns, height_ratios=[2.4, height, _COLUMN])
+    _draw_curves(figure.add_subplot(grid[0, :]), descent)
+    reference = target.abs().cpu().numpy()
+    white, square = drawing.white_of(reference), drawing.most_textured(reference)
+    captions = [_caption(descent, step) for step in descent.images] + ["target\n\n"]
+    for column, (image, caption) in enumerate(zip([*descent.images.values(), target], captions, strict=True)):
+        magnitude = image.abs().cpu().numpy()
+        whole, zoom = figure.add_subplot(grid[1, column]), figure.add_subplot(grid[2, column])
+        drawing.show(whole, magnitude, white)
+        drawing.outline(whole, square, linewidth=0.8)
+        drawing.show(zoom, drawing.cut(magnitude, square), white)
+        whole.set_title(caption, fontsize=8.5)
+        for axis in (whole, zoom):
+            axis.set_axis_off()
+    drawing.write_figure(path, figure, dpi=170)
+
+
+def _draw_curves(axis: Axes, descent: Descent) -> None:
+    steps = np.array(descent.steps)
+    is_marked = np.isin(steps, list(descent.images))
+    for place, values, color, name in (
+        (axis, descent.ufloss, "C0", r"UFLoss, mean $|f(p) - f(\hat p)|^2$"),
+        (axis.twinx(), descent.nrmse, "C3", "NRMSE, |x - t| / |t|"),
+    ):
+        place.plot(steps, values, color=color)
+        place.plot(steps[is_marked], np.array(values)[is_marked], "o", color=color, markersize=4, clip_on=False)
+        place.set_ylabel(name, color=color)
+        place.tick_params(axis="y", colors=color)
+        place.set_ylim(0, 1.08 * max(values))
+    axis.set_xlabel("step of descent on UFLoss")
+    axis.set_xlim(steps[0], steps[-1])
+    axis.grid(alpha=0.3)
+
+
+def _caption(descent: Descent, step: int) -> str:
+    at = descent.steps.index(step)
+    name = "start, blurred" if step == 0 else f"step {step}"
+    return f"{name}\nUFLoss {descent.ufloss[at]:.3f}\nNRMSE {descent.nrmse[at]:.3f}"

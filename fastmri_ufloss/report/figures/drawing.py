@@ -1,0 +1,170 @@
+"""What the figures share: grey scales, squares to enlarge, colors of methods, and how a figure is written."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from fastmri_ufloss.files import atomic_path
+
+__all__ = [
+    "ERROR_GAIN",
+    "check_magnitudes",
+    "cut",
+    "image_columns",
+    "method_color",
+    "most_textured",
+    "outline",
+    "show",
+    "textured_squares",
+    "white_of",
+    "wrap",
+    "write_figure",
+]
+
+ERROR_GAIN = 5
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf"}
+# told apart by the colour-blind (Okabe and Ito, and two more), on white and on black
+_METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
+_COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
+_MAX_HEIGHT = 4.5
+_ORGAN = 95  # percentile: a zoom that looks at brighter pixels shows fat rather than the organ
+
+Square = tuple[int, int, int]
+"""Row and column of the upper left corner, and the side."""
+
+
+def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
+    """Write a figure as a PNG, JPG or PDF, in one step.
+
+    Args:
+        path: of the picture; it ends in .png, .jpg, .jpeg or .pdf.
+        figure: what to write.
+        dpi: pixels per inch; of a PDF, those of its images.
+
+    Raises:
+        ValueError: if the suffix is another one.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise ValueError(f"path must end in one of {', '.join(_FORMATS)}, got {str(path)!r}")
+    # without the time, so that the same figure is the same file
+    metadata = {"CreationDate": None} if suffix == ".pdf" else None
+    # text in a PDF stays text: TrueType rather than outlines of Type 3, which publishers refuse
+    with atomic_path(path) as temporary, matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(temporary, format=_FORMATS[suffix], dpi=dpi, metadata=metadata)
+
+
+def method_color(index: int) -> str:
+    """The color of a method by its place, ``#RRGGBB``: no two methods have the same."""
+    if index < len(_METHOD_COLORS):
+        return _METHOD_COLORS[index]
+    further = index - len(_METHOD_COLORS)
+    # hues by the golden ratio never come twice
+    red, green, blue = hsv_to_rgb([(0.05 + further * 0.618034) % 1, 0.9, 0.6 + 0.15 * (further % 2)]).tolist()
+    return str(to_hex((red, green, blue)))
+
+
+def white_of(image: np.ndarray) -> float:
+    """The magnitude that is shown white: the 99.5th percentile; of an empty image the maximum, or 1."""
+    return float(np.percentile(image, 99.5)) or float(image.max()) or 1.0
+
+
+def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The magnitudes of images.
+
+    Raises:
+        ValueError: if there is no image, or they are not all (rows, cols) of one shape.
+    """
+    if not images:
+        raise ValueError("images must hold at least one image, got none")
+    shape = next(iter(images.values())).shape
+    for name, image in images.items():
+        if image.ndim != 2 or image.shape != shape:
+            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
+    return {name: np.abs(image) for name, image in images.items()}
+
+
+def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: bool = False) -> list[Square]:
+    """Squares that do not overlap, that with the largest sum of gradients first.
+
+    Args:
+        image: magnitude (rows, cols).
+        side: of the squares.
+        count: of the squares; fewer where there is no room for another one, at least one.
+        organ: clip the image at its 95th percentile, or else bright fat draws the squares.
+
+    Raises:
+        ValueError: if the image has another shape or is smaller than a square, or count is below 1.
+    """
+    if image.ndim != 2 or min(image.shape) < side:
+        raise ValueError(
+            f"image must be (rows, cols), at least as large as a patch of {side}x{side}, got {image.shape}"
+        )
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    image = np.minimum(image, np.percentile(image, _ORGAN)) if organ else image
+    gradients = np.hypot(*np.gradient(image)) if min(image.shape) > 1 else np.zeros_like(image)
+    sums = np.pad(gradients, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    energy = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    squares: list[Square] = []
+    while len(squares) < count:
+        row, col = (int(i) for i in np.unravel_index(int(np.argmax(energy)), energy.shape))
+        if squares and energy[row, col] == -np.inf:
+            break
+        squares.append((row, col, side))
+        energy[max(row - side + 1, 0) : row + side, max(col - side + 1, 0) : col + side] = -np.inf
+    return squares
+
+
+def most_textured(image: np.ndarray, *, organ: bool = False) -> Square:
+    """The square, a third of the image wide, with the largest gradients, see `textured_squares`."""
+    return textured_squares(image, max(min(image.shape) // 3, 1), organ=organ)[0]
+
+
+def cut(image: np.ndarray, square: Square) -> np.ndarray:
+    """The part of an image in a square."""
+    row, col, side = square
+    return image[row : row + side, col : col + side]
+
+
+def show(axis: Axes, image: np.ndarray, white: float, *, heat: bool = False, **options: object) -> None:
+    """Draw an image in grey, or as a heat map, from 0 to ``white``; options as of ``imshow``."""
+    axis.imshow(image, cmap="inferno" if heat else "gray", vmin=0, vmax=white, **options)  # type: ignore[arg-type]
+
+
+def outline(axis: Axes, square: Square, *, color: str = "gold", linewidth: float = 1.0) -> None:
+    """Draw a square around pixels."""
+    row, col, side = square
+    frame = Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor=color, linewidth=linewidth)
+    axis.add_patch(frame)
+
+
+def image_columns(
+    shape: tuple[int, ...], count: int, *, are_squares: Sequence[bool], margin: float
+) -> tuple[Figure, np.ndarray, float]:
+    """A figure with a column for each image, whose rows are for images of a shape or for squares as wide as them.
+
+    Returns:
+        The figure, its axes (rows, count), and the width of a column in inches; ``margin`` is the height of its text.
+    """
+    aspect = shape[0] / shape[1]
+    width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))
+    heights = [width if is_square else min(width * aspect, _MAX_HEIGHT) for is_square in are_squares]
+    figure = Figure(figsize=(width * count, sum(heights) + margin), layout="constrained")
+    axes = figure.subplots(len(heights), count, squeeze=False, height_ratios=heights)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes, width
+
+
+def wrap(inches: float, *paragraphs: str, letter: float = 0.1) -> str:
+    """Text as wide as a column, of letters so wide in inches; empty paragraphs are left out."""
+    letters = max(int(inches / letter), 1)
+    return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)

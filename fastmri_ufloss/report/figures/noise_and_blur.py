@@ -1,0 +1,285 @@
+"""Figure 4A of the UFLoss paper: distances of images that get more and more noise, or blur."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastmri_ufloss.losses.perceptual import perceptual_loss
+from fastmri_ufloss.losses.pixel import l2_loss
+from fastmri_ufloss.losses.ssim import dssim_loss
+from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
+from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.images import FigureImages, Place
+
+__all__ = [
+    "LEVELS",
+    "blurred",
+    "degradation_values",
+    "draw_noise_and_blur",
+    "make_distances",
+    "noisy",
+    "save_degradation_curves",
+    "summarize_curve",
+]
+
+LEVELS = {
+    "noise": tuple(level / 100 for level in range(11)),
+    "blur": tuple(round(1 + 0.3 * level, 1) for level in range(11)),
+}
+"""No degradation, and ten levels: fractions of noise up to 10%, cropping factors of k-space up to 4."""
+
+_AXES = {"noise": r"noise $b$ (%), $x_p = (1 - b)\,x + b\,n$", "blur": "blur $R$, central $1/R$ of k-space"}
+_STYLES = ("-", "--", "-.", ":")
+_NUM_EXAMPLES = 3
+
+Distance = Callable[[Sequence[Tensor], Tensor], list[float]]
+"""From outputs, each (1, 1, rows, cols), and their target to the distance of each output."""
+
+
+def noisy(images: Tensor, fraction: float, *, seed: int = 0) -> Tensor:
+    """Images with complex white noise, (1 - b) x + b s n, of magnitudes its magnitude.
+
+    n has unit variance, the same for each b, and s is `image_scale` of each image.
+
+    Args:
+        images: x, (batch, ..., rows, cols), complex, or real magnitudes; the result is like them.
+        fraction: b, from 0 to 1.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if fraction is out of its range, or images is not as above.
+
+    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
+    matching loss", MRM 2022, eq. 13.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
+    waves = _complex(images)
+    scale = image_scale(images).reshape(-1, *[1] * (images.ndim - 1))
+    noise = torch.randn(images.shape, dtype=waves.dtype, generator=torch.Generator().manual_seed(seed))
+    waves = (1 - fraction) * waves + fraction * noise.to(images.device) * scale
+    return waves if images.is_complex() else waves.abs()
+
+
+def blurred(images: Tensor, factor: float) -> Tensor:
+    """Images from the central 1 / R of k-space in both directions, the rest is 0; of magnitudes the magnitude.
+
+    Args:
+        images: as in `noisy`.
+        factor: R, at least 1, which gives the images themselves.
+
+    Raises:
+        ValueError: if factor is below 1, or images is not as above.
+    """
+    if not factor >= 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    waves = _complex(images)
+    if factor == 1:
+        return images.clone()
+    rows, cols = (torch.fft.fftfreq(size, device=images.device).abs() <= 0.5 / factor for size in images.shape[-2:])
+    waves = torch.fft.ifft2(torch.fft.fft2(waves) * rows[:, None] * cols)
+    return waves if images.is_complex() else waves.abs()
+
+
+def _complex(images: Tensor) -> Tensor:
+    if images.ndim < 3 or not (images.is_complex() or images.is_floating_point()):
+        raise ValueError(
+            f"images must be complex or real with shape (batch, ..., rows, cols), got {images.dtype} "
+            f"{tuple(images.shape)}"
+        )
+    return images if images.is_complex() else torch.complex(images, torch.zeros_like(images))
+
+
+def make_distances(
+    feature_net: nn.Module, *, vgg: nn.Module | None = None, stride: int = 20, chunk_size: int = 256
+) -> dict[str, Distance]:
+    """The distances of the figure by name: UFLoss, MSE, DSSIM, and VGG if there is a network for it.
+
+    Args:
+        feature_net: see `fastmri_ufloss.losses.UFLoss`, in eval mode.
+        vgg: see `perceptual_loss`.
+        stride: of the grid of UFLoss. Its mean over the patches hardly depends on it, its time does.
+        chunk_size: patches that go through the network at once.
+    """
+
+    def ufloss(outputs: Sequence[Tensor], target: Tensor) -> list[float]:
+        grid: dict[str, Any] = {"stride": stride, "chunk_size": chunk_size}
+        grid["target_features"] = patch_features(feature_net, target, image_scale(target), **grid)
+        return [float(ufloss_per_image(feature_net, output, target, **grid)) for output in outputs]
+
+    distances: dict[str, Distance] = {
+        "UFLoss": ufloss,
+        "MSE": lambda outputs, target: [float(l2_loss(output, target)) for output in outputs],
+        "DSSIM": lambda outputs, target: [float(dssim_loss(out, target, target.abs().max())) for out in outputs],
+    }
+    if vgg is not None:
+        distances["VGG"] = lambda outputs, target: [float(perceptual_loss(vgg, out, target)) for out in outputs]
+    return distances
+
+
+def degradation_values(
+    distances: Mapping[str, Distance],
+    image: Tensor,
+    *,
+    levels: Mapping[str, Sequence[float]] = LEVELS,
+    seed: int = 0,
+) -> dict[str, dict[str, list[float]]]:
+    """The distances of an image from itself with noise, and from itself blurred, by kind and name at each level.
+
+    Args:
+        distances: see `make_distances`.
+        image: (rows, cols), complex or real magnitude.
+        levels: by "noise" and "blur", see `noisy` and `blurred`.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if the image has another shape, is not finite, or is too small for a distance.
+    """
+    if image.ndim != 2 or not bool(torch.isfinite(image).all()):
+        raise ValueError(f"image must be finite with shape (rows, cols), got {image.dtype} {tuple(image.shape)}")
+    target = image[None, None]
+    with torch.no_grad():
+        outputs = {kind: [_degraded(target, kind, level, seed) for level in of] for kind, of in levels.items()}
+        return {
+            kind: {name: distance(changed, target) for name, distance in distances.items()}
+            for kind, changed in outputs.items()
+        }
+
+
+def _degraded(images: Tensor, kind: str, level: float, seed: int) -> Tensor:
+    return noisy(images, level, seed=seed) if kind == "noise" else blurred(images, level)
+
+
+def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Mean and spread of curves over images, and what can be said of their shape.
+
+    Args:
+        levels: that rise, at least three.
+        values: of each image at each level.
+
+    Returns:
+        ``mean`` and ``std`` (population's) by level; ``spearman``, Spearman's rho of the mean and the level, None
+        for a constant mean; ``rising``, the fraction of images in which the distance rises from each level to the
+        next; ``convex``, the fraction of second differences of the mean that are not negative, each divided by the
+        distance of its levels.
+
+    Raises:
+        ValueError: if the levels do not rise, are fewer than three, or are not as many as the values of an image.
+    """
+    positions, curves = np.asarray(levels, dtype=float), np.asarray(values, dtype=float)
+    if positions.size < 3 or not (np.diff(positions) > 0).all():
+        raise ValueError(f"levels must be at least three numbers that rise, got {list(levels)}")
+    if curves.ndim != 2 or curves.shape[1] != positions.size or not len(curves):
+        raise ValueError(f"values must have shape (images, {positions.size}), got {curves.shape}")
+    mean = curves.mean(axis=0)
+    slopes = np.diff(mean) / np.diff(positions)
+    return {
+        "mean": mean.tolist(),
+        "std": curves.std(axis=0).tolist(),
+        "spearman": float(spearmanr(positions, mean).statistic) if np.ptp(mean) > 0 else None,
+        "rising": float((np.diff(curves, axis=1) > 0).all(axis=1).mean()),
+        "convex": float((np.diff(slopes) >= 0).mean()),
+    }
+
+
+def draw_noise_and_blur(
+    path: str | Path, images: FigureImages, distances: Mapping[str, Distance], *, num_images: int, seed: int
+) -> dict[str, Any]:
+    """Write the figure of images that are evenly spaced over all slices; returns its numbers."""
+    places = images.evenly(num_images)
+    values: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in distances} for kind in LEVELS}
+    used: list[Place] = []
+    for place, image in tqdm(images.with_signal(places), desc="Noise and blur", unit="image", total=len(places)):
+        for kind, by_name in degradation_values(distances, image, seed=seed + len(used)).items():
+            for name, curve in by_name.items():
+                values[kind][name].append(curve)
+        used.append(place)
+    curves = {
+        kind: {name: summarize_curve(LEVELS[kind], rows) for name, rows in by_name.items()}
+        for kind, by_name in values.items()
+    }
+    middle = len(used) // 2
+    example = images.read(used[middle]).cpu()
+    save_degradation_curves(path, LEVELS, curves, example, num_images=len(used), seed=seed + middle)
+    return {"images": [images.label(place) for place in used], "levels": LEVELS, "curves": curves, "values": values}
+
+
+def save_degradation_curves(
+    path: str | Path,
+    levels: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    example: Tensor,
+    *,
+    num_images: int,
+    seed: int = 0,
+) -> None:
+    """Draw a row for noise and one for blur.
+
+    In each row: UFLoss in its own unit with its spread over the images; all distances, each divided by its value at
+    the largest level, with Spearman's rho of the mean curve and the level; and an image at the lowest, the middle
+    and the highest level.
+
+    Args:
+        path: of the picture, see `write_figure`.
+        levels: by "noise" and "blur".
+        curves: of each distance at these, see `summarize_curve`; UFLoss is needed.
+        example: image (rows, cols), complex or magnitude.
+        num_images: that the curves are the mean of.
+        seed: of the noise of the example.
+
+    Raises:
+        ValueError: if there is no curve of UFLoss, or the suffix is not that of a picture.
+    """
+    for kind in levels:
+        if "UFLoss" not in curves[kind]:
+            raise ValueError(f"curves[{kind!r}] must have 'UFLoss', got {sorted(curves[kind])}")
+    figure = Figure(figsize=(13, 2.9 * len(levels) + 0.4), layout="constrained")
+    width = 2.5 * min(1.0, example.shape[1] / example.shape[0])
+    ratios = [3.1, 3.1, *[width] * _NUM_EXAMPLES]
+    axes = figure.subplots(len(levels), len(ratios), squeeze=False, width_ratios=ratios)
+    white = drawing.white_of(example.abs().numpy())
+    for (kind, of_kind), row in zip(levels.items(), axes, strict=True):
+        positions = np.asarray(of_kind) * (100 if kind == "noise" else 1)
+        _draw_ufloss(row[0], positions, curves[kind]["UFLoss"], num_images)
+        _draw_all(row[1], positions, curves[kind])
+        for axis in row[:2]:
+            axis.set_xlabel(_AXES[kind])
+            axis.set_xlim(positions[0], positions[-1])
+            axis.grid(alpha=0.3)
+            axis.legend(loc="upper left", fontsize=8, frameon=False)
+        for axis, level in zip(row[2:], (of_kind[0], of_kind[len(of_kind) // 2], of_kind[-1]), strict=True):
+            drawing.show(axis, _degraded(example[None], kind, level, seed)[0].abs().numpy(), white)
+            axis.set_title(f"b = {100 * level:g}%" if kind == "noise" else f"R = {level:g}", fontsize=10)
+            axis.set_axis_off()
+    drawing.write_figure(path, figure, dpi=150)
+
+
+def _draw_ufloss(axis: Axes, positions: np.ndarray, curve: Mapping[str, Any], num_images: int) -> None:
+    mean, std = np.asarray(curve["mean"]), np.asarray(curve["std"])
+    axis.fill_between(positions, mean - std, mean + std, alpha=0.25, linewidth=0)
+    label = f"mean ± SD of {num_images} images" if num_images > 1 else "one image"
+    axis.plot(positions, mean, marker="o", markersize=3.5, label=label)
+    axis.set_ylabel(r"UFLoss, mean $|f(p) - f(\hat p)|^2$")
+    axis.set_ylim(bottom=0)
+
+
+def _draw_all(axis: Axes, positions: np.ndarray, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    for index, (name, curve) in enumerate(curves.items()):
+        mean = np.asarray(curve["mean"])
+        rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.2f}"
+        width = 2.2 if name == "UFLoss" else 1.4
+        axis.plot(
+            positions, mean / (mean[-1] or 1.0), color=f"C{index}", label=rf"{name}, $\rho$ = {rho}",
+            linestyle=_STYLES[index % len(_STYLES)], linewidth=width,
+        )  # fmt: skip
+    axis.set_ylabel("mean / its value at the last level")
+    axis.set_ylim(0, 1.05)
