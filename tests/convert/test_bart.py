@@ -168,7 +168,7 @@ def test_sampling_that_is_refused():
         find_sampling(np.zeros((4, 4)))
     with pytest.raises(ValueError, match="zeros only"):
         scan_sampling(np.zeros((2, 4, 4)))
-    with pytest.raises(ValueError, match="leave out the cent(er|re)"):
+    with pytest.raises(ValueError, match="leave out the center"):
         padding_of(np.arange(10) > 6)
     kspace = random_images(3, 2, 8, 8)
     kspace[0] = 0  # an empty slice does not count
