@@ -13,7 +13,7 @@ import typing
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import docstring_parser
 import fastmri.pl_modules
@@ -64,13 +64,20 @@ AGAIN = "type the same flags again, or start anew with --resume never or another
 # ---------------------------------------------------------------------------------------------------- command line
 
 
+class Parser(ArgumentParser):
+    """A parser whose errors are one line, behind its usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(" ".join(message.split()), ex)
+
+
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Types and defaults after the words of each flag; the description as it is written."""
 
 
 def make_parser(description: str | None) -> ArgumentParser:
     """A parser with ``--config FILE`` and ``--print_config``."""
-    parser = ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=True)
+    parser = Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=True)
     parser.add_argument(
         "--config", action="config", metavar="FILE", help=f"YAML file of flags, such as the {CONFIG} of a run"
     )
@@ -507,10 +514,8 @@ def load_vgg(args: Namespace) -> VGGFeatures:
 
 # --------------------------------------------------------------------------------------------------------- trainer
 
-TRAINER_ARGS = (
-    *("accelerator", "devices", "num_nodes", "strategy", "precision"),
-    *("gradient_clip_val", "limit_train_batches", "limit_val_batches", "log_every_n_steps"),
-)
+DEVICE_ARGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+TRAINER_ARGS = ("gradient_clip_val", "limit_train_batches", "limit_val_batches", "log_every_n_steps")
 
 
 def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) -> None:
@@ -566,7 +571,7 @@ def make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         sync_batchnorm=uses_gpu(args),  # several CPU processes normalise over their own batches
-        **pick(args, TRAINER_ARGS),
+        **pick(args, (*DEVICE_ARGS, *TRAINER_ARGS)),
     )
 
 
@@ -658,7 +663,8 @@ def score(
     data: MriDataModule,
     folders: Mapping[str, str],
     *,
-    has_maps: bool,
+    reference: str = "stages/reference",
+    has_maps: bool = True,
     ufloss: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Write ``scores.json`` and ``reconstruction.png`` of the files that a test has written, and print the means.
@@ -667,37 +673,32 @@ def score(
         trainer: of the test.
         data: whose test split has the references.
         folders: in the run's folder, by the title of a method.
-        has_maps: whether the test has written coil-combined references.
+        reference: the folder of the references that the test has written.
+        has_maps: whether these are coil-combined, and not the root-sum-of-squares images of the test split.
         ufloss: of volumes, by the name of their stage.
     """
     trainer.strategy.barrier("test")  # the files of all processes
-    if not trainer.is_global_zero:
-        return
     run_dir = Path(trainer.default_root_dir)
     outputs = {title: run_dir / folder for title, folder in folders.items()}
-    references = {"RSS": data.folder("test")} | (
-        {"coil-combined": run_dir / "stages" / "reference"} if has_maps else {}
-    )
     slices: dict[str, list[int]] = {}
     for sample in data.dataset("test").raw_samples:
-        if all((folder / Path(sample.fname).name).is_file() for folder in outputs.values()):
-            slices.setdefault(Path(sample.fname).name, []).append(sample.slice_ind)
+        fname = Path(sample.fname).name
+        if all((folder / fname).is_file() for folder in (*outputs.values(), run_dir / reference)):
+            slices.setdefault(fname, []).append(sample.slice_ind)
+    if not slices or not trainer.is_global_zero:
+        return
+    references = {"RSS": data.folder("test"), **({"coil-combined": run_dir / reference} if has_maps else {})}
     more = {title: (ufloss or {}).get(folder.name.removesuffix("s"), {}) for title, folder in outputs.items()}
     rows = score_run(outputs, references, slices=slices, more=more)
-    if not rows:
-        return
     means = mean_scores(rows)
     write_json(run_dir / "scores.json", {"means": means, "volumes": rows})
-    fname = rows[0]["volume"]
-    middle = len(slices[fname]) // 2
-    images = {}
-    for title, folder in {"reference": run_dir / "stages" / "reference", **outputs}.items():
+    fname, images = next(iter(slices)), {}
+    for title, folder in {"reference": run_dir / reference, **outputs}.items():
         with h5py.File(folder / fname, "r") as volume:
-            images[title] = volume["reconstruction"][middle]
+            images[title] = volume["reconstruction"][len(slices[fname]) // 2]
     save_picture(run_dir / "reconstruction.png", images.pop("reference"), images)
     say("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
-    say(format_table(means))
-    say(f"Scores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
+    say(f"{format_table(means)}\nScores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path:
@@ -837,7 +838,7 @@ def find_feature_net(
         parser = make_pretraining_parser()
         other = ("config", "max_epochs", "max_steps", "accumulate_grad_batches", "lr")
         settings = {
-            **pick(args, (name for name in parser.get_defaults() if name in args and name not in other)),
+            **pick(args, (name for name in parser.get_defaults().as_dict() if name in args and name not in other)),
             "images": "combined" if in_chans == 2 else "rss",
             "max_epochs": args.pretrain_max_epochs,
             "batch_size": args.pretrain_batch_size,

@@ -64,7 +64,7 @@ def main() -> None:
         net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=False)
     module = RecNetModule.load_from_checkpoint(checkpoint, score_feature_net=net, score_stride=args.score_stride)
     trainer.test(module, datamodule=data, verbose=False)
-    recipe.score(trainer, data, STAGES, has_maps=True, ufloss=module.ufloss_of_volumes())
+    recipe.score(trainer, data, STAGES, ufloss=module.ufloss_of_volumes())
 
 
 if __name__ == "__main__":

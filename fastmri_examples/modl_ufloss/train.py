@@ -83,7 +83,7 @@ def train_and_test(parser: ArgumentParser, args: Namespace, data_path: Path, run
         net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=False)
     module = MoDLModule.load_from_checkpoint(checkpoint, score_feature_net=net, score_stride=args.score_stride)
     trainer.test(module, datamodule=data, verbose=False)
-    recipe.score(trainer, data, STAGES, has_maps=True, ufloss=module.ufloss_of_volumes())
+    recipe.score(trainer, data, STAGES, ufloss=module.ufloss_of_volumes())
     return data
 
 

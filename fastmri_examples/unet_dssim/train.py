@@ -32,12 +32,13 @@ import recipe
 from fastmri_ufloss.convert.inputs import find_inputs, volume_name
 from fastmri_ufloss.convert.jobs import Job, plan_jobs
 from fastmri_ufloss.convert.nifti import convert_nifti
-from fastmri_ufloss.data import ReconstructionWriter
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.metrics import ReferenceVolume
 from fastmri_ufloss.pl_modules import MriDataModule, UnetModule, read_checkpoint
-from fastmri_ufloss.report import format_table, save_error_maps
+from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.figures.error_maps import save_error_maps
 from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
 
 NAME = "unet_dssim"
@@ -119,7 +120,7 @@ def main() -> None:
     data.test_path = split_to_score(parser, args, data)  # before the training: there may be no references
     for net in nets:
         own = args.clone()
-        own.update({"nets": [net], "data_path": data_path.resolve(), "default_root_dir": run_dir})
+        own.nets, own.data_path, own.default_root_dir = [net], data_path.resolve(), run_dir
         train(parser, own, net, run_dir / net)
     if len(nets) < len(NETS):
         return

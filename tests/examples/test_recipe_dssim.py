@@ -127,9 +127,9 @@ def test_the_same_command_goes_on_and_what_is_trained_stays(demo: Path, tmp_path
     )
     assert all(torch.equal(resumed[name], at_once[name]) for name in resumed)
     for flags, message in (
-        (["--max_epochs", 1], "was trained with --max_epochs 2, which cannot become 1"),
-        (["--max_epochs", 2, "--max_steps", 3], "was trained with --max_steps -1, which cannot become 3"),
-        (["--batch_size", 2], "was trained with batch_size=None, not 2"),
+        (["--max_epochs", 1], "was trained for 2 epochs, --max_epochs cannot become 1"),
+        (["--max_epochs", 2, "--max_steps", 3], "was trained for 8 steps, --max_steps cannot become 3"),
+        (["--batch_size", 2], "was trained with batch_size=1, not 2"),
         (["--accelerations", 4], r"was trained with accelerations=\[10\], not \[4\]"),
     ):
         assert re.search(message, call(*command, *flags, fails=True).stderr)
