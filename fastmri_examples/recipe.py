@@ -410,7 +410,7 @@ def add_loss_args(
     )
     add_feature_net_arg(group)
     scales = inspect.signature(MSSSIMLoss).parameters["num_scales"].default
-    group.add_argument("--ms_ssim_scales", type=int, default=scales, help="of ms_ssim, fewer for small images")
+    group.add_argument("--ms_ssim_scales", type=int, default=scales, help="num_scales of ms_ssim, fewer for small images")
     add_vgg_args(group, "of perceptual", default=inspect.signature(VGGFeatures).parameters["arch"].default)
     group.add_argument(
         "--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation to log"

@@ -15,6 +15,7 @@ import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import pytorch_lightning as pl
 from fastmri.data.transforms import center_crop
 from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -132,7 +134,7 @@ def main() -> None:
         trainer.test(module, datamodule=data, verbose=False)
         trainer.strategy.barrier("test")  # the files of all processes
     if trainer.is_global_zero:
-        write_zero_filled(args, data, run_dir / "zero_filled" / "reconstructions")
+        write_zero_filled(data, run_dir / "zero_filled" / "reconstructions")
         compare(data, run_dir)
 
 
@@ -238,18 +240,22 @@ def split_to_score(parser: ArgumentParser, args: Namespace, data: MriDataModule)
     return data.folder("val")
 
 
-def write_zero_filled(args: Namespace, data: MriDataModule, folder: Path) -> None:
-    """Zero-filled images of the test, as leaderboard files; those of a U-Net's samples are clamped."""
-    source = recipe.make_data_module(args, data.data_path, folder, samples="varnet")
-    source.test_path = data.test_path
-    writer = ReconstructionWriter(folder)
-    dataset = source.dataset("test")
+def write_zero_filled(data: MriDataModule, folder: Path) -> None:
+    """Zero-filled images of the test, as leaderboard files; those of a U-Net's samples are scaled and clamped."""
+    dataset, writer = data.dataset("test"), ReconstructionWriter(folder)
+    dataset.transform = partial(zero_filled, dataset.transform.mask_slice)
     for index in tqdm(range(len(dataset)), desc="Zero-filled images", unit="slice"):
-        sample = dataset[index]
-        image = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(sample.masked_kspace)))
-        size = sample.target.shape if sample.target.ndim == 2 else sample.crop_size
-        writer.add(sample.fname, sample.slice_num, center_crop(image, tuple(map(min, size, image.shape))))
+        writer.add(*dataset[index])
     writer.close()
+
+
+def zero_filled(
+    mask_slice: Any, kspace: Any, mask: Any, target: Any, attrs: dict[str, Any], fname: str, slice_num: int
+) -> tuple[str, int, Tensor]:
+    """In the place of a U-Net's transform: the same mask, and the magnitude image."""
+    image = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(mask_slice(kspace, mask, attrs, fname, slice_num)[1])))
+    size = attrs["recon_size"][:2] if target is None else target.shape[-2:]
+    return fname, slice_num, center_crop(image, tuple(map(min, size, image.shape)))
 
 
 def compare(data: MriDataModule, run_dir: Path) -> None:

@@ -212,7 +212,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
     "no validation": (["--nifti", "nifti", "--split", 3, 0, 0], "--split must be numbers of subjects"),
     "too many": (["--nifti", "nifti", "--split", 3, 1, 0], "no more than the 3 of nifti"),
     "others": (["--nifti", "nifti", "--data_path", "others"], "is none of the volumes that nifti is to give"),
-    "damaged": (["--nifti", "damaged"], "1 of 3 NIfTI files of damaged were not converted"),
+    "damaged": (["--nifti", "damaged"], "1 of 3 files of damaged were not converted"),
     "separator": (["--nifti", "nifti", "--subject_separator", ""], "at least one character"),
     "coils": (["--nifti", "nifti", "--challenge", "multicoil"], "makes single-coil volumes"),
     "no NIfTI files": (["--data_path", "others", "--split", 1, 1, 1], "--split is for NIfTI files"),
