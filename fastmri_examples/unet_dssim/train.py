@@ -242,8 +242,8 @@ def split_to_score(parser: ArgumentParser, args: Namespace, data: MriDataModule)
 
 def write_zero_filled(data: MriDataModule, folder: Path) -> None:
     """Zero-filled images of the test, as leaderboard files; those of a U-Net's samples are scaled and clamped."""
+    data.test_transform = partial(zero_filled, data.test_transform.mask_slice)
     dataset, writer = data.dataset("test"), ReconstructionWriter(folder)
-    dataset.transform = partial(zero_filled, dataset.transform.mask_slice)
     for index in tqdm(range(len(dataset)), desc="Zero-filled images", unit="slice"):
         writer.add(*dataset[index])
     writer.close()
