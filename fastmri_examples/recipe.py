@@ -28,7 +28,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from fastmri_ufloss.convert.jobs import Job, missing_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, remove_leftovers, run_jobs
 from fastmri_ufloss.data import (
     MASK_TYPES,
     MoDLDataTransform,
@@ -41,6 +41,7 @@ from fastmri_ufloss.data import (
 )
 from fastmri_ufloss.files import atomic_path, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
+from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, VolumeMetric, make_metrics, mean_scores, score_run
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
 from fastmri_ufloss.pl_modules import (
@@ -84,43 +85,47 @@ def make_parser(description: str | None) -> ArgumentParser:
     return parser
 
 
-def add_arguments(parser: Any, function: Callable[..., Any], names: Iterable[str]) -> None:
+def add_arguments(
+    group: Any, function: Callable[..., Any], names: Iterable[str], *, more_words: Sequence[type] = ()
+) -> None:
     """Flags for some arguments of a class or a function, with their types, defaults and the words of its docstring.
 
-    A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default.
+    A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default. Where a docstring
+    says no more than "see ...", the words are those of its base classes and of ``more_words``.
     """
-    names, parameters = list(names), inspect.signature(function).parameters
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    switches = {name for name in names if hints.get(name, type(parameters[name].default)) is bool}
-    untyped = {name for name in names if name not in hints} - switches
-    add = parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
+    names, classes = list(names), inspect.getmro(function) if inspect.isclass(function) else ()
+    hints = typing.get_type_hints(function.__init__ if classes else function)
+    defaults = {name: default_of(function, name) for name in names}
+    by_hand = {name: hints.get(name, type(defaults[name])) for name in names if hints.get(name, bool) is bool}
     # what a class hands on by **kwargs has flags, too, unless it is left out
-    known = (
-        {name for base in inspect.getmro(function) for name in inspect.signature(base.__init__).parameters}
-        if inspect.isclass(function)
-        else {*parameters}
-    )
-    add(function, skip=known - {*names} | switches | untyped, as_group=False)
-    for name in (name for name in names if name in switches):
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=parameters[name].default)
-    for name in (name for name in names if name in untyped):
-        default = parameters[name].default
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+    constructors = [cls.__init__ for cls in classes] or [function]
+    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    add = group.add_class_arguments if classes else group.add_function_arguments
+    add(function, skip=known - {*names} | {*by_hand}, as_group=False)
+    for name, kind in by_hand.items():
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        group.add_argument(f"--{name}", default=defaults[name], **options)
     # jsonargparse reads no entries of several names, such as "lr, lr_gamma: words"
-    texts = [docstring_parser.parse(inspect.getdoc(source) or "") for source in (function, function.__init__)]
-    words = {
-        name.strip(): entry.description or "" for text in texts for entry in text.params
-        for name in entry.arg_name.split(",")
-    }  # fmt: skip
-    for action in parser._group_actions:
+    words: dict[str, str] = {}
+    for source in (function, *(source for cls in (*classes, *more_words) for source in (cls, cls.__init__))):
+        for entry in docstring_parser.parse(source.__doc__ or "").params:
+            for name in entry.arg_name.split(", "):
+                if words.get(name, "see").startswith("see"):
+                    words[name] = entry.description or ""
+    for action in group._group_actions:
         if action.dest in names:
-            action.help = words.get(action.dest, "").replace("%", "%%")
+            action.help = words.get(action.dest, "").replace("%", "%%").replace("``", "").removesuffix(".")
 
 
 def arguments_of(*functions: Callable[..., Any], skip: Collection[str] = ()) -> tuple[str, ...]:
     """The names of the arguments of classes that flags can set."""
     names = [name for function in functions for name in inspect.signature(function).parameters]
     return tuple(name for name in dict.fromkeys(names) if name not in ("kwargs", *skip))
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default of an argument, where it stands."""
+    return inspect.signature(function).parameters[name].default
 
 
 def parse(parser: ArgumentParser, demo: Mapping[str, Any]) -> Namespace:
@@ -205,12 +210,8 @@ def add_data_args(parser: ArgumentParser) -> None:
 def add_folder_args(group: Any, content: str) -> None:
     """Where the data are."""
     group.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
-    group.add_argument(
-        "--data_path",
-        type=Path | None,
-        help=f"folder with {content}; otherwise that of {DIRS_FILE} in the working folder; otherwise a generated demo "
-        "data set",
-    )
+    text = f"folder with {content}; otherwise that of {DIRS_FILE} in the working folder; otherwise a generated demo"
+    group.add_argument("--data_path", type=Path | None, help=text)
     group.add_argument("--anatomy", choices=("knee", "brain"), default="knee", help=f"whose path in {DIRS_FILE}")
 
 
@@ -218,9 +219,7 @@ def add_mask_args(group: Any) -> None:
     """fastMRI's mask flags."""
     group.add_argument("--mask_type", help=f"one of {', '.join(MASK_TYPES)}")
     group.add_argument("--center_fractions", nargs="+", type=float)
-    group.add_argument(
-        "--accelerations", nargs="+", type=int | float, help="with a point a fraction, without one a count"
-    )
+    group.add_argument("--accelerations", nargs="+", type=int | float)
     add_arguments(group, create_mask_for_mask_type, MASK_OPTIONS)
 
 
@@ -250,10 +249,8 @@ def log_path() -> Path:
 
 def uses_demo(args: Namespace) -> bool:
     """Whether there are no data, so that some are generated."""
-    sources = ("data_path", "raw_path", "nifti")
-    return (
-        all(name not in args or args[name] is None for name in sources) and f"{args.anatomy}_path" not in read_dirs()
-    )
+    has_source = any(name in args and args[name] is not None for name in ("data_path", "raw_path", "nifti"))
+    return not has_source and f"{args.anatomy}_path" not in read_dirs()
 
 
 def find_data(args: Namespace) -> Path:
@@ -323,16 +320,18 @@ def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -
     """
     remove_leftovers(jobs)
     places = {job.output.name: job.output for job in jobs}
-    for path in sorted({path for job in jobs for path in job.output.parent.parent.glob("*coil_*/*.h*5")}):
-        if places.get(path.name, path) != path:
-            place = places[path.name].parent.name
+    folders = {job.output.parent for job in jobs}
+    splits = {name.with_name(f"{name.name.rpartition('_')[0]}_{part}") for name in folders for part in SPLITS}
+    for path in sorted(path for split in splits for path in split.glob("*.h*5")):
+        place = places.get(path.name)
+        if place is None:
             raise ValueError(
-                f"{path} would now go into {place}: type --split as before, or choose another --data_path"
+                f"{path} is none of the volumes that {folder} is to give: choose another --data_path, or call "
+                f"without {flag} to train on what is there"
             )
-        if path.name not in places:
+        if place != path:
             raise ValueError(
-                f"{path} is none of the volumes that {folder} is to give: choose another --data_path, or call without "
-                f"{flag} to train on what is there"
+                f"{path} would now go into {place.parent.name}: type --split as before, or choose another --data_path"
             )
     try:
         missing = missing_jobs(jobs)
@@ -345,8 +344,8 @@ def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -
         raise OSError(f"no space is left in {summary.full}: make room, then the same command goes on")
     if summary.failed:
         raise ValueError(
-            f"{len(summary.failed)} of {len(jobs)} files of {folder} were not converted: repair them, or move them out "
-            "of it, then the same command goes on"
+            f"{len(summary.failed)} of {len(jobs)} files of {folder} were not converted: repair them, or move them "
+            "out of it, then the same command goes on"
         )
 
 
@@ -378,9 +377,7 @@ UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
 # flags that only one loss has a use for
 LOSS_OF_FLAG = {
     **dict.fromkeys(UFLOSS_ARGS, "ufloss"),
-    "ms_ssim_scales": "ms_ssim",
-    "vgg": "perceptual",
-    "vgg_weights": "perceptual",
+    **{"ms_ssim_scales": "ms_ssim", "vgg": "perceptual", "vgg_weights": "perceptual"},
 }
 LOSS_ARGS = ("loss", "normalize_losses", *LOSS_OF_FLAG)  # what a loss depends on
 # the validation of complex images compares magnitudes, for which their network of UFLoss is not made
@@ -390,31 +387,19 @@ MAGNITUDE_METRICS = [name for name in METRIC_NAMES if name != "ufloss"]
 def add_loss_args(
     parser: ArgumentParser, *, default: Sequence[str] | None, words: str = "", metrics: Sequence[str] = METRIC_NAMES
 ) -> None:
-    """Flags of the loss and of the metrics; ``default`` is the loss where the user types none, or ``words`` say it."""
+    """Flags of the loss and of the metrics; ``default`` is the loss where none is typed, or ``words`` say it."""
     group = parser.add_argument_group("loss")
-    group.add_argument(
-        "--loss",
-        nargs="+",
-        default=default,
-        metavar="NAME=WEIGHT",
-        help=f"terms out of {', '.join(LOSS_NAMES)}: NAME, NAME=WEIGHT, or NAME=FROM:TO@EPOCH-EPOCH for a weight that "
-        f"grows or falls in a line between two epochs{words and f' (default: {words})'}",
-    )
-    group.add_argument(
-        "--normalize_losses",
-        action="store_true",
-        help="divide each term by its value in the first training batch, before it is weighted",
-    )
-    group.add_argument(
-        "--grad_norms_every", type=int | None, help="log the norm of each term's gradient every so many steps"
-    )
+    text = f"terms out of {', '.join(LOSS_NAMES)}: {GRAMMAR}{words and f' (default: {words})'}"
+    group.add_argument("--loss", nargs="+", default=default, metavar="NAME=WEIGHT", help=text)
+    text = "divide each term by its value in the first training batch, before it is weighted"
+    group.add_argument("--normalize_losses", action="store_true", help=text)
+    text = "log the norm of each term's gradient every so many steps"
+    group.add_argument("--grad_norms_every", type=int | None, help=text)
     add_feature_net_arg(group)
-    scales = inspect.signature(MSSSIMLoss).parameters["num_scales"].default
-    group.add_argument("--ms_ssim_scales", type=int, default=scales, help="num_scales of ms_ssim, fewer for small images")
-    add_vgg_args(group, "of perceptual", default=inspect.signature(VGGFeatures).parameters["arch"].default)
-    group.add_argument(
-        "--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation to log"
-    )
+    text = "num_scales of ms_ssim, fewer for small images"
+    group.add_argument("--ms_ssim_scales", type=int, default=default_of(MSSSIMLoss, "num_scales"), help=text)
+    add_vgg_args(group, "of perceptual", default=default_of(VGGFeatures, "arch"))
+    group.add_argument("--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation")
 
 
 def add_feature_net_arg(group: Any) -> None:
@@ -429,8 +414,8 @@ def add_vgg_args(group: Any, loss: str, *, default: str) -> None:
     group.add_argument(
         "--vgg_weights",
         metavar="FILE",
-        help=f"{loss}: a file with torchvision's ImageNet weights, 'download', or 'random' to try things (default: the "
-        "file that torchvision has downloaded before)",
+        help=f"{loss}: a file with torchvision's ImageNet weights, 'download', or 'random' to try things (default: "
+        "the file that torchvision has downloaded before)",
     )
 
 
@@ -529,14 +514,12 @@ def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) 
     group.add_argument("--limit_train_batches", type=int | float | None)
     group.add_argument("--limit_val_batches", type=int | float | None)
     group.add_argument("--log_every_n_steps", type=int | None)
-    group.add_argument(
-        "--default_root_dir", type=Path | None, help=f"folder of the run (default: LOG_PATH/{run_name})"
-    )
+    text = f"folder of the run (default: LOG_PATH/{run_name})"
+    group.add_argument("--default_root_dir", type=Path | None, help=text)
     group.add_argument("--checkpoint_every_n_steps", type=int, default=500, help="beside each epoch's")
     group.add_argument("--seed", type=int, default=42, help="fixes everything")
-    group.add_argument(
-        "--resume", default="auto", help="'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file"
-    )
+    text = "'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file"
+    group.add_argument("--resume", default="auto", help=text)
 
 
 def add_device_args(group: Any) -> None:
@@ -570,7 +553,7 @@ def make_trainer(
         logger=TensorBoardLogger(run_dir, name="tensorboard"),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        sync_batchnorm=uses_gpu(args),  # several CPU processes normalise over their own batches
+        sync_batchnorm=uses_gpu(args),  # several CPU processes normalize over their own batches
         **pick(args, (*DEVICE_ARGS, *TRAINER_ARGS)),
     )
 
@@ -581,16 +564,9 @@ class EpochLine(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
-        names = (
-            "train_loss_epoch",
-            "train_loss",
-            "loss",  # of fastMRI's U-Net
-            "validation_loss",
-            "val_loss",
-            "val_dice",
-            "val_metrics/nmse",
-            "val_metrics/ssim",
-            "retrieval@1",
+        names = (  # "loss" is of fastMRI's U-Net
+            *("train_loss_epoch", "train_loss", "loss", "validation_loss", "val_loss", "val_dice"),
+            *("val_metrics/nmse", "val_metrics/ssim", "retrieval@1"),
         )
         logged = trainer.callback_metrics
         terms = [name for name in logged if name.startswith("val_terms/")]
@@ -726,16 +702,11 @@ def add_mode_args(
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     parser.add_argument("--checkpoint", type=Path | None, help=f"for --mode test (default: {default})")
     if has_score:
-        parser.add_argument(
-            "--score", action=argparse.BooleanOptionalAction, default=True, help="test after training"
-        )
+        action = argparse.BooleanOptionalAction
+        parser.add_argument("--score", action=action, default=True, help="test after training")
     if has_init_checkpoint:
-        parser.add_argument(
-            "--init_checkpoint",
-            type=Path | None,
-            help="begin with the network of this file, to train it on: a checkpoint of an earlier run, or weights as "
-            "fastMRI publishes them",
-        )
+        text = "begin with the network of a checkpoint of an earlier run, or of weights as fastMRI publishes them"
+        parser.add_argument("--init_checkpoint", type=Path | None, help=text)
 
 
 def check_mode(args: Namespace) -> None:
@@ -772,12 +743,7 @@ PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
 FEATURE_ARGS = ("num_features", "temperature", "lr", "phase_augmentation", "magnitude_augmentation")
 PRETRAIN_MAX_EPOCHS = 100
 # what fits the demo's small images, and minutes on two cores
-DEMO_FEATURE_NET = {
-    "patch_size": 40,
-    "patches_per_slice": 40,
-    "pretrain_batch_size": 32,
-    "pretrain_max_epochs": 5,
-}
+DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}
 
 
 def add_feature_network_args(parser: ArgumentParser) -> None:
@@ -786,7 +752,7 @@ def add_feature_network_args(parser: ArgumentParser) -> None:
     add_arguments(group, PatchDataModule, ("patch_size", "patches_per_slice"))
     add_arguments(group, FeatureModule, ("num_features", "temperature"))
     group.add_argument("--pretrain_max_epochs", type=int, default=PRETRAIN_MAX_EPOCHS)
-    batch_size = inspect.signature(PatchDataModule).parameters["batch_size"].default
+    batch_size = default_of(PatchDataModule, "batch_size")
     group.add_argument("--pretrain_batch_size", type=int, default=batch_size, help="patches")
 
 
@@ -797,7 +763,7 @@ def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
     add_trainer_args(parser, run_name="feature_net", max_epochs=PRETRAIN_MAX_EPOCHS)
     add_arguments(parser.add_argument_group("patches"), PatchDataModule, PATCH_ARGS)
     add_arguments(parser.add_argument_group("feature network"), FeatureModule, FEATURE_ARGS)
-    parser.set_defaults(batch_size=inspect.signature(PatchDataModule).parameters["batch_size"].default)
+    parser.set_defaults(batch_size=default_of(PatchDataModule, "batch_size"))
     return parser
 
 

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
+from fastmri_ufloss.models import RecNet
 from fastmri_ufloss.pl_modules import RecNetModule
 
 NAME = "recnet"
@@ -33,7 +34,7 @@ def main() -> None:
     recipe.add_trainer_args(parser, run_name=NAME, max_epochs=1500)
     recipe.add_loss_args(parser, default=["l2"], metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
-    recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS)
+    recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
     args = recipe.parse(parser, DEMO)
     if args.challenge == "multicoil":

@@ -22,18 +22,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
-from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures
+from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures
 from fastmri_ufloss.pl_modules import (
-    AdversarialModule,
     JointModule,
     MriModule,
     RecNetModule,
     RefinementModule,
     load_reconstruction,
 )
-from fastmri_ufloss.pl_modules.adversarial_module import ADVERSARIAL_TERMS
+from fastmri_ufloss.pl_modules.adversarial_module import ADVERSARIAL_TERMS, AdversarialModule
 from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 
+NETWORKS = (RefinementNet, PatchDiscriminator)
 PIXEL_LOSSES = tuple(name for name in LOSS_NAMES if name not in ("perceptual", "ufloss"))
 TERMS = (*ADVERSARIAL_TERMS, "perceptual", *PIXEL_LOSSES)
 # of the modules' arguments some are networks, and two are of the trainer
@@ -87,7 +87,7 @@ def make_parser() -> ArgumentParser:
     recipe.add_vgg_args(group, "of the perceptual term", default="vgg19")
     recipe.add_feature_net_arg(group)
     group = parser.add_argument_group("model")
-    recipe.add_arguments(group, RefinementModule, (*REFINEMENT_ARGS, *JOINT_ARGS))
+    recipe.add_arguments(group, RefinementModule, (*REFINEMENT_ARGS, *JOINT_ARGS), more_words=NETWORKS)
     parser.set_defaults(batch_size=5)
     return parser
 

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
+from fastmri_ufloss.models import MoDL
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 
 NAME = "modl_ufloss"
@@ -46,7 +47,7 @@ def make_parser(description: str) -> ArgumentParser:
     recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
-    recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS)
+    recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS, more_words=(MoDL,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
     return parser
 

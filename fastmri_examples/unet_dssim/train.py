@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 from fastmri_ufloss.convert.inputs import find_inputs, volume_name
-from fastmri_ufloss.convert.jobs import Job, plan_jobs
+from fastmri_ufloss.convert.jobs import SPLITS, Job, plan_jobs
 from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.files import write_json
@@ -66,11 +66,11 @@ KEPT = (
     *("sample_rate", "val_sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
     *("limit_train_batches", "limit_val_batches"),
 )
-SPLITS = ("train", "val", "test")
 SHARES = (254, 64)  # the abstract's subjects for training and validation
 NIFTI_ARGS = ("split", "slice_axis", "subject_separator", "convert_workers")
 SUBJECTS_FILE = "subjects.json"
 SIMULATION = {"num_coils": None, "snr": float("inf"), "phase_strength": 0.0}  # k-space of the magnitudes, no more
+REFERENCES = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
 SCORES = ("SSIM", "SSIM Gaussian", "PSNR", "NRMSE")
 LARGER_IS_BETTER = {"SSIM": True, "SSIM (Gaussian)": True, "PSNR": True, "relative error": False, "MSE": False}
 
@@ -80,32 +80,21 @@ def make_parser() -> ArgumentParser:
     recipe.add_data_args(parser)
     recipe.add_trainer_args(parser, run_name=NAME, max_epochs=100)
     recipe.add_unet_args(parser.add_argument_group("model; its defaults, and those of the mask, are the abstract's"))
-    parser.add_argument(
-        "--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train, and if both, to compare"
+    group = parser.add_argument_group("networks")
+    group.add_argument(
+        "--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train, and if both, compare"
     )
-    parser.add_argument("--dssim_weight", type=float, default=0.1, help="of Net-mse-dssim's loss")
+    group.add_argument("--dssim_weight", type=float, default=0.1, help="of Net-mse-dssim's loss")
     group = parser.add_argument_group("NIfTI files")
-    group.add_argument(
-        "--nifti",
-        type=Path | None,
-        metavar="FOLDER",
-        help="of magnitude volumes (*.nii, *.nii.gz), to be converted into --data_path",
+    text = "of magnitude volumes (*.nii, *.nii.gz), to be converted into --data_path"
+    group.add_argument("--nifti", type=Path | None, metavar="FOLDER", help=text)
+    text = (
+        "numbers of subjects, in the order of their names; those beyond are left out (default: all, 254 to 64 to 0)"
     )
-    group.add_argument(
-        "--split",
-        type=int,
-        nargs=3,
-        metavar=SPLITS,
-        help="numbers of subjects, in the order of their names; those beyond are left out (default: all, in the "
-        f"proportion {SHARES[0]} to {SHARES[1]}, none for the test)",
-    )
+    group.add_argument("--split", type=int, nargs=3, metavar=SPLITS, help=text)
     recipe.add_arguments(group, convert_nifti, ("slice_axis",))
-    group.add_argument(
-        "--subject_separator",
-        metavar="TEXT",
-        default="-",  # IXI002-Guys-0828-T1.nii.gz is of IXI002
-        help="the subject is what stands before it in a file's name",
-    )
+    text = "the subject is what stands before it in a file's name"  # IXI002-Guys-0828-T1.nii.gz is of IXI002
+    group.add_argument("--subject_separator", metavar="TEXT", default="-", help=text)
     group.add_argument("--convert_workers", type=int, default=1, help="files converted at once")
     parser.set_defaults(**PAPER)
     return parser
@@ -224,19 +213,13 @@ def group_by_subject(files: list[Path], separator: str) -> dict[str, list[Path]]
     return subjects
 
 
-def reference_key(data: MriDataModule) -> str:
-    return "reconstruction_esc" if data.challenge == "singlecoil" else "reconstruction_rss"
-
-
 def split_to_score(parser: ArgumentParser, args: Namespace, data: MriDataModule) -> Path:
     """The test split where it has references, or else, unless the user has chosen it, the validation split."""
-    folder, key = data.folder("test"), reference_key(data)
+    folder, key = data.folder("test"), REFERENCES[args.challenge]
     if recipe.has_references(folder, (key,)):
         return folder
     if recipe.changed(parser, args, ("test_path", "test_split")):
-        raise ValueError(
-            f"{folder} has no volumes with '{key}' to score against: choose another --test_path, or leave it out"
-        )
+        raise ValueError(f"{folder} has no volumes with '{key}' to score against: choose another --test_path")
     return data.folder("val")
 
 
@@ -275,49 +258,45 @@ def compare(data: MriDataModule, run_dir: Path) -> None:
             with h5py.File(run_dir / folder / "reconstructions" / path.name, "r") as volume:
                 images[name] = volume["reconstruction"][()]
         with h5py.File(path, "r") as volume:
-            if reference_key(data) not in volume:
-                raise ValueError(f"{path} has no '{reference_key(data)}' to score against: move it out of the split")
-            whole = volume[reference_key(data)][()]
+            key = REFERENCES[data.challenge]
+            if key not in volume:
+                raise ValueError(f"{path} has no '{key}' to score against: move it out of the split")
+            whole = volume[key][()]
             subject = subjects.get(path.name) or str(volume.attrs.get("patient_id", "")) or path.stem
         reference = ReferenceVolume(center_crop(whole[numbers], images["Net-mse"].shape[1:]), max_value=whole.max())
         scores = {name: reference.score(volume, names=SCORES) for name, volume in images.items()}
         if not rows:
             middle = len(numbers) // 2
-            save_error_maps(
-                run_dir / "comparison.png",
-                reference.images[middle],
-                {name: volume[middle] for name, volume in images.items()},
-                notes={name: f"SSIM {own['SSIM'][middle]:.3f}" for name, (own, _) in scores.items()},
-                title=f"{path.stem}, slice {numbers[middle]}",
-            )
+            picture, title = run_dir / "comparison.png", f"{path.stem}, slice {numbers[middle]}"
+            shown = {name: volume[middle] for name, volume in images.items()}
+            notes = {name: f"SSIM {values.slices['SSIM'][middle]:.3f}" for name, values in scores.items()}
+            save_error_maps(picture, reference.images[middle], shown, notes=notes, title=title)
         for name, (of_slices, of_volume) in scores.items():
-            row = {
-                "SSIM": of_volume["SSIM"],
-                "SSIM (Gaussian)": of_volume["SSIM Gaussian"],
-                "PSNR": of_volume["PSNR"],
-                "relative error": float(np.nanmean(of_slices["NRMSE"])),
-                "MSE": 10 ** (-of_volume["PSNR"] / 10),
-            }
-            rows.append({"volume": path.name, "subject": subject, "method": name, **row})
-    by_subject: dict[str, dict[str, dict[str, float]]] = {}
-    for name in METHODS.values():
-        own = [row for row in rows if row["method"] == name]
+            row = {"volume": path.name, "subject": subject, "method": name, "SSIM": of_volume["SSIM"]}
+            row |= {"SSIM (Gaussian)": of_volume["SSIM Gaussian"], "PSNR": of_volume["PSNR"]}
+            row |= {"relative error": np.nanmean(of_slices["NRMSE"]).item(), "MSE": 10 ** (-of_volume["PSNR"] / 10)}
+            rows.append(row)
+    report(rows, run_dir)
+
+
+def report(rows: list[dict[str, Any]], run_dir: Path) -> None:
+    """Means over subjects and paired differences, on the terminal and in ``scores.json``."""
+    means, by_subject = [], {}
+    for method in METHODS.values():
+        own = [row for row in rows if row["method"] == method]
         groups = {
             subject: [row for row in own if row["subject"] == subject] for subject in {r["subject"] for r in own}
         }
-        by_subject[name] = {subject: mean(group) for subject, group in groups.items()}
-    means = [
-        {"method": name, "subjects": len(scores), **mean([*scores.values()])} for name, scores in by_subject.items()
-    ]
+        by_subject[method] = {subject: mean(group) for subject, group in groups.items()}
+        means.append({"method": method, "subjects": len(groups), **mean([*by_subject[method].values()])})
     first, second = NETS.values()
     differences = paired_rows((first, by_subject[first]), (second, by_subject[second]), LARGER_IS_BETTER)
     note = p_value_note(len(by_subject[first]))
     document = {"means": means, "differences": differences, "note": note, "volumes": rows}
     write_json(run_dir / "scores.json", document)
     shown = [{name: "-" if value is None else value for name, value in row.items()} for row in differences]
-    windows = "SSIM with fastMRI's windows and with those of the loss"
-    recipe.say(f"\nMeans over subjects, {windows}:\n{format_table(means)}")
-    recipe.say(f"\n{second} minus {first}, paired by subject:\n{format_table(shown)}\n{note}".rstrip())
+    recipe.say("\nMeans over subjects, SSIM with fastMRI's windows and with those of the loss:")
+    recipe.say(f"{format_table(means)}\n\n{second} minus {first}, paired by subject:\n{format_table(shown)}\n{note}")
     recipe.say(f"Scores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'comparison.png'}")
 
 

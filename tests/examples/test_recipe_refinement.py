@@ -104,7 +104,10 @@ def test_joint_training_with_the_weights_of_dagan(recon: Path, demo: Path, tmp_p
         (["--perceptual", "none", "--stride", "3"], "--stride is for --perceptual ufloss, got none"),
         (["--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
         (["--weights", "sharpness=1"], "unknown name 'sharpness'"),
-        (["--weights", "penalty=much"], "the weight of 'penalty' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'"),
+        (
+            ["--weights", "penalty=much"],
+            "the weight of 'penalty' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'",
+        ),
         (["--weights", "l2=1"], "--weights: l2 is for --joint"),
         (["--perceptual", "none", "--weights", "perceptual=1"], "perceptual is for a term that --perceptual none"),
         (["--joint", "--weights", "penalty=1"], "penalty is of the refinement network, which --joint has not"),
