@@ -64,6 +64,8 @@ AGAIN = "type the same flags again, or start anew with --resume never or another
 
 # ---------------------------------------------------------------------------------------------------- command line
 
+Rule = Callable[[Namespace], Mapping[str, Any]]  # defaults that depend on flags
+
 
 class Parser(ArgumentParser):
     """A parser whose errors are one line, behind its usage."""
@@ -88,10 +90,10 @@ def make_parser(description: str | None) -> ArgumentParser:
 def add_arguments(
     group: Any, function: Callable[..., Any], names: Iterable[str], *, more_words: Sequence[type] = ()
 ) -> None:
-    """Flags for some arguments of a class or a function, with their types, defaults and the words of its docstring.
+    """Flags for some arguments of a class or a function, with types, defaults and the words of its docstring.
 
-    A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default. Where a docstring
-    says no more than "see ...", the words are those of its base classes and of ``more_words``.
+    A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default. Where a
+    docstring says no more than "see ...", the words are those of its base classes and of ``more_words``.
     """
     names, classes = list(names), inspect.getmro(function) if inspect.isclass(function) else ()
     hints = typing.get_type_hints(function.__init__ if classes else function)
@@ -128,21 +130,28 @@ def default_of(function: Callable[..., Any], name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
-def parse(parser: ArgumentParser, demo: Mapping[str, Any]) -> Namespace:
-    """What was typed and what ``--config`` holds, over the parser's defaults, which ``demo`` changes without data."""
-    args = parser.parse_args()
-    if uses_demo(args):
-        args = reparse(parser, demo)
+def parse(parser: ArgumentParser, demo: Mapping[str, Any], *rules: Rule) -> Namespace:
+    """What was typed and what ``--config`` holds, over the parser's defaults.
+
+    Args:
+        parser: of the recipe; its defaults are those of this call afterwards.
+        demo: defaults where there are no data.
+        rules: further defaults, which depend on flags.
+    """
+    quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
+    args = parser.parse_args(quiet)
+    for rule in (lambda args: demo if uses_demo(args) else {}, *rules, _without_fractions):
+        parser.set_defaults(**rule(args))
+        args = parser.parse_args(quiet)
+    args = parser.parse_args()  # ends here with --print_config
+    if demo and uses_demo(args):
         say(f"Settings: {', '.join(f'{name} {args[name]}' for name in demo)}")
-    if "center_size" in args and args.center_size is not None:  # in place of the fraction that is the default
-        args = reparse(parser, {"center_fractions": None})
     return args
 
 
-def reparse(parser: ArgumentParser, defaults: Mapping[str, Any]) -> Namespace:
-    """Parse again, with other defaults."""
-    parser.set_defaults(**defaults)
-    return parser.parse_args()
+def _without_fractions(args: Namespace) -> Mapping[str, Any]:
+    """A center of so many lines takes the place of the fraction that is the default."""
+    return {"center_fractions": None} if "center_size" in args and args.center_size is not None else {}
 
 
 def changed(parser: ArgumentParser, args: Namespace, names: Iterable[str]) -> list[str]:
@@ -716,12 +725,12 @@ def check_mode(args: Namespace) -> None:
         raise ValueError(f"--checkpoint is for --mode test; {begins}--resume goes on with a training")
 
 
-def with_settings_of(args: Namespace, parser: ArgumentParser, kind: type[MriModule]) -> Namespace:
-    """The flags, with the settings of ``--init_checkpoint`` for what was not typed."""
+def settings_of_init_checkpoint(args: Namespace, *, kind: type[MriModule]) -> dict[str, Any]:
+    """The settings of the network that a training begins with, as defaults."""
     if args.init_checkpoint is None:
-        return args
+        return {}
     settings = read_checkpoint(args.init_checkpoint, prefix=kind.prefix)["hyper_parameters"]
-    return reparse(parser, {name: value for name, value in settings.items() if name in args})
+    return {name: value for name, value in settings.items() if name in args}
 
 
 def load_network(module: MriModule, path: Path | None) -> None:

@@ -36,9 +36,9 @@ def main() -> None:
     recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
-    args = recipe.parse(parser, DEMO)
-    if args.challenge == "multicoil":
-        args = recipe.reparse(parser, {"data_consistency": "cg"})
+    args = recipe.parse(
+        parser, DEMO, lambda args: {"data_consistency": "cg"} if args.challenge == "multicoil" else {}
+    )
 
     losses = recipe.Losses(parser, args)
     recipe.check_mode(args)

@@ -94,9 +94,8 @@ def make_parser() -> ArgumentParser:
 
 def main() -> None:
     parser = make_parser()
-    args = recipe.parse(parser, DEMO)
-    if args.joint:
-        args = recipe.reparse(parser, {"normalize": JOINT_PRESETS[args.preset]["normalize"]})
+    presets = {name: {"normalize": preset["normalize"]} for name, preset in JOINT_PRESETS.items()}
+    args = recipe.parse(parser, DEMO, lambda args: presets[args.preset] if args.joint else {})
     weights = recipe.read_weights("--weights", args.weights or [], names=TERMS)
     check_arguments(parser, args, weights)
     if args.joint and args.recon is None and args.mode == "train":

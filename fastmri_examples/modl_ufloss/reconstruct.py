@@ -51,15 +51,9 @@ def main() -> None:
     recipe.add_device_args(parser)
     recipe.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
     recipe.add_arguments(parser.add_argument_group("loader"), MriDataModule, LOADER_ARGS)
-    args = parser.parse_args()
-    if args.mask_type is None:
-        for name in recipe.changed(parser, args, COMPANIONS):
-            raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
-    elif args.center_size is None:
-        args = recipe.reparse(parser, recipe.MASK)
-    else:
-        args = recipe.reparse(parser, {"accelerations": recipe.MASK["accelerations"]})
-
+    args = recipe.parse(parser, {}, lambda args: {} if args.mask_type is None else recipe.MASK)
+    for name in recipe.changed(parser, args, COMPANIONS if args.mask_type is None else ()):
+        raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
     methods = make_methods(args)
     mask_func = None if args.mask_type is None else recipe.make_mask_func(args)
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)

@@ -10,6 +10,7 @@ maximum intensity projections of each. Without --raw_path and --data_path it gen
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 from jsonargparse import ArgumentParser, Namespace
@@ -63,7 +64,7 @@ def main() -> None:
     )
     group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once")
     parser.set_defaults(**PAPER)
-    args = parse(parser)
+    args = recipe.parse(parser, DEMO, without_center)
     recipe.Losses(parser, args)  # what is wrong with them is said before anything is converted
     run_dir = recipe.run_folder(args, NAME)
     data = recipe_2d.train_and_test(parser, args, find_scans(parser, args), run_dir)
@@ -71,17 +72,11 @@ def main() -> None:
         save_views(data, run_dir)
 
 
-def parse(parser: ArgumentParser) -> Namespace:
-    """The flags, without what a mask of the user's own has no use for."""
-    args = parser.parse_args()
-    settings = {**PAPER, **(DEMO if recipe.uses_demo(args) else {})}
+def without_center(args: Namespace) -> dict[str, Any]:
+    """What a mask of the user's own has no use for."""
     if args.mask_type not in POINT_MASKS:
-        settings |= {"center_size": None, "elliptical": False, "center_fractions": recipe.MASK["center_fractions"]}
-    elif args.center_fractions is not None:
-        settings["center_size"] = None
-    args = recipe.reparse(parser, settings)
-    recipe.say(f"Settings: {', '.join(f'{name} {args[name]}' for name in settings)}")
-    return args
+        return {"center_size": None, "elliptical": False, "center_fractions": recipe.MASK["center_fractions"]}
+    return {} if args.center_fractions is None else {"center_size": None}
 
 
 def find_scans(parser: ArgumentParser, args: Namespace) -> Path:

@@ -9,6 +9,7 @@ checkpoint. --mode test writes reconstructions/*.h5.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -31,8 +32,7 @@ def main() -> None:
     recipe.add_feature_network_args(parser)
     recipe.add_unet_args(parser.add_argument_group("model"))
     recipe.add_mode_args(parser, default="the run's best", has_init_checkpoint=True)
-    args = recipe.parse(parser, DEMO)
-    args = recipe.with_settings_of(args, parser, UnetModule)
+    args = recipe.parse(parser, DEMO, partial(recipe.settings_of_init_checkpoint, kind=UnetModule))
 
     pl.seed_everything(args.seed, workers=True)
     losses = recipe.Losses(parser, args)

@@ -9,6 +9,7 @@ root-sum-of-squares images of the training split. The same command again goes on
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import fastmri.pl_modules
@@ -42,8 +43,7 @@ def main() -> None:
     recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), fastmri.pl_modules.VarNetModule, MODULE_ARGS)
     recipe.add_mode_args(parser, default="the run's best", has_init_checkpoint=True)
-    args = recipe.parse(parser, DEMO)
-    args = recipe.with_settings_of(args, parser, VarNetModule)
+    args = recipe.parse(parser, DEMO, partial(recipe.settings_of_init_checkpoint, kind=VarNetModule))
 
     pl.seed_everything(args.seed, workers=True)
     if args.challenge != "multicoil":

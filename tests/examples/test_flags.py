@@ -121,10 +121,3 @@ def test_a_flag_that_cannot_be_read_is_named(flags: list[str], message: str, tmp
     last = error.splitlines()[-1]
     assert last.startswith("error: ") and message in last
     assert not list(tmp_path.iterdir())
-
-
-def test_what_is_typed_wins_over_the_file_and_both_over_the_demo(tmp_path: Path) -> None:
-    (tmp_path / "some.yaml").write_text("chans: 4\nlr: 0.5\n")
-    command = ["modl_ufloss/train.py", "--config", "some.yaml", "--lr", 0.25, "--print_config"]
-    printed = yaml.safe_load(run_recipe(*command, cwd=tmp_path).stdout)
-    assert (printed["chans"], printed["lr"]) == (4, 0.25)
