@@ -133,10 +133,7 @@ def default_of(function: Callable[..., Any], name: str) -> Any:
 def parse(parser: ArgumentParser, demo: Mapping[str, Any], *rules: Rule) -> Namespace:
     """What was typed and what ``--config`` holds, over the parser's defaults.
 
-    Args:
-        parser: of the recipe; its defaults are those of this call afterwards.
-        demo: defaults where there are no data.
-        rules: further defaults, which depend on flags.
+    These become those of ``demo`` where there are no data, and what ``rules`` make of the flags before.
     """
     quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
     args = parser.parse_args(quiet)
@@ -281,11 +278,7 @@ def run_folder(args: Namespace, name: str) -> Path:
 
 
 def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples: Samples) -> MriDataModule:
-    """The data module of a recipe.
-
-    ``samples`` says what its batches are made for: ``"modl"``, with coil maps from files or the CPU's cache as
-    needed, ``"varnet"`` or ``"unet"``.
-    """
+    """The data module of a recipe, whose batches are for a network of this kind; for MoDL they have coil maps."""
     if samples != "modl" and args.sens_maps_path is not None:
         raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
     mask_func = make_mask_func(args)
@@ -316,17 +309,7 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
 
 
 def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -> None:
-    """Make the volumes that are missing in the data folder, which may hold no others.
-
-    Args:
-        jobs: of `fastmri_ufloss.convert.jobs.plan_jobs`.
-        folder: of their sources, which ``flag`` names.
-        flag: as above.
-        num_workers: files converted at once.
-
-    Raises:
-        OSError, ValueError: if there are other volumes, or a volume could not be made.
-    """
+    """Make the volumes that are missing in the data folder, which may hold no others; ``flag`` names the sources."""
     remove_leftovers(jobs)
     places = {job.output.name: job.output for job in jobs}
     folders = {job.output.parent for job in jobs}
@@ -366,18 +349,13 @@ def uses_gpu(args: Namespace) -> bool:
 
 
 def split_to_score(data: MriDataModule) -> Path:
-    """The test split where it has references, as in the demo; the validation split where it has none, as in
-    fastMRI's data, or where it is missing."""
-    return data.folder("test") if has_references(data.folder("test")) else data.folder("val")
-
-
-def has_references(folder: Path, keys: Sequence[str] = ("reconstruction_rss", "reconstruction_esc")) -> bool:
-    """Whether the volumes of a folder can be scored, by the first of them."""
-    first = next(iter(sorted(folder.glob("*.h5"))), None) if folder.is_dir() else None
-    if first is None:
-        return False
-    with h5py.File(first, "r") as volume:
-        return any(key in volume for key in keys)
+    """The test split where its first volume has a reference, as in the demo; or else, as in fastMRI's data, the
+    validation split."""
+    for path in sorted(data.folder("test").glob("*.h5"))[:1]:
+        with h5py.File(path, "r") as volume:
+            if "reconstruction_rss" in volume or "reconstruction_esc" in volume:
+                return data.folder("test")
+    return data.folder("val")
 
 
 # ------------------------------------------------------------------------------------------------------------ loss
@@ -429,14 +407,7 @@ def add_vgg_args(group: Any, loss: str, *, default: str) -> None:
 
 
 class Losses:
-    """What the flags of the loss ask for.
-
-    Args:
-        parser, args: of a recipe.
-
-    Raises:
-        ValueError: if a flag cannot be read, or is for a loss that is not there.
-    """
+    """What the flags of the loss ask for; ValueError if one cannot be read, or is for a loss that is not there."""
 
     def __init__(self, parser: ArgumentParser, args: Namespace) -> None:
         self._args = args
@@ -460,11 +431,7 @@ class Losses:
             raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
 
     def prepare(self) -> None:
-        """Fail now, and not after the feature network was trained: read the VGG, make the loss without that network.
-
-        Raises:
-            ValueError, OSError: if the loss cannot be made.
-        """
+        """Read the VGG, and make the loss without a feature network, to fail before that is trained."""
         if "perceptual" in (self.weights or {}):
             self._vgg = load_vgg(self._args)
         self.make_loss(nn.Identity())
@@ -596,15 +563,8 @@ def begin(
 ) -> Path | None:
     """Write the run's ``config.yaml``, and give the checkpoint that ``--resume`` asks for.
 
-    Args:
-        parser, args: of the recipe.
-        run_dir: the run's folder.
-        compared: flags that a run that goes on must have kept.
-        kind: the module's class.
-        facts: further arguments of the module, which follow from the data.
-
-    Raises:
-        FileNotFoundError, ValueError: if the checkpoint is missing, none, or was trained with other settings.
+    A run that goes on must have kept the flags ``compared``, and ``facts``, arguments of the module ``kind`` that
+    follow from the data; otherwise ValueError says which it has not.
     """
     config, last = run_dir / CONFIG, run_dir / "checkpoints" / "last.ckpt"
     settings = yaml.safe_load(parser.dump(args, skip_unset=False))
@@ -620,6 +580,10 @@ def begin(
                     raise ValueError(f"{where} was trained with {name}={before[name]}, not {value}: {AGAIN}")
         say(f"Resuming from {resume}")
     if pl.utilities.rank_zero_only.rank == 0:
+        named = [Path(value).resolve() for value in settings.values() if isinstance(value, str)]
+        for path in last.parent.glob("*.ckpt") if args.resume == "never" else ():
+            if path.resolve() not in named:  # such as --init_checkpoint
+                path.unlink()  # nothing is to go on from it
         with atomic_path(config) as temporary:
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return resume
@@ -654,13 +618,8 @@ def score(
 ) -> None:
     """Write ``scores.json`` and ``reconstruction.png`` of the files that a test has written, and print the means.
 
-    Args:
-        trainer: of the test.
-        data: whose test split has the references.
-        folders: in the run's folder, by the title of a method.
-        reference: the folder of the references that the test has written.
-        has_maps: whether these are coil-combined, and not the root-sum-of-squares images of the test split.
-        ufloss: of volumes, by the name of their stage.
+    ``folders`` of the run's folder are named by the title of a method, ``reference`` is that of the references, which
+    are coil-combined if the network ``has_maps``; ``ufloss`` is that of volumes, by the name of their stage.
     """
     trainer.strategy.barrier("test")  # the files of all processes
     run_dir = Path(trainer.default_root_dir)
@@ -777,11 +736,7 @@ def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
 
 
 def load_feature_net(file: Path, *, in_chans: int) -> PatchFeatureNet:
-    """A feature network for images of so many channels.
-
-    Raises:
-        ValueError: if it has another number of channels.
-    """
+    """A feature network for images of so many channels; ValueError if it is another."""
     net = PatchFeatureNet.load(file)
     if net.in_chans != in_chans:
         kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
@@ -795,15 +750,7 @@ def load_feature_net(file: Path, *, in_chans: int) -> PatchFeatureNet:
 def find_feature_net(
     args: Namespace, data: MriDataModule, run_dir: Path, *, in_chans: int, needed: bool
 ) -> PatchFeatureNet | None:
-    """The network that --feature_net names, or that this run has trained, or trains now if it is needed.
-
-    Args:
-        args: of the recipe.
-        data: its training split; for complex images with transforms that make a `MoDLSample`.
-        run_dir: of the recipe.
-        in_chans: 2 for complex images, 1 for magnitudes.
-        needed: whether the loss has UFLoss in it.
-    """
+    """The network that --feature_net names, or that this run has trained, or trains now if it is needed."""
     file, folder = args.feature_net, run_dir / "feature_net"
     if file is None and (folder / FEATURE_NET).is_file() and args.resume != "never":
         file = folder / FEATURE_NET

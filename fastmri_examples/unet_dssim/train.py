@@ -81,16 +81,12 @@ def make_parser() -> ArgumentParser:
     recipe.add_trainer_args(parser, run_name=NAME, max_epochs=100)
     recipe.add_unet_args(parser.add_argument_group("model; its defaults, and those of the mask, are the abstract's"))
     group = parser.add_argument_group("networks")
-    group.add_argument(
-        "--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train, and if both, compare"
-    )
+    group.add_argument("--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train and compare")
     group.add_argument("--dssim_weight", type=float, default=0.1, help="of Net-mse-dssim's loss")
     group = parser.add_argument_group("NIfTI files")
     text = "of magnitude volumes (*.nii, *.nii.gz), to be converted into --data_path"
     group.add_argument("--nifti", type=Path | None, metavar="FOLDER", help=text)
-    text = (
-        "numbers of subjects, in the order of their names; those beyond are left out (default: all, 254 to 64 to 0)"
-    )
+    text = "numbers of subjects, in the order of their names, the rest is left out (default: all, 254 to 64 to 0)"
     group.add_argument("--split", type=int, nargs=3, metavar=SPLITS, help=text)
     recipe.add_arguments(group, convert_nifti, ("slice_axis",))
     text = "the subject is what stands before it in a file's name"  # IXI002-Guys-0828-T1.nii.gz is of IXI002
@@ -108,7 +104,13 @@ def main() -> None:
     run_dir = recipe.run_folder(args, NAME)
     data_path = recipe.find_data(args) if args.nifti is None else convert(args)
     data = recipe.make_data_module(args, data_path, run_dir, samples="unet")
-    data.test_path = split_to_score(parser, args, data)  # before the training: there may be no references
+    folder = recipe.split_to_score(data)
+    if folder != data.folder("test") and recipe.changed(parser, args, ("test_path", "test_split")):
+        key = REFERENCES[args.challenge]
+        raise ValueError(
+            f"{data.folder('test')} has no volumes with '{key}' to score against: choose another --test_path"
+        )
+    data.test_path = folder
     for net in nets:
         own = args.clone()
         own.nets, own.data_path, own.default_root_dir = [net], data_path.resolve(), run_dir
@@ -186,9 +188,8 @@ def convert(args: Namespace) -> Path:
     jobs: list[Job] = []
     names = iter(sorted(subjects))
     for part, number in zip(SPLITS, split, strict=True):
-        files = [file for subject in itertools.islice(names, number) for file in subjects[subject]]
-        settings = {**SIMULATION, "slice_axis": args.slice_axis}
-        if files:
+        if files := [file for subject in itertools.islice(names, number) for file in subjects[subject]]:
+            settings = {**SIMULATION, "slice_axis": args.slice_axis}
             jobs += plan_jobs("nifti", files, data_path / f"singlecoil_{part}", settings=settings)
     table = {volume_name("nifti", file): subject for subject, files in subjects.items() for file in files}
     recipe.convert(jobs, folder, flag="--nifti", num_workers=args.convert_workers)
@@ -211,16 +212,6 @@ def group_by_subject(files: list[Path], separator: str) -> dict[str, list[Path]]
             "--subject_separator names another, such as _"
         )
     return subjects
-
-
-def split_to_score(parser: ArgumentParser, args: Namespace, data: MriDataModule) -> Path:
-    """The test split where it has references, or else, unless the user has chosen it, the validation split."""
-    folder, key = data.folder("test"), REFERENCES[args.challenge]
-    if recipe.has_references(folder, (key,)):
-        return folder
-    if recipe.changed(parser, args, ("test_path", "test_split")):
-        raise ValueError(f"{folder} has no volumes with '{key}' to score against: choose another --test_path")
-    return data.folder("val")
 
 
 def write_zero_filled(data: MriDataModule, folder: Path) -> None:
