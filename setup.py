@@ -30,6 +30,7 @@ setup(
     install_requires=[
         "fastmri>=0.3.0",
         "h5py>=3.8",
+        "jsonargparse[signatures]>=4.49",  # flags and config files of the recipes
         "matplotlib>=3.7",  # the picture at the end of a run
         "numpy>=1.26",
         "pillow",  # thumbnails of the report

@@ -66,7 +66,7 @@ def train_and_test(args: argparse.Namespace, root: Path, seed: int) -> Path:
 def is_older(run_dir: Path) -> bool:
     """Whether a network was trained on after the scores were written."""
     scored = (run_dir / "scores.json").stat().st_mtime_ns
-    return any((run_dir / net / "settings.json").stat().st_mtime_ns > scored for net in NETS)
+    return any((run_dir / net / "checkpoints" / "last.ckpt").stat().st_mtime_ns > scored for net in NETS)
 
 
 def mean_over_seeds(run_dirs: list[Path], method: str) -> Scores:

@@ -19,7 +19,7 @@ def read_weights(args: argparse.Namespace) -> dict[str, float]:
         ValueError: if one is no METHOD=VALUE, or a method comes twice.
     """
     weights: dict[str, float] = {}
-    for text in getattr(args, "weights", []):
+    for text in getattr(args, "weights", None) or []:
         name, _, value = text.partition("=")
         try:
             weight = float(value)

@@ -12,35 +12,61 @@ train_refinement.py takes the checkpoint.
 import sys
 from pathlib import Path
 
+import pytorch_lightning as pl
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import sense_recipe
+import recipe
 
 from fastmri_ufloss.models import RecNet
-from fastmri_ufloss.pl_modules import RecNetModule, load_recnet_module
+from fastmri_ufloss.pl_modules import RecNetModule
 
-RECIPE = sense_recipe.SenseRecipe(
-    name="recnet",
-    module=RecNetModule,
-    load=load_recnet_module,
-    model=RecNet,
-    network="recnet",
-    model_args=("num_blocks", "convs_per_block", "chans", "data_consistency", "num_cg_iterations", "lam"),
-    module_args=("lr", "num_log_images", "score_stride"),
-    loss=("l2",),
-    max_epochs=1500,
-    # what trains in minutes on two cores
-    demo={"lr": 1e-3, "max_epochs": 12, "num_workers": 2, "stride": 10, "score_stride": 10},
-    rates=("lr",),
-)
+NAME = "recnet"
+# what trains in minutes on two cores
+DEMO = {"lr": 1e-3, "max_epochs": 12, "num_workers": 2, "stride": 10, "score_stride": 10}
+MODULE_ARGS = recipe.arguments_of(RecNetModule, skip=("loss", "score_feature_net"))
+STAGES = {"zero-filled": "stages/zero_filled", "CG-SENSE": "stages/cg_sense", RecNetModule.title: "reconstructions"}
+KEPT = {*MODULE_ARGS, *recipe.LOSS_ARGS} - {"score_stride", "num_log_images"}  # what a training depends on
 
 
 def main() -> None:
-    args = sense_recipe.make_arguments(RECIPE, str(__doc__)).parse_args()
-    if args.challenge == "multicoil":
-        vars(args).setdefault("data_consistency", "cg")
-    sense_recipe.main(RECIPE, args)
+    parser = recipe.make_parser(__doc__)
+    recipe.add_data_args(parser)
+    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=1500)
+    recipe.add_loss_args(parser, default=["l2"], metrics=recipe.MAGNITUDE_METRICS)
+    recipe.add_feature_network_args(parser)
+    recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
+    recipe.add_mode_args(parser, default="the run's best", has_score=True)
+    args = recipe.parse(
+        parser, DEMO, lambda args: {"data_consistency": "cg"} if args.challenge == "multicoil" else {}
+    )
+
+    losses = recipe.Losses(parser, args)
+    recipe.check_mode(args)
+    data_path, run_dir = recipe.find_data(args), recipe.run_folder(args, NAME)
+    pl.seed_everything(args.seed, workers=True)
+    data = recipe.make_data_module(args, data_path, run_dir, samples="modl")
+    trainer = recipe.make_trainer(args, run_dir)
+    checkpoint = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
+    if args.mode == "train":
+        losses.prepare()
+        resume = recipe.begin(parser, args, run_dir, KEPT, kind=RecNetModule)
+        net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=losses.needs_feature_net)
+        pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
+        loss = losses.make_loss(net)
+        module = RecNetModule(**recipe.pick(args, MODULE_ARGS), loss=loss, score_feature_net=net)
+        module.add_metrics(losses.make_metrics(None))
+        recipe.fit(trainer, module, data, resume)
+        if not args.score:
+            return
+        checkpoint = recipe.best_checkpoint(trainer)
+        data.test_path = recipe.split_to_score(data)
+        recipe.say(f"\nThe best checkpoint on {data.test_path}:")
+    else:
+        net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=False)
+    module = RecNetModule.load_from_checkpoint(checkpoint, score_feature_net=net, score_stride=args.score_stride)
+    trainer.test(module, datamodule=data, verbose=False)
+    recipe.score(trainer, data, STAGES, ufloss=module.ufloss_of_volumes())
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

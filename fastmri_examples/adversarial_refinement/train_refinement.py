@@ -10,46 +10,41 @@ reconstructions/*.h5, and beside them the images of the stages before. The same 
 checkpoint.
 """
 
-import argparse
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import feature_network
-import objective
-import training
-from sense_recipe import split_to_score
+import recipe
 
-from fastmri_ufloss.losses import make_loss
-from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet
+from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
+from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures
 from fastmri_ufloss.pl_modules import (
-    JOINT_PRESETS,
-    AdversarialModule,
-    AdversarialSettings,
     JointModule,
-    MriDataModule,
+    MriModule,
+    RecNetModule,
     RefinementModule,
-    load_joint_module,
-    load_refinement_module,
-    network_of,
-    refine_checkpoint,
+    load_reconstruction,
 )
+from fastmri_ufloss.pl_modules.adversarial_module import ADVERSARIAL_TERMS, AdversarialModule
+from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 
-NAME = "refinement"
-MAX_EPOCHS = 200
-BATCH_SIZE = 5
-SETTINGS_ARGS = (
-    *("normalize", "label_smoothing", "replay_size", "replay_probability", "lr", "beta1"),
-    "accumulate_grad_batches",  # of the trainer's flags
-)
-DISCRIMINATOR_ARGS = ("num_strided", "dropout")
-REFINEMENT_ARGS = ("data_consistency",)
+NETWORKS = (RefinementNet, PatchDiscriminator)
+PIXEL_LOSSES = tuple(name for name in LOSS_NAMES if name not in ("perceptual", "ufloss"))
+TERMS = (*ADVERSARIAL_TERMS, "perceptual", *PIXEL_LOSSES)
+# of the modules' arguments some are networks, and two are of the trainer
+OTHER_ARGS = ("reconstruction", "images", "image_losses", "weights", "accumulate_grad_batches", "seed")
+JOINT_ARGS = recipe.arguments_of(JointModule, skip=OTHER_ARGS)
+REFINEMENT_ARGS = recipe.arguments_of(RefinementModule, skip=(*OTHER_ARGS, *JOINT_ARGS))
+VGG_ARGS = ("vgg", "vgg_weights")
+# what a training depends on
+KEPT = {*JOINT_ARGS, *REFINEMENT_ARGS, *VGG_ARGS, *recipe.UFLOSS_ARGS} - {"num_log_images"} | {
+    *("recon", "joint", "perceptual", "weights", "preset", "images", "feature_net", "seed", "accumulate_grad_batches")
+}
 # what trains in minutes on two cores
 DEMO = {
     "max_epochs": 4,
@@ -58,183 +53,158 @@ DEMO = {
     "discriminator_chans": 8,
     "num_workers": 2,
     "stride": 10,
-    "patch_size": 40,
-    "patches_per_slice": 40,
-    "pretrain_batch_size": 32,
-    "pretrain_max_epochs": 5,
+    **recipe.DEMO_FEATURE_NET,
 }
 
 
-def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser(str(__doc__))
-    parser.add_argument("--mode", choices=("train", "test"), default="train")
-    cli.add_data_args(parser)
-    training.add_trainer_args(parser, run_name=NAME, max_epochs=MAX_EPOCHS)
-    feature_network.add_feature_network_args(parser)
+def make_parser() -> ArgumentParser:
+    parser = recipe.make_parser(__doc__)
+    recipe.add_data_args(parser)
+    recipe.add_trainer_args(parser, run_name="refinement", max_epochs=200)
+    recipe.add_feature_network_args(parser)
+    recipe.add_mode_args(parser, default="the run's last", has_score=True)
     group = parser.add_argument_group("stages")
-    group.add_argument("--recon", type=Path, default=None, help="checkpoint of the network to refine")
-    group.add_argument("--joint", action="store_true", default=False, help="train one network for all terms together")
+    group.add_argument("--recon", type=Path | None, help="checkpoint of the network to refine")
+    group.add_argument("--joint", action="store_true", help="train one network for all terms together")
     group.add_argument(
         "--images", choices=("complex", "magnitude"), help="to refine (default: what the network gives)"
     )
-    group.add_argument("--checkpoint", type=Path, default=None, help="for --mode test (default: the run's last)")
-    group.add_argument("--score", action=argparse.BooleanOptionalAction, default=True, help="test after training")
-    objective.add_objective_args(parser.add_argument_group("objective"))
+    group = parser.add_argument_group("objective")
+    group.add_argument(
+        "--perceptual",
+        choices=("vgg19", "ufloss", "none"),
+        default="ufloss",
+        help="what the perceptual term compares; the paper has vgg19",
+    )
+    group.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="of the terms, if not the paper's: adversarial, feature_matching, penalty, perceptual; "
+        f"with --joint also {', '.join(PIXEL_LOSSES)}",
+    )
+    group.add_argument("--preset", choices=tuple(JOINT_PRESETS), default="equal", help="weights of --joint")
+    recipe.add_vgg_args(group, "of the perceptual term", default="vgg19")
+    recipe.add_feature_net_arg(group)
     group = parser.add_argument_group("model")
-    chans = {
-        kind: inspect.signature(kind).parameters["chans"].default for kind in (RefinementNet, PatchDiscriminator)
-    }
-    group.add_argument("--refinement_chans", type=int, help=f"(default: {chans[RefinementNet]})")
-    cli.add_arguments_of(group, RefinementNet, REFINEMENT_ARGS)
-    group.add_argument("--discriminator_chans", type=int, help=f"(default: {chans[PatchDiscriminator]})")
-    cli.add_arguments_of(group, PatchDiscriminator, DISCRIMINATOR_ARGS)
-    cli.add_arguments_of(group, AdversarialSettings, SETTINGS_ARGS[:-1])
-    cli.add_arguments_of(group, RefinementModule, ("num_log_images",))
+    recipe.add_arguments(group, RefinementModule, (*REFINEMENT_ARGS, *JOINT_ARGS), more_words=NETWORKS)
+    parser.set_defaults(batch_size=5)
     return parser
 
 
 def main() -> None:
-    args = make_arguments().parse_args()
-    check_arguments(args)
+    parser = make_parser()
+    presets = {name: {"normalize": preset["normalize"]} for name, preset in JOINT_PRESETS.items()}
+    args = recipe.parse(parser, DEMO, lambda args: presets[args.preset] if args.joint else {})
+    weights = recipe.read_weights("--weights", args.weights or [], names=TERMS)
+    check_arguments(parser, args, weights)
+    if args.joint and args.recon is None and args.mode == "train":
+        recipe.say("--joint without --recon: training the RecNet of train_recnet.py")
     pl.seed_everything(args.seed, workers=True)
-    if args.mode == "train":  # before the data, which may have to be generated
-        recon = find_recon(args)
-    data_path, is_demo = cli.find_data(args)
-    run_dir = cli.run_folder(args, "joint" if args.joint else NAME, is_demo=is_demo)
+    kind: type[AdversarialModule] = JointModule if args.joint else RefinementModule
+    run_dir = recipe.run_folder(args, "joint" if args.joint else "refinement")
     checkpoint = args.checkpoint or run_dir / "checkpoints" / "last.ckpt"
-    if args.mode == "test":
-        recon = load(args, checkpoint).hparams["recon"]
-    if is_demo:
-        for name, value in DEMO.items():
-            vars(args).setdefault(name, value)
-        cli.say(f"Settings: {', '.join(f'{k} {getattr(args, k)}' for k in DEMO)}")
-    vars(args).setdefault("batch_size", BATCH_SIZE)
-    samples: Any = "modl" if recon["network"] == "recnet" else recon["network"]
-    data = cli.make_data_module(args, data_path, run_dir, samples=samples, train_seed=args.seed)
-    if args.mode == "test":
-        test(args, data, make_trainer(args, run_dir), checkpoint)
-    else:
-        train(args, recon, data, run_dir)
+    # before the data, which may have to be generated
+    first = find_reconstruction(args) if args.mode == "train" else kind.load_from_checkpoint(checkpoint)
+    data_path = recipe.find_data(args)
+    data = recipe.make_data_module(args, data_path, run_dir, samples=first.samples)
+    trainer = recipe.make_trainer(args, run_dir, num_optimizers=2)
+    if args.mode == "train":
+        vgg = load_vgg(args)
+        resume = recipe.begin(parser, args, run_dir, KEPT, kind=kind)
+        net = find_feature_net(args, first, data, run_dir)
+        pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
+        module = make_module(kind, args, weights, perceptual_loss(args, vgg, net))
+        recipe.fit(trainer, module, data, resume)
+        if not args.score:
+            return
+        data.test_path = recipe.split_to_score(data)
+        recipe.say(f"\nThe last checkpoint on {data.test_path}:")
+    module = kind.load_from_checkpoint(checkpoint)
+    trainer.test(module, datamodule=data, verbose=False)
+    # of joint training the second title is not there
+    first_stage = {} if args.joint else {module.reconstruction.title: "stages/reconstruction"}
+    folders = {"zero-filled": "stages/zero_filled", **first_stage, module.title: "reconstructions"}
+    recipe.score(trainer, data, folders, has_maps=module.samples == "modl")
 
 
-def check_arguments(args: argparse.Namespace) -> None:
+def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, Any]) -> None:
     """What would be ignored is refused."""
-    if args.mode == "train" and args.checkpoint is not None:
-        raise ValueError("--checkpoint is for --mode test; --resume goes on with a training")
-    for name in ("recon", "images"):
-        if args.mode == "test" and getattr(args, name, None) is not None:
+    recipe.check_mode(args)
+    for name in recipe.changed(parser, args, ("recon", "images")):
+        if args.mode == "test":
             raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
-    if hasattr(args, "gradient_clip_val"):
-        raise ValueError("--gradient_clip_val is not for two optimisers: lower --lr")
-    for name in ("refinement_chans", *REFINEMENT_ARGS):
-        if args.joint and hasattr(args, name):
-            raise ValueError(f"--{name} is of the refinement network, which --joint has not")
-    objective.check_arguments(args)
+    if args.gradient_clip_val is not None:
+        raise ValueError("--gradient_clip_val is not for two optimizers: lower --lr")
+    for name in recipe.changed(parser, args, REFINEMENT_ARGS if args.joint else ("preset",)):
+        needs = "of the refinement network, which --joint has not" if args.joint else "for --joint"
+        raise ValueError(f"--{name} is {needs}")
+    for objective, names in (("vgg19", VGG_ARGS), ("ufloss", (*recipe.UFLOSS_ARGS, "feature_net"))):
+        for name in recipe.changed(parser, args, names if args.perceptual != objective else ()):
+            raise ValueError(f"--{name} is for --perceptual {objective}, got {args.perceptual}")
+    if args.joint and "penalty" in weights:
+        raise ValueError("--weights: penalty is of the refinement network, which --joint has not")
+    if args.perceptual == "none" and "perceptual" in weights:
+        raise ValueError("--weights: perceptual is for a term that --perceptual none leaves out")
+    for name in weights:
+        if name in PIXEL_LOSSES and not args.joint:
+            raise ValueError(f"--weights: {name} is for --joint, a refinement has no pixel loss")
 
 
-def find_recon(args: argparse.Namespace) -> dict[str, Any]:
-    """The reconstruction network: its name, the settings of its module and the kind of its images."""
-    images = getattr(args, "images", None)
-    network: str = "recnet"
-    settings: dict[str, Any] = {}
+def find_reconstruction(args: Namespace) -> MriModule:
+    """The module of the reconstruction network; for --joint with new weights."""
     if args.recon is not None:
-        network, settings = network_of(args.recon)
-    elif args.joint:
-        cli.say("--joint without --recon: training the RecNet of train_recnet.py")
-        if args.challenge == "multicoil":
-            settings = {"model": {"data_consistency": "cg"}}
-    else:
+        module = load_reconstruction(args.recon)
+        return type(module)(**module.hparams) if args.joint else module
+    if not args.joint:
         raise ValueError(
             "--recon must name a checkpoint of the network to refine: one of train_recnet.py, modl_ufloss/train.py, "
             "varnet/train.py or unet/train.py"
         )
-    return {"network": network, "settings": settings, "images": images}
+    return RecNetModule(data_consistency="cg" if args.challenge == "multicoil" else "hard")
 
 
-def make_trainer(args: argparse.Namespace, run_dir: Path) -> pl.Trainer:
-    """The trainer of all recipes; Lightning counts the steps of both optimisers."""
-    own = argparse.Namespace(**vars(args))
-    own.checkpoint_every_n_steps *= 2
-    if hasattr(own, "max_steps") and own.max_steps > 0:
-        own.max_steps *= 2
-    vars(own).pop("accumulate_grad_batches", None)  # the module does that
-    return training.make_trainer(own, run_dir, max_epochs=MAX_EPOCHS)
+def load_vgg(args: Namespace) -> VGGFeatures | None:
+    """The network of the perceptual term."""
+    if args.perceptual != "vgg19":
+        return None
+    try:
+        return recipe.load_vgg(args)
+    except OSError as error:
+        raise type(error)(f"{error}; or take --perceptual ufloss, which needs no download") from error
 
 
-def load(args: argparse.Namespace, checkpoint: Path) -> AdversarialModule:
-    return load_joint_module(checkpoint) if args.joint else load_refinement_module(checkpoint)
-
-
-def test(args: argparse.Namespace, data: MriDataModule, trainer: pl.Trainer, checkpoint: Path) -> None:
-    """Leaderboard files, images of the stages, and scores."""
-    trainer.test(load(args, checkpoint), datamodule=data, verbose=False)
-
-
-def train(args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, run_dir: Path) -> None:
-    """Train, the feature network first if it is needed and there is none, and test the last checkpoint."""
-    vgg = objective.load_vgg(args) if args.perceptual == "vgg19" else None
-    settings = {**cli.typed(args, SETTINGS_ARGS), "seed": args.seed}
-    discriminator = {**typed_chans(args, "discriminator"), **cli.typed(args, DISCRIMINATOR_ARGS)}
-    refinement = {**typed_chans(args, "refinement"), **cli.typed(args, REFINEMENT_ARGS)}
-    resume = training.checkpoint_to_resume(args, run_dir, prefix="discriminator.", settings={})
-    stages = {"recon": args.recon, "joint": args.joint, "perceptual": args.perceptual, "refinement": refinement}
-    typed = cli.typed(args, ("images", *objective.ARGS))
-    training.note_settings(args, run_dir, {**settings, **stages, "discriminator": discriminator, **typed})
-    net = find_feature_net(args, recon, data, run_dir)
-    pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
-    losses = objective.perceptual_loss(args, vgg, net)
-    options = {"discriminator": discriminator, **cli.typed(args, ("num_log_images",))}
-    if args.joint:
-        module: AdversarialModule = make_joint_module(args, recon, losses, settings, options)
-    else:
-        options |= {"settings": settings, "refinement": refinement, "weights": objective.weights_of(args, losses)}
-        module = refine_checkpoint(args.recon, images=recon["images"], image_losses=losses, **options)
-    trainer = make_trainer(args, run_dir)
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if trainer.interrupted:
-        sys.exit(f"interrupted: the same command goes on from {last}")
-    if args.score:
-        data.test_path = split_to_score(data)
-        cli.say(f"\nThe last checkpoint on {data.test_path}:")
-        test(args, data, trainer, last)
-
-
-def find_feature_net(
-    args: argparse.Namespace, recon: dict[str, Any], data: MriDataModule, run_dir: Path
-) -> PatchFeatureNet | None:
+def find_feature_net(args: Namespace, reconstruction: MriModule, data: Any, run_dir: Path) -> PatchFeatureNet | None:
     """The network of UFLoss: of complex images where those are refined, unless the file is of magnitudes."""
     if args.perceptual != "ufloss":
         return None
-    takes_complex = recon["network"] in ("recnet", "modl") and recon["images"] != "magnitude"
+    takes_complex = reconstruction.is_complex and args.images != "magnitude"
     if takes_complex and args.feature_net is not None:
         return PatchFeatureNet.load(args.feature_net)
-    return feature_network.find_or_train(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
+    return recipe.find_feature_net(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
 
 
-def make_joint_module(
-    args: argparse.Namespace,
-    recon: dict[str, Any],
-    losses: dict[str, nn.Module],
-    settings: dict[str, Any],
-    options: dict[str, Any],
-) -> JointModule:
-    """The module with the terms of its preset, as the user has changed them."""
-    preset = JOINT_PRESETS[getattr(args, "preset", "equal")]
-    weights = {name: weight for name, weight in preset["weights"].items() if name != "perceptual" or losses}
-    weights |= objective.parse_weights(getattr(args, "weights", []))
-    pixel_losses = make_loss({name: 1.0 for name in weights if name in objective.PIXEL_LOSSES}).terms
-    settings = {**preset["settings"], **settings}
-    return JointModule(
-        recon=recon, image_losses={**pixel_losses, **losses}, weights=weights, settings=settings, **options
-    )
+def perceptual_loss(args: Namespace, vgg: VGGFeatures | None, net: PatchFeatureNet | None) -> dict[str, nn.Module]:
+    """The perceptual term by its name, or nothing."""
+    if vgg is not None:
+        return {"perceptual": PerceptualLoss(vgg)}
+    return {} if net is None else {"perceptual": UFLoss(net, **recipe.pick(args, recipe.UFLOSS_ARGS))}
 
 
-def typed_chans(args: argparse.Namespace, network: str) -> dict[str, Any]:
-    """``--NETWORK_chans`` as the network's own setting."""
-    name = f"{network}_chans"
-    return {"chans": getattr(args, name)} if hasattr(args, name) else {}
+def make_module(
+    kind: type[AdversarialModule], args: Namespace, weights: dict[str, Any], losses: dict[str, nn.Module]
+) -> AdversarialModule:
+    """The module with the paper's terms, or those of a preset of --joint, as the user has changed them."""
+    if args.joint:
+        preset = JOINT_PRESETS[args.preset]["weights"].items()
+        weights = {name: weight for name, weight in preset if name != "perceptual" or losses} | weights
+        pixel_losses = make_loss({name: 1.0 for name in weights if name in PIXEL_LOSSES}).terms
+        losses = {**pixel_losses, **losses}
+    else:
+        weights = {**kind.default_weights(losses), **weights}
+    names = (*JOINT_ARGS, "images", "accumulate_grad_batches", "seed", *(() if args.joint else REFINEMENT_ARGS))
+    return kind(find_reconstruction(args), image_losses=losses, weights=weights, **recipe.pick(args, names))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

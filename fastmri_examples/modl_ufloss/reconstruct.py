@@ -8,80 +8,116 @@ files are undersampled if --mask_type and its companions ask for it, and then sc
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytorch_lightning as pl
+from jsonargparse import Namespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
 import method_weights
+import recipe
 
-from fastmri_ufloss.baselines import CLASSICAL_METHODS
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
 from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles
-from fastmri_ufloss.pl_modules import METHODS, MriDataModule, ReconstructionModule, load_modl_module
+from fastmri_ufloss.files import write_json
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
+from fastmri_ufloss.report import format_table, save_comparison
+
+OWN = {name: method for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"}
+TITLES = {**{name: method.title for name, method in OWN.items()}, "modl": "MoDL"}
+LOADER_ARGS = ("batch_size", "num_workers")
+COMPANIONS = ("center_fractions", "accelerations", *recipe.MASK_OPTIONS)
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
+    parser = recipe.make_parser(__doc__)
     parser.add_argument("--data_path", type=Path, required=True, help="folder of HDF5 volumes")
     parser.add_argument("--output_path", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="of train.py, for the method modl")
+    parser.add_argument("--checkpoint", type=Path | None, help="of train.py, for the method modl")
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=("all", *METHODS),
+        choices=("all", *TITLES),
         help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
     )
     method_weights.add_weights_arg(parser)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
-    parser.add_argument("--sens_maps_path", type=Path, default=None, help="folder of your own coil maps")
-    parser.add_argument("--accelerator", default="auto")
-    parser.add_argument("--devices", default="auto")
-    parser.add_argument("--num_nodes", type=int, default=1)
-    parser.add_argument("--strategy", default="auto")
-    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
-    cli.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
-    cli.add_arguments_of(parser, MriDataModule, ("batch_size", "num_workers"))
-    args = parser.parse_args()
-
-    companions = cli.typed(args, ("center_fractions", "accelerations", *cli.MASK_OPTIONS))
-    if companions and not hasattr(args, "mask_type"):
-        raise ValueError(f"--{next(iter(companions))} is for retrospective undersampling, which --mask_type asks for")
-    modl = None if args.checkpoint is None else load_modl_module(args.checkpoint)
-    methods = getattr(args, "methods", ["zero_filled", "cg_sense"] if modl is None else ["modl"])
-    if "all" in methods:
-        methods = [name for name, method in CLASSICAL_METHODS.items() if name in METHODS and not method.missing]
-        methods += [] if modl is None else ["modl"]
-    mask_func = cli.make_mask_func(args) if hasattr(args, "mask_type") else None
+    parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")
+    recipe.add_device_args(parser)
+    recipe.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
+    recipe.add_arguments(parser.add_argument_group("loader"), MriDataModule, LOADER_ARGS)
+    args = recipe.parse(parser, {}, lambda args: {} if args.mask_type is None else recipe.MASK)
+    for name in recipe.changed(parser, args, COMPANIONS if args.mask_type is None else ()):
+        raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
+    methods = make_methods(args)
+    mask_func = None if args.mask_type is None else recipe.make_mask_func(args)
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
     transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None)
     data = MriDataModule(
         args.data_path,
         args.challenge,
-        transform,
-        transform,
-        transform,
+        *(transform,) * 3,
         cache_dir=args.output_path / "cache",
         mask_func=mask_func,
         test_path=args.data_path,
-        **cli.typed(args, ("batch_size", "num_workers")),
+        **recipe.pick(args, LOADER_ARGS),
     )
     trainer = pl.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices if not args.devices.isdigit() else int(args.devices),
-        num_nodes=args.num_nodes,
-        strategy=args.strategy,
-        precision=args.precision,
+        **recipe.pick(args, recipe.DEVICE_ARGS),
         default_root_dir=args.output_path,
         use_distributed_sampler=False,
         logger=False,
     )
-    trainer.test(
-        ReconstructionModule(methods, modl=modl, weights=method_weights.read_weights(args)),
-        datamodule=data,
-        verbose=False,
-    )
+    module = ReconstructionModule(methods)
+    trainer.test(module, datamodule=data, verbose=False)
+    residuals = module.residuals()
+    folders = {TITLES[name]: f"reconstructions/{name}" for name in methods}
+    recipe.score(trainer, data, folders, reference="reference")
+    if trainer.is_global_zero:
+        report(args.output_path, residuals)
+
+
+def make_methods(args: Namespace) -> dict[str, Callable[..., Any]]:
+    """The methods by name, a network or a function."""
+    modl = None if args.checkpoint is None else MoDLModule.load_from_checkpoint(args.checkpoint)
+    names = args.methods or (["zero_filled", "cg_sense"] if modl is None else ["modl"])
+    if "all" in names:
+        names = [name for name, method in OWN.items() if not method.missing] + (["modl"] if modl else [])
+    if "modl" in names and modl is None:
+        raise ValueError("--methods: modl needs a network, whose file --checkpoint names")
+    weights = method_weights.read_weights(args)
+    check_weights(weights, names)
+    for name in names:
+        if name != "modl" and OWN[name].missing:
+            raise ImportError(OWN[name].missing)
+    return {name: modl if name == "modl" else partial(OWN[name], lam=weights.get(name)) for name in names}
+
+
+def report(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Residuals and pictures of all volumes."""
+    write_json(folder / "residuals.json", {"residuals": rows})
+    for fname in dict.fromkeys(row["volume"] for row in rows):
+        images, notes = {}, {}
+        for row in (row for row in rows if row["volume"] == fname):
+            title = TITLES[row["method"]]
+            with h5py.File(folder / "reconstructions" / row["method"] / fname, "r") as file:
+                images[title] = file["reconstruction"][len(file["reconstruction"]) // 2]
+            notes[title] = f"residual {row['residual']:.3g}"
+        compared = TITLES["cg_sense"] if TITLES["cg_sense"] in images else None
+        picture = folder / "pictures" / f"{Path(fname).stem}.png"
+        save_comparison(picture, images, compare_with=compared, notes=notes, title=fname)
+    table = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        residuals = [row["residual"] for row in rows if row["method"] == method]
+        table.append({"method": TITLES[method], "residual": float(np.mean(residuals))})
+    print(f"\nResidual on the acquired samples, mean over the volumes:\n{format_table(table)}")
+    print(f"Images: {folder / 'reconstructions'}\nPictures: {folder / 'pictures'}", flush=True)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -7,17 +7,19 @@ Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo
 goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fastMRI's evaluation.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+import pytorch_lightning as pl
+from jsonargparse import ArgumentParser, Namespace
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import sense_recipe
+import recipe
 
 from fastmri_ufloss.models import MoDL
-from fastmri_ufloss.pl_modules import MoDLModule, load_modl_module
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 
+NAME = "modl_ufloss"
 # The paper's weight is 1.5, chosen so that both terms end at one size, with a network of temperature 1. One of
 # temperature 0.1 gives larger values of UFLoss; with this weight the two are of one size on the demo data.
 LOSS = ["l2=1", "ufloss=0.02"]
@@ -32,47 +34,59 @@ DEMO = {
     "num_workers": 2,
     "stride": 10,
     "score_stride": 10,
-    "patch_size": 40,
-    "patches_per_slice": 40,
-    "pretrain_batch_size": 32,
-    "pretrain_max_epochs": 5,
+    **recipe.DEMO_FEATURE_NET,
 }
-
-MODEL_ARGS = (
-    "num_unrolls",
-    "num_cg_iterations",
-    "denoiser",
-    "chans",
-    "num_pools",
-    "residual",
-    "share_weights",
-    "lam",
-    "learn_lambda",
-    "cg_backward",
-    "checkpoint_denoiser",
-)
-MODULE_ARGS = ("lr", "lr_step_size", "lr_gamma", "num_log_images", "score_stride")
-RECIPE = sense_recipe.SenseRecipe(
-    name="modl_ufloss",
-    module=MoDLModule,
-    load=load_modl_module,
-    model=MoDL,
-    network="modl",
-    model_args=MODEL_ARGS,
-    module_args=MODULE_ARGS,
-    loss=LOSS,
-    max_epochs=50,
-    demo=DEMO,
-)
+MODULE_ARGS = recipe.arguments_of(MoDLModule, skip=("loss", "score_feature_net"))
+STAGES = {"zero-filled": "stages/zero_filled", "CG-SENSE": "stages/cg_sense", MoDLModule.title: "reconstructions"}
+KEPT = {*MODULE_ARGS, *recipe.LOSS_ARGS} - {"score_stride", "num_log_images"}  # what a training depends on
 
 
-def make_arguments() -> argparse.ArgumentParser:
-    return sense_recipe.make_arguments(RECIPE, str(__doc__))
+def make_parser(description: str) -> ArgumentParser:
+    parser = recipe.make_parser(description)
+    recipe.add_data_args(parser)
+    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
+    recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
+    recipe.add_feature_network_args(parser)
+    recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS, more_words=(MoDL,))
+    recipe.add_mode_args(parser, default="the run's best", has_score=True)
+    return parser
 
 
 def main() -> None:
-    sense_recipe.main(RECIPE, make_arguments().parse_args())
+    parser = make_parser(__doc__)
+    args = recipe.parse(parser, DEMO)
+    train_and_test(parser, args, recipe.find_data(args), recipe.run_folder(args, NAME))
+
+
+def train_and_test(parser: ArgumentParser, args: Namespace, data_path: Path, run_dir: Path) -> MriDataModule:
+    """The recipe, once the data are there."""
+    losses = recipe.Losses(parser, args)
+    recipe.check_mode(args)
+    pl.seed_everything(args.seed, workers=True)
+    data = recipe.make_data_module(args, data_path, run_dir, samples="modl")
+    trainer = recipe.make_trainer(args, run_dir)
+    checkpoint = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
+    if args.mode == "train":
+        losses.prepare()
+        resume = recipe.begin(parser, args, run_dir, KEPT, kind=MoDLModule)
+        net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=losses.needs_feature_net)
+        pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
+        loss = losses.make_loss(net)
+        module = MoDLModule(**recipe.pick(args, MODULE_ARGS), loss=loss, score_feature_net=net)
+        module.add_metrics(losses.make_metrics(None))
+        recipe.fit(trainer, module, data, resume)
+        if not args.score:
+            return data
+        checkpoint = recipe.best_checkpoint(trainer)
+        data.test_path = recipe.split_to_score(data)
+        recipe.say(f"\nThe best checkpoint on {data.test_path}:")
+    else:
+        net = recipe.find_feature_net(args, data, run_dir, in_chans=2, needed=False)
+    module = MoDLModule.load_from_checkpoint(checkpoint, score_feature_net=net, score_stride=args.score_stride)
+    trainer.test(module, datamodule=data, verbose=False)
+    recipe.score(trainer, data, STAGES, ufloss=module.ufloss_of_volumes())
+    return data
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

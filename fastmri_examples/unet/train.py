@@ -9,42 +9,53 @@ checkpoint. --mode test writes reconstructions/*.h5.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-import fastmri.pl_modules
+import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import host_recipe
+import recipe
 
 from fastmri_ufloss.pl_modules import UnetModule
 
-HOSTS = (fastmri.pl_modules.UnetModule, UnetModule)
-RECIPE = host_recipe.Recipe(
-    name="unet",
-    module=UnetModule,
-    model_args=host_recipe.model_args(*HOSTS),
-    network="unet",
-    samples="unet",
-    default_loss="fastMRI's L1 of normalised images",
-    # what trains in minutes on two cores
-    demo={
-        "chans": 16,
-        "max_epochs": 10,
-        "num_workers": 2,
-        "stride": 10,
-        "patch_size": 40,
-        "patches_per_slice": 40,
-        "pretrain_batch_size": 32,
-        "pretrain_max_epochs": 5,
-    },
-)
+NAME = "unet"
+# what trains in minutes on two cores
+DEMO = {"chans": 16, "max_epochs": 10, "num_workers": 2, "stride": 10, **recipe.DEMO_FEATURE_NET}
 
 
 def main() -> None:
-    args = host_recipe.make_arguments(RECIPE, str(__doc__), *HOSTS).parse_args()
-    host_recipe.main(RECIPE, args)
+    parser = recipe.make_parser(__doc__)
+    recipe.add_data_args(parser)
+    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
+    recipe.add_loss_args(parser, default=None, words="fastMRI's L1 of normalized images")
+    recipe.add_feature_network_args(parser)
+    recipe.add_unet_args(parser.add_argument_group("model"))
+    recipe.add_mode_args(parser, default="the run's best", has_init_checkpoint=True)
+    args = recipe.parse(parser, DEMO, partial(recipe.settings_of_init_checkpoint, kind=UnetModule))
+
+    pl.seed_everything(args.seed, workers=True)
+    losses = recipe.Losses(parser, args)
+    recipe.check_mode(args)
+    losses.check_feature_net()
+    data_path, run_dir = recipe.find_data(args), recipe.run_folder(args, NAME)
+    data = recipe.make_data_module(args, data_path, run_dir, samples="unet")
+    trainer = recipe.make_trainer(args, run_dir)
+    if args.mode == "test":
+        checkpoint = args.checkpoint or run_dir / "checkpoints" / "best.ckpt"
+        trainer.test(UnetModule.load_from_checkpoint(checkpoint), datamodule=data, verbose=False)
+        return
+    losses.prepare()
+    resume = recipe.begin(
+        parser, args, run_dir, {*recipe.UNET_ARGS, *recipe.LOSS_ARGS, "init_checkpoint"}, kind=UnetModule
+    )
+    net = recipe.find_feature_net(args, data, run_dir, in_chans=1, needed=losses.needs_feature_net)
+    pl.seed_everything(args.seed, workers=True)  # the same first weights, whether a network was trained before or not
+    module = UnetModule(**recipe.pick(args, recipe.UNET_ARGS), loss=losses.make_loss(net))
+    recipe.load_network(module, args.init_checkpoint)
+    module.add_metrics(losses.make_metrics(net))
+    recipe.fit(trainer, module, data, resume)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

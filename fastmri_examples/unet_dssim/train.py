@@ -11,32 +11,43 @@ where it was. The two can be trained side by side, --nets net_mse and --nets net
 call without --nets makes the table.
 """
 
-import argparse
+import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fastmri.pl_modules
+import fastmri
+import h5py
+import numpy as np
 import pytorch_lightning as pl
+from fastmri.data.transforms import center_crop
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import host_recipe
-import net_scores
-import nifti_subjects
-import training
+import recipe
+from fastmri_ufloss.convert.inputs import find_inputs, volume_name
+from fastmri_ufloss.report.figures.error_maps import save_error_maps
 
+from fastmri_ufloss.convert.jobs import SPLITS, Job, plan_jobs
+from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import make_loss
-from fastmri_ufloss.pl_modules import MriDataModule, UnetModule
-from fastmri_ufloss.pl_modules.scoring import write_json
+from fastmri_ufloss.metrics import ReferenceVolume
+from fastmri_ufloss.pl_modules import MriDataModule, UnetModule, read_checkpoint
+from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
 
+NAME = "unet_dssim"
 NETS = {"net_mse": "Net-mse", "net_mse_dssim": "Net-mse-dssim"}  # folders and names
-METHODS = {"zero_filled": net_scores.ZERO_FILLED, **NETS}
-MAX_EPOCHS = 100
-DSSIM_WEIGHT = 0.1
+METHODS = {"zero_filled": "zero-filled", **NETS}
 PAPER = {
+    "challenge": "singlecoil",
     "mask_type": "variable_density_2d",
     "accelerations": [10],
     "center_fractions": [0.04],  # the abstract names none: 10x10 of 256x256, 1.5% of the samples
@@ -48,166 +59,241 @@ PAPER = {
 }
 # what trains in minutes on two cores
 DEMO = {"chans": 16, "max_epochs": 6, "lr": 1e-3, "num_workers": 2}
-
-HOSTS = (fastmri.pl_modules.UnetModule, UnetModule)
-RECIPE = host_recipe.Recipe(
-    name="unet_dssim",
-    module=UnetModule,
-    model_args=host_recipe.model_args(*HOSTS),
-    network="unet",
-    samples="unet",
-    default_loss="l2=1, and l2=1 dssim=0.1",
-    demo=DEMO,
-)
-# what else a training depends on, beside its model, loss and data
-TRAINING_ARGS = (
+# what a training depends on
+KEPT = (
+    *(*recipe.UNET_ARGS, *recipe.MASK, *recipe.MASK_OPTIONS, "mask_per_volume", "data_path", "combine_train_val"),
     *("challenge", "seed", "batch_size", "precision", "gradient_clip_val", "accumulate_grad_batches"),
-    *("mask_type", "center_fractions", "accelerations", "center_size", "elliptical", "mask_per_volume"),
-    *("combine_train_val", "sample_rate", "val_sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
+    *("sample_rate", "val_sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
     *("limit_train_batches", "limit_val_batches"),
 )
+SHARES = (254, 64)  # the abstract's subjects for training and validation
+NIFTI_ARGS = ("split", "slice_axis", "subject_separator", "convert_workers")
+SUBJECTS_FILE = "subjects.json"
+SIMULATION = {"num_coils": None, "snr": float("inf"), "phase_strength": 0.0}  # k-space of the magnitudes, no more
+REFERENCES = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
+SCORES = ("SSIM", "SSIM Gaussian", "PSNR", "NRMSE")
+LARGER_IS_BETTER = {"SSIM": True, "SSIM (Gaussian)": True, "PSNR": True, "relative error": False, "MSE": False}
 
 
-def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser(str(__doc__))
-    parser.add_argument(
-        "--nets",
-        nargs="+",
-        choices=tuple(NETS),
-        default=list(NETS),
-        help="to train (default: both, and compare them)",
-    )
-    parser.add_argument(
-        "--dssim_weight", type=float, default=DSSIM_WEIGHT, help=f"of Net-mse-dssim's loss (default: {DSSIM_WEIGHT})"
-    )
-    nifti_subjects.add_nifti_args(parser)
-    cli.add_data_args(parser)
-    parser.set_defaults(challenge="singlecoil")
-    training.add_trainer_args(parser, run_name=RECIPE.name, max_epochs=MAX_EPOCHS)
-    group = parser.add_argument_group("model; this recipe's own defaults, and those of its mask, are the abstract's")
-    for host in HOSTS:
-        cli.add_arguments_of(group, host, host_recipe.model_args(host))
+def make_parser() -> ArgumentParser:
+    parser = recipe.make_parser(__doc__)
+    recipe.add_data_args(parser)
+    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=100)
+    recipe.add_unet_args(parser.add_argument_group("model; its defaults, and those of the mask, are the abstract's"))
+    group = parser.add_argument_group("networks")
+    group.add_argument("--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train and compare")
+    group.add_argument("--dssim_weight", type=float, default=0.1, help="of Net-mse-dssim's loss")
+    group = parser.add_argument_group("NIfTI files")
+    text = "of magnitude volumes (*.nii, *.nii.gz), to be converted into --data_path"
+    group.add_argument("--nifti", type=Path | None, metavar="FOLDER", help=text)
+    text = "numbers of subjects, in the order of their names, the rest is left out (default: all, 254 to 64 to 0)"
+    group.add_argument("--split", type=int, nargs=3, metavar=SPLITS, help=text)
+    recipe.add_arguments(group, convert_nifti, ("slice_axis",))
+    text = "the subject is what stands before it in a file's name"  # IXI002-Guys-0828-T1.nii.gz is of IXI002
+    group.add_argument("--subject_separator", metavar="TEXT", default="-", help=text)
+    group.add_argument("--convert_workers", type=int, default=1, help="files converted at once")
+    parser.set_defaults(**PAPER)
     return parser
 
 
 def main() -> None:
-    args = make_arguments().parse_args()
+    parser = make_parser()
+    args = recipe.parse(parser, DEMO)
     nets = list(dict.fromkeys(args.nets))
-    check_arguments(args, nets)
-    data_path, is_demo = nifti_subjects.find_volumes(args, RECIPE.name)
-    run_dir = cli.run_folder(args, RECIPE.name, is_demo=is_demo)
-    settings = {**PAPER, **(DEMO if is_demo else {})}
-    if hasattr(args, "center_size"):
-        del settings["center_fractions"]
-    for name, value in settings.items():
-        vars(args).setdefault(name, value)
-    cli.say(f"Settings: {', '.join(f'{name} {getattr(args, name)}' for name in settings)}")
-    data = make_data(args, data_path, run_dir)
-    # before the training: it may have no references
-    data.test_path = net_scores.split_to_score(data, is_chosen=bool(cli.typed(args, ("test_path", "test_split"))))
+    check_arguments(parser, args, nets)
+    run_dir = recipe.run_folder(args, NAME)
+    data_path = recipe.find_data(args) if args.nifti is None else convert(args)
+    data = recipe.make_data_module(args, data_path, run_dir, samples="unet")
+    folder = recipe.split_to_score(data)
+    if folder != data.folder("test") and recipe.changed(parser, args, ("test_path", "test_split")):
+        key = REFERENCES[args.challenge]
+        raise ValueError(
+            f"{data.folder('test')} has no volumes with '{key}' to score against: choose another --test_path"
+        )
+    data.test_path = folder
     for net in nets:
-        train(args, net, data_path, run_dir)
-    if len(nets) == len(NETS):
-        test(args, data, run_dir)
+        own = args.clone()
+        own.nets, own.data_path, own.default_root_dir = [net], data_path.resolve(), run_dir
+        train(parser, own, net, run_dir / net)
+    if len(nets) < len(NETS):
+        return
+    recipe.say(f"\nThe best checkpoints on {data.test_path}:")
+    for net in NETS:
+        trainer = recipe.make_trainer(args, run_dir / net)
+        checkpoints = (run_dir / net / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+        module = UnetModule.load_from_checkpoint(next(path for path in checkpoints if path.is_file()))
+        trainer.test(module, datamodule=data, verbose=False)
+        trainer.strategy.barrier("test")  # the files of all processes
+    if trainer.is_global_zero:
+        write_zero_filled(data, run_dir / "zero_filled" / "reconstructions")
+        compare(data, run_dir)
 
 
-def make_data(args: argparse.Namespace, data_path: Path, run_dir: Path) -> MriDataModule:
-    """The data module of one training, or of the test."""
-    return cli.make_data_module(args, data_path, run_dir, samples=RECIPE.samples, train_seed=args.seed)
-
-
-def check_arguments(args: argparse.Namespace, nets: list[str]) -> None:
+def check_arguments(parser: ArgumentParser, args: Namespace, nets: list[str]) -> None:
     """What would be ignored, or would fail late, is refused at once."""
     if not 0 <= args.dssim_weight < float("inf"):
         raise ValueError(f"--dssim_weight must be a number >= 0, got {args.dssim_weight}")
-    if hasattr(args, "lr_gamma") and not hasattr(args, "lr_step_size"):
+    if recipe.changed(parser, args, ("lr_gamma",)) and args.lr_step_size == PAPER["lr_step_size"]:
         raise ValueError("--lr_gamma needs --lr_step_size: without it the learning rate stays as it is")
     if args.resume not in ("auto", "never") and len(nets) > 1:
         raise ValueError("--resume FILE is for one network: say with --nets for which")
+    for name in recipe.changed(parser, args, NIFTI_ARGS if args.nifti is None else ()):
+        raise ValueError(f"--{name} is for NIfTI files, whose folder --nifti names")
+    if args.nifti is not None and args.challenge != "singlecoil":
+        raise ValueError("--nifti makes single-coil volumes: leave out --challenge multicoil")
 
 
-def train(args: argparse.Namespace, net: str, data_path: Path, run_dir: Path) -> None:
+def train(parser: ArgumentParser, args: Namespace, net: str, net_dir: Path) -> None:
     """Train a network in a folder of its own, unless that is done."""
-    net_dir = run_dir / net
     weights = {"l2": 1.0} if net == "net_mse" else {"l2": 1.0, "dssim": args.dssim_weight}
-    model = cli.typed(args, RECIPE.model_args)
-    settings = {**model, **cli.typed(args, TRAINING_ARGS), "loss": weights, "data_path": str(data_path.resolve())}
-    limits = {"max_epochs": getattr(args, "max_epochs", MAX_EPOCHS), "max_steps": getattr(args, "max_steps", -1)}
-    if args.resume == "auto" and is_trained(net_dir, settings, limits):
-        cli.say(f"{NETS[net]} is trained: {net_dir}")
-        return
-    # a checkpoint of one's own may have other settings than this folder's, which have been compared
-    checked = {} if args.resume == "auto" else model
-    resume = training.checkpoint_to_resume(
-        args, net_dir, prefix=f"{RECIPE.network}.", settings=checked, defaults=RECIPE.model_args
-    )
-    if args.resume == "never":
-        remove_checkpoints(net_dir)
-    note_settings(net_dir, settings, trained=None)
-    cli.say(f"\n{NETS[net]}, loss {' '.join(f'{name}={weight:g}' for name, weight in weights.items())}: {net_dir}")
+    kept = (*KEPT, "dssim_weight") if "dssim" in weights else KEPT
+    resume = recipe.begin(parser, args, net_dir, kept, kind=UnetModule)
+    steps = 0
+    if resume is not None:
+        checkpoint = read_checkpoint(resume)
+        steps, epochs = checkpoint["global_step"], checkpoint["epoch"] + 1
+        for limit, reached, now in (("epochs", epochs, args.max_epochs), ("steps", steps, args.max_steps)):
+            if -1 < now < reached:
+                raise ValueError(f"{net_dir} was trained for {reached} {limit}, --max_{limit} cannot become {now}")
+    recipe.say(f"\n{NETS[net]}, loss {' '.join(f'{name}={weight:g}' for name, weight in weights.items())}: {net_dir}")
     pl.seed_everything(args.seed, workers=True)  # the same first weights for both
-    module = UnetModule(loss=make_loss(weights), **model)
-    data = make_data(args, data_path, run_dir)
-    trainer = training.make_trainer(args, net_dir, max_epochs=MAX_EPOCHS)
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
-    if trainer.interrupted:
-        sys.exit(f"interrupted: the same command goes on from {net_dir / 'checkpoints' / 'last.ckpt'}")
+    module = UnetModule(loss=make_loss(weights), **recipe.pick(args, recipe.UNET_ARGS))
+    data = recipe.make_data_module(args, args.data_path, net_dir.parent, samples="unet")
+    trainer = recipe.make_trainer(args, net_dir)
+    recipe.fit(trainer, module, data, resume)
+    if trainer.global_step == steps:
+        recipe.say(f"{NETS[net]} is trained: {net_dir}")
     if not (net_dir / "checkpoints" / "last.ckpt").is_file():  # --max_steps came before the first checkpoint
         trainer.save_checkpoint(net_dir / "checkpoints" / "last.ckpt")
-    note_settings(net_dir, settings, trained=limits)
 
 
-def is_trained(net_dir: Path, settings: Mapping[str, Any], limits: Mapping[str, int]) -> bool:
-    """Whether an earlier call has trained this network to its end.
+def convert(args: Namespace) -> Path:
+    """The data folder, with the NIfTI files as volumes, and the file that names their subjects."""
+    folder, data_path = args.nifti, args.data_path or recipe.log_path() / f"{NAME}_data"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: check --nifti")
+    subjects = group_by_subject(find_inputs("nifti", [folder]), args.subject_separator)
+    count, split = len(subjects), args.split
+    if split is None:
+        held_out = max(1, round(count * SHARES[1] / sum(SHARES)))
+        split = [count - held_out, held_out, 0]
+        recipe.say(f"{count} subjects in {folder}: {split[0]} for training, {held_out} for validation")
+    if min(split[:2]) < 1 or split[2] < 0 or sum(split) > count:
+        raise ValueError(
+            f"--split must be numbers of subjects for training and validation, from 1, and for the test, from 0, "
+            f"and no more than the {count} of {folder} in all, got {' '.join(map(str, split))}"
+        )
+    if count > sum(split):
+        recipe.say(f"--split: {count - sum(split)} of {count} subjects of {folder} are left out")
+    jobs: list[Job] = []
+    names = iter(sorted(subjects))
+    for part, number in zip(SPLITS, split, strict=True):
+        if files := [file for subject in itertools.islice(names, number) for file in subjects[subject]]:
+            settings = {**SIMULATION, "slice_axis": args.slice_axis}
+            jobs += plan_jobs("nifti", files, data_path / f"singlecoil_{part}", settings=settings)
+    table = {volume_name("nifti", file): subject for subject, files in subjects.items() for file in files}
+    recipe.convert(jobs, folder, flag="--nifti", num_workers=args.convert_workers)
+    write_json(data_path / SUBJECTS_FILE, {job.output.name: table[job.output.name] for job in jobs})
+    return data_path
 
-    Raises:
-        ValueError: if it was trained otherwise: two networks that are compared must differ in their loss alone.
+
+def group_by_subject(files: list[Path], separator: str) -> dict[str, list[Path]]:
+    """Files by subject: what stands before the separator in their names."""
+    if not separator:
+        raise ValueError("--subject_separator must have at least one character")
+    subjects: dict[str, list[Path]] = {}
+    for file in files:
+        stem = volume_name("nifti", file).removesuffix(".h5")
+        subjects.setdefault(stem.partition(separator)[0], []).append(file)
+    if len(subjects) < 2:
+        raise ValueError(
+            f"{len(files)} NIfTI files of 1 subject, {next(iter(subjects))!r}, are too few: training and validation "
+            f"need one each, at least. The subject is what stands before the first {separator!r} of a file's name: "
+            "--subject_separator names another, such as _"
+        )
+    return subjects
+
+
+def write_zero_filled(data: MriDataModule, folder: Path) -> None:
+    """Zero-filled images of the test, as leaderboard files; those of a U-Net's samples are scaled and clamped."""
+    data.test_transform = partial(zero_filled, data.test_transform.mask_slice)
+    dataset, writer = data.dataset("test"), ReconstructionWriter(folder)
+    for index in tqdm(range(len(dataset)), desc="Zero-filled images", unit="slice"):
+        writer.add(*dataset[index])
+    writer.close()
+
+
+def zero_filled(
+    mask_slice: Any, kspace: Any, mask: Any, target: Any, attrs: dict[str, Any], fname: str, slice_num: int
+) -> tuple[str, int, Tensor]:
+    """In the place of a U-Net's transform: the same mask, and the magnitude image."""
+    image = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(mask_slice(kspace, mask, attrs, fname, slice_num)[1])))
+    size = attrs["recon_size"][:2] if target is None else target.shape[-2:]
+    return fname, slice_num, center_crop(image, tuple(map(min, size, image.shape)))
+
+
+def compare(data: MriDataModule, run_dir: Path) -> None:
+    """Write ``scores.json`` and ``comparison.png`` into the run's folder, and print the tables.
+
+    The reference is the file's own image: that of the training is clamped, as fastMRI does it for its U-Net.
     """
-    file = net_dir / "settings.json"
-    if not file.is_file():
-        return False
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    before = stored["settings"]
-    for name in dict.fromkeys((*settings, *before)):
-        if before.get(name) != settings.get(name):
-            raise ValueError(
-                f"{net_dir} was trained with {name}={before.get(name)}, not {settings.get(name)}: type the same "
-                "flags again, or start anew with --resume never or another --default_root_dir"
-            )
-    for name, reached in (stored["trained"] or {}).items():
-        if limits[name] != -1 and not -1 < reached <= limits[name]:  # -1: none
-            raise ValueError(
-                f"{net_dir} was trained with --{name} {reached}, which cannot become {limits[name]} now: start anew "
-                "with --resume never or another --default_root_dir"
-            )
-    return bool(stored["trained"] == limits)
+    slices: dict[Path, list[int]] = {}
+    for sample in data.dataset("test").raw_samples:
+        slices.setdefault(Path(sample.fname), []).append(sample.slice_ind)
+    file = data.data_path / SUBJECTS_FILE
+    subjects = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    rows: list[dict[str, Any]] = []
+    for path, numbers in tqdm(slices.items(), desc="Scores", unit="volume"):
+        images = {}
+        for folder, name in METHODS.items():
+            with h5py.File(run_dir / folder / "reconstructions" / path.name, "r") as volume:
+                images[name] = volume["reconstruction"][()]
+        with h5py.File(path, "r") as volume:
+            key = REFERENCES[data.challenge]
+            if key not in volume:
+                raise ValueError(f"{path} has no '{key}' to score against: move it out of the split")
+            whole = volume[key][()]
+            subject = subjects.get(path.name) or str(volume.attrs.get("patient_id", "")) or path.stem
+        reference = ReferenceVolume(center_crop(whole[numbers], images["Net-mse"].shape[1:]), max_value=whole.max())
+        scores = {name: reference.score(volume, names=SCORES) for name, volume in images.items()}
+        if not rows:
+            middle = len(numbers) // 2
+            picture, title = run_dir / "comparison.png", f"{path.stem}, slice {numbers[middle]}"
+            shown = {name: volume[middle] for name, volume in images.items()}
+            notes = {name: f"SSIM {values.slices['SSIM'][middle]:.3f}" for name, values in scores.items()}
+            save_error_maps(picture, reference.images[middle], shown, notes=notes, title=title)
+        for name, (of_slices, of_volume) in scores.items():
+            row = {"volume": path.name, "subject": subject, "method": name, "SSIM": of_volume["SSIM"]}
+            row |= {"SSIM (Gaussian)": of_volume["SSIM Gaussian"], "PSNR": of_volume["PSNR"]}
+            row |= {"relative error": np.nanmean(of_slices["NRMSE"]).item(), "MSE": 10 ** (-of_volume["PSNR"] / 10)}
+            rows.append(row)
+    report(rows, run_dir)
 
 
-@pl.utilities.rank_zero_only
-def note_settings(net_dir: Path, settings: Mapping[str, Any], *, trained: Mapping[str, int] | None) -> None:
-    """Keep what a network is trained with, and the limits that it has reached."""
-    write_json(net_dir / "settings.json", {"settings": settings, "trained": trained})
+def report(rows: list[dict[str, Any]], run_dir: Path) -> None:
+    """Means over subjects and paired differences, on the terminal and in ``scores.json``."""
+    means, by_subject = [], {}
+    for method in METHODS.values():
+        own = [row for row in rows if row["method"] == method]
+        groups = {
+            subject: [row for row in own if row["subject"] == subject] for subject in {r["subject"] for r in own}
+        }
+        by_subject[method] = {subject: mean(group) for subject, group in groups.items()}
+        means.append({"method": method, "subjects": len(groups), **mean([*by_subject[method].values()])})
+    first, second = NETS.values()
+    differences = paired_rows((first, by_subject[first]), (second, by_subject[second]), LARGER_IS_BETTER)
+    note = p_value_note(len(by_subject[first]))
+    document = {"means": means, "differences": differences, "note": note, "volumes": rows}
+    write_json(run_dir / "scores.json", document)
+    shown = [{name: "-" if value is None else value for name, value in row.items()} for row in differences]
+    recipe.say("\nMeans over subjects, SSIM with fastMRI's windows and with those of the loss:")
+    recipe.say(f"{format_table(means)}\n\n{second} minus {first}, paired by subject:\n{format_table(shown)}\n{note}")
+    recipe.say(f"Scores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'comparison.png'}")
 
 
-@pl.utilities.rank_zero_only
-def remove_checkpoints(net_dir: Path) -> None:
-    """Those of the training that is begun anew: nothing is to go on from them."""
-    for name in ("best", "last"):
-        (net_dir / "checkpoints" / f"{name}.ckpt").unlink(missing_ok=True)
-
-
-def test(args: argparse.Namespace, data: MriDataModule, run_dir: Path) -> None:
-    """Leaderboard files, scores and the picture of both networks."""
-    cli.say(f"\nThe best checkpoints on {data.test_path}:")
-    for net in NETS:
-        trainer = training.make_trainer(args, run_dir / net, max_epochs=MAX_EPOCHS)
-        checkpoints = run_dir / net / "checkpoints"
-        best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.is_file())
-        trainer.test(host_recipe.load_module(RECIPE, best), datamodule=data, verbose=False)
-        trainer.strategy.barrier("test")  # the files of all processes
-    if trainer.is_global_zero:
-        net_scores.compare(data, run_dir, METHODS, pair=(NETS["net_mse"], NETS["net_mse_dssim"]))
+def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {metric: float(np.mean([row[metric] for row in rows])) for metric in LARGER_IS_BETTER}
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -1,6 +1,5 @@
 """``--loss`` and what belongs to it: one grammar for all training recipes."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import torch
 from helpers import EXAMPLES, run_process, run_recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastmri_ufloss.losses import LinearRamp
+from fastmri_ufloss.losses import LOSS_NAMES, LinearRamp
 from fastmri_ufloss.models import PatchFeatureNet
 
 sys.path.insert(0, str(EXAMPLES))
-from loss_arguments import LossFlags, parse_loss
+import recipe
 
 RECIPES = ("modl_ufloss", "varnet", "unet")
 QUICK = ["--accelerator", "cpu", "--num_workers", "0", "--max_epochs", "1", "--limit_train_batches", "2"]
@@ -31,47 +30,26 @@ def scalars(folder: Path) -> dict[str, list[float]]:
 
 
 def test_grammar() -> None:
-    assert parse_loss(["l2", "ssim=0.2", "ufloss=0:1.5@5-20"]) == {
-        "l2": 1.0,
-        "ssim": 0.2,
-        "ufloss": LinearRamp(0.0, 1.5, 5, 20),
-    }
-
-
-@pytest.mark.parametrize(
-    ("items", "message"),
-    [
-        (["vgg=1"], "unknown loss 'vgg', known are l1, l2, nmse, ssim"),
-        (["l1=much"], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'"),
-        (["l1="], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got ''"),
-        (["l1=1_0"], "weight of 'l1' must be a number or FROM:TO@EPOCH-EPOCH, got '1_0'"),
-        (["l1=-1"], "weight of 'l1' must be a number >= 0, got '-1'"),
-        (["l1=nan"], "weight of 'l1' must be a number >= 0, got 'nan'"),
-        (["l1=1", "l1=2"], "'l1' is given twice"),
-        (["l1=0:1@5"], "FROM:TO@EPOCH-EPOCH, got '0:1@5'"),
-        (["l1=0:-1@0-5"], "weight of 'l1' must be a number >= 0, got '-1'"),
-        (["l1=0:1@5-5"], "ramp of 'l1' must end in a later epoch than 5, got 5"),
-    ],
-)
-def test_bad_grammar_is_named(items: list[str], message: str) -> None:
-    with pytest.raises(ValueError) as error:
-        parse_loss(items)
-    assert message in str(error.value)
+    weights = recipe.read_weights("--loss", ["l2", "ssim=0.2", "ufloss=0:1.5@5-20"], names=LOSS_NAMES)
+    assert weights == {"l2": 1.0, "ssim": 0.2, "ufloss": LinearRamp(0.0, 1.5, 5, 20)}
+    with pytest.raises(ValueError, match=r"^--loss: unknown name 'vgg' in 'vgg=1', known are l1, l2, nmse, ssim"):
+        recipe.read_weights("--loss", ["vgg=1"], names=LOSS_NAMES)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"loss": ["l1"], "vgg": "vgg19"}, "--vgg is for the loss perceptual"),
-        ({"loss": ["l1"], "ms_ssim_scales": 3}, "--ms_ssim_scales is for the loss ms_ssim"),
-        ({"normalize_losses": True}, "are for terms that --loss names"),
-        ({"grad_norms_every": 5}, "are for terms that --loss names"),
+        (["--loss", "l1", "--vgg", "vgg19"], "--vgg is for the loss perceptual"),
+        (["--loss", "l1", "--ms_ssim_scales", "3"], "--ms_ssim_scales is for the loss ms_ssim"),
+        (["--normalize_losses"], "are for terms that --loss names"),
+        (["--grad_norms_every", "5"], "are for terms that --loss names"),
     ],
 )
-def test_a_flag_without_its_loss_is_named(flags: dict[str, object], message: str) -> None:
-    nothing = {"loss": None, "metrics": [], "normalize_losses": False, "grad_norms_every": None}
+def test_a_flag_without_its_loss_is_named(flags: list[str], message: str) -> None:
+    parser = recipe.make_parser(None)
+    recipe.add_loss_args(parser, default=None)
     with pytest.raises(ValueError, match=message):
-        LossFlags(argparse.Namespace(**{**nothing, **flags}))
+        recipe.Losses(parser, parser.parse_args(flags))
 
 
 def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_path: Path) -> None:
@@ -156,13 +134,13 @@ def test_what_a_loss_lacks_is_named(demo: Path, tmp_path: Path, recipe: str) -> 
     assert "vgg16-397923af.pth" in error and "--vgg_weights" in error
     assert str(tmp_path / "torch" / "hub" / "checkpoints") in error
     error = run_recipe(*common, "--loss", "l1", "vgg=1", cwd=tmp_path, fails=True).stderr
-    assert "--loss: unknown loss 'vgg'" in error
+    assert "--loss: unknown name 'vgg'" in error
 
 
 def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) -> None:
     common = ["unet/train.py", "--data_path", demo, *QUICK, *MASK, *UNET]
     error = run_recipe(*common, "--loss", "ms_ssim", cwd=tmp_path, fails=True).stderr
-    assert "--ms_ssim_scales" in error
+    assert "num_scales" in error
     PatchFeatureNet(2, patch_size=32, num_features=8).save(tmp_path / "net.safetensors")
     error = run_recipe(
         *common, "--loss", "ufloss", "--feature_net", "net.safetensors", cwd=tmp_path, fails=True

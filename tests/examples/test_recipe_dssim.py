@@ -127,9 +127,9 @@ def test_the_same_command_goes_on_and_what_is_trained_stays(demo: Path, tmp_path
     )
     assert all(torch.equal(resumed[name], at_once[name]) for name in resumed)
     for flags, message in (
-        (["--max_epochs", 1], "was trained with --max_epochs 2, which cannot become 1"),
-        (["--max_epochs", 2, "--max_steps", 3], "was trained with --max_steps -1, which cannot become 3"),
-        (["--batch_size", 2], "was trained with batch_size=None, not 2"),
+        (["--max_epochs", 1], "was trained for 2 epochs, --max_epochs cannot become 1"),
+        (["--max_epochs", 2, "--max_steps", 3], "was trained for 8 steps, --max_steps cannot become 3"),
+        (["--batch_size", 2], "was trained with batch_size=1, not 2"),
         (["--accelerations", 4], r"was trained with accelerations=\[10\], not \[4\]"),
     ):
         assert re.search(message, call(*command, *flags, fails=True).stderr)
@@ -212,7 +212,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
     "no validation": (["--nifti", "nifti", "--split", 3, 0, 0], "--split must be numbers of subjects"),
     "too many": (["--nifti", "nifti", "--split", 3, 1, 0], "no more than the 3 of nifti"),
     "others": (["--nifti", "nifti", "--data_path", "others"], "is none of the volumes that nifti is to give"),
-    "damaged": (["--nifti", "damaged"], "1 of 3 NIfTI files of damaged were not converted"),
+    "damaged": (["--nifti", "damaged"], "1 of 3 files of damaged were not converted"),
     "separator": (["--nifti", "nifti", "--subject_separator", ""], "at least one character"),
     "coils": (["--nifti", "nifti", "--challenge", "multicoil"], "makes single-coil volumes"),
     "no NIfTI files": (["--data_path", "others", "--split", 1, 1, 1], "--split is for NIfTI files"),

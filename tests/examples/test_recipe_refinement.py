@@ -10,7 +10,7 @@ import torch
 from helpers import run_process, run_recipe
 
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.pl_modules import load_joint_module, load_reconstructor, load_refinement_module
+from fastmri_ufloss.pl_modules import JointModule, RecNetModule, RefinementModule, load_reconstruction
 
 FOLDER = "adversarial_refinement"
 MASK = ["--mask_type", "gaussian_1d", "--center_fractions", "0.1", "--accelerations", "4"]
@@ -38,7 +38,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_recnet(recon: Path) -> None:
-    assert load_reconstructor(recon / "checkpoints" / "best.ckpt").name == "recnet"
+    assert isinstance(load_reconstruction(recon / "checkpoints" / "best.ckpt"), RecNetModule)
     methods = {row["method"] for row in json.loads((recon / "scores.json").read_text())["means"]}
     assert methods == {"zero-filled", "CG-SENSE", "RecNet"}
     assert len(list((recon / "reconstructions").glob("*.h5"))) == 2
@@ -49,7 +49,7 @@ def test_recnet_of_several_coils(demo: Path, tmp_path: Path) -> None:
     options = ["--data_path", demo, *MASK, *QUICK, "--chans", 2, "--num_blocks", 1, "--no-score"]
     run_recipe(f"{FOLDER}/train_recnet.py", *options, cwd=tmp_path)
     checkpoint = tmp_path / "runs" / "recnet" / "checkpoints" / "last.ckpt"
-    assert load_reconstructor(checkpoint).network.data_consistency == "cg"
+    assert load_reconstruction(checkpoint).network.data_consistency == "cg"
 
 
 def test_refinement_from_training_to_files(recon: Path, net: Path, demo: Path, tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_refinement_from_training_to_files(recon: Path, net: Path, demo: Path, t
     options = ["--data_path", demo, *COMMON, *TINY, "--recon", checkpoint, "--feature_net", net, "--stride", 8]
     run_process(script, *options, cwd=tmp_path)
     run = tmp_path / "runs" / "refinement"
-    module = load_refinement_module(run / "checkpoints" / "last.ckpt")
+    module = RefinementModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
     assert module.objective.weights == {
         "adversarial": 0.5, "feature_matching": 0.5, "penalty": 0.1, "perceptual": 1.0,
     }  # fmt: skip
-    frozen = load_reconstructor(checkpoint)
-    for name, weight in module.reconstructor.state_dict().items():
-        assert torch.equal(weight, frozen.state_dict()[name])
+    frozen = load_reconstruction(checkpoint)
+    for name, weight in module.reconstruction.network.state_dict().items():
+        assert torch.equal(weight, frozen.network.state_dict()[name])
     methods = {row["method"] for row in json.loads((run / "scores.json").read_text())["means"]}
     assert methods == {"zero-filled", "RecNet", "RecNet + refinement"}
     stages = {path.name for path in (run / "stages").iterdir()}
@@ -86,10 +86,10 @@ def test_joint_training_with_the_weights_of_dagan(recon: Path, demo: Path, tmp_p
     options = ["--data_path", demo, *COMMON, *TINY[2:], "--perceptual", "none", "--joint", "--preset", "dagan"]
     checkpoint = recon / "checkpoints" / "best.ckpt"
     run_recipe(f"{FOLDER}/train_refinement.py", *options, "--recon", checkpoint, "--weights", "nmse=10", cwd=tmp_path)
-    module = load_joint_module(tmp_path / "runs" / "joint" / "checkpoints" / "last.ckpt")
+    module = JointModule.load_from_checkpoint(tmp_path / "runs" / "joint" / "checkpoints" / "last.ckpt")
     assert module.objective.weights == {"nmse": 10.0, "frequency": 0.1, "adversarial": 1.0}
     assert not module.objective.normalize
-    assert len(module.reconstructor.network.blocks) == 1  # the architecture of --recon
+    assert len(module.reconstruction.network.blocks) == 1  # the architecture of --recon
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,15 @@ def test_joint_training_with_the_weights_of_dagan(recon: Path, demo: Path, tmp_p
         (["--recon", "missing.ckpt"], "no checkpoint missing.ckpt"),
         (["--joint", "--refinement_chans", "4"], "--refinement_chans is of the refinement network"),
         (["--preset", "dagan"], "--preset is for --joint"),
-        (["--gradient_clip_val", "1"], "--gradient_clip_val is not for two optimisers"),
+        (["--gradient_clip_val", "1"], "--gradient_clip_val is not for two optimizers"),
         (["--vgg_weights", "file"], "--vgg_weights is for --perceptual vgg19, got ufloss"),
         (["--perceptual", "none", "--stride", "3"], "--stride is for --perceptual ufloss, got none"),
         (["--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
-        (["--weights", "sharpness=1"], "unknown term 'sharpness'"),
-        (["--weights", "penalty=much"], "the weight of 'penalty' must be a number, got 'much'"),
+        (["--weights", "sharpness=1"], "unknown name 'sharpness'"),
+        (
+            ["--weights", "penalty=much"],
+            "the weight of 'penalty' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'",
+        ),
         (["--weights", "l2=1"], "--weights: l2 is for --joint"),
         (["--perceptual", "none", "--weights", "perceptual=1"], "perceptual is for a term that --perceptual none"),
         (["--joint", "--weights", "penalty=1"], "penalty is of the refinement network, which --joint has not"),

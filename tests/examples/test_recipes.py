@@ -101,7 +101,7 @@ def test_paths_come_from_fastmri_dirs_yaml(demo: Path, tmp_path: Path) -> None:
 BAD = {
     "missing folder": (["--data_path", "nowhere"], "no data folder nowhere"),
     "empty folder": (["--data_path", "."], "no folder multicoil_train"),
-    "unknown loss": (["--loss", "vgg=1"], "unknown loss 'vgg', known are l1, l2, nmse, ssim"),
+    "unknown loss": (["--loss", "vgg=1"], "unknown name 'vgg' in 'vgg=1', known are l1, l2, nmse, ssim"),
     "weight": (["--loss", "l2=much"], "weight of 'l2' must be a number"),
     "negative weight": (["--loss", "l2=-1"], "weight of 'l2' must be a number >= 0"),
     "twice": (["--loss", "l2=1", "l2=2"], "'l2' is given twice"),
@@ -151,7 +151,7 @@ def test_another_model_is_not_resumed(demo: Path, tmp_path: Path) -> None:
     options = ["--data_path", demo, *QUICK, *TINY, "--loss", "l2", "--no-score"]
     run_recipe("modl_ufloss/train.py", *options, cwd=tmp_path)
     error = run_recipe("modl_ufloss/train.py", *options, "--num_unrolls", 2, cwd=tmp_path, fails=True).stderr
-    assert "was trained with model=" in error and "--resume never" in error
+    assert "was trained with num_unrolls=1, not 2" in error and "--resume never" in error
     run_recipe("modl_ufloss/train.py", *options, "--num_unrolls", 2, "--resume", "never", cwd=tmp_path)
 
 

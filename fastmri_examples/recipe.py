@@ -1,0 +1,799 @@
+"""What the recipes of this folder share: flags and config files, data, losses, trainer, and the end of a run.
+
+Each script puts this folder on the path. The defaults of most flags stand in a constructor's signature, those that
+belong to the recipes stand here. A value is a flag's default, a recipe's setting for its demo, one of ``--config``,
+or typed: the later wins.
+"""
+
+import argparse
+import inspect
+import os
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import docstring_parser
+import fastmri.pl_modules
+import h5py
+import pytorch_lightning as pl
+import torch
+import yaml
+from fastmri.data.subsample import MaskFunc
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.data import (
+    MASK_TYPES,
+    MoDLDataTransform,
+    SensMapCache,
+    SensMapFiles,
+    SensMapSource,
+    UnetDataTransform,
+    UnitSensMaps,
+    create_mask_for_mask_type,
+)
+from fastmri_ufloss.files import atomic_path, write_json
+from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
+from fastmri_ufloss.losses.weighted import GRAMMAR
+from fastmri_ufloss.metrics import METRIC_NAMES, VolumeMetric, make_metrics, mean_scores, score_run
+from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
+from fastmri_ufloss.pl_modules import (
+    FeatureModule,
+    MriDataModule,
+    MriModule,
+    PatchDataModule,
+    SeededSteps,
+    UnetModule,
+    read_checkpoint,
+)
+from fastmri_ufloss.pl_modules.base_module import BaseModule
+from fastmri_ufloss.report import format_table, save_picture
+from fastmri_ufloss.simulation.demo import make_demo_dataset
+
+DIRS_FILE = "fastmri_dirs.yaml"
+PLACEHOLDERS = ("/path/to/knee", "/path/to/brain")  # what fastMRI writes into a new DIRS_FILE
+CONFIG = "config.yaml"  # in the folder of a run
+AGAIN = "type the same flags again, or start anew with --resume never or another --default_root_dir"
+
+# ---------------------------------------------------------------------------------------------------- command line
+
+Rule = Callable[[Namespace], Mapping[str, Any]]  # defaults that depend on flags
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line, behind its usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(" ".join(message.split()), ex)
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Types and defaults after the words of each flag; the description as it is written."""
+
+
+def make_parser(description: str | None) -> ArgumentParser:
+    """A parser with ``--config FILE`` and ``--print_config``."""
+    parser = Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=True)
+    parser.add_argument(
+        "--config", action="config", metavar="FILE", help=f"YAML file of flags, such as the {CONFIG} of a run"
+    )
+    return parser
+
+
+def add_arguments(
+    group: Any, function: Callable[..., Any], names: Iterable[str], *, more_words: Sequence[type] = ()
+) -> None:
+    """Flags for some arguments of a class or a function, with types, defaults and the words of its docstring.
+
+    A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default. Where a
+    docstring says no more than "see ...", the words are those of its base classes and of ``more_words``.
+    """
+    names, classes = list(names), inspect.getmro(function) if inspect.isclass(function) else ()
+    hints = typing.get_type_hints(function.__init__ if classes else function)
+    defaults = {name: default_of(function, name) for name in names}
+    by_hand = {name: hints.get(name, type(defaults[name])) for name in names if hints.get(name, bool) is bool}
+    # what a class hands on by **kwargs has flags, too, unless it is left out
+    constructors = [cls.__init__ for cls in classes] or [function]
+    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    add = group.add_class_arguments if classes else group.add_function_arguments
+    add(function, skip=known - {*names} | {*by_hand}, as_group=False)
+    for name, kind in by_hand.items():
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        group.add_argument(f"--{name}", default=defaults[name], **options)
+    # jsonargparse reads no entries of several names, such as "lr, lr_gamma: words"
+    words: dict[str, str] = {}
+    for source in (function, *(source for cls in (*classes, *more_words) for source in (cls, cls.__init__))):
+        for entry in docstring_parser.parse(source.__doc__ or "").params:
+            for name in entry.arg_name.split(", "):
+                if words.get(name, "see").startswith("see"):
+                    words[name] = entry.description or ""
+    for action in group._group_actions:
+        if action.dest in names:
+            action.help = words.get(action.dest, "").replace("%", "%%").replace("``", "").removesuffix(".")
+
+
+def arguments_of(*functions: Callable[..., Any], skip: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of the arguments of classes that flags can set."""
+    names = [name for function in functions for name in inspect.signature(function).parameters]
+    return tuple(name for name in dict.fromkeys(names) if name not in ("kwargs", *skip))
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default of an argument, where it stands."""
+    return inspect.signature(function).parameters[name].default
+
+
+def parse(parser: ArgumentParser, demo: Mapping[str, Any], *rules: Rule) -> Namespace:
+    """What was typed and what ``--config`` holds, over the parser's defaults.
+
+    These become those of ``demo`` where there are no data, and what ``rules`` make of the flags before.
+    """
+    quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
+    args = parser.parse_args(quiet)
+    for rule in (lambda args: demo if uses_demo(args) else {}, *rules, _without_fractions):
+        parser.set_defaults(**rule(args))
+        args = parser.parse_args(quiet)
+    args = parser.parse_args()  # ends here with --print_config
+    if demo and uses_demo(args):
+        say(f"Settings: {', '.join(f'{name} {args[name]}' for name in demo)}")
+    return args
+
+
+def _without_fractions(args: Namespace) -> Mapping[str, Any]:
+    """A center of so many lines takes the place of the fraction that is the default."""
+    return {"center_fractions": None} if "center_size" in args and args.center_size is not None else {}
+
+
+def changed(parser: ArgumentParser, args: Namespace, names: Iterable[str]) -> list[str]:
+    """Those flags that do not have their defaults."""
+    return [name for name in names if args[name] != parser.get_default(name)]
+
+
+def pick(args: Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Some flags by name."""
+    return {name: args[name] for name in names}
+
+
+def say(text: str) -> None:
+    """Print at once, from the first process only."""
+    if pl.utilities.rank_zero_only.rank == 0:
+        print(text, flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script; errors about input end it with their message, not with a traceback."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*You have overridden `transfer_batch_to_device`.*")
+    warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
+    # the checkpoints of the recipes are written after the step, which Lightning cannot know
+    warnings.filterwarnings("ignore", message=".*ModelCheckpoint with manual optimization.*", category=UserWarning)
+    torch.set_float32_matmul_precision("high")
+    try:
+        main()
+    except (ValueError, OSError, ImportError, MisconfigurationException) as error:
+        if os.environ.get("FASTMRI_UFLOSS_TRACEBACK"):
+            raise
+        # from a worker of a data loader, the message holds that process's traceback
+        message = str(error).strip()
+        if "Original Traceback" in message:
+            message = message.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"error: {message}\n(FASTMRI_UFLOSS_TRACEBACK=1 shows where)")
+
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+Samples = Literal["modl", "varnet", "unet"]
+
+DATA_ARGS = (
+    *("combine_train_val", "test_split", "test_path", "sample_rate", "val_sample_rate", "test_sample_rate"),
+    *("volume_sample_rate", "val_volume_sample_rate", "test_volume_sample_rate", "batch_size", "num_workers"),
+)
+MASK_OPTIONS = ("center_size", "elliptical")
+MASK = {"mask_type": "random", "center_fractions": [0.08], "accelerations": [5]}  # of the UFLoss paper
+
+
+def add_data_args(parser: ArgumentParser) -> None:
+    """fastMRI's data flags."""
+    group = parser.add_argument_group("data")
+    add_folder_args(group, "{challenge}_train, _val and _test")
+    group.add_argument("--cache_dir", type=Path | None, help="for index, maps and patches (default: beside the run)")
+    group.add_argument("--sens_maps_path", type=Path | None, help="folder of coil maps, see docs/data.md")
+    add_mask_args(group)
+    add_arguments(group, MoDLDataTransform, ("mask_per_volume",))
+    add_arguments(group, MriDataModule, DATA_ARGS)
+    parser.set_defaults(**MASK)
+
+
+def add_folder_args(group: Any, content: str) -> None:
+    """Where the data are."""
+    group.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
+    text = f"folder with {content}; otherwise that of {DIRS_FILE} in the working folder; otherwise a generated demo"
+    group.add_argument("--data_path", type=Path | None, help=text)
+    group.add_argument("--anatomy", choices=("knee", "brain"), default="knee", help=f"whose path in {DIRS_FILE}")
+
+
+def add_mask_args(group: Any) -> None:
+    """fastMRI's mask flags."""
+    group.add_argument("--mask_type", help=f"one of {', '.join(MASK_TYPES)}")
+    group.add_argument("--center_fractions", nargs="+", type=float)
+    group.add_argument("--accelerations", nargs="+", type=int | float)
+    add_arguments(group, create_mask_for_mask_type, MASK_OPTIONS)
+
+
+def make_mask_func(args: Namespace) -> MaskFunc:
+    """The mask function that the flags ask for."""
+    if args.center_size is not None and args.center_fractions is not None:
+        raise ValueError("--center_size takes the place of --center_fractions: type one of the two")
+    fractions = args.center_fractions or []
+    return create_mask_for_mask_type(args.mask_type, fractions, args.accelerations, **pick(args, MASK_OPTIONS))
+
+
+def read_dirs() -> Mapping[str, str]:
+    """What fastMRI's ``fastmri_dirs.yaml`` of the working folder says, if there is one."""
+    file = Path(DIRS_FILE)
+    if not file.is_file():
+        return {}
+    dirs = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(dirs, Mapping):
+        raise ValueError(f"{DIRS_FILE} must hold names and paths, such as 'knee_path: /data/knee'")
+    return {key: value for key, value in dirs.items() if value not in PLACEHOLDERS}
+
+
+def log_path() -> Path:
+    """``log_path`` of ``fastmri_dirs.yaml``, or ``runs``."""
+    return Path(read_dirs().get("log_path", "runs"))
+
+
+def uses_demo(args: Namespace) -> bool:
+    """Whether there are no data, so that some are generated."""
+    has_source = any(name in args and args[name] is not None for name in ("data_path", "raw_path", "nifti"))
+    return not has_source and f"{args.anatomy}_path" not in read_dirs()
+
+
+def find_data(args: Namespace) -> Path:
+    """The data folder; the demo's is generated if need be."""
+    if uses_demo(args):
+        root = log_path() / "demo_data"
+        say(f"No --data_path: using the generated demo data set in {root}")
+        make_demo_dataset(root, challenge=args.challenge)
+        return root
+    path = Path(args.data_path or read_dirs()[f"{args.anatomy}_path"])
+    if not path.is_dir():
+        raise FileNotFoundError(f"no data folder {path}: check --data_path or {args.anatomy}_path in {DIRS_FILE}")
+    return path
+
+
+def run_folder(args: Namespace, name: str) -> Path:
+    """The folder of the run; the demo has one of its own, lest own data go on from it."""
+    return args.default_root_dir or log_path() / (f"{name}_demo" if uses_demo(args) else name)
+
+
+def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples: Samples) -> MriDataModule:
+    """The data module of a recipe, whose batches are for a network of this kind; for MoDL they have coil maps."""
+    if samples != "modl" and args.sens_maps_path is not None:
+        raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
+    mask_func = make_mask_func(args)
+    cache_dir = args.cache_dir or run_dir.parent / "cache"
+    source: SensMapSource | None = None
+    if samples == "modl" and args.sens_maps_path is not None:
+        source = SensMapFiles(args.sens_maps_path)
+    elif samples == "modl" and args.challenge == "singlecoil":
+        source = UnitSensMaps()
+    elif samples == "modl" and not uses_gpu(args):
+        source = SensMapCache(cache_dir / "sens_maps")
+
+    def transform(use_seed: bool) -> MoDLDataTransform | UnetDataTransform:
+        masks = {"use_seed": use_seed, "seed": args.seed, "mask_per_volume": args.mask_per_volume}
+        if samples == "unet":
+            return UnetDataTransform(args.challenge, mask_func, **masks)
+        return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks)
+
+    return MriDataModule(
+        data_path,
+        args.challenge,
+        *(transform(use_seed) for use_seed in (False, True, True)),
+        cache_dir=cache_dir,
+        mask_func=mask_func,
+        seed=args.seed,
+        **pick(args, DATA_ARGS),
+    )
+
+
+def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -> None:
+    """Make the volumes that are missing in the data folder, which may hold no others; ``flag`` names the sources."""
+    remove_leftovers(jobs)
+    places = {job.output.name: job.output for job in jobs}
+    folders = {job.output.parent for job in jobs}
+    splits = {name.with_name(f"{name.name.rpartition('_')[0]}_{part}") for name in folders for part in SPLITS}
+    for path in sorted(path for split in splits for path in split.glob("*.h*5")):
+        place = places.get(path.name)
+        if place is None:
+            raise ValueError(
+                f"{path} is none of the volumes that {folder} is to give: choose another --data_path, or call "
+                f"without {flag} to train on what is there"
+            )
+        if place != path:
+            raise ValueError(
+                f"{path} would now go into {place.parent.name}: type --split as before, or choose another --data_path"
+            )
+    try:
+        missing = missing_jobs(jobs)
+    except ValueError as error:
+        raise ValueError(f"{error}; here that is --data_path, and deleting overwrites") from error
+    summary = run_jobs(missing, num_workers=num_workers)
+    for reason in (*summary.warnings, *summary.failed.values()):
+        print(reason, file=sys.stderr)
+    if summary.full is not None:
+        raise OSError(f"no space is left in {summary.full}: make room, then the same command goes on")
+    if summary.failed:
+        raise ValueError(
+            f"{len(summary.failed)} of {len(jobs)} files of {folder} were not converted: repair them, or move them "
+            "out of it, then the same command goes on"
+        )
+
+
+def uses_gpu(args: Namespace) -> bool:
+    """Whether the trainer will run on something else than the CPU."""
+    if args.accelerator == "auto":
+        return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return args.accelerator != "cpu"
+
+
+def split_to_score(data: MriDataModule) -> Path:
+    """The test split where its first volume has a reference, as in the demo; or else, as in fastMRI's data, the
+    validation split."""
+    for path in sorted(data.folder("test").glob("*.h5"))[:1]:
+        with h5py.File(path, "r") as volume:
+            if "reconstruction_rss" in volume or "reconstruction_esc" in volume:
+                return data.folder("test")
+    return data.folder("val")
+
+
+# ------------------------------------------------------------------------------------------------------------ loss
+
+UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+# flags that only one loss has a use for
+LOSS_OF_FLAG = {
+    **dict.fromkeys(UFLOSS_ARGS, "ufloss"),
+    **{"ms_ssim_scales": "ms_ssim", "vgg": "perceptual", "vgg_weights": "perceptual"},
+}
+LOSS_ARGS = ("loss", "normalize_losses", *LOSS_OF_FLAG)  # what a loss depends on
+# the validation of complex images compares magnitudes, for which their network of UFLoss is not made
+MAGNITUDE_METRICS = [name for name in METRIC_NAMES if name != "ufloss"]
+
+
+def add_loss_args(
+    parser: ArgumentParser, *, default: Sequence[str] | None, words: str = "", metrics: Sequence[str] = METRIC_NAMES
+) -> None:
+    """Flags of the loss and of the metrics; ``default`` is the loss where none is typed, or ``words`` say it."""
+    group = parser.add_argument_group("loss")
+    text = f"terms out of {', '.join(LOSS_NAMES)}: {GRAMMAR}{words and f' (default: {words})'}"
+    group.add_argument("--loss", nargs="+", default=default, metavar="NAME=WEIGHT", help=text)
+    text = "divide each term by its value in the first training batch, before it is weighted"
+    group.add_argument("--normalize_losses", action="store_true", help=text)
+    text = "log the norm of each term's gradient every so many steps"
+    group.add_argument("--grad_norms_every", type=int | None, help=text)
+    add_feature_net_arg(group)
+    text = "num_scales of ms_ssim, fewer for small images"
+    group.add_argument("--ms_ssim_scales", type=int, default=default_of(MSSSIMLoss, "num_scales"), help=text)
+    add_vgg_args(group, "of perceptual", default=default_of(VGGFeatures, "arch"))
+    group.add_argument("--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation")
+
+
+def add_feature_net_arg(group: Any) -> None:
+    """Flags of UFLoss."""
+    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
+    add_arguments(group, UFLoss, UFLOSS_ARGS)
+
+
+def add_vgg_args(group: Any, loss: str, *, default: str) -> None:
+    """Flags of a VGG."""
+    group.add_argument("--vgg", choices=("vgg16", "vgg19"), default=default, help=loss)
+    group.add_argument(
+        "--vgg_weights",
+        metavar="FILE",
+        help=f"{loss}: a file with torchvision's ImageNet weights, 'download', or 'random' to try things (default: "
+        "the file that torchvision has downloaded before)",
+    )
+
+
+class Losses:
+    """What the flags of the loss ask for; ValueError if one cannot be read, or is for a loss that is not there."""
+
+    def __init__(self, parser: ArgumentParser, args: Namespace) -> None:
+        self._args = args
+        self._vgg: VGGFeatures | None = None
+        self.weights = None if args.loss is None else read_weights("--loss", args.loss, names=LOSS_NAMES)
+        used = {*(self.weights or {}), *args.metrics}
+        for flag in changed(parser, args, LOSS_OF_FLAG):
+            if LOSS_OF_FLAG[flag] not in used:
+                raise ValueError(f"--{flag} is for the loss {LOSS_OF_FLAG[flag]}, which --loss does not name")
+        if self.weights is None and (args.normalize_losses or args.grad_norms_every is not None):
+            raise ValueError("--normalize_losses and --grad_norms_every are for terms that --loss names")
+
+    @property
+    def needs_feature_net(self) -> bool:
+        """Whether a feature network is part of the loss or of the metrics."""
+        return "ufloss" in (self.weights or {}) or "ufloss" in self._args.metrics
+
+    def check_feature_net(self) -> None:
+        """A feature network that is named must be needed, where it scores nothing."""
+        if self._args.mode == "train" and self._args.feature_net is not None and not self.needs_feature_net:
+            raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
+
+    def prepare(self) -> None:
+        """Read the VGG, and make the loss without a feature network, to fail before that is trained."""
+        if "perceptual" in (self.weights or {}):
+            self._vgg = load_vgg(self._args)
+        self.make_loss(nn.Identity())
+
+    def make_loss(self, feature_net: nn.Module | None) -> WeightedLoss | None:
+        """The loss, or None where the user has typed none."""
+        if self.weights is None:
+            return None
+        settings = {"ufloss": pick(self._args, UFLOSS_ARGS), "ms_ssim": {"num_scales": self._args.ms_ssim_scales}}
+        return make_loss(
+            self.weights,
+            feature_net=feature_net,
+            vgg=self._vgg,
+            settings={name: value for name, value in settings.items() if name in self.weights},
+            normalize=self._args.normalize_losses,
+            grad_norms_every=self._args.grad_norms_every,
+        )
+
+    def make_metrics(self, feature_net: PatchFeatureNet | None) -> dict[str, VolumeMetric]:
+        """The metrics that ``--metrics`` names."""
+        ufloss = pick(self._args, ("stride", "chunk_size"))
+        return make_metrics(self._args.metrics, feature_net=feature_net, ufloss=ufloss)
+
+
+def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> dict[str, Any]:
+    """Weights by name; errors name the flag."""
+    try:
+        return parse_weights(items, names=names)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
+
+
+def load_vgg(args: Namespace) -> VGGFeatures:
+    """The network of a perceptual loss."""
+    if args.vgg_weights == "random":
+        say("--vgg_weights random: the perceptual loss compares features of an untrained VGG")
+        return VGGFeatures(args.vgg)
+    weights = args.vgg_weights
+    return load_vgg_features(args.vgg, weights=weights if weights in (None, "download") else Path(weights))
+
+
+# --------------------------------------------------------------------------------------------------------- trainer
+
+DEVICE_ARGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+TRAINER_ARGS = ("gradient_clip_val", "limit_train_batches", "limit_val_batches", "log_every_n_steps")
+
+
+def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) -> None:
+    """Trainer flags by Lightning's names."""
+    group = parser.add_argument_group("trainer")
+    group.add_argument("--max_epochs", type=int, default=max_epochs)
+    group.add_argument("--max_steps", type=int, default=-1)
+    add_device_args(group)
+    group.add_argument("--gradient_clip_val", type=float | None)
+    group.add_argument("--accumulate_grad_batches", type=int, default=1)
+    group.add_argument("--limit_train_batches", type=int | float | None)
+    group.add_argument("--limit_val_batches", type=int | float | None)
+    group.add_argument("--log_every_n_steps", type=int | None)
+    text = f"folder of the run (default: LOG_PATH/{run_name})"
+    group.add_argument("--default_root_dir", type=Path | None, help=text)
+    group.add_argument("--checkpoint_every_n_steps", type=int, default=500, help="beside each epoch's")
+    group.add_argument("--seed", type=int, default=42, help="fixes everything")
+    text = "'auto': the run's last checkpoint, if any; 'never'; or a checkpoint file"
+    group.add_argument("--resume", default="auto", help=text)
+
+
+def add_device_args(group: Any) -> None:
+    """Where a trainer runs."""
+    group.add_argument("--accelerator", default="auto")
+    group.add_argument("--devices", type=int | str, default="auto")
+    group.add_argument("--num_nodes", type=int, default=1)
+    group.add_argument("--strategy", default="auto")
+    group.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+
+
+def make_trainer(
+    args: Namespace, run_dir: Path, *, monitor: str = "validation_loss", mode: str = "min", num_optimizers: int = 1
+) -> pl.Trainer:
+    """A trainer with the best and the last checkpoint, TensorBoard, and randomness that a resume repeats.
+
+    Lightning counts the steps of all optimizers; where there are several, the module accumulates the gradients.
+    """
+    options = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
+    best = ModelCheckpoint(**options, filename="best", monitor=monitor, mode=mode)
+    # two writers of one file, and not save_last, which writes only where the best has improved
+    each_epoch = ModelCheckpoint(**options, filename="last", save_top_k=1, every_n_epochs=1)
+    every = args.checkpoint_every_n_steps * num_optimizers
+    within_epoch = ModelCheckpoint(**options, filename="last", save_top_k=1, every_n_train_steps=every)
+    return pl.Trainer(
+        max_epochs=args.max_epochs,
+        max_steps=args.max_steps * (num_optimizers if args.max_steps > 0 else 1),
+        accumulate_grad_batches=args.accumulate_grad_batches if num_optimizers == 1 else 1,
+        default_root_dir=run_dir,
+        callbacks=[best, each_epoch, within_epoch, SeededSteps(args.seed), EpochLine()],
+        logger=TensorBoardLogger(run_dir, name="tensorboard"),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        sync_batchnorm=uses_gpu(args),  # several CPU processes normalize over their own batches
+        **pick(args, (*DEVICE_ARGS, *TRAINER_ARGS)),
+    )
+
+
+class EpochLine(pl.Callback):
+    """Prints a line with the scores of each epoch."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        names = (  # "loss" is of fastMRI's U-Net
+            *("train_loss_epoch", "train_loss", "loss", "validation_loss", "val_loss", "val_dice"),
+            *("val_metrics/nmse", "val_metrics/ssim", "retrieval@1"),
+        )
+        logged = trainer.callback_metrics
+        terms = [name for name in logged if name.startswith("val_terms/")]
+        more = [name for name in logged if name.startswith("val_metrics/") and name not in names]
+        shown = [name for name in names if name in logged] + (terms if len(terms) > 1 else []) + more
+        if values := [f"{name} {float(logged[name]):.4g}" for name in shown]:
+            say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
+
+
+def begin(
+    parser: ArgumentParser,
+    args: Namespace,
+    run_dir: Path,
+    compared: Collection[str],
+    *,
+    kind: type[BaseModule],
+    facts: Mapping[str, Any] | None = None,
+) -> Path | None:
+    """Write the run's ``config.yaml``, and give the checkpoint that ``--resume`` asks for.
+
+    A run that goes on must have kept the flags ``compared``, and ``facts``, arguments of the module ``kind`` that
+    follow from the data; otherwise ValueError says which it has not.
+    """
+    config, last = run_dir / CONFIG, run_dir / "checkpoints" / "last.ckpt"
+    settings = yaml.safe_load(parser.dump(args, skip_unset=False))
+    resume = {"auto": last if last.is_file() else None, "never": None}.get(args.resume, Path(args.resume))
+    if resume is not None:
+        stored = read_checkpoint(resume, prefix=kind.prefix)["hyper_parameters"]
+        kept = {name: value for name, value in settings.items() if name in compared}
+        # a checkpoint by itself knows nothing of the loss
+        for now, before in ((facts or {}, stored), (kept, read_config(config) if args.resume == "auto" else stored)):
+            for name, value in now.items():
+                if before.get(name, value) != value:
+                    where = run_dir if args.resume == "auto" else resume
+                    raise ValueError(f"{where} was trained with {name}={before[name]}, not {value}: {AGAIN}")
+        say(f"Resuming from {resume}")
+    if pl.utilities.rank_zero_only.rank == 0:
+        named = [Path(value).resolve() for value in settings.values() if isinstance(value, str)]
+        for path in last.parent.glob("*.ckpt") if args.resume == "never" else ():
+            if path.resolve() not in named:  # such as --init_checkpoint
+                path.unlink()  # nothing is to go on from it
+        with atomic_path(config) as temporary:
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return resume
+
+
+def read_config(config: Path) -> dict[str, Any]:
+    """The settings of a run that is to go on."""
+    if not config.is_file():
+        raise ValueError(
+            f"{config.parent} has a checkpoint and no {CONFIG}: it is of an earlier version of this package, which "
+            "this one cannot go on with; start anew with --resume never or another --default_root_dir"
+        )
+    return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None) -> None:
+    """Train; the process ends if the training is interrupted."""
+    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    if trainer.interrupted:
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        sys.exit(f"interrupted: the same command goes on from {last}")
+
+
+def score(
+    trainer: pl.Trainer,
+    data: MriDataModule,
+    folders: Mapping[str, str],
+    *,
+    reference: str = "stages/reference",
+    has_maps: bool = True,
+    ufloss: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Write ``scores.json`` and ``reconstruction.png`` of the files that a test has written, and print the means.
+
+    ``folders`` of the run's folder are named by the title of a method, ``reference`` is that of the references, which
+    are coil-combined if the network ``has_maps``; ``ufloss`` is that of volumes, by the name of their stage.
+    """
+    trainer.strategy.barrier("test")  # the files of all processes
+    run_dir = Path(trainer.default_root_dir)
+    outputs = {title: run_dir / folder for title, folder in folders.items()}
+    slices: dict[str, list[int]] = {}
+    for sample in data.dataset("test").raw_samples:
+        fname = Path(sample.fname).name
+        if all((folder / fname).is_file() for folder in (*outputs.values(), run_dir / reference)):
+            slices.setdefault(fname, []).append(sample.slice_ind)
+    if not slices or not trainer.is_global_zero:
+        return
+    references = {"RSS": data.folder("test"), **({"coil-combined": run_dir / reference} if has_maps else {})}
+    more = {title: (ufloss or {}).get(folder.name.removesuffix("s"), {}) for title, folder in outputs.items()}
+    rows = score_run(outputs, references, slices=slices, more=more)
+    means = mean_scores(rows)
+    write_json(run_dir / "scores.json", {"means": means, "volumes": rows})
+    fname, images = next(iter(slices)), {}
+    for title, folder in {"reference": run_dir / reference, **outputs}.items():
+        with h5py.File(folder / fname, "r") as volume:
+            images[title] = volume["reconstruction"][len(slices[fname]) // 2]
+    save_picture(run_dir / "reconstruction.png", images.pop("reference"), images)
+    say("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
+    say(f"{format_table(means)}\nScores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path:
+    """The best checkpoint of a fit, or its last one if nothing was validated."""
+    callback: Any = trainer.checkpoint_callback
+    return Path(callback.best_model_path or Path(callback.dirpath) / "last.ckpt")
+
+
+# ---------------------------------------------------------------------------------------- network, training or test
+
+UNET_ARGS = arguments_of(fastmri.pl_modules.UnetModule, UnetModule, skip=("loss",))
+
+
+def add_unet_args(group: Any) -> None:
+    """Flags of fastMRI's U-Net and of this package's additions."""
+    host = arguments_of(fastmri.pl_modules.UnetModule)
+    add_arguments(group, fastmri.pl_modules.UnetModule, host)
+    add_arguments(group, UnetModule, (name for name in UNET_ARGS if name not in host))
+
+
+def add_mode_args(
+    parser: ArgumentParser, *, default: str, has_score: bool = False, has_init_checkpoint: bool = False
+) -> None:
+    """Whether to train or to test, and with which checkpoint; ``default`` says which it is by default."""
+    parser.add_argument("--mode", choices=("train", "test"), default="train")
+    parser.add_argument("--checkpoint", type=Path | None, help=f"for --mode test (default: {default})")
+    if has_score:
+        action = argparse.BooleanOptionalAction
+        parser.add_argument("--score", action=action, default=True, help="test after training")
+    if has_init_checkpoint:
+        text = "begin with the network of a checkpoint of an earlier run, or of weights as fastMRI publishes them"
+        parser.add_argument("--init_checkpoint", type=Path | None, help=text)
+
+
+def check_mode(args: Namespace) -> None:
+    """A checkpoint to test is none to train on."""
+    if args.mode == "train" and args.checkpoint is not None:
+        begins = "--init_checkpoint begins a training, " if "init_checkpoint" in args else ""
+        raise ValueError(f"--checkpoint is for --mode test; {begins}--resume goes on with a training")
+
+
+def settings_of_init_checkpoint(args: Namespace, *, kind: type[MriModule]) -> dict[str, Any]:
+    """The settings of the network that a training begins with, as defaults."""
+    if args.init_checkpoint is None:
+        return {}
+    settings = read_checkpoint(args.init_checkpoint, prefix=kind.prefix)["hyper_parameters"]
+    return {name: value for name, value in settings.items() if name in args}
+
+
+def load_network(module: MriModule, path: Path | None) -> None:
+    """The weights of the network alone, of a checkpoint or of a bare state dict."""
+    if path is None:
+        return
+    weights = read_checkpoint(path, prefix=module.prefix)["state_dict"].items()
+    network = {name.removeprefix(module.prefix): value for name, value in weights if name.startswith(module.prefix)}
+    try:
+        getattr(module, module.prefix.rstrip(".")).load_state_dict(network)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the model's settings {dict(module.hparams)} ({error})") from error
+
+
+# ------------------------------------------------------------------------------------------------- feature network
+
+FEATURE_NET = "feature_net.safetensors"
+PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
+FEATURE_ARGS = ("num_features", "temperature", "lr", "phase_augmentation", "magnitude_augmentation")
+PRETRAIN_MAX_EPOCHS = 100
+# what fits the demo's small images, and minutes on two cores
+DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}
+
+
+def add_feature_network_args(parser: ArgumentParser) -> None:
+    """Flags of a feature network that a training recipe trains first."""
+    group = parser.add_argument_group("feature network, where it is trained first: see pretrain.py for more")
+    add_arguments(group, PatchDataModule, ("patch_size", "patches_per_slice"))
+    add_arguments(group, FeatureModule, ("num_features", "temperature"))
+    group.add_argument("--pretrain_max_epochs", type=int, default=PRETRAIN_MAX_EPOCHS)
+    batch_size = default_of(PatchDataModule, "batch_size")
+    group.add_argument("--pretrain_batch_size", type=int, default=batch_size, help="patches")
+
+
+def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
+    """The flags of ``pretrain.py``."""
+    parser = make_parser(description)
+    add_data_args(parser)
+    add_trainer_args(parser, run_name="feature_net", max_epochs=PRETRAIN_MAX_EPOCHS)
+    add_arguments(parser.add_argument_group("patches"), PatchDataModule, PATCH_ARGS)
+    add_arguments(parser.add_argument_group("feature network"), FeatureModule, FEATURE_ARGS)
+    parser.set_defaults(batch_size=default_of(PatchDataModule, "batch_size"))
+    return parser
+
+
+def load_feature_net(file: Path, *, in_chans: int) -> PatchFeatureNet:
+    """A feature network for images of so many channels; ValueError if it is another."""
+    net = PatchFeatureNet.load(file)
+    if net.in_chans != in_chans:
+        kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
+        raise ValueError(
+            f"{file} is a feature network of in_chans {net.in_chans}, this recipe's {kind} images need one of "
+            f"{in_chans}: train one with pretrain.py --images {images}"
+        )
+    return net
+
+
+def find_feature_net(
+    args: Namespace, data: MriDataModule, run_dir: Path, *, in_chans: int, needed: bool
+) -> PatchFeatureNet | None:
+    """The network that --feature_net names, or that this run has trained, or trains now if it is needed."""
+    file, folder = args.feature_net, run_dir / "feature_net"
+    if file is None and (folder / FEATURE_NET).is_file() and args.resume != "never":
+        file = folder / FEATURE_NET
+        say(f"Feature network of this run: {file}")
+    if file is None and needed:
+        say("No --feature_net: training the feature network of UFLoss on the training split first")
+        parser = make_pretraining_parser()
+        other = ("config", "max_epochs", "max_steps", "accumulate_grad_batches", "lr")
+        settings = {
+            **pick(args, (name for name in parser.get_defaults().as_dict() if name in args and name not in other)),
+            "images": "combined" if in_chans == 2 else "rss",
+            "max_epochs": args.pretrain_max_epochs,
+            "batch_size": args.pretrain_batch_size,
+            "default_root_dir": folder,
+            "resume": "never" if args.resume == "never" else "auto",
+        }
+        parser.set_defaults(**settings)
+        file = pretrain(parser, parser.get_defaults(), data, folder)
+    return None if file is None else load_feature_net(file, in_chans=in_chans)
+
+
+def pretrain(parser: ArgumentParser, args: Namespace, source: MriDataModule, run_dir: Path) -> Path:
+    """Train a feature network on a data module's training split; returns the file of the network."""
+    patches = PatchDataModule(
+        source,
+        patch_dir=source.cache_dir / "patches",
+        seed=args.seed,
+        **pick(args, (*PATCH_ARGS, "batch_size", "num_workers")),
+    )
+    facts = {"num_patches": patches.num_patches(), "in_chans": patches.in_chans}
+    module = FeatureModule(
+        **facts,
+        patch_size=patches.patch_size,
+        **pick(args, FEATURE_ARGS),
+        training_data=f"{source.challenge} {source.data_path.name}, {patches.images} images",
+    )
+    trainer = make_trainer(args, run_dir, monitor="retrieval@1", mode="max")
+    resume = begin(parser, args, run_dir, ("patch_size", *FEATURE_ARGS), kind=FeatureModule, facts=facts)
+    fit(trainer, module, patches, resume)
+    module.load_state_dict(read_checkpoint(best_checkpoint(trainer))["state_dict"])
+    file = run_dir / FEATURE_NET
+    if trainer.is_global_zero:
+        module.export(file)
+    trainer.strategy.barrier("export")
+    say(f"Feature network: {file}")
+    return file

@@ -1,0 +1,84 @@
+"""The settings of a run in its folder: they repeat it, and a run that goes on is compared with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import run_recipe
+
+SCRIPT = "modl_ufloss/train.py"
+TINY = [
+    *("--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 2, "--no-score"),
+    *("--chans", 2, "--num_pools", 1, "--num_unrolls", 1, "--accelerations", 3, "--center_fractions", 0.2),
+    *("--patch_size", 32, "--patches_per_slice", 2, "--num_features", 8, "--pretrain_max_epochs", 1),
+]
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+
+
+def test_the_file_of_a_run_repeats_it_bit_for_bit(demo: Path, tmp_path: Path) -> None:
+    run_recipe(SCRIPT, "--data_path", demo, *TINY, "--loss", "l2=1", "ufloss=0:0.5@0-2", cwd=tmp_path)
+    first = tmp_path / "runs" / "modl_ufloss"
+    run_recipe(SCRIPT, "--config", first / "config.yaml", "--default_root_dir", "again", cwd=tmp_path)
+    weights, again = state(first), state(tmp_path / "again")
+    assert weights.keys() == again.keys() and all(torch.equal(weights[name], again[name]) for name in weights)
+    settings, repeated = (
+        yaml.safe_load((folder / "config.yaml").read_text()) for folder in (first, tmp_path / "again")
+    )
+    assert settings.pop("default_root_dir") is None and repeated.pop("default_root_dir") == "again"
+    assert settings == repeated
+    assert settings["loss"] == ["l2=1", "ufloss=0:0.5@0-2"] and settings["data_path"] == str(demo)
+    # the feature network that was trained first has its own, for pretrain.py
+    pretrained = yaml.safe_load((first / "feature_net" / "config.yaml").read_text())
+    assert (pretrained["num_features"], pretrained["max_epochs"], pretrained["images"]) == (8, 1, "combined")
+    command = ["--config", first / "feature_net" / "config.yaml", "--default_root_dir", "net"]
+    run_recipe("modl_ufloss/pretrain.py", *command, cwd=tmp_path)
+    expected = (first / "feature_net" / "feature_net.safetensors").read_bytes()
+    assert (tmp_path / "net" / "feature_net.safetensors").read_bytes() == expected
+
+
+def test_a_run_goes_on_with_the_same_settings_only(demo: Path, tmp_path: Path) -> None:
+    command = [SCRIPT, "--data_path", demo, *TINY, "--loss", "l2"]
+    run_recipe(*command, cwd=tmp_path)
+    folder = tmp_path / "runs" / "modl_ufloss"
+    for flags, message in (
+        (["--lr", 0.5], "was trained with lr=0.0001, not 0.5"),
+        (["--normalize_losses"], "was trained with normalize_losses=False, not True"),
+        (["--resume", folder / "checkpoints" / "last.ckpt", "--chans", 4], "was trained with chans=2, not 4"),
+    ):
+        error = run_recipe(*command, *flags, cwd=tmp_path, fails=True).stderr
+        assert message in error and "--resume never or another --default_root_dir" in error
+    # what has no influence may change
+    flags = ["--max_epochs", 2, "--log_every_n_steps", 1, "--num_log_images", 2, "--checkpoint_every_n_steps", 3]
+    assert "Resuming from" in run_recipe(*command, *flags, cwd=tmp_path).stdout
+    assert yaml.safe_load((folder / "config.yaml").read_text())["max_epochs"] == 2
+
+
+def test_a_run_of_an_earlier_version_is_named(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "modl_ufloss"
+    (folder / "checkpoints").mkdir(parents=True)
+    settings = {"model": {"chans": 2}, "lr": 1e-4}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    torch.save(
+        {"state_dict": {"modl.a": torch.ones(1)}, "hyper_parameters": settings}, folder / "checkpoints/last.ckpt"
+    )
+    command = [SCRIPT, "--data_path", demo, *TINY, "--loss", "l2"]
+    error = run_recipe(*command, cwd=tmp_path, fails=True).stderr
+    assert "modl_ufloss has a checkpoint and no config.yaml" in error
+    assert "--resume never or another --default_root_dir" in error
+    run_recipe(*command, "--resume", "never", cwd=tmp_path)
+    assert (folder / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_settings_of_the_demo_are_defaults(demo: Path, tmp_path: Path, data: bool) -> None:
+    (tmp_path / "some.yaml").write_text("lr: 0.5\npretrain_max_epochs: 7\n")
+    command = [SCRIPT, "--config", "some.yaml", "--pretrain_max_epochs", 8, *(["--data_path", demo] if data else [])]
+    printed = yaml.safe_load(run_recipe(*command, "--print_config", cwd=tmp_path).stdout)
+    assert (printed["lr"], printed["pretrain_max_epochs"]) == (0.5, 8)
+    assert (printed["chans"], printed["max_epochs"]) == ((64, 50) if data else (16, 12))
+    assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]

@@ -1,0 +1,123 @@
+"""The flags of each recipe: those of ``flags.json``, which were written down before the recipes shared one module."""
+
+import argparse
+import json
+import runpy
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+import yaml
+from helpers import EXAMPLES, run_recipe
+
+FLAGS = json.loads(Path(__file__).with_name("flags.json").read_text())
+CONFIGURED = [script for script in FLAGS if not script.startswith(("figures/", "classical/"))]
+
+
+class ParsedError(Exception):
+    """A script has come to its flags."""
+
+
+def parser_of(script: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """The parser with which a script reads its flags."""
+    parsers = []
+
+    def parse_args(self: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        parsers.append(self)
+        raise ParsedError
+
+    path = EXAMPLES / script
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+    modules = set(sys.modules)
+    try:
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(EXAMPLES)):
+                del sys.modules[name]
+    return parsers[0]
+
+
+def describe(action: argparse.Action) -> dict[str, Any]:
+    """A flag as ``flags.json`` has it, but for its default."""
+    # jsonargparse keeps the choices of a Literal to itself
+    choices = action.choices or typing.get_args(getattr(action, "_typehint", None))
+    described: dict[str, Any] = {"choices": list(choices)} if choices and isinstance(choices[0], str) else {}
+    if any(option.startswith("--no-") for option in action.option_strings):
+        described["nargs"] = "--no"
+    elif action.nargs is not None:
+        described["nargs"] = action.nargs
+    return described | ({"required": True} if action.required else {})
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_flags_are_those_of_before(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = parser_of(script, monkeypatch)
+    actions = {action.option_strings[0].lstrip("-"): action for action in parser._actions if action.option_strings}
+    assert actions.pop("h")
+    assert set(actions) - set(FLAGS[script]) <= {"config", "print_config"}
+    assert {name: describe(actions[name]) for name in FLAGS[script]} == {
+        name: {key: value for key, value in flag.items() if key != "default"} for name, flag in FLAGS[script].items()
+    }
+    if script in CONFIGURED:
+        assert isinstance(parser, jsonargparse.ArgumentParser) and {"config", "print_config"} <= set(actions)
+        for name, flag in FLAGS[script].items():
+            assert "required" in flag or actions[name].default == flag["default"], name
+    assert parser.format_help()
+
+
+@pytest.mark.parametrize("script", CONFIGURED)
+def test_each_flag_takes_what_it_took(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = parser_of(script, monkeypatch)
+    monkeypatch.undo()
+    typed = [text for name, flag in FLAGS[script].items() for text in text_of(name, flag)]
+    args = parser.parse_args(typed)
+    for name, flag in FLAGS[script].items():
+        if "choices" in flag:
+            assert args[name] == ([*flag["choices"]] if "nargs" in flag else flag["choices"][-1])
+        elif flag.get("nargs") == "--no":
+            assert args[name] is (not flag["default"])
+        elif isinstance(flag.get("default"), int | float):
+            assert type(args[name]) is type(flag["default"]) or name == "normalize_losses"
+    # the same from a file
+    plain = yaml.safe_load(parser.dump(args, skip_unset=False))
+    assert parser.parse_object(plain).as_dict() == {**args.as_dict(), "config": None}
+
+
+def text_of(name: str, flag: dict[str, Any]) -> list[str]:
+    """A flag as it is typed, with another value than its default."""
+    nargs, default = flag.get("nargs"), flag.get("default")
+    if nargs == "--no":
+        return [f"--no-{name}" if default else f"--{name}"]
+    if nargs == 0:
+        return [f"--{name}"]
+    if "choices" in flag:
+        return [f"--{name}", *(flag["choices"] if nargs else flag["choices"][-1:])]
+    value = default[0] if isinstance(default, list) and default else default
+    if isinstance(value, int | float):
+        return [f"--{name}", *[str(value + 1)] * (2 if nargs else 1)]
+    return [f"--{name}", *["3"] * (nargs if isinstance(nargs, int) else 1)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--chans", "many"], "chans"),
+        (["--denoiser", "vgg"], "denoiser"),
+        (["--accelerations", "fast"], "accelerations"),
+        (["--nothing", "1"], "nothing"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_flag_that_cannot_be_read_is_named(flags: list[str], message: str, tmp_path: Path) -> None:
+    error = run_recipe("modl_ufloss/train.py", *flags, cwd=tmp_path, fails=True).stderr
+    last = error.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert not list(tmp_path.iterdir())
