@@ -465,12 +465,15 @@ def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> 
 
 
 def load_vgg(args: Namespace) -> VGGFeatures:
-    """The network of a perceptual loss."""
+    """The network of a perceptual loss; errors name the flag."""
     if args.vgg_weights == "random":
         say("--vgg_weights random: the perceptual loss compares features of an untrained VGG")
         return VGGFeatures(args.vgg)
     weights = args.vgg_weights
-    return load_vgg_features(args.vgg, weights=weights if weights in (None, "download") else Path(weights))
+    try:
+        return load_vgg_features(args.vgg, weights=weights if weights in (None, "download") else Path(weights))
+    except (OSError, ValueError) as error:
+        raise type(error)(f"--vgg_weights: {error}") from error
 
 
 # --------------------------------------------------------------------------------------------------------- trainer

@@ -299,7 +299,7 @@ BAD_DATA: dict[str, tuple[dict[str, list[int] | None], dict[str, Any], str]] = {
     "new in val": ({"train": [1], "val": [2]}, {}, "num_classes must be above .*singlecoil_val, which is 2, got 2"),
     "background": ({"train": [0, 0], "val": [1]}, {}, "singlecoil_train must have a class beside the background"),
     "nothing in val": ({"train": [1], "val": [0]}, {}, "singlecoil_val must have a class beside the background"),
-    "no masks": ({"train": None, "val": [1]}, {}, "no data set 'segmentation'.*data.convert segmentation"),
+    "no masks": ({"train": None, "val": [1]}, {}, "no data set 'segmentation'.*ufloss.convert segmentation"),
 }
 
 
