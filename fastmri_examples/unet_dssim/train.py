@@ -30,10 +30,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
-from fastmri_ufloss.convert.inputs import find_inputs, volume_name
 from fastmri_ufloss.report.figures.error_maps import save_error_maps
 
-from fastmri_ufloss.convert.jobs import SPLITS, Job, plan_jobs
+from fastmri_ufloss.convert.jobs import SPLITS, Job, find_inputs, plan_jobs, volume_name
 from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.files import write_json

@@ -12,17 +12,7 @@ import numpy as np
 
 from fastmri_ufloss.simulation.mrd_file import import_ismrmrd
 
-__all__ = [
-    "COUNTERS",
-    "Geometry",
-    "RawScan",
-    "acquisition_name",
-    "anonymous_header",
-    "field_of",
-    "header_attributes",
-    "open_scan",
-    "read_geometry",
-]
+__all__ = ["Geometry", "RawScan", "open_scan", "read_geometry"]
 
 GROUP = "dataset"
 FIELDS = (
@@ -55,19 +45,12 @@ SLAB_HEADS = 2**8  # whose samples come along
 
 @dataclass(frozen=True)
 class RawScan:
-    """An open MRD file.
-
-    Args:
-        path: of the file.
-        header: the XML header, as ismrmrd parses it.
-        heads: of all acquisitions, with the fields ``flags``, `FIELDS` and `COUNTERS`.
-        data: the data set of the acquisitions.
-    """
+    """An open MRD file."""
 
     path: Path
-    header: Any
-    heads: np.ndarray
-    data: h5py.Dataset
+    header: Any  # as ismrmrd parses the XML
+    heads: np.ndarray  # of all acquisitions, with the fields flags, FIELDS and COUNTERS
+    data: h5py.Dataset  # of the acquisitions
 
     def read_slabs(self, numbers: np.ndarray, wanted: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """The samples of acquisitions, in slabs that depend on nothing but ``numbers``.
@@ -78,9 +61,6 @@ class RawScan:
 
         Yields:
             Which of the ``numbers``, and their samples, complex64 (acquisitions, coils, samples).
-
-        Raises:
-            ValueError: if the file is damaged, or values are not finite.
         """
         coils, samples = (int(self.heads[name][numbers[0]]) for name in ("active_channels", "number_of_samples"))
         step = max(SLAB_BYTES // (8 * coils * samples), 1)
@@ -179,37 +159,23 @@ def _parse(path: Path, xml: Any) -> Any:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The grid of a scan.
+    """The grid of a scan."""
 
-    Args:
-        is_3d: positions along the readout become slices.
-        samples: of the encoded readout, with oversampling.
-        readout: of these, the positions in the field of view of the reconstruction.
-        size: (rows, cols) of the k-space of a slice.
-        recon_size: (rows, cols) of its reconstruction.
-        voxel_size: of rows, columns and slices, in mm.
-        shifts: from ``kspace_encode_step_1`` and ``_2`` to places in the encoded grid.
-    """
-
-    is_3d: bool
-    samples: int
-    readout: int
-    size: tuple[int, int]
-    recon_size: tuple[int, int]
-    voxel_size: tuple[float, float, float]
-    shifts: tuple[int, int]
+    is_3d: bool  # positions along the readout become slices
+    samples: int  # of the encoded readout, with oversampling
+    readout: int  # of these, the positions in the field of view of the reconstruction
+    size: tuple[int, int]  # (rows, cols) of the k-space of a slice
+    recon_size: tuple[int, int]  # (rows, cols) of its reconstruction
+    voxel_size: tuple[float, float, float]  # of rows, columns and slices, in mm
+    shifts: tuple[int, int]  # from kspace_encode_step_1 and _2 to places in the encoded grid
 
 
 def read_geometry(path: Path, encoding: Any, dimensions: Literal["auto", "2d", "3d"] = "auto") -> Geometry:
     """The grid that an encoding of the header describes.
 
     Images are cropped to the field of view of ``reconSpace``: ``round(encoded matrix * recon fov / encoded fov)``
-    points, at most those encoded, which is the recon matrix unless that is interpolated.
-
-    Args:
-        path: of the file, for messages.
-        encoding: of the header.
-        dimensions: ``"auto"`` is 3D if more than one step is encoded along z.
+    points, at most those encoded, which is the recon matrix unless that is interpolated. Dimensions ``"auto"`` are 3D
+    if more than one step is encoded along z.
 
     Raises:
         ValueError: if a field is missing or of no use, or the trajectory is not Cartesian.

@@ -41,23 +41,14 @@ OPTIONS = {"contrast": "contrast", "phase": "phase", "repetition": "repetition",
 
 @dataclass(frozen=True)
 class Lines:
-    """Acquisitions and their places.
+    """Acquisitions and their places."""
 
-    Args:
-        numbers: of the acquisitions in the file, rising.
-        slices: index of the slice of each; 0 in 3D.
-        points: place in the slice's k-space of each: the column, or in 3D ``row * cols + col``.
-        ranks: 0 for the first acquisition of a place, 1 for the second...
-        counts: acquisitions of each place, (slices, cols) or in 3D (1, rows * cols).
-        readouts: (start, pre, post, reverse) of each: samples without the first ``pre`` and last ``post``, reversed
-            or not, begin at ``start`` of the encoded readout.
-    """
-
-    numbers: np.ndarray
-    slices: np.ndarray
-    points: np.ndarray
-    ranks: np.ndarray
-    counts: np.ndarray
+    numbers: np.ndarray  # of the acquisitions in the file, rising
+    slices: np.ndarray  # index of the slice of each; 0 in 3D
+    points: np.ndarray  # place in the slice's k-space of each: the column, or in 3D row * cols + col
+    ranks: np.ndarray  # 0 for the first acquisition of a place, 1 for the second...
+    counts: np.ndarray  # acquisitions of each place, (slices, cols) or in 3D (1, rows * cols)
+    # (start, pre, post, reverse) of each: samples but the first pre and last post, reversed or not, begin at start
     readouts: np.ndarray
 
 

@@ -22,19 +22,7 @@ from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
-__all__ = [
-    "FORMATS",
-    "InputFormat",
-    "Job",
-    "Summary",
-    "find_inputs",
-    "missing_jobs",
-    "plan_jobs",
-    "remove_leftovers",
-    "run_jobs",
-    "stamp_of",
-    "volume_name",
-]
+__all__ = ["FORMATS", "find_inputs", "missing_jobs", "plan_jobs", "run_jobs", "stamp_of", "volume_name"]
 
 VERSION = 1  # of the conversions; another one means other volumes from the same files
 NEUTRAL = ("output", "attributes", "source", "max_memory")  # what a volume's values do not depend on
@@ -43,19 +31,12 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class InputFormat:
-    """A format.
-
-    Args:
-        title: its name in messages.
-        convert: writes a volume, ``convert(source, output, **settings)``.
-        suffixes: of its files.
-        simulated: k-space is made of images.
-    """
+    """A format: its name in messages, its converter and the suffixes of its files."""
 
     title: str
-    convert: Callable[..., None]
+    convert: Callable[..., None]  # called with source, output and settings
     suffixes: tuple[str, ...]
-    simulated: bool = False
+    simulated: bool = False  # k-space is made of images
 
     def __str__(self) -> str:
         return f"{self.title} file ({', '.join(f'*{suffix}' for suffix in self.suffixes)})"
@@ -72,47 +53,28 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Job:
-    """A volume to be made, or to be changed.
-
-    Args:
-        source, output: of the conversion.
-        function: what is called with source and output; False says that nothing was to be done.
-        settings: its further arguments.
-        size: of the input, in bytes.
-        conversion: JSON text of all that the volume depends on, kept as its attribute ``conversion``.
-        simulated: k-space is made of images.
-    """
+    """A volume to be made, or to be changed: a function is called with source, output and settings."""
 
     source: Path
     output: Path
-    function: Callable[..., bool | None]
+    function: Callable[..., bool | None]  # False says that nothing was to be done
     settings: Mapping[str, Any]
-    size: int
-    conversion: str = ""
-    simulated: bool = False
+    size: int  # of the input, in bytes
+    conversion: str = ""  # JSON text of all that the volume depends on, kept as its attribute of this name
+    simulated: bool = False  # k-space is made of images
 
 
 @dataclass
 class Summary:
-    """What came of jobs.
+    """What came of jobs."""
 
-    Args:
-        converted: volumes that were made.
-        failed: the reasons, by the volume.
-        warnings: texts, each once.
-        kept: number of volumes for which nothing was to be done.
-        size: of what was converted, in bytes.
-        seconds: that it took.
-        full: folder that had no space left, which ended it.
-    """
-
-    converted: list[Path] = field(default_factory=list)
-    failed: dict[Path, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    kept: int = 0
-    size: int = 0
+    converted: list[Path] = field(default_factory=list)  # volumes that were made
+    failed: dict[Path, str] = field(default_factory=dict)  # the reasons, by the volume
+    warnings: list[str] = field(default_factory=list)  # each once
+    kept: int = 0  # volumes for which nothing was to be done
+    size: int = 0  # of what was converted, in bytes
     seconds: float = 0.0
-    full: Path | None = None
+    full: Path | None = None  # folder that had no space left, which ended it
 
 
 def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:

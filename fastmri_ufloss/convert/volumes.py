@@ -13,16 +13,7 @@ from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, s
 from fastmri_ufloss.data.volume_file import VolumeWriter
 from fastmri_ufloss.simulation.simulate import simulate_volume
 
-__all__ = [
-    "AFFINE_CONVENTION",
-    "check_magnitude",
-    "noise_covariance",
-    "scan_sampling",
-    "transform_readout",
-    "whitening_matrix",
-    "write_images",
-    "write_kspace",
-]
+__all__ = ["noise_covariance", "scan_sampling", "transform_readout", "whitening_matrix", "write_kspace"]
 
 AFFINE_CONVENTION = "(slice, row, column, 1) to (left, posterior, superior, 1) of the patient, in mm"
 CHUNK_BYTES = 2**25  # of readouts that are transformed at once; results must not depend on max_memory
@@ -187,14 +178,11 @@ def write_kspace(
     The k-space is read twice, slice by slice: for what was sampled, and to be written.
 
     Args:
-        source: where it comes from, for messages.
-        output: path of the volume.
+        source, output: where it comes from, for messages, and the volume.
         kspace: centered, (slices, coils, rows, cols) or (slices, rows, cols), which may be a memory map.
-        attributes: of the volume.
         along_readout: the first axis is the readout of a 3D scan, which becomes slices by `transform_readout`.
-        mask: what was sampled, (cols,) or (rows, cols), if it is known; see `find_sampling`.
+        mask: what was sampled, (cols,) or (rows, cols); by default `find_sampling` tells.
         whitener: (coils, coils), multiplied to the coils.
-        max_memory: see `transform_readout`.
         acquisition: name of the contrast, by default ``"UNKNOWN"``.
 
     Raises:
@@ -259,19 +247,7 @@ def write_images(
     patient_id: str = "",
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Write images with `simulate_volume`; its settings become attributes ``simulated_snr`` and so on.
-
-    Args:
-        source: where they come from, for messages.
-        output: path of the volume.
-        images: (slices, rows, cols).
-        num_coils, snr, phase_strength, seed, mask, patient_id, voxel_size: see `simulate_volume`.
-        acquisition: name of the contrast, by default ``"UNKNOWN"``.
-        attributes: of the volume.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-    """
+    """Write images (slices, rows, cols) with `simulate_volume`; its settings become attributes of the volume."""
     simulated = {"snr": float(snr), "phase_strength": float(phase_strength), "seed": seed}
     with naming(source):
         simulate_volume(

@@ -11,14 +11,7 @@ from scipy.interpolate import RectBivariateSpline
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.volume_file import VolumeWriter, fft2c, write_volume
 
-__all__ = [
-    "loop_field",
-    "simulate_kspace",
-    "simulate_phase",
-    "simulate_sens_maps",
-    "simulate_volume",
-    "write_volume",
-]
+__all__ = ["simulate_kspace", "simulate_phase", "simulate_sens_maps", "simulate_volume", "write_volume"]
 
 COARSE_GRID = 48  # points a side for the coil fields, which are smooth
 PHASE_ORDER = 3  # highest number of half waves of the phase along a side
@@ -67,12 +60,7 @@ def coil_fields(
     seed: int,
     heights: ArrayLike = 0.0,
 ) -> Iterator[np.ndarray]:
-    """B_x - i B_y (...) of loops around the z axis at ``points`` (..., 3), coil by coil; errors come at once.
-
-    Args:
-        points, num_coils, distance, radius, jitter, seed: see `simulate_sens_maps`.
-        heights: z of the loops, one for all or (num_coils,).
-    """
+    """B_x - i B_y (...) of loops around the z axis, at ``heights``, coil by coil; see `simulate_sens_maps`."""
     check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     check(distance > 1.42, "distance", "above 1.42", distance)
     check(radius > 0, "radius", "above 0", radius)
