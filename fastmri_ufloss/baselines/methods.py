@@ -12,9 +12,10 @@ from torch import Tensor
 from fastmri_ufloss.baselines.bart_pics import bart_pics, has_bart
 from fastmri_ufloss.baselines.dlmri import dlmri
 from fastmri_ufloss.baselines.pics import pics
+from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 
-__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights"]
+__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights", "read_weights"]
 
 
 class ClassicalMethod(NamedTuple):
@@ -110,3 +111,14 @@ def check_weights(weights: Mapping[str, float], methods: Iterable[str]) -> None:
             raise ValueError(f"weights must be finite and at least 0, got {name}={value:g}")
         if value == 0 and not method.allows_zero:
             raise ValueError(f"the weight of {name} must be above 0, got {name}={value:g}")
+
+
+def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, float]:
+    """``["pics_tv=0.004", ...]`` as weights by method; raises ValueError as `parse_weights` and `check_weights` do."""
+    items = list(items)
+    weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
+    for item in items:
+        if "=" not in item or item.partition("=")[0] not in weights:
+            raise ValueError(f"weights must be of the form METHOD=VALUE, got {item!r}")
+    check_weights(weights, methods)
+    return weights
