@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.baselines.bart_pics import bart_pics, has_bart
-from fastmri_ufloss.baselines.dlmri import dlmri
-from fastmri_ufloss.baselines.pics import pics
+from fastmri_ufloss.baselines.bart import bart_pics, has_bart
+from fastmri_ufloss.baselines.dictionary_learning import dlmri
+from fastmri_ufloss.baselines.compressed_sensing import pics
 from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.baselines.pics import Regularizer, check_options
+from fastmri_ufloss.baselines.compressed_sensing import Regularizer, check_options
 from fastmri_ufloss.mri import cg_sense, image_scale
 
 __all__ = ["bart_pics", "has_bart"]

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import fold
 
 from fastmri_ufloss.baselines.sparse_coding import cosine_dictionary, learn_dictionary, sparse_approximation
-from fastmri_ufloss.mri import cg_sense, conjugate_gradient, image_scale, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
 __all__ = ["dlmri"]
 
