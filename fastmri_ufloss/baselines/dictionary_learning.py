@@ -1,16 +1,16 @@
 """Dictionary learning reconstruction (DLMRI): SENSE with patches that are sparse in a dictionary of their own."""
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
 from torch.nn.functional import fold
 
-from fastmri_ufloss.baselines.sparse_coding import cosine_dictionary, learn_dictionary, sparse_approximation
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = ["dlmri"]
+__all__ = ["cosine_dictionary", "dlmri", "learn_dictionary", "sparse_approximation"]
 
 _FIRST_ERROR = 0.3  # of patches in the first iteration: about the size of aliasing at 5 times
 _ANNEALED = 0.75  # the part of the iterations after which the error is lam
@@ -43,33 +43,28 @@ def dlmri(
 
     R_j takes the patch j of p x p pixels, of all that overlap, over the borders of the image too, and m_j is its
     mean. c is the `image_scale` of the sample's CG-SENSE image, the start, so that ``lam`` means the same in every
-    unit. Each iteration codes the patches by orthogonal matching pursuit, with atoms until the error of a patch,
-    its root mean square over the pixels, is at most ``lam`` (see `sparse_approximation`), averages them to an image
-    z, and solves
+    unit. Each iteration codes the patches (`sparse_approximation`) until the error of each, its root mean square over
+    the pixels, is at most ``lam``, averages them to an image z, and solves
 
     .. math:: (E^H E + \nu) x = E^H y / c + \nu z, \qquad \nu = 4 \lambda
 
-    by conjugate gradients. As in the paper, both the error of the patches and the weight of the prior against the
-    samples follow one level of noise, here ``lam``.
+    by conjugate gradients: error and weight follow one level of noise, as in the paper.
 
     In the first three quarters of the iterations the error falls from 0.3 to ``lam`` geometrically, because a patch
     that is coded too well keeps its aliasing. The atoms are cosines first. After a fifth and three fifths of the
     iterations they are learned (`learn_dictionary`), from patches that their mean does not suffice for, real and
-    imaginary parts alike: atoms are real, because phase varies little within a patch and is left to complex
-    coefficients, and one set serves any phase.
+    imaginary parts alike: phase varies little within a patch and is left to complex coefficients.
 
     Sample by sample, in single precision, without gradients; random is only which patches are learned from.
 
     Args:
         masked_kspace: (batch, coils, rows, cols, 2), of any unit and size.
-        mask: (batch, 1, 1 or rows, cols, 1), not zero where a sample was acquired. A sample whose value is
-            zero counts as acquired.
+        mask: (batch, 1, 1 or rows, cols, 1), not zero where a sample was acquired, even if its value is zero.
         sens_maps: (batch, coils, rows, cols, 2), with a norm of 1 or 0 over the coils.
-        lam: the error that a patch may have, relative to the 95th percentile of the image, above 0. The larger it
-            is, the stronger the dictionary and the weaker the samples. The default, and those of the other options,
-            were chosen on two to four slices of as many subjects, cardiac images of 256 x 256 with 8 simulated coils
-            and noise, undersampled 5 times with masks of random columns. The best value depends on noise and
-            sampling; to compare fairly, search it (`search_weight`).
+        lam: the error that a patch may have, relative to the 95th percentile of the image, above 0; the larger, the
+            stronger the dictionary. The default, and those of the other options, were chosen on two to four hearts
+            (256 x 256, 8 simulated coils and noise, random columns undersampled 5 times). The best value depends on
+            noise and sampling (`search_weights`).
         patch_size: p, from 2 to the number of rows and of columns.
         num_atoms: of the dictionary, at least 1. 143 instead of 99 made errors 1% smaller.
         sparsity: the largest number of atoms of a patch, at most num_atoms. 10 instead of 5 made errors 5% smaller.
@@ -88,25 +83,6 @@ def dlmri(
         S. Ravishankar and Y. Bresler, MR image reconstruction from highly undersampled k-space data by dictionary
         learning, IEEE Trans Med Imaging 30:1028-1041, 2011, with one coil, K-SVD and exact samples.
     """
-    _check_options(lam, num_atoms, sparsity, num_iterations, seed)
-    cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # it checks the shapes of the whole batch
-    if not 2 <= patch_size <= min(sens_maps.shape[2:4]):
-        raise ValueError(
-            f"patch_size must be from 2 to the size of the image {tuple(sens_maps.shape[2:4])}, got {patch_size}"
-        )
-    atoms = cosine_dictionary(patch_size, num_atoms).to(masked_kspace.device)
-    masks = mask.expand(len(masked_kspace), *mask.shape[1:])
-    with torch.autocast(masked_kspace.device.type, enabled=False):
-        images = [
-            _reconstruct(
-                kspace[None].float(), own[None], maps[None].float(), atoms, lam, sparsity, num_iterations, seed
-            )
-            for kspace, own, maps in zip(masked_kspace, masks, sens_maps, strict=True)
-        ]
-    return torch.cat(images)
-
-
-def _check_options(lam: float, num_atoms: int, sparsity: int, num_iterations: int, seed: int) -> None:
     if not 0 < lam < float("inf"):
         raise ValueError(f"lam must be finite and above 0, got {lam}")
     if num_atoms < 1:
@@ -117,6 +93,21 @@ def _check_options(lam: float, num_atoms: int, sparsity: int, num_iterations: in
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+    cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # it checks the shapes of the whole batch
+    if not 2 <= patch_size <= min(sens_maps.shape[2:4]):
+        raise ValueError(
+            f"patch_size must be from 2 to the size of the image {tuple(sens_maps.shape[2:4])}, got {patch_size}"
+        )
+    atoms = cosine_dictionary(patch_size, num_atoms).to(masked_kspace.device)
+    masks = mask.expand(len(masked_kspace), *mask.shape[1:])
+    with torch.autocast(masked_kspace.device.type, enabled=False):
+        images = [
+            _reconstruct(
+                kspace[None].float(), sampled[None], maps[None].float(), atoms, lam, sparsity, num_iterations, seed
+            )
+            for kspace, sampled, maps in zip(masked_kspace, masks, sens_maps, strict=True)
+        ]
+    return torch.cat(images)
 
 
 def _reconstruct(
@@ -193,3 +184,139 @@ def _approximate(image: Tensor, atoms: Tensor, error: float, sparsity: int) -> T
     total[:, :border] += total[:, rows:]
     total[..., :border] += total[..., cols:]
     return torch.view_as_complex(total[:, :rows, :cols].permute(1, 2, 0).contiguous())[None] / length
+
+
+def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, tolerance: float) -> Tensor:
+    r"""Approximate each signal by a few atoms, with orthogonal matching pursuit.
+
+    The atom with the largest correlation with what is left of the signal is added, and the signal is projected on all
+    atoms that it has, until
+
+    .. math:: \| s_i - \alpha_i D \|_2^2 \le tolerance \quad \text{or} \quad \| \alpha_i \|_0 = sparsity
+
+    The channels of a signal share their atoms: real and imaginary part as two channels make complex coefficients. All
+    signals take a step at once; scikit-learn's pursuit, with the same result for one channel, is a loop over signals.
+
+    Args:
+        signals: (n, channels, length), real.
+        atoms: D, (num_atoms, length), of norm 1.
+        sparsity: the largest number of atoms of a signal.
+        tolerance: the largest squared error, over all channels.
+
+    Returns:
+        The approximations, (n, channels, length).
+
+    Raises:
+        ValueError: if the shapes do not belong together or an option is out of range.
+
+    References:
+        Y. C. Pati, R. Rezaiifar and P. S. Krishnaprasad, Asilomar Conf Signals 1993; J. A. Tropp, A. C. Gilbert
+        and M. J. Strauss, Signal Processing 86:572-588, 2006 (several channels).
+    """
+    if signals.ndim != 3 or atoms.ndim != 2 or atoms.shape[1] != signals.shape[2]:
+        raise ValueError(
+            "signals must have shape (n, channels, length) and atoms (num_atoms, length), got "
+            f"{tuple(signals.shape)} and {tuple(atoms.shape)}"
+        )
+    if not 1 <= sparsity <= len(atoms):
+        raise ValueError(f"sparsity must be from 1 to the number of atoms ({len(atoms)}), got {sparsity}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0, got {tolerance}")
+    residuals = signals.clone()
+    active = (_energy(signals) > tolerance).nonzero()[:, 0]
+    residual = signals[active]
+    basis: list[Tensor] = []  # of each active signal, orthonormal; an entry is (active, length)
+    for step in range(sparsity):
+        best = (residual @ atoms.T).square().sum(dim=1).argmax(dim=1)
+        direction = _orthogonal_part(atoms[best], basis)
+        residual = residual - (residual @ direction[..., None]) * direction[:, None]
+        residuals[active] = residual
+        if step == sparsity - 1:
+            break
+        remaining = _energy(residual) > tolerance
+        active, residual = active[remaining], residual[remaining]
+        basis = [vectors[remaining] for vectors in (*basis, direction)]
+    return signals - residuals
+
+
+def _energy(signals: Tensor) -> Tensor:
+    return signals.square().sum(dim=(1, 2))
+
+
+def _orthogonal_part(atoms: Tensor, basis: list[Tensor]) -> Tensor:
+    """The part of each signal's atom that its basis lacks, of norm 1, or 0 where there is none."""
+    for vectors in basis:
+        atoms = atoms - (atoms * vectors).sum(dim=1, keepdim=True) * vectors
+    norm = atoms.norm(dim=1, keepdim=True)
+    # an atom may come again where the error cannot become smaller: its part is rounding only
+    return torch.where(norm > 1e-4, atoms / norm.clamp(min=1e-4), 0)
+
+
+def cosine_dictionary(patch_size: int, num_atoms: int) -> Tensor:
+    r"""Products of two cosines, the constant one left out, as the atoms of square patches.
+
+    .. math:: d_{kl}(i, j) \propto \cos(\pi k (i + 1/2) / n) \cos(\pi l (j + 1/2) / n)
+
+    from the lowest frequencies on, with :math:`n` the smallest number that gives enough atoms and is not below
+    ``patch_size``. With :math:`n` = ``patch_size`` it is the discrete cosine transform, and overcomplete otherwise.
+
+    Returns:
+        (num_atoms, patch_size**2), each atom with a mean of 0 and a norm of 1.
+    """
+    count = max(patch_size, math.isqrt(num_atoms) + 1)
+    frequency = torch.arange(count, dtype=torch.float64)
+    waves = torch.cos(torch.pi * frequency[:, None] * (torch.arange(patch_size) + 0.5) / count)
+    atoms = torch.einsum("ki,lj->klij", waves, waves).reshape(count**2, -1)
+    order = (frequency[:, None] + frequency).flatten().argsort(stable=True)[1 : num_atoms + 1]
+    atoms = atoms[order] - atoms[order].mean(dim=1, keepdim=True)
+    return (atoms / atoms.norm(dim=1, keepdim=True)).float()
+
+
+def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int) -> Tensor:
+    r"""A dictionary for given signals, learned by ``sklearn.decomposition.MiniBatchDictionaryLearning``.
+
+    .. math:: \min_{A, D} \tfrac{1}{2} \| S - A D \|_2^2 + \alpha \| A \|_1, \qquad \| d_k \|_2 = 1
+
+    One pass over the signals.
+
+    Args:
+        signals: S, (n, length), real.
+        start: D at the start, (num_atoms, length).
+        alpha: weight of the sparsity, in the unit of the signals.
+        seed: of the order of the signals.
+
+    Returns:
+        D, (num_atoms, length), on the device of start.
+
+    Raises:
+        ImportError: if scikit-learn is missing.
+
+    Reference:
+        J. Mairal, F. Bach, J. Ponce and G. Sapiro, Online dictionary learning for sparse coding, ICML 2009.
+    """
+    try:
+        from sklearn.decomposition import MiniBatchDictionaryLearning
+        from sklearn.exceptions import ConvergenceWarning
+    except ImportError as error:
+        raise ImportError(
+            f"dictionaries are learned by scikit-learn ({error}): pip install 'fastmri-ufloss[classical]'"
+        ) from error
+    learner = MiniBatchDictionaryLearning(
+        len(start),
+        alpha=alpha,
+        max_iter=1,
+        fit_algorithm="lars",
+        batch_size=256,
+        dict_init=start.double().cpu().numpy(),
+        random_state=seed,
+        tol=0,  # no early stop
+        max_no_improvement=None,
+    )
+    with warnings.catch_warnings():
+        # similar atoms end the path of a signal early: its code is less good, and the dictionary only little
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        atoms = torch.from_numpy(learner.fit(signals.double().cpu().numpy()).components_)
+    norm = atoms.norm(dim=1, keepdim=True)
+    # scikit-learn bounds the norms; an atom that became zero keeps its start
+    atoms = torch.where(norm > 0, atoms / norm, start.double().cpu())
+    return atoms.to(start)

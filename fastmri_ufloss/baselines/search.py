@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
-from fastmri_ufloss.baselines.slices import reconstruct, reference_magnitude, run_slices
+from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLSample
@@ -20,7 +20,6 @@ from fastmri_ufloss.files import file_stamp, write_json
 __all__ = ["best_weight", "check_split", "evenly_spaced", "next_weights", "note_by_hand", "search_weights"]
 
 SCORE = "mean NRMSE over the volumes, magnitudes against the coil-combined image"
-_DIGITS = 4  # of a weight: enough to tell candidates apart, few enough to type one again
 
 
 def next_weights(
@@ -33,10 +32,10 @@ def next_weights(
 ) -> list[float]:
     """The weights whose scores a search needs next; none at its end, when `best_weight` is what was searched for.
 
-    The first candidates are the start and its neighbors on a logarithmic grid, start * factor^k. While the best
-    candidate is at an end, the grid goes on there, up to a bound. Then the two midpoints beside the best candidate
-    are tried, ``num_refinements`` times: with the defaults, neighbors of the result are factors of sqrt(2) apart. A
-    function with one minimum has it between these neighbors. No random number is drawn.
+    The first weights are the start and its neighbors on a logarithmic grid, start * factor^k. While the best weight
+    is at an end, the grid goes on there, up to a bound. Then the two midpoints beside the best weight are tried,
+    ``num_refinements`` times: with the defaults, neighbors of the result are factors of sqrt(2) apart. A function
+    with one minimum has it between these neighbors. No random number is drawn.
 
     Args:
         scores: by weight, all that are known; the lowest is the best, what is not finite is worse than all others.
@@ -57,31 +56,18 @@ def next_weights(
     def weight_at(place: float) -> float:
         return _round(min(max(start * factor**place, low), high))
 
-    for places in _places(scores, weight_at, num_refinements):
-        missing = [weight for weight in dict.fromkeys(map(weight_at, places)) if weight not in scores]
-        if missing:
-            return missing
-    return []
-
-
-def _places(scores: Mapping[float, float], weight_at: Any, num_refinements: int) -> Iterator[list[float]]:
-    """Exponents of the grid, step by step; the search goes on when all of them have a score."""
-    places = [-1.0, 0.0, 1.0]
-    yield places
-
-    def best() -> float:
-        return min(places, key=lambda place: _rank(scores, weight_at(place)))
-
-    while best() in (places[0], places[-1]):
-        place = places[0] - 1 if best() == places[0] else places[-1] + 1
-        if weight_at(place) == weight_at(best()):
-            break  # at a bound
-        places = sorted((*places, place))
-        yield [place]
-    for halving in range(1, num_refinements + 1):
-        between = [best() - 0.5**halving, best() + 0.5**halving]
-        places = sorted((*places, *between))
-        yield between
+    places, step = [-1.0, 0.0, 1.0], 1.0
+    while not (unknown := [weight for weight in dict.fromkeys(map(weight_at, places)) if weight not in scores]):
+        best = min(places, key=lambda place: _rank(scores, weight_at(place)))
+        beyond = best - 1 if best == places[0] else best + 1
+        if step == 1 and best in (places[0], places[-1]) and weight_at(beyond) != weight_at(best):
+            places = sorted((*places, beyond))
+        elif step > 0.5**num_refinements:
+            step /= 2
+            places = sorted((*places, best - step, best + step))
+        else:
+            return []
+    return unknown
 
 
 def best_weight(scores: Mapping[float, float]) -> float:
@@ -94,6 +80,14 @@ def best_weight(scores: Mapping[float, float]) -> float:
     if not math.isfinite(scores[weight]):
         raise ValueError(f"scores must be finite for some weight, got {scores}")
     return weight
+
+
+def _rank(scores: Mapping[float, float], weight: float) -> tuple[float, float]:
+    return scores[weight] if math.isfinite(scores[weight]) else math.inf, weight
+
+
+def _round(weight: float) -> float:
+    return float(f"{weight:.4g}")  # enough digits to tell weights apart, few enough to type one again
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
@@ -117,14 +111,13 @@ def search_weights(
     num_slices: int = 12,
     num_workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """The weights of classical methods with the lowest error on some slices of a data set.
+    """The weights of classical methods (`next_weights`) with the lowest error on some slices of a data set.
 
-    The search of each method (`next_weights`) has the start and the bounds of `CLASSICAL_METHODS`. The error is the
-    NRMSE, |x - t| / |t| over the slices of a volume, averaged over the volumes. The slices are spread evenly over
-    all those of the data set.
+    The error is the NRMSE, |x - t| / |t| over the slices of a volume, averaged over the volumes. The slices are
+    spread evenly over all those of the data set.
 
     Args:
-        dataset: whose transform makes `MoDLSample` with coil maps and reference; the validation split.
+        dataset: the validation split, whose transform makes `MoDLSample` with coil maps and reference.
         methods: names of those with a weight.
         file: ``weights.json``, for all that was tried; a search that was interrupted goes on from it.
         settings: what the scores depend on, beside the slices.
@@ -132,7 +125,7 @@ def search_weights(
         num_workers: number of processes; 0 for this one.
 
     Returns:
-        By method ``weight``, its score ``NRMSE``, ``at bound``, which says whether the minimum may lie beyond the
+        By method ``weight``, its score ``NRMSE``, ``at bound``, which says that the minimum may lie beyond the
         bounds, and ``tried``, rows of ``weight`` and ``NRMSE``.
 
     Raises:
@@ -141,48 +134,91 @@ def search_weights(
     """
     if num_slices < 1:
         raise ValueError(f"num_slices must be at least 1, got {num_slices}")
+    grids: dict[str, Any] = {}
     for name in methods:
         if CLASSICAL_METHODS[name].bounds is None:
             raise ValueError(f"methods must be those that have a weight, got {name!r}")
-    indices = evenly_spaced(len(dataset), num_slices)
-    volumes = {index: dataset.raw_samples[index].fname for index in indices}
-    slices = [
-        {"volume": path.name, "slice": dataset.raw_samples[index].slice_ind, "size": size, "mtime": mtime}
-        for index, path in volumes.items()
-        for size, mtime in [file_stamp(path)]
-    ]
+        grids[name] = {"start": CLASSICAL_METHODS[name].start, "bounds": CLASSICAL_METHODS[name].bounds}
+    samples = {index: dataset.raw_samples[index] for index in evenly_spaced(len(dataset), num_slices)}
     document: dict[str, Any] = {
-        "split": str(volumes[indices[0]].parent.resolve()),
+        "split": str(dataset.raw_samples[0].fname.parent.resolve()),
         "score": SCORE,
         "settings": json.loads(json.dumps(settings, default=str)),
-        "slices": slices,
+        "slices": [
+            {"volume": sample.fname.name, "slice": sample.slice_ind, "size": size, "mtime": mtime}
+            for sample in samples.values()
+            for size, mtime in [file_stamp(sample.fname)]
+        ],
     }
-    results = document["methods"] = {**_read_methods(file, document)}
+    results = document["methods"] = _read_methods(file, document)
     scores: dict[str, dict[float, float]] = {}
     for name in methods:
-        tried = results.setdefault(name, {"tried": []}).get("tried", [])
-        scores[name] = {row["weight"]: row["NRMSE"] for row in tried}
+        results.setdefault(name, {"tried": []})
+        scores[name] = {row["weight"]: row["NRMSE"] for row in results[name].get("tried", [])}
+
+    def note(name: str, **values: Any) -> None:
+        rows = [{"weight": weight, "NRMSE": score} for weight, score in sorted(scores[name].items())]
+        results[name] = {**values, "tried": rows}
+        write_json(file, document)
+
     while tasks := [
-        (index, (name, weight)) for name in methods for weight in _candidates(name, scores[name]) for index in indices
+        (index, (name, weight))
+        for name in methods
+        for weight in next_weights(scores[name], **grids[name])
+        for index in samples
     ]:
         errors: dict[tuple[str, float], dict[int, tuple[float, float]]] = {}
         runs = run_slices(_error, dataset, tasks, num_workers=num_workers, title="Search of weights")
         with contextlib.closing(runs):
-            for index, candidate, error in runs:
-                of_candidate = errors.setdefault(candidate, {})
-                of_candidate[index] = error
-                if len(of_candidate) == len(indices):
-                    name, weight = candidate
-                    scores[name][weight] = _mean_nrmse([(volumes[i], *of_candidate[i]) for i in indices])
-                    results[name] = {"tried": _rows(scores[name])}
-                    write_json(file, document)
+            for index, (name, weight), error in runs:
+                of_weight = errors.setdefault((name, weight), {})
+                of_weight[index] = error
+                if len(of_weight) == len(samples):
+                    scores[name][weight] = _mean_nrmse([(samples[i].fname, *of_weight[i]) for i in samples])
+                    note(name)
     for name in methods:
         weight = best_weight(scores[name])
-        at_bound = weight in map(_round, CLASSICAL_METHODS[name].bounds or ())
-        values = {"weight": weight, "NRMSE": scores[name][weight], "at bound": at_bound}
-        results[name] = {**values, "tried": _rows(scores[name])}
-    write_json(file, document)
+        is_at_bound = weight in map(_round, grids[name]["bounds"])
+        note(name, **{"weight": weight, "NRMSE": scores[name][weight], "at bound": is_at_bound})
     return {name: results[name] for name in methods}
+
+
+def _error(sample: MoDLSample, candidate: tuple[str, float]) -> tuple[float, float]:
+    """Squared error of a slice, and the energy of its reference."""
+    name, weight = candidate
+    reference = reference_of(sample)
+    if reference is None:
+        raise ValueError(
+            f"{sample.fname} of the validation split is undersampled, and weights are searched on fully sampled "
+            f"data: give them by hand, {name}=VALUE"
+        )
+    target = torch.from_numpy(reference).double()
+    image = torch.from_numpy(image_of(sample, name, weight)).double()
+    return float((image - target).square().sum()), float(target.square().sum())
+
+
+def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
+    """The mean over volumes; those without signal have no NRMSE."""
+    sums: dict[Path, list[float]] = {}
+    for path, error, energy in errors:
+        of_volume = sums.setdefault(path, [0.0, 0.0])
+        of_volume[0] += error
+        of_volume[1] += energy
+    return float(np.mean([np.sqrt(error / energy) for error, energy in sums.values() if energy > 0]))
+
+
+def _read_methods(file: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of an earlier search; ValueError if it had other slices or settings."""
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
+    for name in ("split", "settings", "slices") if "split" in stored else ():  # otherwise all weights are by hand
+        if stored.get(name) != document[name]:
+            texts = (json.dumps(stored.get(name)), json.dumps(document[name]))
+            old, new = (text if len(text) < 300 else f"{text[:300]}..." for text in texts)
+            raise ValueError(
+                f"{file} was made with {name} {old}, not {new}: take the same settings again, remove the file, or "
+                "take another folder"
+            )
+    return dict(stored["methods"])
 
 
 def note_by_hand(file: Path, weights: Mapping[str, float]) -> None:
@@ -207,13 +243,13 @@ def check_split(val: Path, test: Path, methods: Sequence[str]) -> None:
             f"no volumes in {val} to search weights on, and they are never searched on the images that are "
             f"reconstructed: {by_hand}"
         )
-    links = {(path.stat().st_dev, path.stat().st_ino) for path in list_volumes(val)}
-    samples = {(path.name, path.stat().st_size): path for path in list_volumes(val)}
+    inodes = {(path.stat().st_dev, path.stat().st_ino) for path in list_volumes(val)}
+    sizes = {(path.name, path.stat().st_size): path for path in list_volumes(val)}
     shared = []
     for path in list_volumes(test):
         status = path.stat()
-        alike = samples.get((path.name, status.st_size))
-        if (status.st_dev, status.st_ino) in links or (alike is not None and _part(path) == _part(alike)):
+        alike = sizes.get((path.name, status.st_size))
+        if (status.st_dev, status.st_ino) in inodes or (alike is not None and _part(path) == _part(alike)):
             shared.append(path)
     if shared:
         raise ValueError(
@@ -223,70 +259,8 @@ def check_split(val: Path, test: Path, methods: Sequence[str]) -> None:
         )
 
 
-def _candidates(name: str, scores: Mapping[float, float]) -> list[float]:
-    start, bounds = CLASSICAL_METHODS[name].start, CLASSICAL_METHODS[name].bounds
-    return [] if start is None or bounds is None else next_weights(scores, start=start, bounds=bounds)
-
-
-def _error(sample: MoDLSample, candidate: tuple[str, float]) -> tuple[float, float]:
-    """Squared error of a slice, and the energy of its reference."""
-    name, weight = candidate
-    reference = reference_magnitude(sample)
-    if reference is None:
-        raise ValueError(
-            f"{sample.fname} of the validation split is undersampled, and weights are searched on fully sampled data: "
-            f"give them by hand, {name}=VALUE"
-        )
-    target = torch.from_numpy(reference).double()
-    image = torch.from_numpy(reconstruct(name, sample, weight)).double()
-    return float((image - target).square().sum()), float(target.square().sum())
-
-
-def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
-    """The mean over volumes; those without signal have no NRMSE."""
-    sums: dict[Path, list[float]] = {}
-    for path, error, energy in errors:
-        of_volume = sums.setdefault(path, [0.0, 0.0])
-        of_volume[0] += error
-        of_volume[1] += energy
-    return float(np.mean([np.sqrt(error / energy) for error, energy in sums.values() if energy > 0]))
-
-
-def _read_methods(file: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The methods of an earlier search.
-
-    Raises:
-        ValueError: if the search had other slices or settings.
-    """
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
-    for name in ("split", "settings", "slices") if "split" in stored else ():  # otherwise all weights are by hand
-        if stored.get(name) != document[name]:
-            raise ValueError(
-                f"{file} was made with {name} {_short(stored.get(name))}, not {_short(document[name])}: take the same "
-                "settings again, remove the file, or take another folder"
-            )
-    return dict(stored["methods"])
-
-
 def _part(path: Path) -> bytes:
     """From the middle of a file."""
     with open(path, "rb") as file:
         file.seek(path.stat().st_size // 2)
         return file.read(2**20)
-
-
-def _rank(scores: Mapping[float, float], weight: float) -> tuple[float, float]:
-    return scores[weight] if math.isfinite(scores[weight]) else math.inf, weight
-
-
-def _round(weight: float) -> float:
-    return float(f"{weight:.{_DIGITS}g}")
-
-
-def _rows(scores: Mapping[float, float]) -> list[dict[str, float]]:
-    return [{"weight": weight, "NRMSE": score} for weight, score in sorted(scores.items())]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 300 else f"{text[:300]}..."

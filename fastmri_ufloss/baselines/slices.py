@@ -11,12 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
+from fastmri_ufloss.data.reconstruction_writer import crop_like_fastmri
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLSample
-from fastmri_ufloss.pl_modules.reconstruction import crop_like_fastmri
 from fastmri_ufloss.workers import run_in_processes
 
-__all__ = ["magnitude", "reconstruct", "reference_magnitude", "run_slices", "single_thread"]
+__all__ = ["image_of", "reference_of", "run_slices"]
 
 Function = Callable[[MoDLSample, Any], Any]
 
@@ -33,7 +33,7 @@ def run_slices(
 
     Args:
         function: from the sample of a slice and an argument to a result, both plain values or NumPy arrays. Processes
-            must be able to import it.
+            must be able to import the function.
         dataset: whose transform makes the samples.
         tasks: index of a slice in the data set, and the argument.
         num_workers: number of processes; 0 for this one.
@@ -58,7 +58,7 @@ def run_slices(
 
 
 def _only(dataset: IndexedSliceDataset, index: int) -> IndexedSliceDataset:
-    """A data set of a single slice, which is sent to a process."""
+    """A data set of a single slice, to be sent to a process."""
     single = copy.copy(dataset)
     single.raw_samples = [dataset.raw_samples[index]]
     return single
@@ -66,12 +66,12 @@ def _only(dataset: IndexedSliceDataset, index: int) -> IndexedSliceDataset:
 
 def _run(job: tuple[Function, IndexedSliceDataset, int, Any]) -> Any:
     function, dataset, _, argument = job
-    with single_thread():
+    with _single_thread():
         return function(dataset[0], argument)
 
 
 @contextlib.contextmanager
-def single_thread() -> Iterator[None]:
+def _single_thread() -> Iterator[None]:
     """Torch and what NumPy and scikit-learn call use one thread meanwhile: sums do not depend on their number."""
     try:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
@@ -86,19 +86,22 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def reconstruct(name: str, sample: MoDLSample, weight: float | None) -> np.ndarray:
-    """Magnitude (rows, cols) by a method of `CLASSICAL_METHODS`, cropped as fastMRI crops for its leaderboard."""
+def image_of(sample: MoDLSample, name: str, weight: float | None) -> np.ndarray:
+    """Magnitude (rows, cols) by a method of `CLASSICAL_METHODS`, cropped as fastMRI crops for its leaderboard.
+
+    Raises:
+        ValueError: if the sample has no coil maps.
+    """
     if sample.sens_maps is None:
-        raise ValueError(f"{sample.fname}: samples must have coil maps, which their transform has no source of")
+        raise ValueError(f"samples must have coil maps, got None for {sample.fname}")
     inputs = (sample.masked_kspace[None], sample.mask[None], sample.sens_maps[None])
-    return magnitude(sample, CLASSICAL_METHODS[name](*inputs, weight)[0])
+    return _magnitude(sample, CLASSICAL_METHODS[name](*inputs, weight)[0])
 
 
-def reference_magnitude(sample: MoDLSample) -> np.ndarray | None:
-    """The coil-combined image of a fully sampled slice, cropped as well; None where k-space is undersampled."""
-    return None if sample.reference is None else magnitude(sample, sample.reference)
+def reference_of(sample: MoDLSample) -> np.ndarray | None:
+    """The coil-combined magnitude of a fully sampled slice, cropped as well; None where k-space is undersampled."""
+    return None if sample.reference is None else _magnitude(sample, sample.reference)
 
 
-def magnitude(sample: MoDLSample, image: Tensor) -> np.ndarray:
-    """Magnitude of a complex image (rows, cols), float32, cropped as fastMRI crops for its leaderboard."""
+def _magnitude(sample: MoDLSample, image: Tensor) -> np.ndarray:
     return crop_like_fastmri(image[None, None], sample.crop_size)[0].numpy().copy()

@@ -1,4 +1,4 @@
-"""The folder of a run of classical methods: leaderboard files, what they were made with, and what is there already."""
+"""The folder of a run of classical methods: leaderboard files, their settings, and what is there already."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.baselines.slices import reconstruct, reference_magnitude, run_slices
+from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.data.slices import IndexedSliceDataset
@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 REFERENCE = "reference"
-SETTINGS = "settings.json"
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, srun
 
 
@@ -49,7 +48,7 @@ def volume_stamps(folder: Path, sens_maps_path: Path | None) -> dict[str, list[i
     stamps = {}
     for path in list_volumes(folder):
         files = [path] if sens_maps_path is None else [path, sens_maps_path / path.name]
-        stamps[path.name] = [number for file in files if file.is_file() for number in file_stamp(file)]
+        stamps[path.name] = [value for file in files if file.is_file() for value in file_stamp(file)]
     return stamps
 
 
@@ -73,16 +72,20 @@ def check_settings(folder: Path, settings: Mapping[str, Any], weights: Mapping[s
         ValueError: if a volume has changed, or settings differ.
     """
     stored = _read_settings(folder)
-    before, volumes = stored.pop("weights"), stored.pop("volumes")
+    volumes = stored["volumes"]
     changed = [name for name, stamp in volumes.items() if settings["volumes"].get(name, stamp) != stamp]
     if changed:
         raise ValueError(
             f"{folder} has images of {len(changed)} files, or of their coil maps, that have changed since: "
             f"{name_some(changed)}. Take another folder, or remove it"
         )
-    names = [name for name in dict.fromkeys((*stored, *settings)) if name != "volumes"] if before else []
-    pairs = [(name, stored.get(name), settings.get(name)) for name in names]
-    pairs += [(f"the weight of {name}", before[name], weights[name]) for name in weights if name in before]
+    names = dict.fromkeys((*stored, *settings)) if stored["weights"] else {}
+    pairs = [(name, stored.get(name), settings.get(name)) for name in names if name not in ("weights", "volumes")]
+    pairs += [
+        (f"the weight of {name}", weight, weights[name])
+        for name, weight in stored["weights"].items()
+        if name in weights
+    ]
     for name, old, new in pairs:
         if old != new:
             raise ValueError(
@@ -94,15 +97,16 @@ def check_settings(folder: Path, settings: Mapping[str, Any], weights: Mapping[s
 def finished_files(folder: Path, slices: Mapping[str, list[int]], methods: Iterable[str]) -> set[tuple[str, str]]:
     """Method (or ``"reference"``) and file name of what an earlier run has made, so that it need not be made again.
 
-    A file with another number of slices than ``slices`` does not count, nor does one of a method that the settings
-    of the folder do not name, whose origin is unknown.
+    A file with another number of slices than ``slices`` does not count, nor does a method that the settings of the
+    folder do not name: its files are of another origin.
     """
     before = _read_settings(folder)["weights"]
     return {
         (name, fname)
         for name, files in method_folders(folder, methods).items()
+        if name in before or (before and name == REFERENCE)
         for fname, numbers in slices.items()
-        if (name in before or (before and name == REFERENCE)) and _num_slices(files / fname) == len(numbers)
+        if _num_slices(files / fname) == len(numbers)
     }
 
 
@@ -127,8 +131,8 @@ def reconstruct_volumes(
         weights: of each method, by its name in `CLASSICAL_METHODS`; None for its default, or where it has none.
         folder: of the run.
         settings: see `check_settings`.
-        num_workers: number of processes, which take slices; 0 for this one.
-        rank, world_size: this call and the number of calls that share the data set: each takes its volumes.
+        num_workers: number of processes, which share the slices; 0 for this one.
+        rank, world_size: this call and the number of calls that share the volumes (`launcher_rank`).
 
     Raises:
         ValueError: if the folder has images that were made with other settings.
@@ -137,17 +141,17 @@ def reconstruct_volumes(
     slices = volume_slices(dataset)
     finished = finished_files(folder, slices, weights)
     stored = _read_settings(folder)
-    merged = {"weights": {**stored["weights"], **weights}, "volumes": {**stored["volumes"], **settings["volumes"]}}
-    write_json(folder / SETTINGS, {**settings, **merged})
-    mine = set(list(slices)[rank::world_size])
+    merged = {name: {**stored[name], **new} for name, new in (("weights", weights), ("volumes", settings["volumes"]))}
+    write_json(folder / "settings.json", {**settings, **merged})
+    of_this_call = set(list(slices)[rank::world_size])
     tasks = []
     for index, sample in enumerate(dataset.raw_samples):
         fname = sample.fname.name
         missing = {name: weight for name, weight in weights.items() if (name, fname) not in finished}
-        if fname in mine and (missing or (REFERENCE, fname) not in finished):
+        if fname in of_this_call and (missing or (REFERENCE, fname) not in finished):
             tasks.append((index, missing))
-    writers = {name: ReconstructionWriter(files) for name, files in method_folders(folder, weights).items()}
     runs = run_slices(_reconstruct, dataset, tasks, num_workers=num_workers, title="Reconstructions")
+    writers = {name: ReconstructionWriter(files) for name, files in method_folders(folder, weights).items()}
     waiting: dict[int, tuple[dict[str, np.ndarray], np.ndarray]] = {}
     order = [index for index, _ in reversed(tasks)]
     try:
@@ -170,20 +174,18 @@ def reconstruct_volumes(
 
 def _reconstruct(sample: MoDLSample, weights: Mapping[str, float | None]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Magnitudes of a slice by several methods, and its reference if there is one; and its mask."""
-    images = {name: reconstruct(name, sample, weight) for name, weight in weights.items()}
-    reference = reference_magnitude(sample)
+    images = {name: image_of(sample, name, weight) for name, weight in weights.items()}
+    reference = reference_of(sample)
     return images if reference is None else {**images, REFERENCE: reference}, sample.mask.numpy()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    file = folder / SETTINGS
+    file = folder / "settings.json"
     document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return {"weights": {}, "volumes": {}, **document}
 
 
 def _num_slices(path: Path) -> int:
-    try:
-        with open_hdf5(path) as file:
-            return int(file["reconstruction"].shape[0])
-    except (ValueError, KeyError):
-        return 0
+    with contextlib.suppress(ValueError, KeyError), open_hdf5(path) as file:
+        return int(file["reconstruction"].shape[0])
+    return 0
