@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from sigpy.linop import FiniteDifference, Linop, Wavelet
 from sigpy.prox import L1Reg, Prox, UnitaryTransform
 from torch import Tensor
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale
 
 __all__ = ["bart_pics", "has_bart", "pics"]
@@ -89,10 +91,7 @@ def pics(
         57:1086-1098, 2007; A. Chambolle and T. Pock, J Math Imaging Vis 40:120-145, 2011.
     """
     _check_options(regularizer, lam, num_iterations)
-
-    def solve(kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor) -> Tensor:
-        return _solve(kspace, sampled, maps, start, regularizer, lam, num_iterations)
-
+    solve = partial(_solve, regularizer=regularizer, lam=lam, num_iterations=num_iterations)
     return _reconstruct(solve, masked_kspace, mask, sens_maps)
 
 
@@ -131,14 +130,7 @@ def bart_pics(
     arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
     if regularizer == "total_variation":
         arguments += ["-u", _BART_RHO]
-
-    def solve(kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor) -> Tensor:
-        kspace = kspace * sampled
-        if not kspace.any() or not maps.any():
-            return torch.zeros_like(start)  # BART would make NaN
-        return _run_bart(arguments, kspace, sampled, maps) * (maps != 0).any(dim=0)
-
-    return _reconstruct(solve, masked_kspace, mask, sens_maps)
+    return _reconstruct(partial(_run_bart, arguments=arguments), masked_kspace, mask, sens_maps)
 
 
 def has_bart() -> bool:
@@ -147,12 +139,9 @@ def has_bart() -> bool:
 
 
 def _check_options(regularizer: str, lam: float, num_iterations: int) -> None:
-    if regularizer not in _BART_TERMS:
-        raise ValueError(f"regularizer must be 'wavelet' or 'total_variation', got {regularizer!r}")
-    if not 0 <= lam < float("inf"):
-        raise ValueError(f"lam must be finite and at least 0, got {lam}")
-    if num_iterations < 1:
-        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    check(regularizer in _BART_TERMS, "regularizer", "'wavelet' or 'total_variation'", repr(regularizer))
+    check(0 <= lam < float("inf"), "lam", "finite and at least 0", lam)
+    check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
 
 
 def _reconstruct(solve: Solver, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
@@ -170,13 +159,7 @@ def _reconstruct(solve: Solver, masked_kspace: Tensor, mask: Tensor, sens_maps: 
 
 
 def _solve(
-    kspace: Tensor,
-    sampled: Tensor,
-    maps: Tensor,
-    start: Tensor,
-    regularizer: str,
-    lam: float,
-    num_iterations: int,
+    kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, regularizer: str, lam: float, num_iterations: int
 ) -> Tensor:
     """A slice by sigpy, with the origin of all data in the first element."""
     bound = float((maps.abs() ** 2).sum(dim=0).max())  # of |E^H E|, because |F^H U F| <= 1
@@ -251,9 +234,12 @@ class _CycleSpinning(Prox):
         return np.roll(self._prox_of_grid(alpha, shifted), -shift, axis=(0, 1))
 
 
-def _run_bart(arguments: list[str], kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
-    """``bart pics`` of (coils, rows, cols)."""
-    rows, cols = maps.shape[1:]
+def _run_bart(kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, arguments: list[str]) -> Tensor:
+    """A slice by ``bart pics``."""
+    kspace = kspace * sampled
+    if not kspace.any() or not maps.any():
+        return torch.zeros_like(start)  # BART would make NaN
+    rows, cols = start.shape
     with tempfile.TemporaryDirectory(prefix="bart-") as folder:
         pattern = sampled.expand(1, rows, cols)
         for name, data in (("kspace", kspace), ("maps", maps), ("pattern", pattern)):
@@ -274,4 +260,4 @@ def _run_bart(arguments: list[str], kspace: Tensor, sampled: Tensor, maps: Tenso
     if result.returncode != 0 or image.size != rows * cols or not np.isfinite(image).all():
         words = (result.stderr.strip() or result.stdout.strip() or "no message")[-500:]
         raise ChildProcessError(f"bart pics {' '.join(arguments)} failed (exit code {result.returncode}): {words}")
-    return torch.from_numpy(image.reshape((rows, cols), order="F").astype(np.complex64))
+    return torch.from_numpy(image.reshape((rows, cols), order="F").astype(np.complex64)) * (maps != 0).any(dim=0)

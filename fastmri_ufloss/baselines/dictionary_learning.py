@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import fold
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
@@ -83,31 +84,21 @@ def dlmri(
         S. Ravishankar and Y. Bresler, MR image reconstruction from highly undersampled k-space data by dictionary
         learning, IEEE Trans Med Imaging 30:1028-1041, 2011, with one coil, K-SVD and exact samples.
     """
-    if not 0 < lam < float("inf"):
-        raise ValueError(f"lam must be finite and above 0, got {lam}")
-    if num_atoms < 1:
-        raise ValueError(f"num_atoms must be at least 1, got {num_atoms}")
-    if not 1 <= sparsity <= num_atoms:
-        raise ValueError(f"sparsity must be from 1 to num_atoms ({num_atoms}), got {sparsity}")
-    if num_iterations < 1:
-        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")
+    check(0 < lam < math.inf, "lam", "finite and above 0", lam)
+    check(num_atoms >= 1, "num_atoms", "at least 1", num_atoms)
+    check(1 <= sparsity <= num_atoms, "sparsity", f"from 1 to num_atoms ({num_atoms})", sparsity)
+    check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
+    check(0 <= seed < 2**32, "seed", "from 0 to 2**32 - 1", seed)
     cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # it checks the shapes of the whole batch
-    if not 2 <= patch_size <= min(sens_maps.shape[2:4]):
-        raise ValueError(
-            f"patch_size must be from 2 to the size of the image {tuple(sens_maps.shape[2:4])}, got {patch_size}"
-        )
+    rows, cols = sens_maps.shape[2:4]
+    check(
+        2 <= patch_size <= min(rows, cols), "patch_size", f"from 2 to the size of the image {rows, cols}", patch_size
+    )
     atoms = cosine_dictionary(patch_size, num_atoms).to(masked_kspace.device)
     masks = mask.expand(len(masked_kspace), *mask.shape[1:])
     with torch.autocast(masked_kspace.device.type, enabled=False):
-        images = [
-            _reconstruct(
-                kspace[None].float(), sampled[None], maps[None].float(), atoms, lam, sparsity, num_iterations, seed
-            )
-            for kspace, sampled, maps in zip(masked_kspace, masks, sens_maps, strict=True)
-        ]
-    return torch.cat(images)
+        samples = zip(masked_kspace[:, None].float(), masks[:, None], sens_maps[:, None].float(), strict=True)
+        return torch.cat([_reconstruct(*sample, atoms, lam, sparsity, num_iterations, seed) for sample in samples])
 
 
 def _reconstruct(
@@ -134,12 +125,8 @@ def _reconstruct(
         if step in learned:
             atoms = _learn(image[0], atoms, error, seed)
         prior = _approximate(image[0], atoms, error, sparsity)
-        image = conjugate_gradient(
-            lambda x: normal(x) + weight * x,
-            zero_filled + weight * prior,
-            x0=image,
-            num_iterations=_CG_ITERATIONS,
-        )
+        right = zero_filled + weight * prior
+        image = conjugate_gradient(lambda x: normal(x) + weight * x, right, x0=image, num_iterations=_CG_ITERATIONS)
     return image * scale
 
 
@@ -198,13 +185,10 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
     signals take a step at once; scikit-learn's pursuit, with the same result for one channel, is a loop over signals.
 
     Args:
-        signals: (n, channels, length), real.
+        signals: (n, channels, length), real, and so are the approximations.
         atoms: D, (num_atoms, length), of norm 1.
         sparsity: the largest number of atoms of a signal.
         tolerance: the largest squared error, over all channels.
-
-    Returns:
-        The approximations, (n, channels, length).
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
@@ -218,10 +202,8 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
             "signals must have shape (n, channels, length) and atoms (num_atoms, length), got "
             f"{tuple(signals.shape)} and {tuple(atoms.shape)}"
         )
-    if not 1 <= sparsity <= len(atoms):
-        raise ValueError(f"sparsity must be from 1 to the number of atoms ({len(atoms)}), got {sparsity}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0, got {tolerance}")
+    check(1 <= sparsity <= len(atoms), "sparsity", f"from 1 to the number of atoms ({len(atoms)})", sparsity)
+    check(tolerance >= 0, "tolerance", "at least 0", tolerance)
     residuals = signals.clone()
     active = (_energy(signals) > tolerance).nonzero()[:, 0]
     residual = signals[active]
@@ -277,16 +259,13 @@ def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int)
 
     .. math:: \min_{A, D} \tfrac{1}{2} \| S - A D \|_2^2 + \alpha \| A \|_1, \qquad \| d_k \|_2 = 1
 
-    One pass over the signals.
+    The signals are passed once.
 
     Args:
         signals: S, (n, length), real.
-        start: D at the start, (num_atoms, length).
+        start: D at the start, (num_atoms, length), and so is the result.
         alpha: weight of the sparsity, in the unit of the signals.
         seed: of the order of the signals.
-
-    Returns:
-        D, (num_atoms, length), on the device of start.
 
     Raises:
         ImportError: if scikit-learn is missing.

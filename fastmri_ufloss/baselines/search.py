@@ -12,6 +12,7 @@ import torch
 
 from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
 from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import MoDLSample
@@ -48,10 +49,9 @@ def next_weights(
         ValueError: if an argument is out of range.
     """
     low, high = bounds
-    if not 0 < low <= start <= high < math.inf:
-        raise ValueError(f"start must lie within the bounds, which are positive, got {start} and {bounds}")
-    if not factor > 1 or num_refinements < 0:
-        raise ValueError(f"factor must be above 1 and num_refinements at least 0, got {factor} and {num_refinements}")
+    check(0 < low <= start <= high < math.inf, "start", f"within the positive bounds {bounds}", start)
+    check(factor > 1, "factor", "above 1", factor)
+    check(num_refinements >= 0, "num_refinements", "at least 0", num_refinements)
 
     def weight_at(place: float) -> float:
         return _round(min(max(start * factor**place, low), high))
@@ -77,8 +77,7 @@ def best_weight(scores: Mapping[float, float]) -> float:
         ValueError: if no score is finite.
     """
     weight = min(scores, key=lambda weight: _rank(scores, weight))
-    if not math.isfinite(scores[weight]):
-        raise ValueError(f"scores must be finite for some weight, got {scores}")
+    check(math.isfinite(scores[weight]), "scores", "finite for some weight", scores)
     return weight
 
 
@@ -96,8 +95,7 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     Raises:
         ValueError: if there is nothing to take from, or nothing to take.
     """
-    if length < 1 or count < 1:
-        raise ValueError(f"length and count must be at least 1, got {length} and {count}")
+    check(length >= 1 and count >= 1, "length and count", "at least 1", f"{length} and {count}")
     count = min(count, length)
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
 
@@ -132,13 +130,12 @@ def search_weights(
         ValueError: if ``file`` was made with other settings, a method has no weight, num_slices is out of range, the
             split is undersampled, or no weight gives an image.
     """
-    if num_slices < 1:
-        raise ValueError(f"num_slices must be at least 1, got {num_slices}")
+    check(num_slices >= 1, "num_slices", "at least 1", num_slices)
     grids: dict[str, Any] = {}
     for name in methods:
-        if CLASSICAL_METHODS[name].bounds is None:
-            raise ValueError(f"methods must be those that have a weight, got {name!r}")
-        grids[name] = {"start": CLASSICAL_METHODS[name].start, "bounds": CLASSICAL_METHODS[name].bounds}
+        method = CLASSICAL_METHODS[name]
+        check(method.bounds is not None, "methods", "those that have a weight", repr(name))
+        grids[name] = {"start": method.start, "bounds": method.bounds}
     samples = {index: dataset.raw_samples[index] for index in evenly_spaced(len(dataset), num_slices)}
     document: dict[str, Any] = {
         "split": str(dataset.raw_samples[0].fname.parent.resolve()),

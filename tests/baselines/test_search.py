@@ -75,7 +75,7 @@ def test_of_equal_scores_the_smallest_weight_is_taken_and_nan_never() -> None:
 
 def test_bad_arguments_are_named() -> None:
     for start, bounds in ((0.01, (0, 1)), (2, (0.1, 1)), (math.nan, (0.1, 1)), (0.2, (0.1, math.inf))):
-        with pytest.raises(ValueError, match="start must lie within"):
+        with pytest.raises(ValueError, match="start must be within the positive bounds"):
             next_weights({}, start=start, bounds=bounds)
     with pytest.raises(ValueError, match="factor must be"):
         next_weights({}, start=1, bounds=(0.1, 10), factor=1)
