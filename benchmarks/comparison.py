@@ -19,7 +19,7 @@ import numpy as np
 from cardiac import HELD_OUT
 from runs import RECIPES, recipe, run_together
 
-from fastmri_ufloss.pl_modules.scoring import write_json
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.simulate import simulate_volume
 

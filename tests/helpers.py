@@ -69,9 +69,11 @@ class Output(NamedTuple):
     stderr: str
 
 
-def run_process(script: str, *options: object, cwd: Path, fails: bool = False) -> Output:
+def run_process(
+    script: str, *options: object, cwd: Path, fails: bool = False, environment: Mapping[str, str] | None = None
+) -> Output:
     """``python fastmri_examples/SCRIPT OPTIONS`` in a folder, on the CPU; asserts how it ends."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
     command = [sys.executable, str(EXAMPLES / script), *map(str, options)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert (result.returncode != 0) == fails, result.stderr[-3000:]

@@ -6,6 +6,9 @@ searches the regularisation weights on some slices of {challenge}_val, never on 
 OUT/weights.json; then of {challenge}_test OUT/reconstructions/METHOD/*.h5, leaderboard files as a network writes
 them, and, where k-space is fully sampled, OUT/reference/*.h5 and scores.json. Without --data_path (or knee_path in
 fastmri_dirs.yaml) it uses a generated demo data set. The same command again goes on where it was interrupted.
+
+Slices run side by side in --num_workers processes, times --devices. Started by srun or torchrun on several nodes,
+each process searches the weights and takes its volumes; the last one writes scores and pictures.
 """
 
 import argparse
@@ -15,232 +18,180 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import command_line as cli
-import method_weights
 
-from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
-from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.pl_modules import (
-    ClassicalModule,
-    ClassicalTransform,
-    FinishedVolumes,
-    MriDataModule,
-    WeightSearch,
-    check_split,
-    method_folders,
-    note_by_hand,
-)
-from fastmri_ufloss.pl_modules.scoring import write_json
-from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.reconstructed_volume import stamp_of
-from fastmri_ufloss.report.reconstructions import name_some
+from fastmri_ufloss import baselines
+from fastmri_ufloss.baselines import CLASSICAL_METHODS
+from fastmri_ufloss.files import open_hdf5, write_json
+from fastmri_ufloss.metrics import mean_scores, score_run
+from fastmri_ufloss.pl_modules import MriDataModule
+from fastmri_ufloss.report import format_table, save_comparison, save_picture
+from fastmri_ufloss.workers import interruptible
 
 OWN = [name for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"]
-BARTS = [name for name, method in CLASSICAL_METHODS.items() if method.needs == "bart"]
 # what the images depend on; of these flags two runs into one folder must have the same
-DATA_ARGS = ("test_sample_rate", "test_volume_sample_rate", "num_workers")
 SETTINGS = ("challenge", "sens_maps_path", "test_sample_rate", "test_volume_sample_rate")
 
 
 def make_arguments() -> argparse.ArgumentParser:
     parser = cli.make_parser(str(__doc__))
-    group = parser.add_argument_group("methods")
-    group.add_argument("--methods", nargs="+", choices=OWN, help="(default: all that can be run)")
-    group.add_argument(
+    parser.add_argument("--methods", nargs="+", choices=OWN, help="(default: all that can be run)")
+    parser.add_argument(
         "--bart", action="store_true", default=False, help="also PICS by BART, which must be installed"
     )
-    method_weights.add_weights_arg(parser, default="searched on the validation split")
-    group.add_argument(
-        "--search_slices", type=int, help="of the validation split, spread evenly over its volumes (default: 12)"
-    )
+    words = "regularisation weights by hand, such as pics_wavelet=0.002 (default: searched on the validation split)"
+    parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", default=[], help=words)
+    words = "of the validation split, spread evenly over its volumes (default: 12)"
+    parser.add_argument("--search_slices", dest="num_slices", metavar="SEARCH_SLICES", type=int, help=words)
     group = parser.add_argument_group("data")
     group.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     group.add_argument("--data_path", type=Path, default=None, help="folder with {challenge}_val and _test")
     group.add_argument("--anatomy", choices=("knee", "brain"), default="knee", help=f"whose path in {cli.DIRS_FILE}")
-    group.add_argument(
-        "--output_path",
-        dest="default_root_dir",
-        metavar="OUTPUT_PATH",
-        type=Path,
-        default=None,
-        help="(default: LOG_PATH/classical)",
-    )
+    output = {"dest": "default_root_dir", "metavar": "OUTPUT_PATH", "default": None}
+    group.add_argument("--output_path", type=Path, help="(default: LOG_PATH/classical)", **output)
     group.add_argument("--cache_dir", type=Path, default=None, help="for index and maps (default: beside the output)")
     group.add_argument("--sens_maps_path", type=Path, default=None, help="folder of coil maps, see docs/data.md")
     cli.add_mask_args(group)
-    cli.add_arguments_of(group, MriDataModule, ("test_split", "test_path", *DATA_ARGS))
-    group = parser.add_argument_group("trainer: classical methods run on the CPU, by one thread for each slice")
+    data_args = ("test_split", "test_path", "test_sample_rate", "test_volume_sample_rate", "num_workers")
+    cli.add_arguments_of(group, MriDataModule, data_args)
+    group = parser.add_argument_group("processes: classical methods run on the CPU, by one thread for each slice")
     group.add_argument("--accelerator", choices=("cpu",), default="cpu")
-    group.add_argument("--devices", type=int, default=1, help="processes (default: 1)")
-    group.add_argument("--num_nodes", type=int, default=1)
-    group.add_argument("--strategy", default="auto")
+    group.add_argument("--devices", type=int, default=1, help="times num_workers processes on a node (default: 1)")
+    group.add_argument("--num_nodes", type=int, default=1, help="on which srun or torchrun starts the script")
+    group.add_argument("--strategy", default="auto", help="auto or ddp: processes share the volumes by either")
     return parser
 
 
 def main() -> None:
     args = make_arguments().parse_args()
     methods = choose_methods(args)
-    weights = method_weights.read_weights(args)
-    check_weights(weights, methods)
+    by_hand = baselines.read_weights(args.weights, methods)
     data_path, is_demo = cli.find_data(args)
     run_dir = cli.run_folder(args, "classical", is_demo=is_demo)
     data = cli.make_data_module(args, data_path, run_dir, samples="modl", train_seed=0)
-    data.build_index("test")  # which says so if there is nothing to reconstruct
-    settings = settings_of(args, data)
-    check_settings(run_dir, settings, weights)
-    trainer = pl.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices,
-        num_nodes=args.num_nodes,
-        strategy=args.strategy,
-        default_root_dir=run_dir,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        logger=False,
-    )
+    rank, world_size, num_workers = share_work(args, data.num_workers)
     try:
-        chosen = find_weights(args, methods, weights, data, trainer, run_dir, settings["mask"])
-        reconstruct(methods, chosen, data, trainer, run_dir, settings)
-    finally:
-        if trainer.interrupted:
-            cli.say(f"\ninterrupted: the same command goes on from what is complete in {run_dir}")
+        with interruptible():
+            data.build_index("test")  # which says so if there is nothing to reconstruct
+            mask = {**cli.DEFAULT_MASK, **cli.typed(args, (*cli.DEFAULT_MASK, *cli.MASK_OPTIONS))}
+            settings = {"test": data.folder("test").resolve(), "mask": mask, **cli.typed(args, SETTINGS)}
+            settings = json.loads(json.dumps(settings, default=str))
+            settings["volumes"] = baselines.volume_stamps(data.folder("test"), args.sens_maps_path)
+            baselines.check_settings(run_dir, settings, by_hand)
+            to_search = [name for name in methods if name not in by_hand]
+            searched = search(args, to_search, data, run_dir, settings=settings, num_workers=num_workers)
+            baselines.note_by_hand(run_dir / "weights.json", by_hand)
+            weights = {name: {**searched, **by_hand}.get(name) for name in methods}
+            dataset = data.dataset("test")
+            slices = baselines.volume_slices(dataset)
+            if finished := baselines.finished_files(run_dir, slices, methods):
+                num_files = (len(methods) + 1) * len(slices)
+                cli.say(f"{len(finished)} of {num_files} files in {run_dir} are there already")
+            share = {"num_workers": num_workers, "rank": rank, "world_size": world_size}
+            baselines.reconstruct_volumes(dataset, weights, run_dir, settings=settings, **share)
+            finished = baselines.finished_files(run_dir, slices, methods)
+            if finished.issuperset((name, fname) for name in methods for fname in slices):  # of all processes
+                report(run_dir, data.folder("test"), methods, slices)
+    except KeyboardInterrupt:
+        cli.say(f"\ninterrupted: the same command goes on from what is complete in {run_dir}")
+        sys.exit(130)
 
 
 def choose_methods(args: argparse.Namespace) -> list[str]:
-    """The methods that the user asks for, or all that can be run.
-
-    Raises:
-        ValueError: if one that was asked for cannot be run.
-    """
-    asked = [*getattr(args, "methods", []), *(BARTS if args.bart else [])]
+    """The methods that the user asks for, or all that can be run; ValueError if one cannot."""
+    asked = list(getattr(args, "methods", []))
+    for name in [] if asked else OWN:
+        if CLASSICAL_METHODS[name].missing:
+            cli.say(f"Left out: {CLASSICAL_METHODS[name].missing}")
+        else:
+            asked.append(name)
+    asked += [name for name in CLASSICAL_METHODS if args.bart and name not in OWN]
     for name in asked:
         if CLASSICAL_METHODS[name].missing:
             raise ValueError(CLASSICAL_METHODS[name].missing)
-    if not hasattr(args, "methods"):
-        asked = [*OWN, *asked]
-        for name in OWN:
-            if CLASSICAL_METHODS[name].missing:
-                cli.say(f"Left out: {CLASSICAL_METHODS[name].missing}")
-                asked.remove(name)
     return list(dict.fromkeys(asked))
 
 
-def settings_of(args: argparse.Namespace, data: MriDataModule) -> dict[str, Any]:
-    """What the images of every method depend on."""
-    masks = {**cli.DEFAULT_MASK, **cli.typed(args, (*cli.DEFAULT_MASK, *cli.MASK_OPTIONS))}
-    folder = {"test": data.folder("test").resolve(), "mask": masks}
-    settings: dict[str, Any] = json.loads(json.dumps({**folder, **cli.typed(args, SETTINGS)}, default=str))
-    return {**settings, "volumes": volume_stamps(data.folder("test"), args.sens_maps_path)}
+def share_work(args: argparse.Namespace, num_workers: int) -> tuple[int, int, int]:
+    """The number of this process, how many were started, and how many workers each of them has."""
+    rank, world_size = baselines.launcher_rank()
+    if args.strategy not in ("auto", "ddp"):
+        raise ValueError(f"--strategy must be auto or ddp, got {args.strategy}")
+    if args.devices < 1 or world_size not in (args.devices * args.num_nodes, 1) or world_size < args.num_nodes:
+        raise ValueError(
+            "--devices times --num_nodes must be the number of processes that srun or torchrun has started "
+            f"(SLURM_NTASKS, WORLD_SIZE), got {args.devices} times {args.num_nodes} and {world_size}"
+        )
+    if world_size == 1 and args.devices > 1:
+        num_workers = args.devices * max(1, num_workers)
+    return rank, world_size, num_workers
 
 
-def volume_stamps(folder: Path, sens_maps_path: Path | None) -> dict[str, list[int]]:
-    """Size and time of each volume, by its name, and of its coil maps if they are given."""
-    stamps = {}
-    for path in list_volumes(folder):
-        files = [path] if sens_maps_path is None else [path, sens_maps_path / path.name]
-        stamps[path.name] = [number for file in files if file.is_file() for number in stamp_of(file)[1:]]
-    return stamps
-
-
-def find_weights(
+def search(
     args: argparse.Namespace,
     methods: list[str],
-    by_hand: Mapping[str, float],
     data: MriDataModule,
-    trainer: pl.Trainer,
     run_dir: Path,
-    mask: Mapping[str, Any],
-) -> dict[str, float]:
-    """The weight of each method that has one: typed, or searched."""
-    file = run_dir / "weights.json"
-    to_search = [name for name in methods if name not in by_hand and CLASSICAL_METHODS[name].start is not None]
-    chosen = dict(by_hand)
-    rows = []
-    if to_search:
-        check_split(data, to_search)
-        options = {"num_slices": args.search_slices} if hasattr(args, "search_slices") else {}
-        settings = {"mask": mask, **cli.typed(args, ("challenge", "sens_maps_path"))}
-        search = WeightSearch(trainer, data, file, settings=settings, **options)
-        for name in to_search:
-            cli.say(f"\nSearching the weight of {CLASSICAL_METHODS[name].title} on {data.folder('val')}")
-            found = search.run(name)
-            chosen[name] = found.weight
-            row = {"weight": found.weight, "NRMSE": found.score, "tried": len(found.tried)}
-            rows.append(
-                {"method": CLASSICAL_METHODS[name].title, **row, "at a bound": "yes" if found.at_bound else "no"}
-            )
-        cli.say(f"\nWeights, by the mean NRMSE on the validation split:\n{format_table(rows)}")
-    if pl.utilities.rank_zero_only.rank == 0:
-        note_by_hand(file, by_hand)
-    return chosen
-
-
-def check_settings(run_dir: Path, settings: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Any]:
-    """The ``weights`` of the methods that the folder has images of, which must be made as these, and the ``volumes``.
-
-    Raises:
-        ValueError: if they were made with other settings.
-    """
-    file = run_dir / "settings.json"
-    if not file.is_file():
-        return {"weights": {}, "volumes": {}}
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    before = stored.pop("weights")
-    volumes = stored.pop("volumes")
-    changed = [name for name, stamp in volumes.items() if settings["volumes"].get(name, stamp) != stamp]
-    if changed:
-        raise ValueError(
-            f"{run_dir} has images of {len(changed)} files, or of their coil maps, that have changed since: "
-            f"{name_some(changed)}. Take another --output_path, or remove it"
-        )
-    pairs = [
-        (name, stored.get(name), settings.get(name))
-        for name in dict.fromkeys((*stored, *settings))
-        if name != "volumes"
-    ]
-    pairs += [(f"the weight of {name}", before[name], weights[name]) for name in weights if name in before]
-    for name, old, new in pairs:
-        if old != new:
-            raise ValueError(
-                f"{run_dir} has images that were made with {name} {old}, not {new}: type the same flags again, or "
-                "take another --output_path"
-            )
-    return {"weights": before, "volumes": volumes}
-
-
-def reconstruct(
-    methods: list[str],
-    weights: Mapping[str, float],
-    data: MriDataModule,
-    trainer: pl.Trainer,
-    run_dir: Path,
+    *,
     settings: Mapping[str, Any],
-) -> None:
-    """Leaderboard files, references and scores of the test."""
-    stored = check_settings(run_dir, settings, weights)
-    before = stored["weights"]
-    slices: dict[str, list[int]] = {}
-    for sample in data.dataset("test").raw_samples:
-        slices.setdefault(sample.fname.name, []).append(sample.slice_ind)
-    folders = method_folders(run_dir, methods)
-    # files of a method that the settings do not name are of another origin
-    known = {name: folder for name, folder in folders.items() if before and name not in set(methods) - set(before)}
-    finished = FinishedVolumes(known, slices)
-    if len(finished):
-        cli.say(f"{len(finished)} of {len(folders) * len(slices)} files in {run_dir} are there already")
-    if pl.utilities.rank_zero_only.rank == 0:
-        of_methods = {name: weights.get(name) for name in methods}
-        merged = {"weights": {**before, **of_methods}, "volumes": {**stored["volumes"], **settings["volumes"]}}
-        write_json(run_dir / "settings.json", {**settings, **merged})
-    data.test_transform = ClassicalTransform(data.test_transform, {n: weights.get(n) for n in methods}, finished)
-    module = ClassicalModule(methods, finished)
-    try:
-        trainer.test(module, datamodule=data, verbose=False)
-    finally:
-        module.discard()
+    num_workers: int,
+) -> dict[str, float]:
+    """The weights of those methods that have one, from the validation split."""
+    titles = {name: CLASSICAL_METHODS[name].title for name in methods if CLASSICAL_METHODS[name].bounds is not None}
+    if not titles:
+        return {}
+    baselines.check_split(data.folder("val"), data.folder("test"), list(titles))
+    data.build_index("val")
+    cli.say(f"\nSearching weights on {data.folder('val')}: {', '.join(titles.values())}")
+    searched = baselines.search_weights(
+        data.dataset("val"),
+        list(titles),
+        run_dir / "weights.json",
+        settings={name: settings[name] for name in ("mask", "challenge", "sens_maps_path")},
+        num_workers=num_workers,
+        **cli.typed(args, ("num_slices",)),
+    )
+    rows = [
+        {
+            **{"method": titles[name], "weight": row["weight"], "NRMSE": row["NRMSE"], "tried": len(row["tried"])},
+            "at a bound": "yes" if row["at bound"] else "no",
+        }
+        for name, row in searched.items()
+    ]
+    cli.say(f"\nWeights, by the mean NRMSE on the validation split:\n{format_table(rows)}")
+    return {name: row["weight"] for name, row in searched.items()}
+
+
+def report(run_dir: Path, test: Path, methods: list[str], slices: Mapping[str, list[int]]) -> None:
+    """A picture of the middle slice of each volume by all methods; scores where there are references."""
+    folders = baselines.method_folders(run_dir, methods)
+    outputs = {CLASSICAL_METHODS[name].title: folders[name] for name in methods}
+    compare_with = CLASSICAL_METHODS["cg_sense"].title if "cg_sense" in methods else None
+    for fname in slices:
+        picture = run_dir / "pictures" / f"{Path(fname).stem}.png"
+        save_comparison(picture, middle_slices(outputs, fname), compare_with=compare_with, title=fname)
+    scored = {fname: numbers for fname, numbers in slices.items() if (folders["reference"] / fname).is_file()}
+    if scored:
+        rows = score_run(outputs, {"RSS": test, "coil-combined": folders["reference"]}, slices=scored)
+        means = mean_scores(rows)
+        write_json(run_dir / "scores.json", {"means": means, "volumes": rows})
+        reference, *images = middle_slices({"": folders["reference"], **outputs}, next(iter(scored))).values()
+        save_picture(run_dir / "reconstruction.png", reference, dict(zip(outputs, images, strict=True)))
+        print("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
+        print(f"{format_table(means)}\nScores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
+    print(f"Images: {run_dir / 'reconstructions'}\nPictures: {run_dir / 'pictures'}", flush=True)
+
+
+def middle_slices(folders: Mapping[str, Path], fname: str) -> dict[str, np.ndarray]:
+    """The middle slice of a volume from each folder."""
+    images = {}
+    for title, folder in folders.items():
+        with open_hdf5(folder / fname) as file:
+            images[title] = np.asarray(file["reconstruction"][file["reconstruction"].shape[0] // 2])
+    return images
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """Classical reconstructions, without a trained network."""
 
-from fastmri_ufloss.baselines.bart_pics import bart_pics, has_bart
-from fastmri_ufloss.baselines.dlmri import dlmri
-from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS, ClassicalMethod, check_weights
-from fastmri_ufloss.baselines.pics import pics
-from fastmri_ufloss.baselines.search import SearchedWeight, evenly_spaced, search_weight
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CLASSICAL_METHODS",
-    "ClassicalMethod",
-    "SearchedWeight",
-    "bart_pics",
-    "check_weights",
-    "dlmri",
-    "evenly_spaced",
-    "has_bart",
-    "pics",
-    "search_weight",
-]
+from fastmri_ufloss.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fastmri_ufloss.baselines.compressed_sensing import *
+    from fastmri_ufloss.baselines.dictionary_learning import *
+    from fastmri_ufloss.baselines.methods import *
+    from fastmri_ufloss.baselines.search import *
+    from fastmri_ufloss.baselines.volumes import *
+
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "dictionary_learning": "dlmri",
+        "methods": "CLASSICAL_METHODS ClassicalMethod check_weights read_weights",
+        "compressed_sensing": "bart_pics has_bart pics",
+        "search": "best_weight check_split evenly_spaced next_weights note_by_hand search_weights",
+        "volumes": "check_settings finished_files launcher_rank method_folders reconstruct_volumes volume_slices "
+        "volume_stamps",
+    },
+)

@@ -4,17 +4,17 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.baselines.bart_pics import bart_pics, has_bart
-from fastmri_ufloss.baselines.dlmri import dlmri
-from fastmri_ufloss.baselines.pics import pics
+from fastmri_ufloss.baselines.compressed_sensing import bart_pics, has_bart, pics
+from fastmri_ufloss.baselines.dictionary_learning import dlmri
+from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 
-__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights"]
+__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights", "read_weights"]
 
 
 class ClassicalMethod(NamedTuple):
@@ -52,13 +52,7 @@ class ClassicalMethod(NamedTuple):
         return ""
 
     def __call__(self, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, lam: float | None = None) -> Tensor:
-        """Complex image (batch, rows, cols).
-
-        Args:
-            masked_kspace: (batch, coils, rows, cols, 2).
-            mask: (batch, 1, 1 or rows, cols, 1).
-            sens_maps: (batch, coils, rows, cols, 2).
-            lam: the weight, its default if not given.
+        """Complex image (batch, rows, cols), by the default weight if ``lam`` is None.
 
         Raises:
             ValueError: if there is no weight to give, or it is out of range.
@@ -74,25 +68,18 @@ def _zero_filled(masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tens
     return torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
 
 
+_WAVELET: dict[str, Any] = {"regularizer": "wavelet"}
+_TV: dict[str, Any] = {"regularizer": "total_variation"}
+
 CLASSICAL_METHODS = {
     "zero_filled": ClassicalMethod("zero-filled", _zero_filled),
-    # its Tikhonov weight is searched as the others' weights are; the number of iterations, which regularises as
-    # well, stays at its default
-    "cg_sense": ClassicalMethod("CG-SENSE", cg_sense, bounds=(1e-4, 1.0)),
-    "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", partial(pics, regularizer="wavelet"), bounds=(1e-5, 1.0)),
-    "pics_tv": ClassicalMethod(
-        "PICS, total variation", partial(pics, regularizer="total_variation"), bounds=(1e-5, 1.0)
-    ),
-    "dlmri": ClassicalMethod("DLMRI", dlmri, bounds=(1e-3, 1.0), needs="scikit-learn", allows_zero=False),
-    "bart_wavelet": ClassicalMethod(
-        "PICS, l1-wavelet (BART)", partial(bart_pics, regularizer="wavelet"), bounds=(1e-5, 1.0), needs="bart"
-    ),
-    "bart_tv": ClassicalMethod(
-        "PICS, total variation (BART)",
-        partial(bart_pics, regularizer="total_variation"),
-        bounds=(1e-5, 1.0),
-        needs="bart",
-    ),
+    # the number of iterations, which regularises as well, stays at its default
+    "cg_sense": ClassicalMethod("CG-SENSE", cg_sense, (1e-4, 1.0)),
+    "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", partial(pics, **_WAVELET), (1e-5, 1.0)),
+    "pics_tv": ClassicalMethod("PICS, total variation", partial(pics, **_TV), (1e-5, 1.0)),
+    "dlmri": ClassicalMethod("DLMRI", dlmri, (1e-3, 1.0), "scikit-learn", allows_zero=False),
+    "bart_wavelet": ClassicalMethod("PICS, l1-wavelet (BART)", partial(bart_pics, **_WAVELET), (1e-5, 1.0), "bart"),
+    "bart_tv": ClassicalMethod("PICS, total variation (BART)", partial(bart_pics, **_TV), (1e-5, 1.0), "bart"),
 }
 """By name, as folders are called."""
 
@@ -110,3 +97,18 @@ def check_weights(weights: Mapping[str, float], methods: Iterable[str]) -> None:
             raise ValueError(f"weights must be finite and at least 0, got {name}={value:g}")
         if value == 0 and not method.allows_zero:
             raise ValueError(f"the weight of {name} must be above 0, got {name}={value:g}")
+
+
+def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, float]:
+    """``["pics_tv=0.004", ...]`` as weights by method.
+
+    Raises:
+        ValueError: if an item is no METHOD=VALUE, a method comes twice, or as `check_weights`.
+    """
+    items = list(items)
+    weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
+    for item in items:
+        if "=" not in item or item.partition("=")[0] not in weights:  # parse_weights knows defaults and ramps
+            raise ValueError(f"weights must be of the form METHOD=VALUE, got {item!r}")
+    check_weights(weights, methods)
+    return weights

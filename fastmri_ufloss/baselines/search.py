@@ -1,118 +1,263 @@
-"""Search of a regularisation weight on a logarithmic grid."""
+"""Regularisation weights of classical methods, searched on a logarithmic grid on the validation split."""
 
+import contextlib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["SearchedWeight", "evenly_spaced", "search_weight"]
+import numpy as np
+import torch
 
-Objective = Callable[[Sequence[float]], Sequence[float]]
+from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
+from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.index import list_volumes
+from fastmri_ufloss.data.slices import IndexedSliceDataset
+from fastmri_ufloss.data.transforms import MoDLSample
+from fastmri_ufloss.files import file_stamp, write_json
 
-_DIGITS = 4  # of a weight: enough to tell candidates apart, few enough to type one again
+__all__ = ["best_weight", "check_split", "evenly_spaced", "next_weights", "note_by_hand", "search_weights"]
 
-
-class SearchedWeight(NamedTuple):
-    """What a search has found.
-
-    Args:
-        weight: of the lowest score; of equal ones the smallest.
-        score: its score.
-        tried: every score by its weight, from small to large weights.
-        at_bound: whether the weight is one of the two bounds, and the minimum may lie beyond.
-    """
-
-    weight: float
-    score: float
-    tried: dict[float, float]
-    at_bound: bool
+SCORE = "mean NRMSE over the volumes, magnitudes against the coil-combined image"
 
 
-def search_weight(
-    objective: Objective,
+def next_weights(
+    scores: Mapping[float, float],
     *,
     start: float,
     bounds: tuple[float, float],
     factor: float = 4.0,
     num_refinements: int = 2,
-    known: Mapping[float, float] | None = None,
-) -> SearchedWeight:
-    """The weight with the lowest score.
+) -> list[float]:
+    """The weights whose scores a search needs next; none at its end, when `best_weight` is what was searched for.
 
-    The first candidates are the start and its neighbours on a logarithmic grid, start * factor^k. While the best
-    one is at an end, the grid goes on there, up to a bound. Then the two midpoints beside the best one are tried,
-    ``num_refinements`` times: with the defaults, neighbours of the result are factors of sqrt(2) apart. A function
-    with one minimum has it between these neighbours. No random number is drawn, and no weight is tried twice.
+    The first weights are the start and its neighbors on a logarithmic grid, start * factor^k. While the best weight
+    is at an end, the grid goes on there, up to a bound. Then the two midpoints beside the best weight are tried,
+    ``num_refinements`` times: with the defaults, neighbors of the result are factors of sqrt(2) apart. A function
+    with one minimum has it between these neighbors. No random number is drawn.
 
     Args:
-        objective: from weights to their scores; several at once, which it may compute side by side. A score that
-            is not finite is worse than all others.
+        scores: by weight, all that are known; the lowest is the best, what is not finite is worse than all others.
         start: of the grid, within the bounds.
         bounds: smallest and largest weight.
         factor: of the grid, above 1.
         num_refinements: how often the grid is halved around the best weight, at least 0.
-        known: scores of weights that need not be computed again, as of a search that was interrupted.
 
     Raises:
-        ValueError: if an argument is out of range, or no score is finite.
+        ValueError: if an argument is out of range.
     """
     low, high = bounds
-    if not 0 < low <= start <= high < math.inf:
-        raise ValueError(f"start must lie within the bounds, which are positive, got {start} and {bounds}")
-    if not factor > 1 or num_refinements < 0:
-        raise ValueError(f"factor must be above 1 and num_refinements at least 0, got {factor} and {num_refinements}")
-    known = {_round(weight): score for weight, score in (known or {}).items()}
-    scores: dict[float, float] = {}
+    check(0 < low <= start <= high < math.inf, "start", f"within the positive bounds {bounds}", start)
+    check(factor > 1, "factor", "above 1", factor)
+    check(num_refinements >= 0, "num_refinements", "at least 0", num_refinements)
 
     def weight_at(place: float) -> float:
         return _round(min(max(start * factor**place, low), high))
 
-    def evaluate(places: Sequence[float]) -> None:
-        weights = list(dict.fromkeys(weight_at(place) for place in places))
-        scores.update({weight: known[weight] for weight in weights if weight in known})
-        missing = [weight for weight in weights if weight not in scores]
-        if missing:
-            scores.update(zip(missing, objective(missing), strict=True))
+    places, step = [-1.0, 0.0, 1.0], 1.0
+    while not (unknown := [weight for weight in dict.fromkeys(map(weight_at, places)) if weight not in scores]):
+        best = min(places, key=lambda place: _rank(scores, weight_at(place)))
+        beyond = best - 1 if best == places[0] else best + 1
+        if step == 1 and best in (places[0], places[-1]) and weight_at(beyond) != weight_at(best):
+            places = sorted((*places, beyond))
+        elif step > 0.5**num_refinements:
+            step /= 2
+            places = sorted((*places, best - step, best + step))
+        else:
+            return []
+    return unknown
 
-    def best_of(places: Sequence[float]) -> float:
-        return min(places, key=lambda place: (_comparable(scores[weight_at(place)]), weight_at(place)))
 
-    places: list[float] = [-1.0, 0.0, 1.0]
-    evaluate(places)
-    best = best_of(places)
-    while best in (places[0], places[-1]):
-        step = -1.0 if best == places[0] else 1.0
-        if weight_at(best + step) == weight_at(best):
-            break  # at a bound
-        places = sorted((*places, best + step))
-        evaluate([best + step])
-        best = best_of(places)
-    step = 1.0
-    for _ in range(num_refinements):
-        step /= 2
-        places = sorted((*places, best - step, best + step))
-        evaluate([best - step, best + step])
-        best = best_of(places)
-    weight = weight_at(best)
-    if not math.isfinite(scores[weight]):
-        raise ValueError(f"the objective must be finite for some weight, got {scores}")
-    return SearchedWeight(weight, scores[weight], dict(sorted(scores.items())), weight in (_round(low), _round(high)))
+def best_weight(scores: Mapping[float, float]) -> float:
+    """The weight with the lowest score; of equal ones the smallest.
+
+    Raises:
+        ValueError: if no score is finite.
+    """
+    weight = min(scores, key=lambda weight: _rank(scores, weight))
+    check(math.isfinite(scores[weight]), "scores", "finite for some weight", scores)
+    return weight
+
+
+def _rank(scores: Mapping[float, float], weight: float) -> tuple[float, float]:
+    return scores[weight] if math.isfinite(scores[weight]) else math.inf, weight
+
+
+def _round(weight: float) -> float:
+    return float(f"{weight:.4g}")  # enough digits to tell weights apart, few enough to type one again
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, each in the middle of its share.
+    """At most ``count`` of ``range(length)``, each in the middle of its part.
 
     Raises:
         ValueError: if there is nothing to take from, or nothing to take.
     """
-    if length < 1 or count < 1:
-        raise ValueError(f"length and count must be at least 1, got {length} and {count}")
+    check(length >= 1 and count >= 1, "length and count", "at least 1", f"{length} and {count}")
     count = min(count, length)
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
 
 
-def _comparable(score: float) -> float:
-    return score if math.isfinite(score) else math.inf
+def search_weights(
+    dataset: IndexedSliceDataset,
+    methods: Sequence[str],
+    file: Path,
+    *,
+    settings: Mapping[str, Any],
+    num_slices: int = 12,
+    num_workers: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """The weights of classical methods (`next_weights`) with the lowest error on some slices of a data set.
+
+    The error is the NRMSE, |x - t| / |t| over the slices of a volume, averaged over the volumes. The slices are
+    spread evenly over all those of the data set.
+
+    Args:
+        dataset: the validation split, whose transform makes `MoDLSample` with coil maps and reference.
+        methods: names of those with a weight.
+        file: ``weights.json``, for all that was tried; a search that was interrupted goes on from it.
+        settings: what the scores depend on, beside the slices.
+        num_slices: how many slices are searched on, at least 1.
+        num_workers: number of processes; 0 for this one.
+
+    Returns:
+        By method ``weight``, its score ``NRMSE``, ``at bound``, which says that the minimum may lie beyond the
+        bounds, and ``tried``, rows of ``weight`` and ``NRMSE``.
+
+    Raises:
+        ValueError: if ``file`` was made with other settings, a method has no weight, num_slices is out of range, the
+            split is undersampled, or no weight gives an image.
+    """
+    check(num_slices >= 1, "num_slices", "at least 1", num_slices)
+    grids: dict[str, Any] = {}
+    for name in methods:
+        method = CLASSICAL_METHODS[name]
+        check(method.bounds is not None, "methods", "those that have a weight", repr(name))
+        grids[name] = {"start": method.start, "bounds": method.bounds}
+    samples = {index: dataset.raw_samples[index] for index in evenly_spaced(len(dataset), num_slices)}
+    document: dict[str, Any] = {
+        "split": str(dataset.raw_samples[0].fname.parent.resolve()),
+        "score": SCORE,
+        "settings": json.loads(json.dumps(settings, default=str)),
+        "slices": [
+            {"volume": sample.fname.name, "slice": sample.slice_ind, "size": size, "mtime": mtime}
+            for sample in samples.values()
+            for size, mtime in [file_stamp(sample.fname)]
+        ],
+    }
+    results = document["methods"] = _read_methods(file, document)
+    scores: dict[str, dict[float, float]] = {}
+    for name in methods:
+        results.setdefault(name, {"tried": []})
+        scores[name] = {row["weight"]: row["NRMSE"] for row in results[name].get("tried", [])}
+
+    def note(name: str, **values: Any) -> None:
+        rows = [{"weight": weight, "NRMSE": score} for weight, score in sorted(scores[name].items())]
+        results[name] = {**values, "tried": rows}
+        write_json(file, document)
+
+    while tasks := [
+        (index, (name, weight))
+        for name in methods
+        for weight in next_weights(scores[name], **grids[name])
+        for index in samples
+    ]:
+        errors: dict[tuple[str, float], dict[int, tuple[float, float]]] = {}
+        runs = run_slices(_error, dataset, tasks, num_workers=num_workers, title="Search of weights")
+        with contextlib.closing(runs):
+            for index, (name, weight), error in runs:
+                of_weight = errors.setdefault((name, weight), {})
+                of_weight[index] = error
+                if len(of_weight) == len(samples):
+                    scores[name][weight] = _mean_nrmse([(samples[i].fname, *of_weight[i]) for i in samples])
+                    note(name)
+    for name in methods:
+        weight = best_weight(scores[name])
+        is_at_bound = weight in map(_round, grids[name]["bounds"])
+        note(name, **{"weight": weight, "NRMSE": scores[name][weight], "at bound": is_at_bound})
+    return {name: results[name] for name in methods}
 
 
-def _round(weight: float) -> float:
-    return float(f"{weight:.{_DIGITS}g}")
+def _error(sample: MoDLSample, candidate: tuple[str, float]) -> tuple[float, float]:
+    """Squared error of a slice, and the energy of its reference."""
+    name, weight = candidate
+    reference = reference_of(sample)
+    if reference is None:
+        raise ValueError(
+            f"{sample.fname} of the validation split is undersampled, and weights are searched on fully sampled "
+            f"data: give them by hand, {name}=VALUE"
+        )
+    target = torch.from_numpy(reference).double()
+    image = torch.from_numpy(image_of(sample, name, weight)).double()
+    return float((image - target).square().sum()), float(target.square().sum())
+
+
+def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
+    """The mean over volumes; those without signal have no NRMSE."""
+    sums: dict[Path, list[float]] = {}
+    for path, error, energy in errors:
+        of_volume = sums.setdefault(path, [0.0, 0.0])
+        of_volume[0] += error
+        of_volume[1] += energy
+    return float(np.mean([np.sqrt(error / energy) for error, energy in sums.values() if energy > 0]))
+
+
+def _read_methods(file: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of an earlier search; ValueError if it had other slices or settings."""
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
+    for name in ("split", "settings", "slices") if "split" in stored else ():  # otherwise all weights are by hand
+        if stored.get(name) != document[name]:
+            texts = (json.dumps(stored.get(name)), json.dumps(document[name]))
+            old, new = (text if len(text) < 300 else f"{text[:300]}..." for text in texts)
+            raise ValueError(
+                f"{file} was made with {name} {old}, not {new}: take the same settings again, remove the file, or "
+                "take another folder"
+            )
+    return dict(stored["methods"])
+
+
+def note_by_hand(file: Path, weights: Mapping[str, float]) -> None:
+    """Note weights that were not searched in ``weights.json``, beside those that were."""
+    document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
+    for name, weight in weights.items():
+        tried = document["methods"].get(name, {}).get("tried", [])
+        document["methods"][name] = {"weight": weight, "by hand": True, "tried": tried}
+    write_json(file, document)
+
+
+def check_split(val: Path, test: Path, methods: Sequence[str]) -> None:
+    """Make sure that weights can be searched, and not on what is reconstructed.
+
+    Raises:
+        FileNotFoundError: if there is no volume in ``val``.
+        ValueError: if volumes of ``test`` are, or are links to or copies of, volumes of ``val``.
+    """
+    by_hand = f"give the weights by hand: {' '.join(f'{name}=VALUE' for name in methods)}"
+    if not val.is_dir() or not any(path.suffix in (".h5", ".hdf5") for path in val.iterdir()):
+        raise FileNotFoundError(
+            f"no volumes in {val} to search weights on, and they are never searched on the images that are "
+            f"reconstructed: {by_hand}"
+        )
+    inodes = {(path.stat().st_dev, path.stat().st_ino) for path in list_volumes(val)}
+    sizes = {(path.name, path.stat().st_size): path for path in list_volumes(val)}
+    shared = []
+    for path in list_volumes(test):
+        status = path.stat()
+        alike = sizes.get((path.name, status.st_size))
+        if (status.st_dev, status.st_ino) in inodes or (alike is not None and _part(path) == _part(alike)):
+            shared.append(path)
+    if shared:
+        raise ValueError(
+            f"{test}, which is to be reconstructed, has {len(shared)} of the volumes of {val} ({shared[0].name}), on "
+            "which the weights are searched: they must not be chosen on their own test. Take another folder, or "
+            f"{by_hand}"
+        )
+
+
+def _part(path: Path) -> bytes:
+    """From the middle of a file."""
+    with open(path, "rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return file.read(2**20)

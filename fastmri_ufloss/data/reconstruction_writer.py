@@ -1,15 +1,38 @@
-"""Leaderboard files, written slice by slice."""
+"""Leaderboard files: how their images are cropped, and how they are written slice by slice."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import torch
+from fastmri.data.transforms import center_crop
 from torch import Tensor
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = ["ReconstructionWriter"]
+__all__ = ["ReconstructionWriter", "crop_like_fastmri", "leaderboard_size"]
+
+
+def crop_like_fastmri(image: Tensor, crop_size: Sequence[Any]) -> Tensor:
+    """Magnitude (batch, rows, cols), float32, cropped as fastMRI crops for its leaderboard.
+
+    Args:
+        image: (batch, 1, rows, cols), complex or magnitude.
+        crop_size: the collated field of a sample, rows and columns of each.
+    """
+    rows, cols = leaderboard_size(image, crop_size)
+    cropped: Tensor = center_crop(image[:, 0].abs().float(), (min(rows, image.shape[-2]), cols))
+    return cropped
+
+
+def leaderboard_size(image: Tensor, crop_size: Sequence[Any]) -> tuple[int, int]:
+    """Rows and columns that fastMRI crops an image to; one that is narrower than it should be becomes a square."""
+    rows, cols = (int(torch.as_tensor(size).flatten()[0]) for size in crop_size)
+    width = image.shape[-1]
+    return (width, width) if width < cols else (rows, cols)
 
 
 class ReconstructionWriter:

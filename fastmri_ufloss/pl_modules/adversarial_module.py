@@ -10,6 +10,7 @@ from fastmri.data.transforms import center_crop_to_smallest
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from fastmri_ufloss.data.reconstruction_writer import crop_like_fastmri
 from fastmri_ufloss.distributed import gather_rows, rank_and_world_size
 from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
@@ -18,7 +19,7 @@ from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
 from fastmri_ufloss.models.discriminator import PatchDiscriminator
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, crop_like_fastmri
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
 
 __all__ = ["ADVERSARIAL_TERMS", "AdversarialModule"]

@@ -9,8 +9,9 @@ import torch
 from fastmri.data.transforms import center_crop
 from torch import Tensor, nn
 
+from fastmri_ufloss.data.reconstruction_writer import leaderboard_size
 from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
-from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, leaderboard_size, without_float64
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, without_float64
 
 __all__ = ["OptimizerName", "UnetModule", "VarNetModule"]
 

@@ -1,14 +1,13 @@
 """fastMRI's modules on Lightning 2: the same metrics, images and files, through the hooks that are left."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from fastmri.data.transforms import center_crop
 from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
@@ -23,8 +22,6 @@ __all__ = [
     "Batch",
     "MriModule",
     "Reconstruction",
-    "crop_like_fastmri",
-    "leaderboard_size",
     "masks_of",
     "with_maps",
     "without_float64",
@@ -227,25 +224,6 @@ def with_maps(batch: Batch) -> Batch:
         if batch.kspace is not None:
             reference = torch.view_as_complex(sens_reduce(batch.kspace, maps))[:, 0]
     return batch._replace(sens_maps=maps, reference=reference, kspace=None)
-
-
-def crop_like_fastmri(image: Tensor, crop_size: Sequence[Any]) -> Tensor:
-    """Magnitude (batch, rows, cols), float32, cropped as fastMRI crops for its leaderboard.
-
-    Args:
-        image: (batch, 1, rows, cols), complex or magnitude.
-        crop_size: the collated field of a sample, rows and columns of each.
-    """
-    rows, cols = leaderboard_size(image, crop_size)
-    cropped: Tensor = center_crop(image[:, 0].abs().float(), (min(rows, image.shape[-2]), cols))
-    return cropped
-
-
-def leaderboard_size(image: Tensor, crop_size: Sequence[Any]) -> tuple[int, int]:
-    """Rows and columns that fastMRI crops an image to; one that is narrower than it should be becomes a square."""
-    rows, cols = (int(torch.as_tensor(size).flatten()[0]) for size in crop_size)
-    width = image.shape[-1]
-    return (width, width) if width < cols else (rows, cols)
 
 
 def masks_of(batch: Any, count: int) -> list[Tensor | None]:

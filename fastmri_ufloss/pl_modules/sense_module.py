@@ -7,12 +7,13 @@ import torch
 from fastmri.data.transforms import center_crop_to_smallest
 from torch import Tensor, nn
 
+from fastmri_ufloss.data.reconstruction_writer import crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.losses import L2Loss
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, crop_like_fastmri, with_maps
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, with_maps
 
 __all__ = ["SenseModule"]
 

@@ -1,4 +1,3 @@
-import importlib
 from typing import Any
 
 import numpy as np
@@ -7,18 +6,17 @@ import torch
 from helpers import column_mask, smooth_maps
 from sklearn.feature_extraction.image import extract_patches_2d, reconstruct_from_patches_2d
 
-from fastmri_ufloss.baselines import dlmri
-from fastmri_ufloss.baselines.sparse_coding import cosine_dictionary
+from fastmri_ufloss.baselines import dictionary_learning, dlmri
+from fastmri_ufloss.baselines.dictionary_learning import cosine_dictionary
 from fastmri_ufloss.mri import cg_sense, sens_expand, sens_reduce
 
-MODULE = importlib.import_module("fastmri_ufloss.baselines.dlmri")  # its name in the package is the function's
 QUICK: dict[str, Any] = {"num_iterations": 4, "num_atoms": 40, "sparsity": 5}
 
 
 @pytest.fixture(autouse=True)
 def _few_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning takes most of the time."""
-    monkeypatch.setattr(MODULE, "_NUM_SIGNALS", 300)
+    monkeypatch.setattr(dictionary_learning, "_NUM_SIGNALS", 300)
 
 
 def texture(rows: int, cols: int) -> torch.Tensor:
@@ -52,7 +50,7 @@ def error(image: torch.Tensor, reference: torch.Tensor) -> float:
 @pytest.mark.parametrize("coils", [1, 4])
 @pytest.mark.parametrize("kind", ["points", "columns"])
 def test_it_is_nearer_than_zero_filled_and_cg_sense(kind: str, coils: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_NUM_SIGNALS", 1500)
+    monkeypatch.setattr(dictionary_learning, "_NUM_SIGNALS", 1500)
     image = texture(64, 60)
     mask = points(1, 64, 60) if kind == "points" else column_mask(1, 60, every=3, center=10)
     kspace, maps = scan(image, mask, coils=coils)
@@ -94,11 +92,13 @@ def test_patches_and_their_mean_are_those_of_scikit_learn() -> None:
     image = texture(19, 23)[0] * torch.randn(19, 23, generator=torch.Generator().manual_seed(0))
     extended = np.pad(image.numpy(), ((0, 4), (0, 4)), mode="wrap")
     expected = np.stack([extract_patches_2d(part, (5, 5)) for part in (extended.real, extended.imag)], axis=1)
-    actual = torch.cat([MODULE._patches(image, 5, 0, 7), MODULE._patches(image, 5, 7, 19)])
+    actual = torch.cat([dictionary_learning._patches(image, 5, 0, 7), dictionary_learning._patches(image, 5, 7, 19)])
     np.testing.assert_array_equal(actual.numpy(), expected.reshape(-1, 2, 25))
     # all atoms and no tolerance: nothing is lost
     all_atoms = cosine_dictionary(5, 24)
-    torch.testing.assert_close(MODULE._approximate(image, all_atoms, 0.0, 24)[0], image, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        dictionary_learning._approximate(image, all_atoms, 0.0, 24)[0], image, atol=1e-4, rtol=1e-4
+    )
     # a large tolerance: means only
     means = expected.reshape(-1, 2, 25).mean(axis=2)
     whole = np.zeros((2, 19, 23))
@@ -111,16 +111,18 @@ def test_patches_and_their_mean_are_those_of_scikit_learn() -> None:
         sums[:4] += sums[19:]
         sums[:, :4] += sums[:, 23:]
         whole[part] = sums[:19, :23] / 25
-    blurred = MODULE._approximate(image, all_atoms, 100.0, 24)[0]
+    blurred = dictionary_learning._approximate(image, all_atoms, 100.0, 24)[0]
     np.testing.assert_allclose(blurred.numpy(), whole[0] + 1j * whole[1], atol=1e-5)
 
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     image, atoms = texture(30, 26)[0], cosine_dictionary(4, 30)
-    whole = MODULE._approximate(image, atoms, 0.05, 4)
+    whole = dictionary_learning._approximate(image, atoms, 0.05, 4)
     for size in (1, 100, 26 * 29):
-        monkeypatch.setattr(MODULE, "_CHUNK", size)
-        torch.testing.assert_close(MODULE._approximate(image, atoms, 0.05, 4), whole, rtol=1e-5, atol=1e-6)
+        monkeypatch.setattr(dictionary_learning, "_CHUNK", size)
+        torch.testing.assert_close(
+            dictionary_learning._approximate(image, atoms, 0.05, 4), whole, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_the_unit_does_not_matter() -> None:
@@ -172,9 +174,9 @@ def test_learned_atoms_are_better_than_cosines(monkeypatch: pytest.MonkeyPatch) 
     image = texture(64, 60)
     mask = column_mask(1, 60, every=3, center=10)
     kspace, maps = scan(image, mask)
-    monkeypatch.setattr(MODULE, "_NUM_SIGNALS", 1500)
+    monkeypatch.setattr(dictionary_learning, "_NUM_SIGNALS", 1500)
     learned = dlmri(kspace, mask, maps, num_atoms=60, num_iterations=15)
-    monkeypatch.setattr(MODULE, "_LEARNED", ())
+    monkeypatch.setattr(dictionary_learning, "_LEARNED", ())
     cosines = dlmri(kspace, mask, maps, num_atoms=60, num_iterations=15)
     assert error(learned, image) < 0.98 * error(cosines, image)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import column_mask, randn_complex, smooth_maps
 
-from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights, pics
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights, pics, read_weights
 from fastmri_ufloss.mri import cg_sense
 
 WITH_WEIGHT = [name for name, method in CLASSICAL_METHODS.items() if method.bounds is not None]
@@ -66,6 +66,20 @@ def test_wrong_weights_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_weights(weights, ["pics_tv", "zero_filled", "dlmri"])
+
+
+def test_weights_are_read() -> None:
+    assert read_weights([], ["pics_tv"]) == {}
+    assert read_weights(["pics_tv=0.004", "dlmri=1e-2"], ["dlmri", "pics_tv"]) == {"pics_tv": 0.004, "dlmri": 0.01}
+    for items, message in (
+        (["pics_tv"], "form METHOD=VALUE, got 'pics_tv'"),
+        (["pics_tv=0:1@2-5"], "form METHOD=VALUE"),
+        (["pics_tv=much"], "weight of 'pics_tv' must be a number"),
+        (["pics_tv=1", "pics_tv=2"], "'pics_tv' is given twice"),
+        (["cg_sense=1"], "weights must be of the methods pics_tv"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_weights(items, ["pics_tv"])
 
 
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from helpers import column_mask, randn_complex, smooth_maps
 
 from fastmri_ufloss.baselines import pics
-from fastmri_ufloss.baselines.sigpy_operators import SenseEncoding
+from fastmri_ufloss.baselines.compressed_sensing import SenseEncoding
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_expand, sens_reduce
 
 Regularizer = Literal["wavelet", "total_variation"]

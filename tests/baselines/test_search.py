@@ -1,11 +1,12 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from fastmri_ufloss.baselines import evenly_spaced, search_weight
+from fastmri_ufloss.baselines import best_weight, evenly_spaced, next_weights
 
 
 class Counting:
@@ -24,63 +25,60 @@ class Counting:
         return [self.score(weight) for weight in weights]
 
 
+def search(function: Counting, known: Mapping[float, float] | None = None, **options: Any) -> dict[float, float]:
+    """All scores at the end of a search."""
+    scores = dict(known or {})
+    while weights := next_weights(scores, **options):
+        scores.update(zip(weights, function(weights), strict=True))
+    return scores
+
+
 @pytest.mark.parametrize("best", [2e-4, 0.009, 0.011, 0.35, 3.0])
 @pytest.mark.parametrize("num_refinements", [0, 2, 5])
 def test_the_minimum_is_found_wherever_it_is(best: float, num_refinements: int) -> None:
     function = Counting(best)
-    found = search_weight(function, start=0.01, bounds=(1e-5, 10), factor=4, num_refinements=num_refinements)
+    scores = search(function, start=0.01, bounds=(1e-5, 10), factor=4, num_refinements=num_refinements)
+    weight = best_weight(scores)
     minimum = math.exp(minimize_scalar(lambda x: function.score(math.exp(x)), bounds=(-12, 3), method="bounded").x)
-    assert abs(math.log(found.weight / minimum)) < 1.01 * math.log(4) / 2**num_refinements
-    assert found.score == min(found.tried.values()) == function.score(found.weight)
-    assert not found.at_bound
-    below = [weight for weight in found.tried if weight < found.weight]
-    above = [weight for weight in found.tried if weight > found.weight]
-    assert below and above  # the best one has neighbours
+    assert abs(math.log(weight / minimum)) < 1.01 * math.log(4) / 2**num_refinements
+    assert scores[weight] == min(scores.values()) == function.score(weight)
+    assert min(scores) < weight < max(scores)  # the best weight has neighbors
     assert len(function.asked) == len(set(function.asked))  # none is tried twice
-    assert found.tried == {weight: function.score(weight) for weight in sorted(function.asked)}
+    assert scores == {weight: function.score(weight) for weight in sorted(function.asked)}
 
 
 @pytest.mark.parametrize(("best", "expected"), [(1e-4, 1e-3), (1e3, 1.0)])
-def test_it_ends_at_a_bound_and_says_so(best: float, expected: float) -> None:
+def test_the_search_ends_at_a_bound(best: float, expected: float) -> None:
     function = Counting(best)
-    found = search_weight(function, start=0.01, bounds=(1e-3, 1.0))
-    assert found.weight == expected and found.at_bound
+    assert best_weight(search(function, start=0.01, bounds=(1e-3, 1.0))) == expected
     assert all(1e-3 <= weight <= 1 for weight in function.asked)
 
 
 def test_an_interrupted_search_goes_on_and_ends_the_same() -> None:
     whole = Counting(0.3)
-    expected = search_weight(whole, start=0.01, bounds=(1e-5, 10))
-
-    class Interrupted(Counting):
-        def __call__(self, weights: Sequence[float]) -> list[float]:
-            if len(self.asked) > 4:
-                raise KeyboardInterrupt
-            return super().__call__(weights)
-
-    first, second = Interrupted(0.3), Counting(0.3)
-    with pytest.raises(KeyboardInterrupt):
-        search_weight(first, start=0.01, bounds=(1e-5, 10))
-    known = {weight: first.score(weight) for weight in first.asked}
-    assert search_weight(second, start=0.01, bounds=(1e-5, 10), known=known) == expected
-    assert first.asked + second.asked == whole.asked
+    expected = search(whole, start=0.01, bounds=(1e-5, 10))
+    assert len(expected) > 6
+    for count in range(len(expected)):
+        rest = Counting(0.3)
+        known = {weight: rest.score(weight) for weight in whole.asked[:count]}
+        assert search(rest, known, start=0.01, bounds=(1e-5, 10)) == expected
+        assert whole.asked[:count] + rest.asked == whole.asked
 
 
 def test_of_equal_scores_the_smallest_weight_is_taken_and_nan_never() -> None:
-    def flat(weights: Sequence[float]) -> list[float]:
-        return [math.nan if weight < 0.01 else 1.0 for weight in weights]
-
-    assert search_weight(flat, start=0.01, bounds=(1e-3, 1)).weight == 0.01
-    with pytest.raises(ValueError, match="objective must be finite"):
-        search_weight(lambda weights: [math.nan] * len(weights), start=0.01, bounds=(1e-3, 1))
+    assert best_weight({0.02: 1.0, 0.01: 1.0, 0.001: math.nan, 0.1: math.inf}) == 0.01
+    with pytest.raises(ValueError, match="scores must be finite"):
+        best_weight({0.1: math.nan, 0.2: math.nan})
+    flat = {0.0025: math.nan, 0.01: 1.0, 0.04: 1.0}
+    assert next_weights(flat, start=0.01, bounds=(1e-3, 1)) == [0.005, 0.02]  # 0.01 has the lowest score
 
 
 def test_bad_arguments_are_named() -> None:
     for start, bounds in ((0.01, (0, 1)), (2, (0.1, 1)), (math.nan, (0.1, 1)), (0.2, (0.1, math.inf))):
-        with pytest.raises(ValueError, match="start must lie within"):
-            search_weight(Counting(1), start=start, bounds=bounds)
+        with pytest.raises(ValueError, match="start must be within the positive bounds"):
+            next_weights({}, start=start, bounds=bounds)
     with pytest.raises(ValueError, match="factor must be"):
-        search_weight(Counting(1), start=1, bounds=(0.1, 10), factor=1)
+        next_weights({}, start=1, bounds=(0.1, 10), factor=1)
     with pytest.raises(ValueError, match="at least 1"):
         evenly_spaced(0, 3)
 

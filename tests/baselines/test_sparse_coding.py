@@ -7,7 +7,7 @@ import scipy.fft
 import torch
 from sklearn.linear_model import orthogonal_mp, orthogonal_mp_gram
 
-from fastmri_ufloss.baselines.sparse_coding import cosine_dictionary, learn_dictionary, sparse_approximation
+from fastmri_ufloss.baselines.dictionary_learning import cosine_dictionary, learn_dictionary, sparse_approximation
 
 
 def random_atoms(number: int, length: int, *, seed: int = 0) -> torch.Tensor:

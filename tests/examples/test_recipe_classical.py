@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from fastmri.evaluate import evaluate
 from helpers import run_process, run_recipe
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, has_bart
-from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
+from fastmri_ufloss.data import MoDLDataTransform, ReconstructionWriter, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.pl_modules import ClassicalModule, MriDataModule
+from fastmri_ufloss.pl_modules import MriDataModule
 
 SCRIPT = "classical/reconstruct.py"
 MASK = ["--center_fractions", 0.2, "--accelerations", 3]
@@ -130,8 +131,14 @@ def test_images_are_those_of_the_methods_with_their_weights(demo: Path, whole: P
 
 
 def test_two_workers_make_the_same(demo: Path, whole: Path, tmp_path: Path) -> None:
+    """Search and reconstruction; two devices of one worker are the same. All but the last score is known."""
     out = tmp_path / "out"
-    again(demo, out, *METHODS, "--num_workers", 2)
+    out.mkdir()
+    document = json.loads((whole / "weights.json").read_text())
+    for found in document["methods"].values():
+        del found["tried"][-1]
+    (out / "weights.json").write_text(json.dumps(document))
+    again(demo, out, *METHODS, "--num_workers", 1, "--devices", 2, "--strategy", "ddp")
     assert_same(files(out), files(whole))
     for name in ("weights.json", "settings.json", "scores.json"):
         assert json.loads((out / name).read_text()) == json.loads((whole / name).read_text())
@@ -173,7 +180,7 @@ def test_a_method_is_added_and_weights_are_given_by_hand(demo: Path, whole: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--accelerations", 4], "made with mask .*accelerations.*not .*another --output_path"),
+        (["--accelerations", 4], "made with mask .*accelerations.*not .*another folder"),
         (["--weights", "cg_sense=0.3"], "made with the weight of cg_sense 0.*, not 0.3"),
         (["--test_sample_rate", 0.5], "made with test_sample_rate None, not 0.5"),
         (["--search_slices", 1], "weights.json was made with slices"),
@@ -190,10 +197,10 @@ def test_weights_are_never_searched_on_the_test(demo: Path, tmp_path: Path) -> N
     shutil.copytree(demo / "multicoil_test", tmp_path / "data" / "multicoil_test")
     common = ("--output_path", tmp_path / "out", "--methods", "cg_sense", *QUICK)
     stderr = run_recipe(SCRIPT, "--data_path", tmp_path / "data", *common, cwd=tmp_path, fails=True).stderr
-    assert "no volumes in" in stderr and "--weights cg_sense=VALUE" in stderr
+    assert "no volumes in" in stderr and "by hand: cg_sense=VALUE" in stderr
     val = demo / "multicoil_val"
     stderr = run_recipe(SCRIPT, "--data_path", demo, "--test_path", val, *common, cwd=tmp_path, fails=True).stderr
-    assert "must not be chosen on their own test" in stderr and "--weights cg_sense=VALUE" in stderr
+    assert "must not be chosen on their own test" in stderr and "by hand: cg_sense=VALUE" in stderr
     assert not (tmp_path / "out" / "weights.json").exists()
     run_recipe(SCRIPT, "--data_path", tmp_path / "data", *common, "--weights", "cg_sense=0.01", cwd=tmp_path)
     assert read(tmp_path / "out" / "reconstructions" / "cg_sense" / NAME).shape == (2, 48, 48)
@@ -224,14 +231,14 @@ def test_volumes_without_a_reference(demo: Path, whole: Path, tmp_path: Path) ->
 
 
 def test_an_interrupted_run_leaves_no_half_files(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = ClassicalModule.test_step
+    original = ReconstructionWriter.add
 
-    def interrupted(self: ClassicalModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 1:
+    def interrupted(self: ReconstructionWriter, fname: str, slice_num: int, *args: Any, **options: Any) -> None:
+        if slice_num == 1:
             raise KeyboardInterrupt
-        original(self, batch, batch_idx)
+        original(self, fname, slice_num, *args, **options)
 
-    monkeypatch.setattr(ClassicalModule, "test_step", interrupted)
+    monkeypatch.setattr(ReconstructionWriter, "add", interrupted)
     out = tmp_path / "out"
     command = (SCRIPT, "--data_path", demo, "--output_path", out, *QUICK, "--methods", "zero_filled")
     assert "the same command goes on" in run_recipe(*command, cwd=tmp_path, fails=True).stdout
@@ -244,10 +251,13 @@ def test_an_interrupted_run_leaves_no_half_files(demo: Path, tmp_path: Path, mon
 
 def test_bad_flags_are_named(demo: Path, tmp_path: Path) -> None:
     for options, message in (
-        (["--weights", "cg_sense"], "--weights must be of the form METHOD=VALUE"),
-        (["--weights", "cg_sense=0.1", "cg_sense=0.2"], "cg_sense twice"),
+        (["--weights", "cg_sense"], "weights must be of the form METHOD=VALUE"),
+        (["--weights", "cg_sense=0.1", "cg_sense=0.2"], "'cg_sense' is given twice"),
         (["--weights", "pics_tv=0.1", "--methods", "cg_sense"], "weights must be of the methods cg_sense"),
         (["--methods", "cg_sense", "--search_slices", 0], "num_slices must be at least 1"),
+        (["--num_nodes", 2], "--devices times --num_nodes must be the number of processes"),
+        (["--devices", 0], "--devices times --num_nodes must be the number of processes"),
+        (["--strategy", "fsdp"], "--strategy must be auto or ddp"),
     ):
         command = (SCRIPT, "--data_path", demo, "--output_path", tmp_path / "out", *MASK, "--num_workers", 0)
         assert message in run_recipe(*command, *options, cwd=tmp_path, fails=True).stderr
@@ -263,15 +273,31 @@ def test_bart_by_its_flag(demo: Path, tmp_path: Path) -> None:
     assert means["PICS, total variation (BART)"]["NRMSE (RSS)"] < means["zero-filled"]["NRMSE (RSS)"]
 
 
-def test_two_processes_make_what_one_makes(demo: Path, tmp_path: Path) -> None:
-    """Search and reconstruction; the two volumes of singlecoil have a process each."""
+def test_two_processes_of_a_launcher_make_what_one_makes(demo: Path, tmp_path: Path) -> None:
+    """Each of the two volumes of singlecoil has a process; whichever is last has the scores of both."""
     common = ["--challenge", "singlecoil", "--data_path", demo, *QUICK, "--methods", "cg_sense"]
     run_recipe(SCRIPT, *common, "--output_path", tmp_path / "one", cwd=tmp_path)
-    devices = ["--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"]
-    run_process(SCRIPT, *common, *devices, "--output_path", tmp_path / "two", cwd=tmp_path)
-    assert_same(files(tmp_path / "two"), files(tmp_path / "one"))
-    for name in ("weights.json", "settings.json", "scores.json"):
-        assert json.loads((tmp_path / "two" / name).read_text()) == json.loads((tmp_path / "one" / name).read_text())
+
+    def assert_same_run(out: Path) -> None:
+        assert_same(files(out), files(tmp_path / "one"))
+        for name in ("weights.json", "settings.json", "scores.json"):
+            assert json.loads((out / name).read_text()) == json.loads((tmp_path / "one" / name).read_text())
+
+    out = tmp_path / "two"
+    command = [SCRIPT, *common, "--devices", 2, "--output_path", out]
+    for rank in (1, 0):
+        run_recipe(*command, cwd=tmp_path, environment={"SLURM_PROCID": str(rank), "SLURM_NTASKS": "2"})
+        assert len(list((out / "reconstructions" / "cg_sense").iterdir())) == (1 if rank else 2)
+        assert (out / "scores.json").exists() == (rank == 0)
+    assert_same_run(out)
+    # side by side
+    command = [SCRIPT, *common, "--num_nodes", 2, "--output_path", tmp_path / "side_by_side"]
+    with ThreadPoolExecutor() as pool:
+        ranks = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
+        list(pool.map(lambda environment: run_process(*command, cwd=tmp_path, environment=environment), ranks))
+    assert_same_run(tmp_path / "side_by_side")
+    fewer = run_recipe(*command, cwd=tmp_path, environment={"RANK": "0", "WORLD_SIZE": "3"}, fails=True)
+    assert "got 1 times 2 and 3" in fewer.stderr
 
 
 def test_files_that_have_changed_are_named(demo: Path, whole: Path, tmp_path: Path) -> None:
