@@ -24,7 +24,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.pl_modules.scoring import write_json
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.demo import make_demo_dataset
 

@@ -303,5 +303,3 @@ _SCORES_OF_IMAGES: dict[str, Callable[..., float]] = {
     "SSIM": structural_similarity,
     "SSIM Gaussian": _gaussian_ssim,
 }
-
-VolumeScores = Any  # a name that pl_modules/scoring.py imports; goes with it
