@@ -25,23 +25,22 @@ import pytorch_lightning as pl
 import torch
 from loss_step import memory
 
-from fastmri_ufloss.data import MoDLSample
+from fastmri_ufloss.data import MoDLSample, collate
 from fastmri_ufloss.losses import L2Loss, PerceptualLoss, UFLoss
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures
 from fastmri_ufloss.pl_modules import JointModule, RecNetModule, RefinementModule
 from fastmri_ufloss.report import format_table
 
-RECNET: dict[str, Any] = {"network": "recnet", "settings": {}}
 STEPS = {
     "stage 1: RecNet": lambda: RecNetModule(),
-    "stage 2, no perceptual term": lambda: RefinementModule(recon=RECNET),
+    "stage 2, no perceptual term": lambda: RefinementModule(RecNetModule()),
     "stage 2, UFLoss": lambda: RefinementModule(
-        recon=RECNET, image_losses={"perceptual": UFLoss(PatchFeatureNet(1, patch_size=40))}
+        RecNetModule(), image_losses={"perceptual": UFLoss(PatchFeatureNet(1, patch_size=40))}
     ),
     "stage 2, VGG-19": lambda: RefinementModule(
-        recon=RECNET, image_losses={"perceptual": PerceptualLoss(VGGFeatures("vgg19"))}
+        RecNetModule(), image_losses={"perceptual": PerceptualLoss(VGGFeatures("vgg19"))}
     ),
-    "joint, no perceptual term": lambda: JointModule(recon=RECNET, image_losses={"l2": L2Loss()}),
+    "joint, no perceptual term": lambda: JointModule(RecNetModule(), image_losses={"l2": L2Loss()}),
 }
 
 
@@ -59,7 +58,7 @@ class Samples(torch.utils.data.Dataset):
         self.sample = MoDLSample(
             masked_kspace=kspace * mask, mask=mask, num_low_frequencies=8, target=torch.rand(size, size),
             fname="a.h5", slice_num=0, max_value=1.0, crop_size=(size, size), sens_maps=maps,
-            reference=torch.view_as_complex(image)[0], scale=1.0, kspace=torch.empty(0),
+            reference=torch.view_as_complex(image)[0], scale=1.0, kspace=None,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -92,7 +91,9 @@ def measure(job: Mapping[str, Any]) -> dict[str, float]:
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     clock = Clock()
-    loader = torch.utils.data.DataLoader(Samples(job["size"], (job["steps"] + 1) * job["batch"]), job["batch"])
+    loader = torch.utils.data.DataLoader(
+        Samples(job["size"], (job["steps"] + 1) * job["batch"]), job["batch"], collate_fn=collate
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator=job["accelerator"], devices=1, default_root_dir=folder, max_epochs=1, logger=False,

@@ -23,8 +23,7 @@ import h5py
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.files import write_json
+from fastmri_ufloss.files import atomic_path, write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.demo import make_demo_dataset
 
