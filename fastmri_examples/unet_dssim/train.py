@@ -30,7 +30,6 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
-from fastmri_ufloss.report.figures.error_maps import save_error_maps
 
 from fastmri_ufloss.convert.jobs import SPLITS, Job, find_inputs, plan_jobs, volume_name
 from fastmri_ufloss.convert.nifti import convert_nifti
@@ -39,7 +38,7 @@ from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.metrics import ReferenceVolume
 from fastmri_ufloss.pl_modules import MriDataModule, UnetModule, read_checkpoint
-from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report import format_table, save_picture
 from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
 
 NAME = "unet_dssim"
@@ -257,10 +256,9 @@ def compare(data: MriDataModule, run_dir: Path) -> None:
         scores = {name: reference.score(volume, names=SCORES) for name, volume in images.items()}
         if not rows:
             middle = len(numbers) // 2
-            picture, title = run_dir / "comparison.png", f"{path.stem}, slice {numbers[middle]}"
-            shown = {name: volume[middle] for name, volume in images.items()}
-            notes = {name: f"SSIM {values.slices['SSIM'][middle]:.3f}" for name, values in scores.items()}
-            save_error_maps(picture, reference.images[middle], shown, notes=notes, title=title)
+            ssim = {name: f"{name}, SSIM {values.slices['SSIM'][middle]:.3f}" for name, values in scores.items()}
+            shown = {ssim[name]: volume[middle] for name, volume in images.items()}
+            save_picture(run_dir / "comparison.png", reference.images[middle], shown)
         for name, (of_slices, of_volume) in scores.items():
             row = {"volume": path.name, "subject": subject, "method": name, "SSIM": of_volume["SSIM"]}
             row |= {"SSIM (Gaussian)": of_volume["SSIM Gaussian"], "PSNR": of_volume["PSNR"]}

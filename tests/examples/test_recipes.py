@@ -112,7 +112,7 @@ BAD = {
     "feature net": (["--feature_net", "nothing.safetensors"], "nothing.safetensors"),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
-    "not a checkpoint": (["--resume", "text.ckpt"], "text.ckpt is not a checkpoint"),
+    "not a checkpoint": (["--resume", "text.ckpt"], "text.ckpt must be a file of torch.save"),
 }
 
 
