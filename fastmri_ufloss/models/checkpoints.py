@@ -27,7 +27,8 @@ def load_plain(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} must be a file of torch.save with plain values and tensors only, got: {error}"
+            f"{path} must be a file of torch.save with plain values and tensors only, got: "
+            f"{str(error).partition(chr(10))[0]}"
         ) from error
 
 
