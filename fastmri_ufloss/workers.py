@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
@@ -26,7 +26,7 @@ GRACE_SECONDS = 10.0  # to remove a temporary file
 
 def run_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, num_workers: int
-) -> Iterator[tuple[Task, Result | str]]:
+) -> Generator[tuple[Task, Result | str], None, None]:
     """Call a function for each task in processes of one thread each.
 
     If the iterator is closed, or an exception ends it, waiting tasks are dropped and running ones get a SystemExit.
