@@ -150,12 +150,7 @@ def read_layout(
 
 
 def open_numpy(source: Path, key: str | None = None, *, names: Sequence[str] = KEYS) -> np.ndarray:
-    """The array of a file; that of a ``.npy`` file is mapped into memory.
-
-    Args:
-        source: a ``.npy`` or ``.npz`` file.
-        key: name of the array in a ``.npz`` file; by default the only one, or that of ``names``.
-        names: usual names.
+    """The array of a ``.npy`` file, mapped into memory, or of a ``.npz`` file: the only one, or that of ``names``.
 
     Raises:
         ValueError: if the file is broken, or has no such array.

@@ -134,10 +134,7 @@ def volume_name(name: str, source: Path) -> str:
 
 
 def stamp_of(path: Path) -> dict[str, Any]:
-    """What tells an input, or a file that a setting names, from a later version of itself.
-
-    Args:
-        path: a file, or a folder of DICOM files; a ``.cfl`` file stands for its pair.
+    """What tells an input from a later version of itself: a file, a ``.cfl`` for its pair, or a folder of DICOM.
 
     Returns:
         ``name``, ``size`` in bytes, and ``mtime`` in ns, or a digest of several files' names, sizes and mtimes.

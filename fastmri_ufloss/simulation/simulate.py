@@ -14,13 +14,12 @@ from fastmri_ufloss.data.volume_file import VolumeWriter, fft2c, write_volume
 __all__ = ["simulate_kspace", "simulate_phase", "simulate_sens_maps", "simulate_volume", "write_volume"]
 
 COARSE_GRID = 48  # points a side for the coil fields, which are smooth
+NUM_SEGMENTS = 32  # of a loop; the sum converges exponentially with them
 PHASE_ORDER = 3  # highest number of half waves of the phase along a side
 OBJECT_THRESHOLD = 0.1  # of the maximum: what is below is background
 
 
-def loop_field(
-    points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius: float, *, num_segments: int = 32
-) -> np.ndarray:
+def loop_field(points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius: float) -> np.ndarray:
     """Magnetic field of a circular current loop, by the law of Biot and Savart.
 
         B(r) = 1 / (4 pi) * sum_l dl x (r - l) / |r - l|^3
@@ -30,7 +29,6 @@ def loop_field(
         center: of the loop, (3,).
         normal: of the loop's plane, (3,), of any length but zero.
         radius: of the loop, in the unit of the places.
-        num_segments: of the loop; the sum converges exponentially with them.
 
     Returns:
         The field, (..., 3), in units of mu0 times the current per unit of length. On the axis, at the distance z from
@@ -41,9 +39,9 @@ def loop_field(
     first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
     first /= np.linalg.norm(first)
     second = np.cross(axis, first)
-    angles = 2 * np.pi * np.arange(num_segments)[:, None] / num_segments
+    angles = 2 * np.pi * np.arange(NUM_SEGMENTS)[:, None] / NUM_SEGMENTS
     wire = np.asarray(center, dtype=float) + radius * (np.cos(angles) * first + np.sin(angles) * second)
-    steps = 2 * np.pi * radius / num_segments * (np.cos(angles) * second - np.sin(angles) * first)
+    steps = 2 * np.pi * radius / NUM_SEGMENTS * (np.cos(angles) * second - np.sin(angles) * first)
     away = np.asarray(points, dtype=float)[..., None, :] - wire
     weights = (away**2).sum(axis=-1) ** -1.5 / (4 * np.pi)
     # sum_l dl x (r - l) w = (sum_l w dl) x r - sum_l w (dl x l): two products of matrices
@@ -110,7 +108,7 @@ def simulate_sens_maps(
     Raises:
         ValueError: if an argument is out of its range.
     """
-    check_shape(shape, ("rows", "cols"))
+    check(len(shape) == 2 and min(shape) >= 2, "shape", "(rows, cols), at least 2 each", shape)
     y, x = fine = pixel_centers(shape)
     coarse_y, coarse_x = (np.linspace(side[0], side[-1], min(COARSE_GRID, side.size)) for side in fine)
     plane = np.stack([*np.meshgrid(coarse_x, coarse_y), np.zeros((coarse_y.size, coarse_x.size))], axis=-1)
@@ -130,36 +128,35 @@ def simulate_sens_maps(
     return maps
 
 
-def simulate_phase(shape: tuple[int, int], *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
+def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
     """A smooth random phase of unit magnitude.
 
         exp(i phi),    phi = sum_kl a_kl cos(pi k y) cos(pi l x) / (1 + k^2 + l^2),    k, l = 0...3
 
     Args:
-        shape: (rows, cols).
+        shape: (rows, cols), or (readout, rows, cols) for a sum over three axes.
         strength: standard deviation of phi over the image, in radians; at least 0.
         seed: of the coefficients a_kl.
 
     Returns:
-        The phase factor, complex64 (rows, cols).
+        The phase factor, complex64, of this shape.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
-    check_shape(shape, ("rows", "cols"))
-    weights, offset, (waves_y, waves_x) = phase_waves(shape, strength=strength, seed=seed)
-    phase = waves_y @ weights @ waves_x.T
-    return np.exp(1j * strength * (phase / phase.std() + offset)).astype(np.complex64)
-
-
-def phase_waves(shape: tuple[int, ...], *, strength: float, seed: int) -> tuple[np.ndarray, float, list[np.ndarray]]:
-    """The weights of all waves but the constant, (4, ...), the constant, and the waves (size, 4) of each axis."""
+    fits = len(shape) in (2, 3) and min(shape) >= 2
+    check(fits, "shape", "(rows, cols) or (readout, rows, cols), at least 2 each", shape)
     check(strength >= 0, "strength", "at least 0", strength)
     orders = np.arange(PHASE_ORDER + 1)
     weights = np.random.default_rng([seed, 1]).standard_normal((orders.size,) * len(shape))
     weights /= 1 + sum(grid**2 for grid in np.meshgrid(*[orders] * len(shape), indexing="ij"))
-    offset, weights.flat[0] = float(weights.flat[0]), 0
-    return weights, offset, [np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, orders)) for n in shape]
+    offset, weights.flat[0] = weights.flat[0], 0
+    dtype = np.float64 if len(shape) == 2 else np.float32  # volumes are large
+    phase = weights.astype(dtype)
+    for size in shape:  # the axis made last goes to the end: after all of them the order is right again
+        waves = np.cos(np.pi * np.outer((np.arange(size) + 0.5) / size, orders)).astype(dtype)
+        phase = np.tensordot(phase, waves, axes=(0, 1))
+    return np.exp(1j * dtype(strength) * (phase / phase.std() + dtype(offset))).astype(np.complex64)
 
 
 def simulate_kspace(
@@ -257,12 +254,6 @@ def simulate_volume(
     ) as writer:
         for index, kspace in enumerate(slices):
             writer.write(index, kspace)
-
-
-def check_shape(shape: tuple[int, ...], axes: tuple[str, ...]) -> None:
-    """Each axis has at least 2 points."""
-    fits = len(shape) == len(axes) and min(shape) >= 2
-    check(fits, "shape", f"({', '.join(axes)}), at least 2 each", shape)
 
 
 def pixel_centers(shape: tuple[int, ...]) -> list[np.ndarray]:

@@ -11,19 +11,17 @@ from scipy.interpolate import make_interp_spline
 
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.simulate import (
-    check_shape,
     coil_fields,
     noise_deviation,
-    phase_waves,
     pixel_centers,
+    simulate_phase,
     white_noise,
 )
 
-__all__ = ["fft3c", "ifft3c", "simulate_kspace_3d", "simulate_phase_3d", "simulate_sens_maps_3d"]
+__all__ = ["fft3c", "ifft3c", "simulate_kspace_3d", "simulate_sens_maps_3d"]
 
 COARSE_GRID = 24  # points a side for the coil fields, which are smooth
 AXES = (-3, -2, -1)
-NAMES = ("readout", "rows", "cols")
 Shape = tuple[int, int, int]
 
 
@@ -70,7 +68,7 @@ def simulate_sens_maps_3d(
     Raises:
         ValueError: at once, if an argument is out of its range.
     """
-    check_shape(shape, NAMES)
+    check(len(shape) == 3 and min(shape) >= 2, "shape", "(readout, rows, cols), at least 2 each", shape)
     check(num_rings >= 1, "num_rings", "at least 1", num_rings)
     fine = pixel_centers(shape)
     coarse = [np.linspace(side[0], side[-1], min(COARSE_GRID, side.size)) for side in fine]
@@ -92,36 +90,13 @@ def simulate_sens_maps_3d(
     return (refine(field) / norm for field in kept)
 
 
-def simulate_phase_3d(shape: Shape, *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
-    """A smooth random phase of unit magnitude, as `simulate_phase` in 2D.
-
-        exp(i phi),    phi = sum_klm a_klm cos(pi k z) cos(pi l y) cos(pi m x) / (1 + k^2 + l^2 + m^2)
-
-    Args:
-        shape: (readout, rows, cols).
-        strength: standard deviation of phi over the volume, in radians; at least 0.
-        seed: of the coefficients a_klm, k, l, m = 0...3.
-
-    Returns:
-        The phase factor, complex64 (readout, rows, cols).
-
-    Raises:
-        ValueError: if an argument is out of its range.
-    """
-    check_shape(shape, NAMES)
-    phase, offset, waves = phase_waves(shape, strength=strength, seed=seed)
-    for of_axis in waves:  # the last axis made goes to the end: after three of them the order is right again
-        phase = np.tensordot(phase.astype(np.float32), of_axis.astype(np.float32), axes=(0, 1))
-    return np.exp(1j * np.float32(strength) * (phase / phase.std() + np.float32(offset))).astype(np.complex64)
-
-
 def simulate_kspace_3d(
     volume: np.ndarray, *, num_coils: int = 8, snr: float = 30.0, phase_strength: float = 1.0, seed: int = 0
 ) -> Iterator[np.ndarray]:
     """K-space of a volume coil by coil, as `simulate_kspace` in 2D; the memory is that of a few coils.
 
     Args:
-        volume: (readout, rows, cols), real or complex. A real one gets a smooth phase, see `simulate_phase_3d`; a
+        volume: (readout, rows, cols), real or complex. A real one gets a smooth phase, see `simulate_phase`; a
             complex one keeps its own.
         num_coils: number of coils, see `simulate_sens_maps_3d`.
         snr, phase_strength, seed: see `simulate_kspace`.
@@ -137,7 +112,7 @@ def simulate_kspace_3d(
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
     maps = simulate_sens_maps_3d(num_coils, shape, seed=seed)
     if not np.iscomplexobj(volume):
-        volume = volume * simulate_phase_3d(shape, strength=phase_strength, seed=seed)
+        volume = volume * simulate_phase(shape, strength=phase_strength, seed=seed)
     generator = np.random.default_rng([seed, 2])
 
     def scan(sens_map: np.ndarray) -> np.ndarray:

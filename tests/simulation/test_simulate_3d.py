@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from fastmri_ufloss.simulation.anatomy_3d import draw_knee_volume
-from fastmri_ufloss.simulation.simulate import loop_field
+from fastmri_ufloss.simulation.simulate import loop_field, simulate_phase
 from fastmri_ufloss.simulation.simulate_3d import (
     fft3c,
     ifft3c,
     simulate_kspace_3d,
-    simulate_phase_3d,
     simulate_sens_maps_3d,
 )
 
@@ -148,7 +147,7 @@ def test_options_of_the_maps_change_them():
 
 
 def test_phase_is_smooth():
-    phase = simulate_phase_3d((32, 40, 24), strength=0.7, seed=3)
+    phase = simulate_phase((32, 40, 24), strength=0.7, seed=3)
     assert phase.dtype == np.complex64
     np.testing.assert_allclose(np.abs(phase), 1, rtol=1e-6)
     angle = np.angle(phase)
@@ -156,14 +155,14 @@ def test_phase_is_smooth():
         angle = np.unwrap(angle, axis=axis)
     assert max(np.abs(np.diff(angle, axis=axis)).max() for axis in (0, 1, 2)) < 0.5
     assert angle.std() == pytest.approx(0.7, rel=1e-3)
-    assert np.ptp(np.angle(simulate_phase_3d((8, 9, 10), strength=0))) == 0
-    assert not np.allclose(phase, simulate_phase_3d((32, 40, 24), strength=0.7, seed=4))
+    assert np.ptp(np.angle(simulate_phase((8, 9, 10), strength=0))) == 0
+    assert not np.allclose(phase, simulate_phase((32, 40, 24), strength=0.7, seed=4))
 
 
 def test_phase_is_the_sum_of_its_waves():
     """Axes of different sizes keep their order: the waves span the phase along each of them."""
     shape = (9, 12, 15)
-    phase = np.angle(simulate_phase_3d(shape, strength=0.1, seed=2))
+    phase = np.angle(simulate_phase(shape, strength=0.1, seed=2))
     for axis, size in enumerate(shape):
         waves = np.cos(np.pi * np.outer((np.arange(size) + 0.5) / size, np.arange(4)))
         rest = np.moveaxis(phase, axis, 0).reshape(size, -1)
@@ -204,7 +203,7 @@ def test_noiseless_kspace_is_that_of_image_times_maps():
     kspace = scan(volume, snr=np.inf, num_coils=5, phase_strength=0.6, seed=4)
     assert kspace.dtype == np.complex64
     maps = sens_maps(5, volume.shape, seed=4)
-    phase = simulate_phase_3d(volume.shape, strength=0.6, seed=4)
+    phase = simulate_phase(volume.shape, strength=0.6, seed=4)
     np.testing.assert_allclose(ifft3c(kspace), volume * phase * maps, atol=2e-6)
     np.testing.assert_allclose(np.sqrt((np.abs(ifft3c(kspace)) ** 2).sum(axis=0)), volume, atol=2e-6)
 
