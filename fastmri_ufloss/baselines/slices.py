@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def run_slices(
     *,
     num_workers: int,
     title: str,
-) -> Iterator[tuple[int, Any, Any]]:
+) -> Generator[tuple[int, Any, Any], None, None]:
     """Call a function for some slices of a data set, with a progress bar.
 
     Args:
