@@ -19,10 +19,9 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import method_weights
 import recipe
 
-from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, read_weights
 from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
@@ -45,7 +44,8 @@ def main() -> None:
         choices=("all", *TITLES),
         help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
     )
-    method_weights.add_weights_arg(parser)
+    words = "regularisation weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
+    parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=words)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")
     recipe.add_device_args(parser)
@@ -90,8 +90,7 @@ def make_methods(args: Namespace) -> dict[str, Callable[..., Any]]:
         names = [name for name, method in OWN.items() if not method.missing] + (["modl"] if modl else [])
     if "modl" in names and modl is None:
         raise ValueError("--methods: modl needs a network, whose file --checkpoint names")
-    weights = method_weights.read_weights(args)
-    check_weights(weights, names)
+    weights = read_weights(args.weights or [], names)
     for name in names:
         if name != "modl" and OWN[name].missing:
             raise ImportError(OWN[name].missing)
