@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn
 import docstring_parser
 import fastmri.pl_modules
 import h5py
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -39,7 +40,7 @@ from fastmri_ufloss.data import (
     UnitSensMaps,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.files import atomic_path, write_json
+from fastmri_ufloss.files import atomic_path, open_hdf5, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, VolumeMetric, make_metrics, mean_scores, score_run
@@ -281,6 +282,7 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
     """The data module of a recipe, whose batches are for a network of this kind; for MoDL they have coil maps."""
     if samples != "modl" and args.sens_maps_path is not None:
         raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
+    known = {name for name in ("seed", "mask_per_volume", *DATA_ARGS) if name in args}
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapSource | None = None
@@ -292,7 +294,7 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
         source = SensMapCache(cache_dir / "sens_maps")
 
     def transform(use_seed: bool) -> MoDLDataTransform | UnetDataTransform:
-        masks = {"use_seed": use_seed, "seed": args.seed, "mask_per_volume": args.mask_per_volume}
+        masks = {"use_seed": use_seed, **pick(args, known & {"seed", "mask_per_volume"})}
         if samples == "unet":
             return UnetDataTransform(args.challenge, mask_func, **masks)
         return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks)
@@ -303,8 +305,7 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
         *(transform(use_seed) for use_seed in (False, True, True)),
         cache_dir=cache_dir,
         mask_func=mask_func,
-        seed=args.seed,
-        **pick(args, DATA_ARGS),
+        **pick(args, known - {"mask_per_volume"}),
     )
 
 
@@ -636,16 +637,35 @@ def score(
         return
     references = {"RSS": data.folder("test"), **({"coil-combined": run_dir / reference} if has_maps else {})}
     more = {title: (ufloss or {}).get(folder.name.removesuffix("s"), {}) for title, folder in outputs.items()}
+    write_scores(run_dir, outputs, references, run_dir / reference, slices=slices, more=more)
+
+
+def write_scores(
+    run_dir: Path,
+    outputs: Mapping[str, Path],
+    references: Mapping[str, Path],
+    reference: Path,
+    *,
+    slices: Mapping[str, Sequence[int]],
+    more: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Write and print the scores of folders, see `score_run`, and draw a slice beside that of ``reference``."""
     rows = score_run(outputs, references, slices=slices, more=more)
     means = mean_scores(rows)
     write_json(run_dir / "scores.json", {"means": means, "volumes": rows})
-    fname, images = next(iter(slices)), {}
-    for title, folder in {"reference": run_dir / reference, **outputs}.items():
-        with h5py.File(folder / fname, "r") as volume:
-            images[title] = volume["reconstruction"][len(slices[fname]) // 2]
+    images = middle_slices({"reference": reference, **outputs}, next(iter(slices)))
     save_picture(run_dir / "reconstruction.png", images.pop("reference"), images)
-    say("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
-    say(f"{format_table(means)}\nScores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
+    print("\nMeans over the volumes, against the RSS and, where there are coil maps, the coil-combined image:")
+    print(f"{format_table(means)}\nScores: {run_dir / 'scores.json'}\nPicture: {run_dir / 'reconstruction.png'}")
+
+
+def middle_slices(folders: Mapping[str, Path], fname: str) -> dict[str, np.ndarray]:
+    """The middle slice of a volume from each folder."""
+    images = {}
+    for title, folder in folders.items():
+        with open_hdf5(folder / fname) as file:
+            images[title] = np.asarray(file["reconstruction"][len(file["reconstruction"]) // 2])
+    return images
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path:

@@ -88,7 +88,7 @@ def test_the_rooms_of_the_report_run_one_way(room: str) -> None:
 def test_library_never_imports_scripts() -> None:
     for file in PACKAGE.rglob("*.py"):
         # only the commands of the package, ``python -m``, have arguments
-        scripts = {"fastmri_examples", "recipe", "command_line", "jsonargparse"} | (
+        scripts = {"fastmri_examples", "recipe", "jsonargparse"} | (
             set() if file.name == "__main__.py" else {"argparse"}
         )
         for name in imported_modules(file):

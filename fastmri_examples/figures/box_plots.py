@@ -11,31 +11,24 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
+import figure_flags
+import recipe
 
-from fastmri_ufloss.files import write_json
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.box_plots import choose_scores, quartiles, read_report, save_box_plots
 
 METRICS = ("NRMSE", "SSIM", "UFLoss")
-UNITS = ("subject", "slice")
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
+    parser = recipe.make_parser(__doc__)
     parser.add_argument("--report", type=Path, required=True, help="report.json of python -m fastmri_ufloss.report")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="a PNG or PDF; the numbers go to a JSON file beside it"
-    )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        default=list(METRICS),
-        help=f"names or labels of the report's; UFLoss is that of each network (default: {' '.join(METRICS)})",
-    )
-    parser.add_argument("--reference", default=None, help="of the report's (default: its first)")
-    parser.add_argument("--contrasts", nargs="+", default=None, help="of the report's (default: all)")
-    parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help="what a dot is (default: subject)")
+    figure_flags.add_output_arg(parser)
+    text = "names or labels of the report's; UFLoss is that of each network"
+    parser.add_argument("--metrics", nargs="+", default=list(METRICS), help=text)
+    parser.add_argument("--reference", help="of the report's (default: its first)")
+    parser.add_argument("--contrasts", nargs="+", help="of the report's (default: all)")
+    parser.add_argument("--unit", choices=("subject", "slice"), default="subject", help="what a dot is")
     args = parser.parse_args()
 
     document = read_report(args.report)
@@ -43,10 +36,11 @@ def main() -> None:
     chosen = {"contrasts": args.contrasts, "by_slice": args.unit == "slice"}
     document = choose_scores(document, args.metrics, reference=reference, **chosen)
     save_box_plots(args.output, document, reference=reference)
-    rows, file = quartiles(document, args.unit), args.output.with_suffix(".json")
-    write_json(file, {"report": str(args.report), "reference": reference, "unit": args.unit, "boxes": rows})
-    cli.say(f"{format_table(rows)}\nPicture: {args.output}\nNumbers: {file}")
+    rows = quartiles(document, args.unit)
+    recipe.say(format_table(rows))
+    numbers = {"report": str(args.report), "reference": reference, "unit": args.unit, "boxes": rows}
+    figure_flags.finish(args.output, numbers)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -11,46 +11,48 @@ image by either measure (figure S2). The JSON file has the places and the values
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import feature_figures
+import figure_flags
+import recipe
 
 from fastmri_ufloss.report.figures.correlation_maps import NUM_PATCHES, draw_correlation_maps
 
+GRID_ARGS = ("stride", "chunk_size")
+
+
+def integer(value: Any) -> Any:
+    """A number as it is typed, or the numbers of a config file."""
+    return list(map(int, value)) if isinstance(value, list) else int(value)
+
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
-    group = feature_figures.add_image_args(parser)
-    group.add_argument("--other_data_path", type=Path, default=None, help="folder with images of another kind")
-    group.add_argument("--volume", default=None, help="file name of the source (default: the first of the folder)")
-    group.add_argument("--slice", type=int, default=None, help="of the source (default: the middle one)")
-    group.add_argument(
-        "--patch",
-        nargs=2,
-        type=int,
-        action="append",
-        metavar=("ROW", "COL"),
-        help=f"upper left corner of a source patch, up to 4 (default: the {NUM_PATCHES} most textured ones)",
-    )
-    cli.add_arguments_of(group, draw_correlation_maps, ("stride", "chunk_size"))
+    parser = recipe.make_parser(__doc__)
+    group = figure_flags.add_image_args(parser)
+    group.add_argument("--other_data_path", type=Path | None, help="folder with images of another kind")
+    group.add_argument("--volume", help="file name of the source (default: the first of the folder)")
+    group.add_argument("--slice", type=int | None, help="of the source (default: the middle one)")
+    text = f"upper left corner of a source patch, up to 4 (default: the {NUM_PATCHES} most textured)"
+    group.add_argument("--patch", nargs=2, type=integer, action="append", metavar=("ROW", "COL"), help=text)
+    recipe.add_arguments(group, draw_correlation_maps, GRID_ARGS)
     args = parser.parse_args()
 
-    net, data_path = feature_figures.load_network_and_data(args)
-    images = feature_figures.open_images(data_path, net, args.challenge)
+    net, data_path = figure_flags.load_network_and_data(args)
+    images = figure_flags.open_images(data_path, net, args.challenge)
     others = args.other_data_path
     numbers, pictures, missing = draw_correlation_maps(
         args.output,
         images,
         images.place(args.volume, args.slice),
-        corners=getattr(args, "patch", None),
-        others=None if others is None else feature_figures.open_images(others, net, args.challenge),
-        **cli.typed(args, ("stride", "chunk_size")),
+        corners=args.patch,
+        others=None if others is None else figure_flags.open_images(others, net, args.challenge),
+        **recipe.pick(args, GRID_ARGS),
     )
     for what in missing:
-        cli.say(f"{images.folder} has no {what}: left out")
-    feature_figures.finish(args.output, net, numbers, *pictures[1:])
+        recipe.say(f"{images.folder} has no {what}: left out")
+    figure_flags.finish(args.output, numbers, *pictures[1:], net=net)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import feature_figures
+import figure_flags
+import recipe
 
 from fastmri_ufloss.report.figures.deblurring import descend, draw_deblurring
 
@@ -23,30 +23,30 @@ DESCENT_ARGS = (
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
-    group = feature_figures.add_image_args(parser)
-    group.add_argument("--volume", default=None, help="file name (default: the volume in the middle of the folder)")
-    group.add_argument("--slice", type=int, default=None, help="number (default: the middle one)")
-    group.add_argument("--size", type=int, default=128, help="of the central square that is taken (default: 128)")
-    group.add_argument("--factor", type=float, default=4.0, help="R of the blur (default: 4)")
-    group.add_argument("--num_images", type=int, default=5, help="on the way, start and end included (default: 5)")
-    cli.add_arguments_of(parser.add_argument_group("descent"), descend, DESCENT_ARGS)
+    parser = recipe.make_parser(__doc__)
+    group = figure_flags.add_image_args(parser)
+    group.add_argument("--volume", help="file name (default: the volume in the middle of the folder)")
+    group.add_argument("--slice", type=int | None, help="number (default: the middle one)")
+    group.add_argument("--size", type=int, default=128, help="of the central square that is taken")
+    group.add_argument("--factor", type=float, default=4.0, help="R of the blur")
+    group.add_argument("--num_images", type=int, default=5, help="on the way, start and end included")
+    recipe.add_arguments(parser.add_argument_group("descent"), descend, DESCENT_ARGS)
     args = parser.parse_args()
 
-    net, data_path = feature_figures.load_network_and_data(args)
-    images = feature_figures.open_images(data_path, net, args.challenge)
+    net, data_path = figure_flags.load_network_and_data(args)
+    images = figure_flags.open_images(data_path, net, args.challenge)
     place = images.place(args.volume, args.slice, otherwise=len(images.volumes) // 2)
-    options = {"num_images": args.num_images, **cli.typed(args, DESCENT_ARGS)}
+    options = {"num_images": args.num_images, **recipe.pick(args, DESCENT_ARGS)}
     numbers = draw_deblurring(args.output, images, place, size=args.size, factor=args.factor, options=options)
     ends = (
         f"{label} {numbers[key][0]:.4f} to {numbers[key][-1]:.4f} ({numbers[f'{key}_ratio']:.2f} of the start)"
         for key, label in (("ufloss", "UFLoss"), ("nrmse", "NRMSE"))
     )
-    cli.say(f"{numbers['image']}, from R = {args.factor:g}, {numbers['steps'][-1]} steps: {', '.join(ends)}")
+    recipe.say(f"{numbers['image']}, from R = {args.factor:g}, {numbers['steps'][-1]} steps: {', '.join(ends)}")
     rise = f"rose now and then, by at most {numbers['largest_rise']:.2%} of the start between measurements"
-    cli.say(f"UFLoss {'fell from each measurement to the next' if numbers['monotone'] else rise}")
-    feature_figures.finish(args.output, net, numbers)
+    recipe.say(f"UFLoss {'fell from each measurement to the next' if numbers['monotone'] else rise}")
+    figure_flags.finish(args.output, numbers, net=net)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -19,66 +19,49 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-from feature_figures import load_magnitude_net
+import figure_flags
+import recipe
 
-from fastmri_ufloss.files import write_json
-from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.loss_curves import FEW_STEPS, RunLog, choose_images, draw_loss_curves
 
-TERMS = ("l2", "ufloss")
 LABELS = {"ufloss": "UFLoss", "ssim": "1 - SSIM", "dssim": "1 - SSIM"}
 HINT = "a recipe logs each term that --loss names, with {}=0 also one that it does not train with"
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
+    parser = recipe.make_parser(__doc__)
     parser.add_argument("--run", nargs="+", required=True, metavar="FOLDER", help="run folders, or NAME=FOLDER")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="a PNG or PDF; the numbers go to a JSON file beside it"
-    )
-    parser.add_argument(
-        "--epochs", nargs="+", type=int, default=None, help="of the images, from 1 (default: first, middle, last)"
-    )
-    parser.add_argument(
-        "--images", action=argparse.BooleanOptionalAction, default=True, help="show images of the validation"
-    )
-    parser.add_argument(
-        "--image", type=int, default=None, help="number of its validation batch (default: the most textured logged)"
-    )
-    parser.add_argument(
-        "--terms", nargs=2, default=list(TERMS), metavar="TERM", help=f"of the loss (default: {' '.join(TERMS)})"
-    )
-    parser.add_argument("--feature_net", type=Path, default=None, help="of magnitudes, for UFLoss of the images")
-    cli.add_arguments_of(parser, UFLossMetric, ("stride",))
+    figure_flags.add_output_arg(parser)
+    text = "of the images, from 1 (default: first, middle, last)"
+    parser.add_argument("--epochs", nargs="+", type=int, help=text)
+    action = argparse.BooleanOptionalAction
+    parser.add_argument("--images", action=action, default=True, help="show images of the validation")
+    text = "number of its validation batch (default: the most textured logged)"
+    parser.add_argument("--image", type=int | None, help=text)
+    parser.add_argument("--terms", nargs=2, default=["l2", "ufloss"], metavar="TERM", help="of the loss")
+    figure_flags.add_score_args(parser)
     args = parser.parse_args()
 
-    if hasattr(args, "stride") and args.feature_net is None:
-        raise ValueError("--stride is for UFLoss of the images, whose network --feature_net names")
+    net = figure_flags.load_score_net(parser, args)
     logs = read_runs(args.run)
     labels = {term: LABELS.get(term, f"pixel loss ({term})") for term in args.terms}
     for term in labels:
-        lacking = [
-            name for name, log in logs.items() if not (log.curves("train", [term]) or log.curves("val", [term]))
-        ]
+        has_term = {name: log.curves("train", [term]) or log.curves("val", [term]) for name, log in logs.items()}
+        lacking = [name for name in logs if not has_term[name]]
         if len(lacking) == len(logs):
             tags = sorted({tag.partition("/")[2] for log in logs.values() for tag in log.scalars if "_terms/" in tag})
             known = ", ".join(tags) or "none"
             raise ValueError(f"no run has logged the term {term!r}, only {known}: {HINT.format(term)}")
         if lacking:
-            cli.say(f"{', '.join(lacking)} has not logged the term {term!r}: {HINT.format(term)}")
-    net = None if args.feature_net is None else load_magnitude_net(args.feature_net)
+            recipe.say(f"{', '.join(lacking)} has not logged the term {term!r}: {HINT.format(term)}")
     epochs, image = choose_images(logs, args.epochs, args.image) if args.images else ([], 0)
-    numbers = draw_loss_curves(
-        args.output, logs, labels, epochs=epochs, image=image, net=net, **cli.typed(args, ("stride",))
-    )
+    shown = {"epochs": epochs, "image": image}
+    numbers = draw_loss_curves(args.output, logs, labels, **shown, net=net, stride=args.stride)
     folders = {name: str(log.folder) for name, log in logs.items()}
     settings = {"terms": args.terms, "image": image if epochs else None, "folders": folders}
-    file = args.output.with_suffix(".json")
-    write_json(file, {"settings": settings, "runs": numbers})
     tell(numbers, list(labels.values()))
-    cli.say(f"Picture: {args.output}\nNumbers: {file}")
+    figure_flags.finish(args.output, {"settings": settings, "runs": numbers})
 
 
 def read_runs(texts: Sequence[str]) -> dict[str, RunLog]:
@@ -116,8 +99,8 @@ def tell(numbers: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> Non
                 f"{run} has logged {few:.1f} steps of an epoch, which say little of its training: "
                 "--log_every_n_steps 1 of the recipe logs all"
             )
-    cli.say("\n".join([format_table(rows), *notes]))
+    recipe.say("\n".join([format_table(rows), *notes]))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -13,44 +13,42 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import feature_figures
+import figure_flags
+import recipe
 
 from fastmri_ufloss.models import load_vgg_features
 from fastmri_ufloss.report.figures.noise_and_blur import draw_noise_and_blur, make_distances
 
+GRID_ARGS = ("stride", "chunk_size")
+
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
-    group = feature_figures.add_image_args(parser)
-    group.add_argument("--num_images", type=int, default=12, help="(default: 12)")
-    group.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    group.add_argument(
-        "--vgg_weights",
-        metavar="FILE",
-        default=None,
-        help="a file with torchvision's ImageNet weights of VGG-16, or 'download'",
-    )
-    cli.add_arguments_of(parser, make_distances, ("stride", "chunk_size"))
+    parser = recipe.make_parser(__doc__)
+    group = figure_flags.add_image_args(parser)
+    group.add_argument("--num_images", type=int, default=12)
+    group.add_argument("--seed", type=int, default=0, help="of the noise")
+    text = "a file with torchvision's ImageNet weights of VGG-16, or 'download'"
+    group.add_argument("--vgg_weights", metavar="FILE", help=text)
+    recipe.add_arguments(parser.add_argument_group("distances"), make_distances, GRID_ARGS)
     args = parser.parse_args()
 
-    net, data_path = feature_figures.load_network_and_data(args)
-    images = feature_figures.open_images(data_path, net, args.challenge)
+    net, data_path = figure_flags.load_network_and_data(args)
+    images = figure_flags.open_images(data_path, net, args.challenge)
     vgg = None
     if args.vgg_weights is not None:
         weights = "download" if args.vgg_weights == "download" else Path(args.vgg_weights)
         vgg = load_vgg_features("vgg16", weights=weights).requires_grad_(False).to(next(net.parameters()).device)
-    distances = make_distances(net, vgg=vgg, **cli.typed(args, ("stride", "chunk_size")))
+    distances = make_distances(net, vgg=vgg, **recipe.pick(args, GRID_ARGS))
     numbers = draw_noise_and_blur(args.output, images, distances, num_images=args.num_images, seed=args.seed)
     for kind, by_name in numbers["curves"].items():
         for name, curve in by_name.items():
             rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.3f}"
-            cli.say(
+            recipe.say(
                 f"{kind}, {name}: Spearman's rho {rho}, rises all the way in {curve['rising']:.0%} of the images, "
                 f"{curve['convex']:.0%} of the second differences are not negative"
             )
-    feature_figures.finish(args.output, net, {"seed": args.seed, **numbers})
+    figure_flags.finish(args.output, {"seed": args.seed, **numbers}, net=net)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-from feature_figures import load_magnitude_net
+import figure_flags
+import recipe
 
-from fastmri_ufloss.files import write_json
-from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.panels import choose_slice, draw_panels, save_panels
 from fastmri_ufloss.report.reconstructions import Reconstructions
@@ -40,44 +38,33 @@ def parse_methods(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
+    parser = recipe.make_parser(__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="folder of the fully sampled images")
     parser.add_argument("--methods", nargs="+", required=True, metavar="NAME=FOLDER", help="in the order of columns")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="a PNG or PDF; the numbers go to a JSON file beside it"
-    )
-    parser.add_argument("--volume", default=None, help="its file name (default: the most textured)")
-    parser.add_argument("--slice", type=int, default=None, help="counting from 0 (default: the most textured)")
-    parser.add_argument("--contrast", default=None, help="fastMRI's attribute acquisition, of volumes to choose from")
-    parser.add_argument("--feature_net", type=Path, default=None, help="of magnitudes, for UFLoss")
-    parser.add_argument("--title", default=None, help="(default: volume and slice)")
-    parser.add_argument("--common", action="store_true", default=False, help="take the volumes that all folders have")
-    parser.add_argument(
-        "--zoom",
-        nargs=3,
-        type=int,
-        metavar=("ROW", "COL", "SIDE"),
-        help="upper left corner and side of a square (default: the most textured)",
-    )
-    cli.add_arguments_of(parser, save_panels, ("error_gain",))
-    cli.add_arguments_of(parser, UFLossMetric, ("stride",))
+    figure_flags.add_output_arg(parser)
+    parser.add_argument("--volume", help="its file name (default: the most textured)")
+    parser.add_argument("--slice", type=int | None, help="counting from 0 (default: the most textured)")
+    parser.add_argument("--contrast", help="fastMRI's attribute acquisition, of volumes to choose from")
+    parser.add_argument("--title", help="(default: volume and slice)")
+    parser.add_argument("--common", action="store_true", help="take the volumes that all folders have")
+    text = "upper left corner and side of a square (default: the most textured)"
+    parser.add_argument("--zoom", nargs=3, type=int, metavar=("ROW", "COL", "SIDE"), help=text)
+    recipe.add_arguments(parser.add_argument_group("errors"), save_panels, ("error_gain",))
+    figure_flags.add_score_args(parser)
     args = parser.parse_args()
 
-    if hasattr(args, "stride") and args.feature_net is None:
-        raise ValueError("--stride is for UFLoss, whose network --feature_net names")
-    net = None if args.feature_net is None else load_magnitude_net(args.feature_net)
+    net = figure_flags.load_score_net(parser, args)
     data = Reconstructions(parse_methods(args.methods), {REFERENCE: args.reference}, common=args.common)
     volume, number = choose_slice(data.volumes, args.volume, args.slice, contrast=args.contrast)
     place = f"{volume.name}, slice {number}"
     title = place if args.title is None else args.title
-    scores = draw_panels(
-        [args.output], volume, number, title=title, net=net, **cli.typed(args, ("zoom", "error_gain", "stride"))
-    )
-    document = {"volume": volume.name, "contrast": volume.contrast, "slice": number, "scores": scores}
-    write_json(args.output.with_suffix(".json"), document)
+    options = recipe.pick(args, ("zoom", "error_gain", "stride"))
+    scores = draw_panels([args.output], volume, number, title=title, net=net, **options)
     table = format_table([{"method": method, **of_method} for method, of_method in scores.items()])
-    cli.say(f"{table}\n{place}\nPicture: {args.output}\nNumbers: {args.output.with_suffix('.json')}")
+    recipe.say(f"{table}\n{place}")
+    numbers = {"volume": volume.name, "contrast": volume.contrast, "slice": number, "scores": scores}
+    figure_flags.finish(args.output, numbers)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

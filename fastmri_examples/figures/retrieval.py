@@ -14,42 +14,30 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
-import feature_figures
+import figure_flags
+import recipe
 
-from fastmri_ufloss.report.figures.retrieval import (
-    build_bank,
-    cut_patches,
-    look_up,
-    save_retrieval,
-    textured_queries,
-)
+from fastmri_ufloss.report.figures.retrieval import build_bank, cut_patches, look_up, save_retrieval, textured_queries
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
-    group = feature_figures.add_image_args(parser)
-    group.add_argument(
-        "--bank_path", type=Path, default=None, help="folder of the bank (default: {challenge}_train of --data_path)"
-    )
-    group.add_argument("--bank_size", type=int, default=4096, help="patches; the paper has 409600 (default: 4096)")
-    group.add_argument("--cache_dir", type=Path, default=None, help="of the bank (default: beside the picture)")
-    group.add_argument("--num_queries", type=int, default=4, help="each of another slice (default: 4)")
-    group.add_argument(
-        "--query",
-        nargs=4,
-        action="append",
-        metavar=("VOLUME", "SLICE", "ROW", "COL"),
-        help="a patch by its upper left corner; may be repeated (default: textured patches)",
-    )
-    group.add_argument("--num_found", type=int, default=4, help="nearest and farthest patches each (default: 4)")
-    group.add_argument("--seed", type=int, default=0, help="of the places of the bank (default: 0)")
+    parser = recipe.make_parser(__doc__)
+    group = figure_flags.add_image_args(parser)
+    text = "folder of the bank (default: {challenge}_train of --data_path)"
+    group.add_argument("--bank_path", type=Path | None, help=text)
+    group.add_argument("--bank_size", type=int, default=4096, help="patches; the paper has 409600")
+    group.add_argument("--cache_dir", type=Path | None, help="of the bank (default: beside the picture)")
+    group.add_argument("--num_queries", type=int, default=4, help="each of another slice")
+    text = "a patch by its upper left corner; may be repeated (default: textured patches)"
+    group.add_argument("--query", nargs=4, action="append", metavar=("VOLUME", "SLICE", "ROW", "COL"), help=text)
+    group.add_argument("--num_found", type=int, default=4, help="nearest and farthest patches each")
+    group.add_argument("--seed", type=int, default=0, help="of the places of the bank")
     args = parser.parse_args()
 
-    net, data_path = feature_figures.load_network_and_data(args)
-    images = feature_figures.open_images(data_path, net, args.challenge)
-    others = feature_figures.open_images(args.bank_path or data_path, net, args.challenge, split="train")
-    if hasattr(args, "query"):
+    net, data_path = figure_flags.load_network_and_data(args)
+    images = figure_flags.open_images(data_path, net, args.challenge)
+    others = figure_flags.open_images(args.bank_path or data_path, net, args.challenge, split="train")
+    if args.query:
         try:
             queries = [(images.place(name, int(n)), (int(row), int(col))) for name, n, row, col in args.query]
         except ValueError as error:
@@ -63,13 +51,13 @@ def main() -> None:
     results = look_up(images, queries, bank, others, count=args.num_found)
     seconds = {"bank": built - start, "search": time.perf_counter() - built}
     save_retrieval(args.output, results, cut_patches(results, images, others))
-    cli.say(
+    recipe.say(
         f"{len(results)} queries in a bank of {len(bank.features)} patches: {seconds['bank']:.1f} s for the bank, "
         f"{seconds['search']:.2f} s for the search"
     )
     numbers = {"bank_size": len(bank.features), "seed": args.seed, "queries": results, "seconds": seconds}
-    feature_figures.finish(args.output, net, numbers)
+    figure_flags.finish(args.output, numbers, net=net)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

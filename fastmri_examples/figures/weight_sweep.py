@@ -13,33 +13,33 @@ The paper's weights 0, 0.5, 1.5, 4 and "alone" are for a network that was traine
 project's temperature of 0.1 a weight of 0.02 is what 1.5 is there, so the defaults are 0, 0.0067, 0.02, 0.053, alone.
 """
 
-import argparse
 import json
-import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jsonargparse import ArgumentParser, Namespace
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import command_line as cli
+import recipe
 from side_by_side import run_side_by_side
 
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import UFLoss
-from fastmri_ufloss.pl_modules import MriDataModule
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.panels import choose_slice, draw_panels
 from fastmri_ufloss.report.figures.sweep import difference_rows, save_sweep, sweep_rows
 from fastmri_ufloss.report.reconstructions import Reconstructions
 
 RECIPE = Path(__file__).resolve().parents[1] / "modl_ufloss" / "train.py"
-WEIGHTS = ("0", "0.0067", "0.02", "0.053", "alone")
 ALONE = "alone"
-REFERENCES = ("coil-combined", "RSS")
+NUMBER = re.compile(r"\+?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 NOTE = "sweep.json"  # in the folder of a run or a test: what it was made with
-UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+FOLDERS = {"train": "runs", "test": "tests"}
 TEST_ARGS = ("test_split", "test_path", "score_stride")
 # what a training that goes on may have otherwise, and what its result does not depend on
 MAY_CHANGE = (
@@ -49,7 +49,8 @@ MAY_CHANGE = (
 # what the sweep itself says to the recipe
 OWN = (
     *("--mode", "--data_path", "--challenge", "--loss", "--feature_net", "--seed", "--default_root_dir"),
-    *("--checkpoint", "--score", "--no-score", "--resume", *(f"--{name}" for name in (*UFLOSS_ARGS, *TEST_ARGS))),
+    *("--checkpoint", "--score", "--no-score", "--resume", *(f"--{name}" for name in recipe.UFLOSS_ARGS)),
+    *(f"--{name}" for name in TEST_ARGS),
 )
 
 
@@ -64,9 +65,9 @@ class Run(NamedTuple):
     def name(self) -> str:
         return f"weight_{self.weight}_seed_{self.seed}"
 
-    def path(self, kind: str) -> Path:
-        """Its folder among the "runs" or the "tests"."""
-        return self.folder / kind / f"weight_{self.weight}" / f"seed_{self.seed}"
+    def path(self, mode: str) -> Path:
+        """Its folder among the runs or the tests."""
+        return self.folder / FOLDERS[mode] / f"weight_{self.weight}" / f"seed_{self.seed}"
 
     @property
     def loss(self) -> list[str]:
@@ -78,65 +79,68 @@ class Run(NamedTuple):
     @property
     def checkpoint(self) -> Path | None:
         """The best of the training, or its last."""
-        paths = (self.path("runs") / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+        paths = (self.path("train") / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
         return next((path for path in paths if path.is_file()), None)
 
 
 def main() -> None:
-    parser = cli.make_parser(str(__doc__))
+    parser = recipe.make_parser(__doc__)
     parser.add_argument("--mode", choices=("train", "test"), default="train", help="test: of the runs as they are")
-    parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), help=f"(default: {' '.join(WEIGHTS)})")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(default: 1 2 3)")
+    parser.add_argument("--weights", nargs="+", type=str, default=["0", "0.0067", "0.02", "0.053", ALONE])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--data_path", type=Path, required=True, help="fastMRI's folder")
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
-    parser.add_argument("--feature_net", type=Path, default=None, help="of the loss")
+    parser.add_argument("--feature_net", type=Path | None, help="of the loss")
     parser.add_argument("--score_feature_net", type=Path, required=True, help="another one, of the scores")
     parser.add_argument("--output_path", type=Path, required=True, help="folder of runs, tests and figures")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
-    parser.add_argument("--reference", choices=REFERENCES, default=REFERENCES[0], help="(default: coil-combined)")
-    parser.add_argument("--volume", default=None, help="file name of the panels' volume (default: the most textured)")
-    parser.add_argument("--slice", type=int, default=None, help="of the panels (default: the most textured)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--reference", choices=("coil-combined", "RSS"), default="coil-combined")
+    parser.add_argument("--volume", help="file name of the panels' volume (default: the most textured)")
+    parser.add_argument("--slice", type=int | None, help="of the panels (default: the most textured)")
     parser.add_argument("--title", default="", help="above the plots")
-    cli.add_arguments_of(parser, UFLoss, UFLOSS_ARGS)
-    cli.add_arguments_of(parser, MriDataModule, ("test_split", "test_path"))
-    parser.add_argument("--score_stride", type=int, help="of the patches that the test is scored on")
+    recipe.add_arguments(parser.add_argument_group("loss"), UFLoss, recipe.UFLOSS_ARGS)
+    group = parser.add_argument_group("test")
+    recipe.add_arguments(group, MriDataModule, ("test_split", "test_path"))
+    recipe.add_arguments(group, MoDLModule, ("score_stride",))
     place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args, further = parser.parse_args(sys.argv[1:place]), sys.argv[place + 1 :]
 
     check_arguments(args, further)
+    further += ["--data_path", str(args.data_path), "--challenge", args.challenge]
+    if "--cache_dir" not in further:
+        further += ["--cache_dir", str(args.output_path / "cache")]
     runs = [Run(weight, seed, args.output_path) for seed in args.seeds for weight in args.weights]
     if args.mode == "train":
-        train(args, runs, further)
+        train(args, runs, further, typed_flags(parser, args, recipe.UFLOSS_ARGS))
     tested = [run for run in runs if run.checkpoint is not None]
     missing = [run.name for run in runs if run not in tested]
     if not tested:
         raise ValueError(f"--mode test needs runs with a checkpoint in {args.output_path / 'runs'}, got none")
     if missing:
-        cli.say(f"Left out, since they have no checkpoint: {', '.join(missing)}")
-    test(args, tested, further)
+        recipe.say(f"Left out, since they have no checkpoint: {', '.join(missing)}")
+    test(args, tested, further + typed_flags(parser, args, TEST_ARGS))
     draw(args, tested, missing)
 
 
-def check_arguments(args: argparse.Namespace, further: Sequence[str]) -> None:
+def typed_flags(parser: ArgumentParser, args: Namespace, names: Sequence[str]) -> list[str]:
+    return [text for name in recipe.changed(parser, args, names) for text in (f"--{name}", str(args[name]))]
+
+
+def check_arguments(args: Namespace, further: Sequence[str]) -> None:
     """What would fail late, or spoil the comparison, is refused at once."""
-    values = []
     for weight in args.weights:
-        try:
-            values.append(-math.inf if weight == ALONE else float(weight.replace("_", "?")))
-        except ValueError:
-            values.append(math.nan)
-        if weight != ALONE and not 0 <= values[-1] < math.inf:
+        if weight != ALONE and (not NUMBER.fullmatch(weight) or float(weight) == float("inf")):
             raise ValueError(f"--weights must be numbers >= 0 or {ALONE!r}, got {weight!r}")
-    for name, different in (("weights", set(values)), ("seeds", set(args.seeds))):
-        if len(different) != len(getattr(args, name)):
-            raise ValueError(f"--{name} must differ, got {' '.join(map(str, getattr(args, name)))}")
+    weights = {weight if weight == ALONE else float(weight) for weight in args.weights}
+    for name, different in (("weights", weights), ("seeds", {*args.seeds})):
+        if len(different) != len(args[name]):
+            raise ValueError(f"--{name} must differ, got {' '.join(map(str, args[name]))}")
     for flag in further:
         if flag.partition("=")[0] in OWN:
             raise ValueError(f"{flag} is the sweep's own: type it before --, or leave it out")
     for name in ("feature_net", "score_feature_net"):
-        file = getattr(args, name)
-        if file is not None and not file.is_file():
-            raise FileNotFoundError(f"no file {file}: check --{name}")
+        if args[name] is not None and not args[name].is_file():
+            raise FileNotFoundError(f"no file {args[name]}: check --{name}")
     if args.mode == "train" and args.feature_net is None:
         raise ValueError("--feature_net must name the network of the loss, the same for all runs: see pretrain.py")
     if args.feature_net is not None and digest(args.feature_net) == digest(args.score_feature_net):
@@ -150,47 +154,29 @@ def digest(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest()
 
 
-def common_flags(args: argparse.Namespace, further: Sequence[str]) -> list[str]:
-    """Flags of training and test."""
-    flags = [*further, "--data_path", str(args.data_path), "--challenge", args.challenge]
-    return flags if "--cache_dir" in further else [*flags, "--cache_dir", str(args.output_path / "cache")]
-
-
-def typed_flags(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
-    return [text for name, value in cli.typed(args, names).items() for text in (f"--{name}", str(value))]
-
-
-def train(args: argparse.Namespace, runs: Sequence[Run], further: Sequence[str]) -> None:
+def train(args: Namespace, runs: Sequence[Run], common: Sequence[str], ufloss_flags: Sequence[str]) -> None:
     """Train what is not trained; the recipe goes on from a last checkpoint.
 
     Raises:
         ValueError: if a run was trained otherwise: runs that are compared must differ in weight and seed alone.
     """
-    commands, notes = {}, {}
+    tasks: dict[Run, tuple[list[str], Any]] = {}
     for run in runs:
-        flags = [*common_flags(args, further), "--seed", str(run.seed), "--loss", *run.loss, "--no-score"]
-        net = None
+        flags, net = [*common, "--seed", str(run.seed), "--loss", *run.loss, "--no-score"], None
         if run.loss[-1].startswith("ufloss"):
+            flags += ["--feature_net", str(args.feature_net), *ufloss_flags]
             net = digest(args.feature_net)
-            flags += ["--feature_net", str(args.feature_net), *typed_flags(args, UFLOSS_ARGS)]
-        folder, settings = run.path("runs"), {**by_flag(flags), "--feature_net": net}
+        folder, settings = run.path("train"), {**by_flag(flags), "--feature_net": net}
         stored, note = read_note(folder), {"settings": settings, "done": True}
-        if stored is not None and run.checkpoint is not None:
-            check_settings(folder, settings, stored["settings"])
+        for flag in {**settings, **stored["settings"]} if stored and run.checkpoint is not None else ():
+            old, new = stored["settings"].get(flag), settings.get(flag)
+            if flag not in MAY_CHANGE and old != new:
+                again = "type the same flags again, or take another --output_path"
+                raise ValueError(f"{folder} was trained with {flag} {old}, not {new}: {again}")
         if stored != note or run.checkpoint is None:
             write_json(folder / NOTE, {"settings": settings, "done": False})
-            commands[run.name] = [str(RECIPE), *flags, "--default_root_dir", str(folder)]
-            notes[run.name] = (folder, note)
-    carry_out(commands, notes, args.output_path / "logs" / "train", jobs=args.jobs, desc="Trainings")
-
-
-def check_settings(folder: Path, settings: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    for flag in dict.fromkeys((*settings, *stored)):
-        if flag not in MAY_CHANGE and settings.get(flag) != stored.get(flag):
-            raise ValueError(
-                f"{folder} was trained with {flag} {stored.get(flag)}, not {settings.get(flag)}: type the same flags "
-                "again, or take another --output_path"
-            )
+            tasks[run] = (flags, note)
+    carry_out(args, "train", tasks)
 
 
 def by_flag(flags: Sequence[str]) -> dict[str, str]:
@@ -205,34 +191,29 @@ def by_flag(flags: Sequence[str]) -> dict[str, str]:
     return {flag: " ".join(texts) for flag, texts in values.items()}
 
 
-def test(args: argparse.Namespace, runs: Sequence[Run], further: Sequence[str]) -> None:
+def test(args: Namespace, runs: Sequence[Run], common: Sequence[str]) -> None:
     """Scores and leaderboard files of the checkpoints that have none."""
-    flags = [*common_flags(args, further), "--mode", "test", "--feature_net", str(args.score_feature_net)]
-    flags += typed_flags(args, TEST_ARGS)
-    commands, notes = {}, {}
+    flags = [*common, "--mode", "test", "--feature_net", str(args.score_feature_net)]
+    tasks: dict[Run, tuple[list[str], Any]] = {}
     for run in runs:
-        folder, checkpoint = run.path("tests"), run.checkpoint
-        note = {"arguments": flags, "checkpoint": digest(checkpoint), "feature_net": digest(args.score_feature_net)}
-        if read_note(folder) != note:
-            (folder / NOTE).unlink(missing_ok=True)
-            where = ["--default_root_dir", str(folder), "--checkpoint", str(checkpoint)]
-            commands[run.name] = [str(RECIPE), *flags, *where]
-            notes[run.name] = (folder, note)
-    carry_out(commands, notes, args.output_path / "logs" / "test", jobs=args.jobs, desc="Tests")
+        hashes = {"checkpoint": digest(run.checkpoint), "feature_net": digest(args.score_feature_net)}
+        note = {"arguments": flags, **hashes}
+        if read_note(run.path("test")) != note:
+            (run.path("test") / NOTE).unlink(missing_ok=True)
+            tasks[run] = ([*flags, "--checkpoint", str(run.checkpoint)], note)
+    carry_out(args, "test", tasks)
 
 
-def carry_out(
-    commands: Mapping[str, Sequence[str]],
-    notes: Mapping[str, tuple[Path, Mapping[str, Any]]],
-    log_dir: Path,
-    *,
-    jobs: int,
-    desc: str,
-) -> None:
-    """Run commands, and note in the folder of each that it is done."""
+def carry_out(args: Namespace, mode: str, tasks: Mapping[Run, tuple[Sequence[str], Any]]) -> None:
+    """Run the recipe with the flags of each task, and note in its folder that it is done."""
+    by_name = {run.name: (run.path(mode), *task) for run, task in tasks.items()}
+    commands = {
+        name: [str(RECIPE), *flags, "--default_root_dir", str(folder)] for name, (folder, flags, _) in by_name.items()
+    }
+    log_dir, desc = args.output_path / "logs" / mode, FOLDERS[mode].capitalize()
     try:
-        for name in run_side_by_side(commands, log_dir, jobs=jobs, desc=desc):
-            folder, note = notes[name]
+        for name in run_side_by_side(commands, log_dir, jobs=args.jobs, desc=desc):
+            folder, _, note = by_name[name]
             write_json(folder / NOTE, note)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on where it was")
@@ -245,7 +226,7 @@ def read_note(folder: Path) -> Any:
 
 def read_scores(run: Run) -> dict[str, float]:
     """The means over volumes of a test."""
-    file = run.path("tests") / "scores.json"
+    file = run.path("test") / "scores.json"
     if not file.is_file():
         raise FileNotFoundError(
             f"no {file}: the volumes of the test have no references; --test_split or --test_path names others"
@@ -255,26 +236,28 @@ def read_scores(run: Run) -> dict[str, float]:
     return {name: value for name, value in mean.items() if isinstance(value, float)}
 
 
-def draw(args: argparse.Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
+def draw(args: Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
     """The figures and ``sweep.json``, from the scores of the tests; the panels are those of the first seeds."""
     metrics = {f"NRMSE ({args.reference})": "NRMSE", f"SSIM ({args.reference})": "SSIM", "UFLoss": "UFLoss"}
     distortion, _, perception = metrics
-    by_weight = {weight: [run for run in runs if run.weight == weight] for weight in args.weights}
-    by_weight = {weight: of_weight for weight, of_weight in by_weight.items() if of_weight}
-    scores = {weight: {run.seed: read_scores(run) for run in of_weight} for weight, of_weight in by_weight.items()}
+    scores: dict[str, dict[int, dict[str, float]]] = {}
+    firsts: dict[str, Run] = {}
+    for weight in args.weights:
+        for run in (run for run in runs if run.weight == weight):
+            scores.setdefault(weight, {})[run.seed] = read_scores(run)
+            firsts.setdefault(weight, run)
     rows, differences = sweep_rows(scores, list(metrics)), difference_rows(scores, list(metrics))
     for suffix in ("png", "pdf"):
         file = args.output_path / f"sweep.{suffix}"
         save_sweep(file, rows, metrics=metrics, distortion=distortion, perception=perception, title=args.title)
-    references = getattr(args, "test_path", None)
-    references = references or args.data_path / f"{args.challenge}_{getattr(args, 'test_split', 'test')}"
     methods = {
-        "UFLoss alone" if weight == ALONE else f"weight {weight}": first.path("tests") / "reconstructions"
-        for weight, (first, *_) in by_weight.items()
+        "UFLoss alone" if weight == ALONE else f"weight {weight}": run.path("test") / "reconstructions"
+        for weight, run in firsts.items()
     }
+    references = args.test_path or args.data_path / f"{args.challenge}_{args.test_split}"
     data = Reconstructions(methods, {"reference": references}, common=True)
     volume, number = choose_slice(data.volumes, args.volume, args.slice)
-    seeds = sorted({first.seed for first, *_ in by_weight.values()})
+    seeds = sorted({run.seed for run in firsts.values()})
     title = f"{volume.name}, slice {number}, seed {', '.join(map(str, seeds))}"
     pictures = [args.output_path / f"panels.{suffix}" for suffix in ("png", "pdf")]
     document = {
@@ -286,11 +269,13 @@ def draw(args: argparse.Namespace, runs: Sequence[Run], missing: Sequence[str]) 
         "panels": {"title": title, "scores": draw_panels(pictures, volume, number, title=title)},
     }
     write_json(args.output_path / "sweep.json", document)
-    cli.say(format_table([{k: v for k, v in row.items() if k != "seeds"} for row in rows]))
+    recipe.say(format_table([{k: v for k, v in row.items() if k != "seeds"} for row in rows]))
     shown = [{k: "-" if v is None else v for k, v in row.items()} for row in differences]
-    cli.say(f"\nDifferences, paired by seed, with 95% intervals by Student's t:\n{format_table(shown)}")
-    cli.say(f"Pictures: {args.output_path / 'sweep.png'}, {pictures[0]}\nNumbers: {args.output_path / 'sweep.json'}")
+    recipe.say(f"\nDifferences, paired by seed, with 95% intervals by Student's t:\n{format_table(shown)}")
+    recipe.say(
+        f"Pictures: {args.output_path / 'sweep.png'}, {pictures[0]}\nNumbers: {args.output_path / 'sweep.json'}"
+    )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    recipe.run(main)

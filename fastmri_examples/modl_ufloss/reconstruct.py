@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytorch_lightning as pl
 from jsonargparse import Namespace
@@ -44,8 +43,8 @@ def main() -> None:
         choices=("all", *TITLES),
         help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
     )
-    words = "regularisation weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
-    parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=words)
+    text = "regularisation weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
+    parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=text)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")
     recipe.add_device_args(parser)
@@ -101,19 +100,17 @@ def report(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Residuals and pictures of all volumes."""
     write_json(folder / "residuals.json", {"residuals": rows})
     for fname in dict.fromkeys(row["volume"] for row in rows):
-        images, notes = {}, {}
-        for row in (row for row in rows if row["volume"] == fname):
-            title = TITLES[row["method"]]
-            with h5py.File(folder / "reconstructions" / row["method"] / fname, "r") as file:
-                images[title] = file["reconstruction"][len(file["reconstruction"]) // 2]
-            notes[title] = f"residual {row['residual']:.3g}"
+        residuals = {row["method"]: row["residual"] for row in rows if row["volume"] == fname}
+        folders = {TITLES[method]: folder / "reconstructions" / method for method in residuals}
+        images = recipe.middle_slices(folders, fname)
+        notes = {TITLES[method]: f"residual {residual:.3g}" for method, residual in residuals.items()}
         compared = TITLES["cg_sense"] if TITLES["cg_sense"] in images else None
         picture = folder / "pictures" / f"{Path(fname).stem}.png"
         save_comparison(picture, images, compare_with=compared, notes=notes, title=fname)
     table = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        residuals = [row["residual"] for row in rows if row["method"] == method]
-        table.append({"method": TITLES[method], "residual": float(np.mean(residuals))})
+        values = [row["residual"] for row in rows if row["method"] == method]
+        table.append({"method": TITLES[method], "residual": float(np.mean(values))})
     print(f"\nResidual on the acquired samples, mean over the volumes:\n{format_table(table)}")
     print(f"Images: {folder / 'reconstructions'}\nPictures: {folder / 'pictures'}", flush=True)
 

@@ -170,7 +170,7 @@ else:
 @pytest.fixture
 def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The sweep with a recipe that only writes down how it was called: returns the calls, or the error."""
-    (tmp_path / "recipe.py").write_text(STUB)
+    (tmp_path / "stub.py").write_text(STUB)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.syspath_prepend(str(EXAMPLES / "figures"))
@@ -179,7 +179,7 @@ def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.
     def call(*options: object, further: tuple[str, ...] = ("--max_epochs", "3"), score: str = "score") -> str:
         import weight_sweep
 
-        monkeypatch.setattr(weight_sweep, "RECIPE", tmp_path / "recipe.py")
+        monkeypatch.setattr(weight_sweep, "RECIPE", tmp_path / "stub.py")
         (tmp_path / "calls.txt").write_text("")
         line = [*own, "--score_feature_net", nets[score], *options, "--", *further]
         monkeypatch.setattr(sys, "argv", ["weight_sweep.py", *map(str, line)])
@@ -190,7 +190,7 @@ def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.
         return (tmp_path / "calls.txt").read_text()
 
     yield call
-    for name in ("weight_sweep", "side_by_side", "command_line"):
+    for name in ("weight_sweep", "side_by_side", "recipe"):
         module: ModuleType | None = sys.modules.get(name)
         if module is not None and str(EXAMPLES) in str(module.__file__):
             del sys.modules[name]

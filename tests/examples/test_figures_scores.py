@@ -97,7 +97,7 @@ BAD_PANELS = {
     "contrast": (["--contrast", "T2"], "contrast must be one of the volumes', CORPDFS_FBK, CORPD_FBK, got 'T2'"),
     "zoom": (["--zoom", "31", "0", "10"], "zoom must be row, column and side of a square in an image of (40, 40)"),
     "gain": (["--error_gain", "0"], "error_gain must be a number above 0, got 0"),
-    "stride": (["--stride", "4"], "--stride is for UFLoss, whose network --feature_net names"),
+    "stride": (["--stride", "4"], "--stride is for UFLoss of the images, whose network --feature_net names"),
     "method": (["--methods", "half"], "--methods must be given as NAME=FOLDER, got 'half'"),
     "folder": (["--methods", "half=nowhere"], "no folder nowhere of half"),
 }
