@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.report.reconstructions import Reconstructions, name_some
+from fastmri_ufloss.files import name_some
+from fastmri_ufloss.report.reconstructions import Reconstructions
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 from fastmri_ufloss.report.scores.scoring import NOT_FINITE
 from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows
@@ -13,20 +14,20 @@ from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows
 __all__ = ["data_notes", "folder_notes"]
 
 MIN_DICE = 0.5  # of a segmenter on the references
+Numbers = Mapping[str, Mapping[str, Any]]
 
 
 def folder_notes(data: Reconstructions) -> list[str]:
     """What the files say before they are scored."""
     notes = []
-    left_out = {left.volume for left in data.left_out}
-    if left_out:
-        names = name_some(sorted(left_out))
+    if left_out := sorted({row["volume"] for row in data.left_out}):
         notes.append(
-            f"{len(left_out)} volumes that not all folders have, or that cannot be used, are left out: {names}."
+            f"{len(left_out)} volumes that not all folders have, or that cannot be used, are left out: "
+            f"{name_some(left_out)}."
         )
     if data.cropped:
         name, sizes = next(iter(data.cropped.items()))
-        notes.append(f"{len(data.cropped)} volumes are cropped around their centre, such as {name}: {sizes}.")
+        notes.append(f"{len(data.cropped)} volumes are cropped around their center, such as {name}: {sizes}.")
     identifiers = set(data.patient_ids.values())
     if len(data) > 1 and len(identifiers) == 1 and "" not in identifiers:
         notes.append("All volumes have one patient_id: each of them counts as a subject of its own.")
@@ -34,7 +35,7 @@ def folder_notes(data: Reconstructions) -> list[str]:
 
 
 def data_notes(
-    found: Mapping[str, Mapping[str, Any]],
+    numbers: Numbers,
     excluded: Sequence[Mapping[str, Any]],
     settings: ScoreSettings,
     segmented: SegmentationRows,
@@ -43,14 +44,14 @@ def data_notes(
     """What the scores say of the data.
 
     Args:
-        found: what `fastmri_ufloss.report.scores.scoring.score_files` gives, by the name of the volume.
+        numbers: what `fastmri_ufloss.report.scores.scoring.score_files` gives, by the name of the volume.
         excluded: rows of the document.
         settings: of the scores.
         segmented: Dice of all slices.
         num_volumes: that were asked for.
     """
-    notes = [*_excluded_notes(excluded, found, num_volumes), *_constant_notes(found, settings)]
-    differing = {name: numbers["differing_masks"] for name, numbers in found.items() if numbers["differing_masks"]}
+    notes = [*_excluded_notes(excluded, numbers, num_volumes), *_constant_notes(numbers, settings)]
+    differing = {name: of["differing_masks"] for name, of in numbers.items() if of["differing_masks"]}
     if differing:
         name, methods = next(iter(differing.items()))
         notes.append(
@@ -62,12 +63,10 @@ def data_notes(
             "UFLoss is that of the network that a method was trained with, and is not tested: a loss must not grade "
             "itself. Name another network to score with."
         )
-    return notes + _segmenter_notes(segmented) + _yardstick_notes(found)
+    return [*notes, *_segmenter_notes(segmented), *_reference_notes(numbers)]
 
 
-def _excluded_notes(
-    excluded: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], num_volumes: int
-) -> list[str]:
+def _excluded_notes(excluded: Sequence[Mapping[str, Any]], numbers: Numbers, num_volumes: int) -> list[str]:
     notes = []
     bad = [row for row in excluded if row["slice"] is not None and row["why"] == NOT_FINITE]
     if bad:
@@ -78,20 +77,18 @@ def _excluded_notes(
             f"{len(slices)} slices of {len(volumes)} volumes have {NOT_FINITE} (of {sources}) and are excluded for "
             f"all methods: {name_some(volumes)}."
         )
-    empty = [name for name, numbers in found.items() if not numbers["volumes"]]
-    failed = num_volumes - len(found)
-    if empty:
+    if empty := [name for name, of_volume in numbers.items() if not of_volume["volumes"]]:
         notes.append(f"{len(empty)} of {num_volumes} volumes are excluded as a whole: {name_some(empty)}.")
-    if failed:
+    if failed := num_volumes - len(numbers):
         notes.append(f"{failed} of {num_volumes} volumes could not be scored and are left out.")
     return notes
 
 
-def _constant_notes(found: Mapping[str, Mapping[str, Any]], settings: ScoreSettings) -> list[str]:
+def _constant_notes(numbers: Numbers, settings: ScoreSettings) -> list[str]:
     places: dict[str, list[str]] = {}
-    for name, numbers in found.items():
-        for source, number in numbers["constant"]:
-            places.setdefault(source, []).append(f"{name} slice {number}")
+    for name, of_volume in numbers.items():
+        for source, slice_num in of_volume["constant"]:
+            places.setdefault(source, []).append(f"{name} slice {slice_num}")
     notes = []
     for source, where in places.items():
         effect = "no scores of the slice are made against it" if source in settings.references else "they count"
@@ -100,10 +97,9 @@ def _constant_notes(found: Mapping[str, Mapping[str, Any]], settings: ScoreSetti
 
 
 def _segmenter_notes(segmented: SegmentationRows) -> list[str]:
-    notes = list(segmented.notes)
+    notes, dice = list(segmented.notes), segmented.segmenter_dice
     if segmented.classes and segmented.absent:
         notes.append(f"Left out, since no image has it: class {', '.join(map(str, segmented.absent))}.")
-    dice = segmented.segmenter_dice
     if segmented.classes and dice:
         values = ", ".join(f"{value:.4f} of class {number}" for number, value in dice.items())
         notes.append(f"The segmenter's own Dice on the references: {values}.")
@@ -116,12 +112,12 @@ def _segmenter_notes(segmented: SegmentationRows) -> list[str]:
     return notes
 
 
-def _yardstick_notes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _reference_notes(numbers: Numbers) -> list[str]:
     """The references' own sharpness and residual, the means over volumes."""
     values: dict[str, dict[str, list[float]]] = {}
-    for numbers in found.values():
-        for reference, own in numbers["yardsticks"].items():
-            for score, value in own.items():
+    for of_volume in numbers.values():
+        for reference, scores in of_volume["references"].items():
+            for score, value in scores.items():
                 if value is not None:
                     values.setdefault(score, {}).setdefault(reference, []).append(value)
     notes = []

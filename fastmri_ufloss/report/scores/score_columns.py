@@ -14,12 +14,12 @@ class Metric(NamedTuple):
 
     Args:
         name: unique.
-        label: what it is called where its reference is known.
-        reference: what it is measured against, None if nothing.
+        label: the name where the reference is known.
+        reference: what is compared with, None if nothing.
         larger_is_better: None where neither more nor less is.
         unit: may be empty.
         explanation: a sentence or two.
-        tested: whether methods are tested for a difference in it.
+        tested: whether methods are tested for a difference.
     """
 
     name: str
@@ -31,32 +31,23 @@ class Metric(NamedTuple):
     tested: bool
 
 
-_VOLUME_RANGE = "The data range is the maximum of the reference volume, as in fastMRI."
-_IMAGE_SCORES = {
-    "NMSE": (
-        False,
-        "",
-        "|x - t|^2 / |t|^2, fastMRI's. Not tested: it is the square of NRMSE.",
-    ),
-    "NRMSE": (False, "", "|x - t| / |t| over the slice or the volume."),
-    "PSNR": (True, "dB", f"Peak signal-to-noise ratio, fastMRI's. {_VOLUME_RANGE}"),
-    "SSIM": (
-        True,
-        "",
-        f"Structural similarity, fastMRI's: uniform windows of 7x7, the mean over slices. {_VOLUME_RANGE}",
-    ),
-    "SSIM Gaussian": (
-        True,
-        "",
-        "Structural similarity with the Gaussian windows of Wang et al. (IEEE TIP 2004), as papers give it. Not "
-        "tested: it is SSIM again with other windows.",
-    ),
-    "HFEN": (
-        False,
-        "",
-        "High-frequency error norm: |LoG(x - t)| / |LoG(t)|, of edges and fine structures (after Ravishankar and "
-        "Bresler, IEEE TMI 2011).",
-    ),
+_RANGE = "The data range is the maximum of the reference volume, as in fastMRI."
+_SSIM = f"Structural similarity, fastMRI's: uniform windows of 7x7, the mean over slices. {_RANGE}"
+_GAUSSIAN = (
+    "Structural similarity with the Gaussian windows of Wang et al. (IEEE TIP 2004), as papers give it. Not "
+    "tested: it is SSIM again with other windows."
+)
+_HFEN = (
+    "High-frequency error norm: |LoG(x - t)| / |LoG(t)|, of edges and fine structures (after Ravishankar and "
+    "Bresler, IEEE TMI 2011)."
+)
+_IMAGE_SCORES = {  # larger is better, unit, in words, tested
+    "NMSE": (False, "", "|x - t|^2 / |t|^2, fastMRI's. Not tested: it is the square of NRMSE.", False),
+    "NRMSE": (False, "", "|x - t| / |t| over the slice or the volume.", True),
+    "PSNR": (True, "dB", f"Peak signal-to-noise ratio, fastMRI's. {_RANGE}", True),
+    "SSIM": (True, "", _SSIM, True),
+    "SSIM Gaussian": (True, "", _GAUSSIAN, False),
+    "HFEN": (False, "", _HFEN, True),
 }
 _RESIDUAL_WORDS = (
     "|U F S x - y| / |U y|: the part of the acquired samples y that the image does not explain, with the phase of "
@@ -81,18 +72,18 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
         classes: of the segmenter that any image has.
         with_residual: whether it is known how the volumes were sampled.
     """
-    metrics = []
-    for reference in settings.references:
-        for score, (larger, unit, words) in _IMAGE_SCORES.items():
-            tested = reference == settings.main_reference and score not in ("NMSE", "SSIM Gaussian")
-            metrics.append(Metric(f"{score} ({reference})", score, reference, larger, unit, words, tested))
+    main = settings.main_reference
+    metrics = [
+        Metric(f"{score} ({reference})", score, reference, larger, unit, words, tested and reference == main)
+        for reference in settings.references
+        for score, (larger, unit, words, tested) in _IMAGE_SCORES.items()
+    ]
     metrics += [_ufloss(net, settings) for net in settings.feature_nets]
+    for number in classes:
+        words = f"Dice of class {number} in what the segmenter finds, the mean over the slices that have it."
+        # SIS of a single class is Dice but for a constant: it would be tested twice
+        metrics.append(Metric(f"Dice {number}", f"Dice {number}", None, True, "", words, tested=len(classes) > 1))
     if classes:
-        main = settings.main_reference
-        for number in classes:
-            words = f"Dice of class {number} in what the segmenter finds, the mean over the slices that have it."
-            # of a single class SIS is Dice but for a constant: it would be tested twice
-            metrics.append(Metric(f"Dice {number}", f"Dice {number}", None, True, "", words, tested=len(classes) > 1))
         words = (
             f"Semantic interpretability: mean Dice of the segmenter, relative to its mean Dice on {main} (Seitzer et "
             "al., MICCAI 2018). The means are over all images, and not over subjects."
@@ -100,14 +91,13 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
         metrics.append(Metric("SIS", "SIS", main, True, "", words, tested=True))
     if with_residual:
         metrics.append(Metric(RESIDUAL, RESIDUAL, None, False, "", _RESIDUAL_WORDS, tested=False))
-    metrics.append(Metric(SHARPNESS, SHARPNESS, None, None, "", _SHARPNESS_WORDS, tested=False))
-    return metrics
+    return [*metrics, Metric(SHARPNESS, SHARPNESS, None, None, "", _SHARPNESS_WORDS, tested=False)]
 
 
 def _ufloss(net: FeatureNetFile, settings: ScoreSettings) -> Metric:
-    is_complex = net.in_chans == 2 and COIL_COMBINED in settings.references
-    reference = COIL_COMBINED if is_complex else settings.main_reference
-    images = "complex images, all with the phase of the reference" if net.in_chans == 2 else "magnitudes"
+    is_complex = net.in_chans == 2
+    reference = COIL_COMBINED if is_complex and COIL_COMBINED in settings.references else settings.main_reference
+    images = "complex images, all with the phase of the reference" if is_complex else "magnitudes"
     file = f"{net.path.parent.name}/{net.path.name}"
     words = f"Distance in the feature space of patches (Wang et al., MRM 2022), of {images}. Network: {file}."
     if net.trained_on:

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from fastmri_ufloss.report.reconstructed_volume import stamp_of
+from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.report.reconstructions import path_stamp
 
 __all__ = ["COIL_COMBINED", "FeatureNetFile", "ScoreSettings"]
 
 COIL_COMBINED = "coil-combined"
-VERSION = 2  # of the scores: a new one makes all of them anew
+VERSION = 3  # of the scores: a new one makes all of them anew
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FeatureNetFile:
         path: of the network.
         in_chans: 1 for magnitudes, 2 for complex images.
         name: to tell several networks apart, may be empty.
-        trained_on: whether a method was trained with it.
+        trained_on: whether a method was trained with the network.
     """
 
     path: Path
@@ -35,8 +36,8 @@ class FeatureNetFile:
     @property
     def metric(self) -> str:
         """The name of the score."""
-        words = [word for word in (self.name, "trained on" if self.trained_on else "") if word]
-        return f"UFLoss ({', '.join(words)})" if words else "UFLoss"
+        words = ", ".join(filter(None, (self.name, "trained on" if self.trained_on else "")))
+        return f"UFLoss ({words})" if words else "UFLoss"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ class ScoreSettings:
         num_classes: of the segmenter, with the background.
         stride: of the patches of UFLoss; its default if None.
         device: of networks and coil maps.
-        load_feature_net: reads a file of ``feature_nets``.
         load_segmenter: reads ``segmenter``; the network gives class numbers (batch, rows, cols) of magnitudes
             (batch, 1, rows, cols).
         pictures: folder for a picture of each volume with the contours of its segmentations.
@@ -63,7 +63,6 @@ class ScoreSettings:
     num_classes: int = 0
     stride: int | None = None
     device: str = "cpu"
-    load_feature_net: Callable[[Path], nn.Module] | None = None
     load_segmenter: Callable[[Path], nn.Module] | None = None
     pictures: Path | None = None
 
@@ -75,26 +74,26 @@ class ScoreSettings:
     @property
     def stamp(self) -> list[Any]:
         """What the scores depend on, in plain values."""
-        nets = [[*stamp_of(net.path), net.in_chans, net.metric] for net in self.feature_nets]
-        segmenter = None if self.segmenter is None else [*stamp_of(self.segmenter), self.num_classes]
+        nets = [[*path_stamp(net.path), net.in_chans, net.metric] for net in self.feature_nets]
+        segmenter = None if self.segmenter is None else [*path_stamp(self.segmenter), self.num_classes]
         return [VERSION, list(self.references), nets, segmenter, self.stride]
+
+    def picture_path(self, name: str) -> Path | None:
+        """The picture of a volume, None if none is drawn."""
+        return None if self.segmenter is None or self.pictures is None else self.pictures / f"{Path(name).stem}.png"
 
     def feature_net(self, net: FeatureNetFile) -> nn.Module:
         """A network in eval mode on the device, read once in each process."""
-        return _load(self.load_feature_net, net.path, stamp_of(net.path), self.device)
+        return _load(PatchFeatureNet.load, net.path, tuple(path_stamp(net.path)), self.device)
 
     def segmentation_net(self) -> nn.Module:
         """The segmenter, likewise."""
-        if self.segmenter is None:
-            raise ValueError("settings must have a segmenter, got none")
-        return _load(self.load_segmenter, self.segmenter, stamp_of(self.segmenter), self.device)
+        if self.segmenter is None or self.load_segmenter is None:
+            raise ValueError("settings must have a segmenter and its reader, got none")
+        return _load(self.load_segmenter, self.segmenter, tuple(path_stamp(self.segmenter)), self.device)
 
 
 @lru_cache(maxsize=8)
-def _load(
-    load: Callable[[Path], nn.Module] | None, path: Path, stamp: tuple[str, int, int], device: str
-) -> nn.Module:
-    """The stamp makes a changed file, or another one of the same relative path, another network."""
-    if load is None:
-        raise ValueError(f"settings must have a reader of {path}, got none")
+def _load(load: Callable[[Path], nn.Module], path: Path, stamp: tuple[Any, ...], device: str) -> nn.Module:
+    """A network; a file with another stamp is read anew."""
     return load(path).to(device).eval().requires_grad_(False)

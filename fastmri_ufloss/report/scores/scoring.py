@@ -1,20 +1,23 @@
 """All scores of one volume and all methods, as numbers that a file can keep."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.scores.acquired_scores import AcquiredScores, differing_masks, score_acquired
-from fastmri_ufloss.report.scores.contour_picture import save_volume_contours
-from fastmri_ufloss.report.scores.network_scores import segment_volume, slice_dice, ufloss_of_slices
+from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks, score_acquired
+from fastmri_ufloss.report.reconstructions import KSPACE, ReconstructedVolume, VolumeFiles
+from fastmri_ufloss.report.scores.network_scores import (
+    save_volume_contours,
+    segment_volume,
+    slice_dice,
+    ufloss_of_slices,
+)
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 
-__all__ = ["score_files"]
+__all__ = ["CONSTANT", "NOT_FINITE", "RESIDUAL", "SHARPNESS", "score_files"]
 
 SHARPNESS, RESIDUAL = "sharpness", "residual"
 NOT_FINITE = "NaN or infinite values"
@@ -34,192 +37,169 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
     Returns:
         Numbers and texts only: ``volumes``, a row for each method with its scores; ``slices``, a row for each slice
         and method; ``excluded``, what was left out, with ``slice`` None for the volume; ``constant``, [source, slice]
-        of images with one value everywhere; ``yardsticks``, of each reference its own sharpness and residual;
+        of images with one value everywhere; ``references``, the sharpness and residual of each reference;
         ``segmenter``, of each slice the Dice on the main reference; ``differing_masks``, methods.
 
     Raises:
-        ValueError: if a file cannot be read or does not fit the networks; the message names it.
+        ValueError: if a file cannot be read or does not fit the networks; the message names the file.
     """
-    volume = _read(files, settings)
-    found: dict[str, Any] = {"volumes": [], "slices": [], "constant": [], "yardsticks": {}, "segmenter": []}
-    found |= {"excluded": volume.excluded, "differing_masks": volume.differing_masks}
-    if not len(volume.kept):
-        return found
-    found["constant"] = _constant_images(volume)
-    scores = {method: _Scores() for method in volume.outputs}
+    volume, acquired = _read(files, settings)
+    kept, excluded = _choose_slices(volume, [] if acquired is None else acquired.bad)
+    differing = differing_masks(files.read_masks()) if acquired is None else acquired.differing
+    numbers: dict[str, Any] = {"volumes": [], "slices": [], "constant": [], "references": {}, "segmenter": []}
+    numbers |= {"excluded": excluded, "differing_masks": differing}
+    if not kept.size:
+        return numbers
+    if kept.size < files.num_slices:
+        truth = None if volume.segmentation is None else volume.segmentation[kept]
+        volume = ReconstructedVolume(_pick(volume.references, kept), _pick(volume.outputs, kept), truth)
+    numbers["constant"] = _constant_images(volume, kept)
+    scores = _Scores(volume.outputs)
     _add_image_scores(volume, scores)
-    for method, output in volume.outputs.items():
-        scores[method].add_mean(SHARPNESS, np.array([sharpness(image) for image in output]))
     for net in settings.feature_nets:
-        _add_ufloss(volume, settings, net, scores)
+        _add_ufloss(volume, acquired, kept, settings, net, scores)
     if settings.segmenter is not None:
-        found["segmenter"] = _add_dice(volume, files, settings, scores)
-    _add_residuals(volume, scores)
-    found["yardsticks"] = _yardsticks(volume)
-    for method, of_method in scores.items():
-        found["volumes"].append({"method": method, "slices": len(volume.kept), **_plain(of_method.volume)})
-    for index, number in enumerate(volume.kept.tolist()):
-        for method, of_method in scores.items():
-            values = {name: float(column[index]) for name, column in of_method.slices.items()}
-            found["slices"].append({"slice": number, "method": method, **_plain(values)})
-    return found
+        numbers["segmenter"] = _add_dice(volume, kept, files, settings, scores)
+    for method in volume.outputs:
+        if acquired is not None and method in acquired.residual:
+            scores.add(method, RESIDUAL, acquired.residual[method][kept], acquired.of_volume(method, kept))
+    # the references' values of the scores that need no reference
+    values = {name: {SHARPNESS: _mean(map(sharpness, images))} for name, images in volume.references.items()}
+    if acquired is not None and acquired.is_fully_sampled and "" in acquired.residual:
+        values.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", kept)
+    numbers["references"] = {name: _plain(of_reference) for name, of_reference in values.items()}
+    for method, of_volume in scores.volumes.items():
+        numbers["volumes"].append({"method": method, "slices": len(kept), **_plain(of_volume)})
+    for index, slice_num in enumerate(kept.tolist()):
+        for method, columns in scores.slices.items():
+            of_slice = _plain({name: float(column[index]) for name, column in columns.items()})
+            numbers["slices"].append({"slice": slice_num, "method": method, **of_slice})
+    return numbers
 
 
 class _Scores:
-    """Of a method: columns of slices, and the values of the volume."""
+    """By method: columns of slices, and the values of the volume."""
 
-    def __init__(self) -> None:
-        self.slices: dict[str, np.ndarray] = {}
-        self.volume: dict[str, float] = {}
+    def __init__(self, methods: Iterable[str]) -> None:
+        self.slices: dict[str, dict[str, np.ndarray]] = {method: {} for method in methods}
+        self.volumes: dict[str, dict[str, float]] = {method: {} for method in self.slices}
 
-    def add(self, name: str, slices: np.ndarray, volume: float) -> None:
-        self.slices[name], self.volume[name] = slices, volume
-
-    def add_mean(self, name: str, slices: np.ndarray) -> None:
-        """Of the volume it is the mean over the slices that have a value."""
-        self.add(name, slices, _mean(slices))
+    def add(self, method: str, name: str, slices: np.ndarray, volume: float | None = None) -> None:
+        """Add a score; the volume's is the mean over the slices that have a value, if none is given."""
+        self.slices[method][name] = slices
+        self.volumes[method][name] = _mean(slices) if volume is None else volume
 
 
-@dataclass
-class _Volume:
-    """What is in memory of a volume: only the slices that are kept."""
-
-    kept: np.ndarray
-    references: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
-    segmentation: np.ndarray | None
-    acquired: AcquiredScores | None
-    excluded: list[dict[str, Any]]
-    differing_masks: list[str]
-
-
-def _read(files: VolumeFiles, settings: ScoreSettings) -> _Volume:
-    references, outputs, segmentation = files.read()
-    acquired, masks = None, files.read_masks()
+def _read(files: VolumeFiles, settings: ScoreSettings) -> tuple[ReconstructedVolume, AcquiredScores | None]:
+    """The volume with the references of the settings, in their order, and what its k-space tells."""
+    volume = files.read()
+    acquired = None
     if files.kspace is not None:
-        acquired = score_acquired(files, outputs, device=settings.device)
-        if COIL_COMBINED in settings.references and COIL_COMBINED not in references:
+        acquired = score_acquired(files, volume.outputs, device=settings.device)
+        if COIL_COMBINED in settings.references and COIL_COMBINED not in volume.references:
             if not acquired.is_fully_sampled:
                 raise ValueError(
                     f"{files.kspace} is undersampled: there is no coil-combined reference; name one with --reference"
                 )
-            references[COIL_COMBINED] = np.abs(acquired.image)
-    references = {name: references[name] for name in settings.references}
-    excluded = []
-    bad = np.zeros(files.num_slices, dtype=bool)
-    for source, images in {**references, **outputs}.items():
-        wrong = ~np.isfinite(images).all(axis=(1, 2))
-        excluded += [_exclude(number, source, NOT_FINITE) for number in np.flatnonzero(wrong).tolist()]
-        bad |= wrong
-    for number in acquired.bad if acquired is not None else []:
-        excluded.append(_exclude(number, "k-space", NOT_FINITE))
-        bad[number] = True
-    kept = np.flatnonzero(~bad)
+            volume.references[COIL_COMBINED] = np.abs(acquired.image)
+    return volume._replace(references={name: volume.references[name] for name in settings.references}), acquired
+
+
+def _choose_slices(volume: ReconstructedVolume, bad_kspace: Iterable[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The numbers of the slices to score, and rows of what is left out."""
+    excluded: list[dict[str, Any]] = []
+
+    def exclude(slice_num: int | None, source: str, why: str) -> None:
+        excluded.append({"slice": slice_num, "source": source, "why": why})
+
+    for source, images in {**volume.references, **volume.outputs}.items():
+        for slice_num in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2))).tolist():
+            exclude(slice_num, source, NOT_FINITE)
+    for slice_num in bad_kspace:
+        exclude(slice_num, KSPACE, NOT_FINITE)
+    num_slices = len(volume.references[next(iter(volume.references))])
+    kept = np.setdiff1d(np.arange(num_slices), [row["slice"] for row in excluded])
     if not kept.size:
-        excluded.append(_exclude(None, "all", "no slice is left"))
-    for name, images in references.items():
+        exclude(None, "all", "no slice is left")
+    for name, images in volume.references.items():
         if kept.size and not images[kept].max() > 0:
-            excluded.append(_exclude(None, name, "no value is above 0"))
+            exclude(None, name, "no value is above 0")
             kept = kept[:0]
-    return _Volume(
-        kept,
-        {name: images[kept] for name, images in references.items()},
-        {name: images[kept] for name, images in outputs.items()},
-        None if segmentation is None else segmentation[kept],
-        acquired,
-        excluded,
-        differing_masks(masks) if acquired is None else acquired.differing,
-    )
+    return kept, excluded
 
 
-def _exclude(number: int | None, source: str, why: str) -> dict[str, Any]:
-    return {"slice": number, "source": source, "why": why}
+def _pick(images: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+    return {source: volume[kept] for source, volume in images.items()}
 
 
-def _constant_images(volume: _Volume) -> list[list[Any]]:
-    found = []
+def _constant_images(volume: ReconstructedVolume, kept: np.ndarray) -> list[list[Any]]:
+    constant: list[list[Any]] = []
     for source, images in {**volume.references, **volume.outputs}.items():
         flat = images.reshape(len(images), -1)
-        constant = volume.kept[flat.min(axis=1) == flat.max(axis=1)]
-        found += [[source, number] for number in constant.tolist()]
-    return found
+        constant += [[source, number] for number in kept[flat.min(axis=1) == flat.max(axis=1)].tolist()]
+    return constant
 
 
-def _add_image_scores(volume: _Volume, scores: Mapping[str, _Scores]) -> None:
+def _add_image_scores(volume: ReconstructedVolume, scores: _Scores) -> None:
     references = {name: ReferenceVolume(images) for name, images in volume.references.items()}
     for method, output in volume.outputs.items():
         fine = fine_structures(output)  # once for all references
         for name, reference in references.items():
-            found = reference.score(output, fine)
-            for score, values in found.slices.items():
-                scores[method].add(f"{score} ({name})", values, found.volume[score])
+            of_slices, of_volume = reference.score(output, fine)
+            for score, values in of_slices.items():
+                scores.add(method, f"{score} ({name})", values, of_volume[score])
+        scores.add(method, SHARPNESS, np.array([sharpness(image) for image in output]))
 
 
-def _add_ufloss(volume: _Volume, settings: ScoreSettings, net: FeatureNetFile, scores: Mapping[str, _Scores]) -> None:
+def _add_ufloss(
+    volume: ReconstructedVolume,
+    acquired: AcquiredScores | None,
+    kept: np.ndarray,
+    settings: ScoreSettings,
+    net: FeatureNetFile,
+    scores: _Scores,
+) -> None:
     reference, phase = settings.main_reference, None
     if net.in_chans == 2:
-        if volume.acquired is None:
+        if acquired is None:
             raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
         reference = COIL_COMBINED if COIL_COMBINED in volume.references else reference
-        phase = np.angle(volume.acquired.image[volume.kept])
+        phase = np.angle(acquired.image[kept])
     options = {} if settings.stride is None else {"stride": settings.stride}
-    values = ufloss_of_slices(
-        settings.feature_net(net), volume.references[reference], volume.outputs, phase, settings.device, **options
-    )
-    for method, of_method in values.items():
-        scores[method].add_mean(net.metric, of_method)
+    network, target = settings.feature_net(net), volume.references[reference]
+    values = ufloss_of_slices(network, target, volume.outputs, phase, settings.device, **options)
+    for method, of_slices in values.items():
+        scores.add(method, net.metric, of_slices)
 
 
 def _add_dice(
-    volume: _Volume, files: VolumeFiles, settings: ScoreSettings, scores: Mapping[str, _Scores]
+    volume: ReconstructedVolume, kept: np.ndarray, files: VolumeFiles, settings: ScoreSettings, scores: _Scores
 ) -> list[dict[str, Any]]:
-    """Dice of each method, and of each slice the Dice on the main reference by class."""
-    truth = volume.segmentation
+    """Dice of each method; returns for each slice the Dice on the main reference by class."""
+    truth, highest = volume.segmentation, settings.num_classes - 1
     if truth is None:
         raise ValueError(f"a segmenter needs segmentations, got none of {files.name}")
-    if truth.min() < 0 or truth.max() >= settings.num_classes:
+    if truth.min() < 0 or truth.max() > highest:
         raise ValueError(
-            f"{files.segmentation} must have the segmenter's classes 0 .. {settings.num_classes - 1}, got "
-            f"{truth.min()} .. {truth.max()}"
+            f"{files.segmentation} must have the segmenter's classes 0 .. {highest}, got {truth.min()} .. {truth.max()}"
         )
     main = settings.main_reference
     labels = segment_volume(settings, {main: volume.references[main], **volume.outputs})
-    dice = {source: slice_dice(found, truth, settings.num_classes) for source, found in labels.items()}
+    dice = {source: slice_dice(classes, truth, settings.num_classes) for source, classes in labels.items()}
     for method in volume.outputs:
-        for number in range(1, settings.num_classes):
-            scores[method].add_mean(f"Dice {number}", dice[method][:, number - 1])
-    if settings.pictures is not None:
-        save_volume_contours(settings, files.name, volume.kept, volume.references, volume.outputs, truth, labels)
+        for index in range(highest):
+            scores.add(method, f"Dice {index + 1}", dice[method][:, index])
+    save_volume_contours(settings, files.name, kept, volume, truth, labels)
     return [
-        {"slice": number, **_plain({f"Dice {n}": float(row[n - 1]) for n in range(1, settings.num_classes)})}
-        for number, row in zip(volume.kept.tolist(), dice[main], strict=True)
+        {"slice": slice_num, **_plain({f"Dice {index + 1}": float(row[index]) for index in range(highest)})}
+        for slice_num, row in zip(kept.tolist(), dice[main], strict=True)
     ]
 
 
-def _add_residuals(volume: _Volume, scores: Mapping[str, _Scores]) -> None:
-    acquired = volume.acquired
-    for method, of_method in scores.items():
-        if acquired is not None and method in acquired.residual:
-            of_volume = acquired.of_volume(method, volume.kept)
-            of_method.add(RESIDUAL, acquired.residual[method][volume.kept], of_volume)
-
-
-def _yardsticks(volume: _Volume) -> dict[str, dict[str, float | None]]:
-    """The references' own values of the scores that need no reference."""
-    found = {
-        name: {SHARPNESS: _mean(np.array([sharpness(image) for image in images]))}
-        for name, images in volume.references.items()
-    }
-    acquired = volume.acquired
-    if acquired is not None and acquired.is_fully_sampled and "" in acquired.residual:
-        found.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", volume.kept)
-    return {name: _plain(values) for name, values in found.items()}
-
-
-def _mean(values: np.ndarray) -> float:
-    """Of what is not nan; nan if all is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else math.nan
+def _mean(values: Iterable[float]) -> float:
+    """The mean of the values that are not nan; nan if there are none."""
+    present = np.array([value for value in values if not math.isnan(value)])
+    return float(present.mean()) if present.size else math.nan
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

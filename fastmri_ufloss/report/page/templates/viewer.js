@@ -1,3 +1,133 @@
+// The list of cases, in the order of their choice or by the score of a method.
+
+const caseOrder = { metric: "", method: report.methods[report.methods.length - 1], worstFirst: true };
+
+function caseValue(one) {
+  const scores = one.scores[methodIndex.get(caseOrder.method)];
+  return caseOrder.metric ? scores[metricIndex.get(caseOrder.metric)] : null;
+}
+
+function orderedCases() {
+  const listed = report.cases.map((one, index) => ({ ...one, index })).filter(inContrast);
+  if (!caseOrder.metric) return listed;
+  const metric = report.metrics[metricIndex.get(caseOrder.metric)];
+  const sign = (metric.larger_is_better === false ? -1 : 1) * (caseOrder.worstFirst ? 1 : -1);
+  const key = (one) => (caseValue(one) === null ? Infinity : sign * caseValue(one));
+  return listed.sort((a, b) => (key(a) === key(b) ? a.index - b.index : key(a) - key(b)));
+}
+
+class CaseList {
+  constructor(onOpen) {
+    this.onOpen = onOpen;
+    this.current = 0;
+    this.list = element("ol", { class: "cases", "aria-label": "Cases" });
+    this.orders = element("div", { class: "orders" });
+    this.node = element("div", { class: "case-list" }, this.orders, this.list);
+    onChoice(() => this.draw());
+  }
+
+  draw() {
+    const metrics = shownMetrics();
+    if (!metrics.some((metric) => metric.name === caseOrder.metric)) caseOrder.metric = "";
+    const change = (key) => (value) => { caseOrder[key] = value; this.draw(); this.orders.querySelector(`#case-${key}`)?.focus(); };
+    const options = [["", "order of choice"], ...metrics.map((metric) => [metric.name, shortName(metric) + arrow(metric)])];
+    this.orders.replaceChildren(selectField("Order by", options, caseOrder.metric, change("metric"), { id: "case-metric" }));
+    if (caseOrder.metric) {
+      this.orders.append(
+        selectField("of", report.methods.map((method) => [method, method]), caseOrder.method, change("method"), { id: "case-method" }),
+        toggleButton("worst first", caseOrder.worstFirst, change("worstFirst"), { id: "case-worstFirst" }).button,
+      );
+    }
+    this.listed = orderedCases();
+    this.list.replaceChildren(...this.listed.map((one) => element("li", {}, this.entry(one))));
+    if (!this.listed.length) this.list.append(element("li", { class: "none" }, "no cases of this contrast"));
+  }
+
+  entry(one) {
+    const value = caseOrder.metric ? format(caseValue(one), report.metrics[metricIndex.get(caseOrder.metric)]) : null;
+    const why = value === null ? one.why : `${caseOrder.metric} of ${caseOrder.method}: ${value}`;
+    return element("button", {
+      type: "button", class: "case", "data-case": one.index, "aria-current": one.index === this.current ? "true" : null,
+      on: { click: () => this.onOpen(one.index) },
+    },
+    element("img", { src: one.thumbnail, alt: "" }),
+    element("span", { class: "text" },
+      element("span", { class: "name" }, one.volume),
+      element("span", { class: "place" }, `slice ${one.slice}${report.contrasts.length > 1 ? ` · ${one.contrast}` : ""}`),
+      element("span", { class: "why" }, why)));
+  }
+
+  // Marks the case that is shown.
+  mark(index) {
+    this.current = index;
+    for (const button of this.list.querySelectorAll("button")) {
+      if (Number(button.dataset.case) === index) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    }
+  }
+
+  // The case that is so many places further in the list, round and round.
+  neighbour(by) {
+    if (!this.listed.length) return this.current;
+    const place = this.listed.findIndex((one) => one.index === this.current);
+    return this.listed[(place + by + this.listed.length) % this.listed.length].index;
+  }
+}
+// Two images in one place, by turns: what moves is what differs.
+
+class Flicker {
+  constructor() {
+    this.shown = new ImageCanvas("", "flicker");
+    this.pair = [0, report.references.length + report.methods.length - 1]; // the reference and the last method
+    this.side = 0;
+    this.perSecond = 2;
+    this.timer = null;
+    this.label = element("div", { class: "flicker-label" });
+    this.selects = element("span", { class: "row" });
+    this.play = toggleButton("Play", false, (on) => this.run(on));
+    const swap = element("button", { type: "button", on: { click: () => this.swap() } }, "Swap (space)");
+    const speed = sliderField("Speed", { min: 0.5, max: 5, step: 0.5, value: this.perSecond, text: (value) => `${value} a second` },
+      (value) => { this.perSecond = value; if (this.timer !== null) this.run(true); });
+    this.node = element("div", { class: "flicker", hidden: true },
+      element("div", { class: "row" }, this.selects, this.play.button, swap, speed.field), this.label, this.shown.canvas);
+    addGestures(this.shown);
+  }
+
+  // all: {name, image, outline} of references and methods.
+  setCase(all, images) {
+    Object.assign(this, { all, images });
+    const options = all.map((one, index) => [String(index), one.name]);
+    this.pair = this.pair.map((index) => Math.min(index, all.length - 1));
+    const field = (text, side) => selectField(text, options, String(this.pair[side]), (index) => { this.pair[side] = Number(index); this.display(side); });
+    this.selects.replaceChildren(field("A", 0), field("B", 1));
+    this.display(this.side);
+  }
+
+  display(side) {
+    this.side = side;
+    const one = this.all[this.pair[side]];
+    const name = `${"AB"[side]}: ${one.name}${one.image === null ? " (no image)" : ""}`;
+    this.label.textContent = name;
+    this.label.dataset.side = "AB"[side];
+    this.shown.setImage(one.image, { outlines: outlinesOf(one, this.images.truth), label: `Flicker, ${name}` });
+    if (this.node.hidden) return;
+    this.shown.paint(view, this.images);
+    this.shown.draw(view);
+  }
+
+  // By hand: the automatic change stops.
+  swap() {
+    this.run(false);
+    this.display(1 - this.side);
+  }
+
+  run(on) {
+    clearInterval(this.timer);
+    this.timer = on ? setInterval(() => this.display(1 - this.side), 1000 / this.perSecond) : null;
+    this.play.set(on);
+    this.play.button.textContent = on ? "Pause" : "Play";
+  }
+}
 // The images of a case side by side, or two of them by turns, with what belongs to all of them.
 
 class Panel {
