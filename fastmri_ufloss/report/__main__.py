@@ -27,8 +27,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
-from fastmri_ufloss.report.document import ALL, Comparison
-from fastmri_ufloss.report.document_notes import folder_notes
+from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
 from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
 from fastmri_ufloss.report.page.html_page import write_report
 from fastmri_ufloss.report.reconstructions import Reconstructions

@@ -224,10 +224,9 @@ def score_acquired(files: VolumeFiles, outputs: Mapping[str, np.ndarray], *, dev
             if mask is None:
                 continue
             magnitude = outputs[name][slice_num] if name else np.abs(scores.image[slice_num])
-            mask = sampling_mask(mask, acquired_slice.sampled, where=f"{files.kspace}, slice {slice_num}")
-            scores.residual[name][slice_num], scores.energy[name][slice_num] = acquired_slice.residual(
-                magnitude, mask
-            )
+            samples = sampling_mask(mask, acquired_slice.sampled, where=f"{files.kspace}, slice {slice_num}")
+            residual, energy = acquired_slice.residual(magnitude, samples)
+            scores.residual[name][slice_num], scores.energy[name][slice_num] = residual, energy
     scores.differing = differing_masks(masks, sampled if sampled.any() else None)
     return scores
 

@@ -85,7 +85,7 @@ class VolumeFiles:
 
         def read(source: str, path: Path, dtype: type = np.float32) -> np.ndarray:
             with open_hdf5(path) as file:
-                images = np.asarray(_find_data(file, source)[where], dtype=dtype)
+                images: np.ndarray = np.asarray(_find_data(file, source)[where], dtype=dtype)
             return np.ascontiguousarray(center_crop(images, self.size))
 
         return ReconstructedVolume(

@@ -23,7 +23,7 @@ class _Queue(NamedTuple):
     kind: int
     method: str
     what: str  # such as "worst SSIM of MoDL"
-    slices: list[tuple[float, str, int]]  # value, volume, slice
+    slices: list[tuple[float, tuple[str, int]]]  # value, and volume and slice
 
 
 def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list[Case]:
@@ -65,8 +65,8 @@ def _take_turns(
     turns: Counter[str] = Counter()
     taken: Counter[str] = Counter()  # slices of a volume
 
-    def is_free(volume: str, slice_num: int) -> bool:
-        return (volume, slice_num) not in reasons and taken[volume] < most
+    def is_free(place: tuple[str, int]) -> bool:
+        return place not in reasons and taken[place[0]] < most
 
     waiting = list(queues)
     kind = 0
@@ -75,16 +75,16 @@ def _take_turns(
             queue = min(of_kind, key=lambda queue: (turns[queue.method], queue.method == baseline))
             waiting.remove(queue)
             turns[queue.method] += 1
-            for rank, (value, *place) in enumerate(queue.slices):
+            for rank, (value, place) in enumerate(queue.slices):
                 why = f"{queue.what}: {value:.4g}" + (f" ({_ordinal(rank)})" if rank else "")
-                if is_free(*place):
-                    reasons[place[0], place[1]] = [why]
+                if is_free(place):
+                    reasons[place] = [why]
                     taken[place[0]] += 1
                     break
-                if rank == 0 and (place[0], place[1]) in reasons:
-                    reasons[place[0], place[1]].append(why)
+                if rank == 0 and place in reasons:
+                    reasons[place].append(why)
             # all queues again, as long as one has a slice to give
-            waiting = waiting or [q for q in queues if any(is_free(*place) for _, *place in q.slices)]
+            waiting = waiting or [q for q in queues if any(is_free(place) for _, place in q.slices)]
         kind = (kind + 1) % 4
     return reasons
 
@@ -111,9 +111,9 @@ def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Que
             else:
                 what = f"{method} {word} {baseline} in {name}"
                 found = {place: value for place, value in ahead.items() if order * value < 0}
-            slices = sorted((order * value, *place) for place, value in found.items())
+            slices = sorted((order * value, place) for place, value in found.items())
             if slices:
-                queues.append(_Queue(kind, method, what, [(order * value, v, s) for value, v, s in slices]))
+                queues.append(_Queue(kind, method, what, [(order * value, place) for value, place in slices]))
     return queues
 
 

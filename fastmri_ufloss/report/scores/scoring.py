@@ -5,23 +5,30 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from fastmri.evaluate import psnr
+from torch import Tensor
 
+from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks, score_acquired
+from fastmri_ufloss.report.figures.contours import save_contours
 from fastmri_ufloss.report.reconstructions import KSPACE, ReconstructedVolume, VolumeFiles
-from fastmri_ufloss.report.scores.network_scores import (
-    save_volume_contours,
-    segment_volume,
-    slice_dice,
-    ufloss_of_slices,
+from fastmri_ufloss.report.scores.score_settings import (
+    COIL_COMBINED,
+    RESIDUAL,
+    SHARPNESS,
+    FeatureNetFile,
+    ScoreSettings,
 )
-from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 
-__all__ = ["CONSTANT", "NOT_FINITE", "RESIDUAL", "SHARPNESS", "score_files"]
+__all__ = ["CONSTANT", "NOT_FINITE", "score_files", "segment_volume"]
 
-SHARPNESS, RESIDUAL = "sharpness", "residual"
 NOT_FINITE = "NaN or infinite values"
 CONSTANT = "one value everywhere"
+BATCH = 8  # slices that go through a segmenter at once
 
 
 def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
@@ -151,6 +158,7 @@ def _add_image_scores(volume: ReconstructedVolume, scores: _Scores) -> None:
         scores.add(method, SHARPNESS, np.array([sharpness(image) for image in output]))
 
 
+@torch.no_grad()
 def _add_ufloss(
     volume: ReconstructedVolume,
     acquired: AcquiredScores | None,
@@ -159,15 +167,34 @@ def _add_ufloss(
     net: FeatureNetFile,
     scores: _Scores,
 ) -> None:
+    """UFLoss of each slice over the whole grid; nan where the reference is constant."""
     reference, phase = settings.main_reference, None
     if net.in_chans == 2:
         if acquired is None:
             raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
         reference = COIL_COMBINED if COIL_COMBINED in volume.references else reference
         phase = np.angle(acquired.image[kept])
+    network = settings.feature_net(net)
     options = {} if settings.stride is None else {"stride": settings.stride}
-    network, target = settings.feature_net(net), volume.references[reference]
-    values = ufloss_of_slices(network, target, volume.outputs, phase, settings.device, **options)
+
+    def tensor(images: np.ndarray, index: int) -> Tensor:
+        """An image (1, 1, rows, cols), complex with a phase."""
+        image = torch.from_numpy(np.ascontiguousarray(images[index]))
+        if phase is not None:
+            image = torch.polar(image, torch.from_numpy(np.ascontiguousarray(phase[index])).to(image.dtype))
+        return image[None, None].to(settings.device)
+
+    targets = volume.references[reference]
+    values = {method: np.full(len(kept), np.nan) for method in volume.outputs}
+    for index, image in enumerate(targets):
+        if image.min() == image.max():
+            continue
+        target = tensor(targets, index)
+        features = patch_features(network, target, image_scale(target), **options)  # once for all methods
+        for method, images in volume.outputs.items():
+            output = tensor(images, index)
+            loss = ufloss_per_image(network, output, target, target_features=features, **options)
+            values[method][index] = float(loss)
     for method, of_slices in values.items():
         scores.add(method, net.metric, of_slices)
 
@@ -185,15 +212,67 @@ def _add_dice(
         )
     main = settings.main_reference
     labels = segment_volume(settings, {main: volume.references[main], **volume.outputs})
-    dice = {source: slice_dice(classes, truth, settings.num_classes) for source, classes in labels.items()}
+    dice = {source: _slice_dice(classes, truth, settings.num_classes) for source, classes in labels.items()}
     for method in volume.outputs:
         for index in range(highest):
             scores.add(method, f"Dice {index + 1}", dice[method][:, index])
-    save_volume_contours(settings, files.name, kept, volume, truth, labels)
+    _save_contours(settings, files.name, kept, volume, truth, labels)
     return [
         {"slice": slice_num, **_plain({f"Dice {index + 1}": float(row[index]) for index in range(highest)})}
         for slice_num, row in zip(kept.tolist(), dice[main], strict=True)
     ]
+
+
+@torch.no_grad()
+def segment_volume(settings: ScoreSettings, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Class numbers (slices, rows, cols) that the segmenter finds in magnitudes of the same shape, by name."""
+    net = settings.segmentation_net()
+    labels = {}
+    for source, volume in images.items():
+        batches = torch.from_numpy(np.ascontiguousarray(volume)).unsqueeze(1).split(BATCH)
+        labels[source] = torch.cat([net(batch.to(settings.device)).cpu() for batch in batches]).numpy()
+    return labels
+
+
+def _slice_dice(labels: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Dice of each slice and class but the background, (slices, num_classes - 1); nan without the class."""
+    return dice_of_classes(torch.from_numpy(labels), torch.from_numpy(truth), num_classes).double().numpy()
+
+
+def _save_contours(
+    settings: ScoreSettings,
+    name: str,
+    kept: np.ndarray,
+    volume: ReconstructedVolume,
+    truth: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+) -> None:
+    """Draw the slice with the largest segmented area, or the middle one, if pictures are asked for."""
+    path, main = settings.picture_path(name), settings.main_reference
+    if path is None:
+        return
+    areas = (truth > 0).sum(axis=(1, 2))
+    index = int(areas.argmax()) if areas.any() else len(areas) // 2
+    target = volume.references[main]
+    images = {main: target[index], **{method: output[index] for method, output in volume.outputs.items()}}
+    notes: dict[str, str] = {}
+    for source, image in images.items():
+        texts = []
+        if source != main:
+            with np.errstate(divide="ignore"):  # equal images
+                texts.append(f"PSNR {float(psnr(images[main], image, maxval=target.max())):.1f} dB")
+        if areas.any():
+            dice = _slice_dice(labels[source][index][None], truth[index][None], settings.num_classes)
+            texts.append(f"Dice {np.nanmean(dice):.2f}")
+        notes[source] = ", ".join(texts)
+    save_contours(
+        path,
+        images,
+        truth=truth[index],
+        predictions={source: labels[source][index] for source in images},
+        notes=notes,
+        title=f"{name}, slice {kept[index]}",
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
