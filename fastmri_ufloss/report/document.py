@@ -102,10 +102,9 @@ class Comparison:
         contrasts = sorted({row["contrast"] for row in rows})
         contrasts = [ALL, *(contrasts if len(contrasts) > 1 else [])]
         tables = [self._tables(contrast, rows, metrics) for contrast in contrasts]
-        means, comparisons, more = ([row for table in tables for row in table[index]] for index in range(3))
         if not with_residual and any(files.kspace is not None for files in volumes):
             notes = [*notes, NO_MASK]
-        notes = [*notes, *_data_notes(scored.numbers, left_out, settings, self._segmented, len(volumes)), *more]
+        notes = [*notes, *self._data_notes(left_out), *(note for _, _, of_table in tables for note in of_table)]
         self.document: dict[str, Any] = _plain(
             {
                 "title": title,
@@ -116,8 +115,8 @@ class Comparison:
                 "contrasts": contrasts,
                 "slices": self._rows("slices", metrics),
                 "volumes": rows,
-                "means": means,
-                "comparisons": comparisons,
+                "means": [row for means, _, _ in tables for row in means],
+                "comparisons": [row for _, comparisons, _ in tables for row in comparisons],
                 "excluded": left_out,
                 "notes": list(dict.fromkeys(notes)),
                 "settings": dict(asked or {}),
@@ -209,6 +208,24 @@ class Comparison:
             ]
         return sorted(rows, key=lambda row: str(row["volume"]))
 
+    def _data_notes(self, left_out: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the scores say of the data."""
+        numbers, nets = self._numbers, self.settings.feature_nets
+        notes = [*_excluded_notes(left_out, numbers, len(self._files)), *_constant_notes(numbers, self.settings)]
+        differing = {name: of["differing_masks"] for name, of in numbers.items() if of["differing_masks"]}
+        if differing:
+            name, methods = next(iter(differing.items()))
+            notes.append(
+                f"Methods were reconstructed from different samples: the masks of {len(differing)} volumes differ, such "
+                f"as {name} ({', '.join(methods)}). Their differences are not those of the methods alone."
+            )
+        if nets and all(net.trained_on for net in nets):
+            notes.append(
+                "UFLoss is that of the network that a method was trained with, and is not tested: a loss must not "
+                "grade itself. Name another network to score with."
+            )
+        return [*notes, *_segmenter_notes(self._segmented), *_reference_notes(numbers)]
+
 
 def _plain(value: Any) -> Any:
     """A value for JSON: what is not finite is None."""
@@ -234,30 +251,6 @@ def folder_notes(data: Reconstructions) -> list[str]:
     if len(data) > 1 and len(identifiers) == 1 and "" not in identifiers:
         notes.append("All volumes have one patient_id: each of them counts as a subject of its own.")
     return notes
-
-
-def _data_notes(
-    numbers: Numbers,
-    excluded: Sequence[Mapping[str, Any]],
-    settings: ScoreSettings,
-    segmented: SegmentationRows,
-    num_volumes: int,
-) -> list[str]:
-    """What the scores say of the data."""
-    notes = [*_excluded_notes(excluded, numbers, num_volumes), *_constant_notes(numbers, settings)]
-    differing = {name: of["differing_masks"] for name, of in numbers.items() if of["differing_masks"]}
-    if differing:
-        name, methods = next(iter(differing.items()))
-        notes.append(
-            f"Methods were reconstructed from different samples: the masks of {len(differing)} volumes differ, such "
-            f"as {name} ({', '.join(methods)}). Their differences are not those of the methods alone."
-        )
-    if settings.feature_nets and all(net.trained_on for net in settings.feature_nets):
-        notes.append(
-            "UFLoss is that of the network that a method was trained with, and is not tested: a loss must not grade "
-            "itself. Name another network to score with."
-        )
-    return [*notes, *_segmenter_notes(segmented), *_reference_notes(numbers)]
 
 
 def _excluded_notes(excluded: Sequence[Mapping[str, Any]], numbers: Numbers, num_volumes: int) -> list[str]:

@@ -103,9 +103,8 @@ def _attempt(task: _Task) -> Numbers | str:
 
 def _read(task: _Task) -> Numbers | None:
     """What the cache has of a volume, None if that is nothing, or of other files or settings."""
-    picture = task.settings.picture_path(task.files.name)
     # a volume without any slice to score has no picture, and is quickly read again
-    if picture is not None and not picture.is_file():
+    if task.settings.pictures is not None and not task.settings.picture_path(task.files.name).is_file():
         return None
     try:
         kept = json.loads(task.cache.read_text(encoding="utf-8"))

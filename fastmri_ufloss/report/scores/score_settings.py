@@ -78,9 +78,9 @@ class ScoreSettings:
         segmenter = None if self.segmenter is None else [*path_stamp(self.segmenter), self.num_classes]
         return [VERSION, list(self.references), nets, segmenter, self.stride]
 
-    def picture_path(self, name: str) -> Path | None:
-        """The picture of a volume, None if none is drawn."""
-        return None if self.segmenter is None or self.pictures is None else self.pictures / f"{Path(name).stem}.png"
+    def picture_path(self, name: str) -> Path:
+        """The picture of a volume; ``pictures`` must be given."""
+        return Path(self.pictures or "") / f"{Path(name).stem}.png"
 
     def feature_net(self, net: FeatureNetFile) -> nn.Module:
         """A network in eval mode on the device, read once in each process."""

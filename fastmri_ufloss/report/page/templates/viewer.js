@@ -224,6 +224,7 @@ class Viewer {
 
   // Errors with their scale, and the legend of the contours.
   showExtras() {
+    if (!this.images) return;
     this.grid.classList.toggle("no-errors", !view.errors);
     const percent = (100 * this.images.white) / this.images.top / view.gain;
     this.panels[0].barText.textContent = `|error|, 0 to ${percent.toPrecision(2)}% of the reference's maximum`;
