@@ -216,8 +216,8 @@ class Comparison:
         if differing:
             name, methods = next(iter(differing.items()))
             notes.append(
-                f"Methods were reconstructed from different samples: the masks of {len(differing)} volumes differ, such "
-                f"as {name} ({', '.join(methods)}). Their differences are not those of the methods alone."
+                f"Methods were reconstructed from different samples: the masks of {len(differing)} volumes differ, "
+                f"such as {name} ({', '.join(methods)}). Their differences are not those of the methods alone."
             )
         if nets and all(net.trained_on for net in nets):
             notes.append(
