@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
+from fastmri_ufloss.models import load_segmenter
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
 from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
@@ -115,13 +116,9 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
     segmentation: dict[str, Any] = {}
     if args.segmenter is not None:
-        # Lightning, which takes seconds, in each process
-        from fastmri_ufloss.pl_modules.segmentation_module import load_segmenter
-
         segmentation = {
             "segmenter": args.segmenter,
             "num_classes": load_segmenter(args.segmenter).num_classes,
-            "load_segmenter": load_segmenter,
             "pictures": args.output_path / "pictures",
         }
     more = {name: getattr(args, name) for name in ("segmentations", "kspace", "masks", "common")}

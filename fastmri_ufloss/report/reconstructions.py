@@ -14,7 +14,16 @@ from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.segmentation import COMMAND, NAME, QUIET_SECONDS, find_reconstruction
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 
-__all__ = ["ReconstructedVolume", "Reconstructions", "VolumeFiles", "path_stamp", "read_mask", "reference_kind"]
+__all__ = [
+    "ReconstructedVolume",
+    "Reconstructions",
+    "VolumeFiles",
+    "path_stamp",
+    "read_mask",
+    "read_shape",
+    "read_text",
+    "reference_kind",
+]
 
 KSPACE, MASKS = "k-space", "masks"
 SHOWN = 10  # reasons in a message
@@ -191,7 +200,7 @@ class Reconstructions:
             shapes[name] = {}
             for source in sources:
                 try:
-                    shapes[name][source] = _read_shape(self._paths[source][name], source)
+                    shapes[name][source] = read_shape(self._paths[source][name], source)
                 except ValueError as error:
                     self._leave_out(name, source, str(error))
             if len({shape[0] for shape in shapes[name].values()}) > 1:
@@ -230,19 +239,32 @@ class Reconstructions:
 
     def _read_text(self, name: str, attribute: str) -> str:
         """An attribute of the first file of a volume that has a text there."""
-        for source in (NAME, KSPACE, *self.references, *self.methods):
-            if source in self._paths:
-                with open_hdf5(self._paths[source][name]) as file:
-                    text = file.attrs.get(attribute, "")
-                text = (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
-                if text:
-                    return text
-        return ""
+        sources = [source for source in (NAME, KSPACE, *self.references, *self.methods) if source in self._paths]
+        texts = (read_text(self._paths[source][name], attribute) for source in sources)
+        return next(filter(None, texts), "")
 
 
 def path_stamp(path: Path) -> list[Any]:
     """Path, size and time of modification."""
     return [str(path.resolve()), *file_stamp(path)]
+
+
+def read_shape(path: Path, source: str = "") -> Shape:
+    """The shape (slices, rows, cols) of a file's images, or of its ``"segmentation"`` or ``"k-space"``.
+
+    Raises:
+        ValueError: if the file cannot be read, or has something else.
+    """
+    with open_hdf5(path) as file:
+        shape = _find_data(file, source).shape
+    return shape[0], shape[-2], shape[-1]
+
+
+def read_text(path: Path, attribute: str) -> str:
+    """An attribute of a file as text, empty without it."""
+    with open_hdf5(path) as file:
+        text = file.attrs.get(attribute, "")
+    return (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
 
 
 def read_mask(path: Path) -> np.ndarray | None:
@@ -285,12 +307,6 @@ def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
     if data.dtype.kind not in kinds or data.ndim not in axes or 0 in data.shape:
         raise ValueError(f"{file.filename} must hold {content}, got {data.shape} of kind {data.dtype.kind!r}")
     return data
-
-
-def _read_shape(path: Path, source: str) -> Shape:
-    with open_hdf5(path) as file:
-        shape = _find_data(file, source).shape
-    return shape[0], shape[-2], shape[-1]
 
 
 def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:

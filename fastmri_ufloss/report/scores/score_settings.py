@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
 from fastmri_ufloss.report.reconstructions import path_stamp
 
 __all__ = ["COIL_COMBINED", "RESIDUAL", "SHARPNESS", "FeatureNetFile", "Metric", "ScoreSettings", "list_metrics"]
@@ -52,8 +52,6 @@ class ScoreSettings:
         num_classes: of the segmenter, with the background.
         stride: of the patches of UFLoss; its default if None.
         device: of networks and coil maps.
-        load_segmenter: reads ``segmenter``; the network gives class numbers (batch, rows, cols) of magnitudes
-            (batch, 1, rows, cols).
         pictures: folder for a picture of each volume with the contours of its segmentations.
     """
 
@@ -63,7 +61,6 @@ class ScoreSettings:
     num_classes: int = 0
     stride: int | None = None
     device: str = "cpu"
-    load_segmenter: Callable[[Path], nn.Module] | None = None
     pictures: Path | None = None
 
     @property
@@ -88,9 +85,9 @@ class ScoreSettings:
 
     def segmentation_net(self) -> nn.Module:
         """The segmenter, likewise."""
-        if self.segmenter is None or self.load_segmenter is None:
-            raise ValueError("settings must have a segmenter and its reader, got none")
-        return _load(self.load_segmenter, self.segmenter, tuple(path_stamp(self.segmenter)), self.device)
+        if self.segmenter is None:
+            raise ValueError("settings must have a segmenter, got none")
+        return _load(load_segmenter, self.segmenter, tuple(path_stamp(self.segmenter)), self.device)
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,7 @@ from fastmri_ufloss.metrics.volumes import sharpness
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.acquisitions import AcquiredVolume, differing_masks
 from fastmri_ufloss.report.reconstructions import Reconstructions, VolumeFiles
+from fastmri_ufloss.report.scores import score_settings
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files
 
@@ -28,10 +29,6 @@ class Threshold(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images[:, 0] >= 0.7e-4).long()
-
-
-def load_threshold(path: Path) -> nn.Module:
-    return Threshold()
 
 
 @pytest.fixture
@@ -126,8 +123,9 @@ def test_ufloss_of_magnitudes(root: Path) -> None:
     assert other["volumes"][0]["UFLoss"] != volume["UFLoss"]
 
 
-def test_dice_and_picture(root: Path) -> None:
-    options = {"segmenter": root / "val" / "a.h5", "num_classes": 2, "load_segmenter": load_threshold}
+def test_dice_and_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_settings, "load_segmenter", lambda path: Threshold())
+    options = {"segmenter": root / "val" / "a.h5", "num_classes": 2}
     files = files_of(root, "a.h5", segmentations=root / "val")
     found = score(files, **options, pictures=root / "pictures")
     masks = read(root / "val" / "a.h5", "segmentation") > 0
