@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,6 @@ __all__ = [
     "differing_masks",
     "open_acquired",
     "sampling_mask",
-    "score_acquired",
 ]
 
 CENTER_LINES = 24  # of fully sampled k-space without a mask, for coil maps
@@ -50,9 +48,7 @@ class AcquiredSlice(NamedTuple):
     def residual(self, magnitude: np.ndarray, mask: Tensor) -> tuple[float, float]:
         """The residual |U F S x - y| / |U y| of a magnitude with the phase of ``image``, and |U y|^2.
 
-        Args:
-            magnitude: float32, cropped around its center; what lies outside is taken from ``image``.
-            mask: of `sampling_mask`.
+        The magnitude may be cropped around its center: what lies outside is taken from ``image``.
         """
         mask = mask.to(self.kspace.device)
         image = self.image.clone()
@@ -142,15 +138,11 @@ def open_acquired(files: VolumeFiles, masks: Mapping[str, np.ndarray], *, device
 def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tensor:
     """A mask for `data_residual` and coil maps, (1, 1, 1 or rows, cols, 1), float32.
 
-    The mask never claims what the scan has left out, such as columns outside of the padding.
-
-    Args:
-        mask: boolean (cols,) or (rows, cols).
-        sampled: where the k-space is not zero, (rows, cols).
-        where: file and slice, for the message.
+    The mask, (cols,) or (rows, cols), never claims what the scan has left out, such as columns outside of the
+    padding: ``sampled``, (rows, cols), tells where k-space is not zero.
 
     Raises:
-        ValueError: if the shapes do not belong together.
+        ValueError: if the shapes do not belong together; the message begins with ``where``.
     """
     rows, cols = sampled.shape
     if mask.shape not in ((cols,), (rows, cols)):
@@ -160,36 +152,8 @@ def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tenso
     return torch.from_numpy(mask.reshape(1, 1, -1, cols, 1).astype(np.float32))
 
 
-@dataclass
 class AcquiredScores:
-    """What the k-space of a volume tells, slice by slice.
-
-    Args:
-        image: the image with phase, complex64 (slices, rows, cols), cropped like the reconstructions: coil-combined
-            of fully sampled k-space, otherwise CG-SENSE's.
-        is_fully_sampled: whether ``image`` is a reference.
-        bad: slices whose k-space has NaN or infinite values.
-        residual: of each method and, under the empty name, of ``image`` itself, (slices,) each; empty without a mask.
-        energy: |U y|^2 of each slice, by the same names.
-        differing: methods whose masks differ.
-    """
-
-    image: np.ndarray
-    is_fully_sampled: bool
-    bad: list[int] = field(default_factory=list)
-    residual: dict[str, np.ndarray] = field(default_factory=dict)
-    energy: dict[str, np.ndarray] = field(default_factory=dict)
-    differing: list[str] = field(default_factory=list)
-
-    def of_volume(self, method: str, kept: np.ndarray) -> float:
-        """The residual of a volume over some of its slices, |U F S x - y| / |U y|."""
-        energy = self.energy[method][kept]
-        errors = np.square(self.residual[method][kept]) * energy
-        return float(np.sqrt(errors.sum() / energy.sum())) if energy.sum() > 0 else 0.0
-
-
-def score_acquired(files: VolumeFiles, outputs: Mapping[str, np.ndarray], *, device: str) -> AcquiredScores:
-    """Residuals of all methods on the acquired samples, and the image whose phase they were given.
+    """Residuals of all methods on the acquired samples of a volume, and the image whose phase they were given.
 
     Magnitudes have no phase, so that each gets the phase of the image, the same for all methods. A method is compared
     with the samples of its own mask, where its file has one and neither the k-space nor the folder of masks says how
@@ -202,42 +166,53 @@ def score_acquired(files: VolumeFiles, outputs: Mapping[str, np.ndarray], *, dev
 
     Raises:
         ValueError: if a file cannot be read, or a mask does not fit.
+
+    Attributes:
+        image: complex64 (slices, rows, cols), cropped like the reconstructions: coil-combined of fully sampled
+            k-space, otherwise CG-SENSE's.
+        is_fully_sampled: whether ``image`` is a reference.
+        bad: slices whose k-space has NaN or infinite values.
+        residual: of each method and, under the empty name, of ``image`` itself, (slices,) each; empty without a mask.
+        energy: |U y|^2 of each slice, by the same names.
+        differing: methods whose masks differ.
     """
-    masks = files.read_masks()
-    acquired = open_acquired(files, masks, device=device)
-    of_methods = {} if acquired.file_mask is not None or files.mask is not None else masks
-    scores = AcquiredScores(np.zeros((files.num_slices, *files.size), np.complex64), acquired.is_fully_sampled)
-    if acquired.mask is not None:
-        for values in (scores.residual, scores.energy):
-            values.update({name: np.zeros(files.num_slices) for name in ("", *outputs)})
-        masks = masks if of_methods else {"the k-space": acquired.mask, **masks}
-    sampled = np.zeros((), dtype=bool)
-    for slice_num in range(files.num_slices):
-        acquired_slice = acquired.read(slice_num)
-        if acquired_slice is None:
-            scores.bad.append(slice_num)
-            continue
-        sampled = sampled | acquired_slice.sampled
-        scores.image[slice_num] = center_crop(acquired_slice.image.cpu().numpy(), files.size)
-        for name in scores.residual:
-            mask = of_methods.get(name, acquired.mask)
-            if mask is None:
+
+    def __init__(self, files: VolumeFiles, outputs: Mapping[str, np.ndarray], *, device: str) -> None:
+        masks = files.read_masks()
+        acquired = open_acquired(files, masks, device=device)
+        of_methods = {} if acquired.file_mask is not None or files.mask is not None else masks
+        self.image = np.zeros((files.num_slices, *files.size), np.complex64)
+        self.is_fully_sampled = acquired.is_fully_sampled
+        self.bad: list[int] = []
+        samples = {} if acquired.mask is None else dict.fromkeys(("", *outputs), acquired.mask) | of_methods
+        self.residual, self.energy = ({name: np.zeros(files.num_slices) for name in samples} for _ in range(2))
+        sampled = np.zeros((), dtype=bool)
+        for slice_num in range(files.num_slices):
+            acquired_slice = acquired.read(slice_num)
+            if acquired_slice is None:
+                self.bad.append(slice_num)
                 continue
-            magnitude = outputs[name][slice_num] if name else np.abs(scores.image[slice_num])
-            samples = sampling_mask(mask, acquired_slice.sampled, where=f"{files.kspace}, slice {slice_num}")
-            residual, energy = acquired_slice.residual(magnitude, samples)
-            scores.residual[name][slice_num], scores.energy[name][slice_num] = residual, energy
-    scores.differing = differing_masks(masks, sampled if sampled.any() else None)
-    return scores
+            sampled = sampled | acquired_slice.sampled
+            self.image[slice_num] = center_crop(acquired_slice.image.cpu().numpy(), files.size)
+            for name, mask in samples.items():
+                magnitude = outputs[name][slice_num] if name else np.abs(self.image[slice_num])
+                where = f"{files.kspace}, slice {slice_num}"
+                mask_of_slice = sampling_mask(mask, acquired_slice.sampled, where=where)
+                residual, energy = acquired_slice.residual(magnitude, mask_of_slice)
+                self.residual[name][slice_num], self.energy[name][slice_num] = residual, energy
+        if acquired.mask is not None and not of_methods:
+            masks = {"the k-space": acquired.mask, **masks}
+        self.differing = differing_masks(masks, sampled if sampled.any() else None)
+
+    def of_volume(self, method: str, kept: np.ndarray) -> float:
+        """The residual of a volume over some of its slices, |U F S x - y| / |U y|."""
+        energy = self.energy[method][kept]
+        errors = np.square(self.residual[method][kept]) * energy
+        return float(np.sqrt(errors.sum() / energy.sum())) if energy.sum() > 0 else 0.0
 
 
 def differing_masks(masks: Mapping[str, np.ndarray], sampled: np.ndarray | None = None) -> list[str]:
-    """Names of masks that differ from the first one.
-
-    Args:
-        masks: boolean (cols,) or (rows, cols).
-        sampled: points (rows, cols) that the scan has acquired: others do not count.
-    """
+    """Names of masks, (cols,) or (rows, cols), that differ from the first one at points that the scan has sampled."""
 
     def are_equal(a: np.ndarray, b: np.ndarray) -> bool:
         if a.shape[-1] != b.shape[-1] or (a.ndim == b.ndim == 2 and a.shape != b.shape):

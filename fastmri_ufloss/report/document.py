@@ -126,10 +126,6 @@ class Comparison:
     def read_slice(self, volume: str, slice_num: int) -> SliceImages:
         """The images of a slice, read from their files.
 
-        Args:
-            volume: file name.
-            slice_num: number of the slice.
-
         Raises:
             ValueError: if the volume is not known or cannot be read.
         """
@@ -162,10 +158,10 @@ class Comparison:
             contrast = {"": UNKNOWN, ALL: f"{ALL} (of the file)"}.get(files.contrast, files.contrast)
             for row in numbers[kind]:
                 values = {metric.name: row.get(metric.name) for metric in metrics}
-                number = {"slice": row["slice"]} if kind == "slices" else {}
+                index = {"slice": row["slice"]} if kind == "slices" else {}
                 if "SIS" in values:
-                    values["SIS"] = self._segmented.sis.get((name, *number.values(), row["method"]))
-                place = {"volume": name, **number, "subject": files.subject, "contrast": contrast}
+                    values["SIS"] = self._segmented.sis.get((name, *index.values(), row["method"]))
+                place = {"volume": name, **index, "subject": files.subject, "contrast": contrast}
                 count = {"slices": row["slices"]} if kind == "volumes" else {}
                 rows.append({**place, **count, "method": row["method"], **values})
         return rows
@@ -288,12 +284,12 @@ def _segmenter_notes(segmented: SegmentationRows) -> list[str]:
     if segmented.classes and segmented.absent:
         notes.append(f"Left out, since no image has it: class {', '.join(map(str, segmented.absent))}.")
     if segmented.classes and dice:
-        values = ", ".join(f"{value:.4f} of class {number}" for number, value in dice.items())
+        values = ", ".join(f"{value:.4f} of class {label}" for label, value in dice.items())
         notes.append(f"The segmenter's own Dice on the references: {values}.")
         notes += [
-            f"The segmenter has a Dice of only {value:.2f} on the references for class {number}: SIS says little "
+            f"The segmenter has a Dice of only {value:.2f} on the references for class {label}: SIS says little "
             "of it."
-            for number, value in dice.items()
+            for label, value in dice.items()
             if value < MIN_DICE
         ]
     return notes

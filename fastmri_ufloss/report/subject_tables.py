@@ -37,9 +37,7 @@ def scores_by_subject(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores by metric, method and subject, the means over the subject's volumes.
 
-    Args:
-        rows: of each volume and method, with ``subject``, ``method`` and the scores; one that is None does not count.
-        metrics: names of the scores.
+    Rows are of a volume and a method, with ``subject``, ``method`` and the scores; None does not count.
     """
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for metric in metrics:
@@ -172,14 +170,7 @@ def p_value_note(count: int) -> str:
 def statistics_notes(
     scores: SubjectScores, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], baseline: str
 ) -> list[str]:
-    """What is to be said of the comparisons, each once.
-
-    Args:
-        scores: see `scores_by_subject`.
-        rows: of `comparison_rows`.
-        metrics: the scores that are tested.
-        baseline: name of a method.
-    """
+    """What is to be said of the comparisons of the tested metrics (rows of `comparison_rows`), each once."""
     notes = []
     num_tests = sum(row["p"] is not None for row in rows)
     for metric in metrics:
@@ -234,7 +225,7 @@ class SegmentationRows:
         rows = [row for of_volume in numbers.values() for row in of_volume["segmenter"]]
         classes = sorted({int(name.split()[1]) for row in rows for name in row if name.startswith("Dice ")})
         self.classes = _present(classes, rows)
-        self.absent = [number for number in classes if number not in self.classes]
+        self.absent = [label for label in classes if label not in self.classes]
         self.notes: list[str] = []
         self.segmenter_dice: dict[int, float] = {}
         self.sis: dict[tuple[Any, ...], float] = {}
@@ -252,11 +243,7 @@ class SegmentationRows:
             self.classes = []
 
     def sis_over_images(self, subjects: Mapping[str, str]) -> tuple[dict[str, tuple[float, float, float]], list[str]]:
-        """SIS over all images of some volumes with the ends of its interval, by method, and what is wrong with it.
-
-        Args:
-            subjects: of each volume, which the interval is made over.
-        """
+        """SIS over all images of some volumes with its interval over subjects, by method, and what is wrong."""
         if not self.classes:
             return {}, []
         classes = _present(self.classes, (row for name in subjects for row in self._numbers[name]["segmenter"]))
@@ -285,7 +272,7 @@ class SegmentationRows:
                 names.append(name)
                 slices.append(target["slice"])
                 for rows, row in zip(dice, (outputs[target["slice"]], target), strict=True):
-                    rows.append([row[f"Dice {number}"] for number in classes])
+                    rows.append([row[f"Dice {label}"] for label in classes])
         on_output, on_target = (np.array(rows, dtype=float) for rows in dice)  # None becomes nan
         return SegmentedImages(classes, np.array(names), on_output, on_target), slices
 
@@ -293,4 +280,4 @@ class SegmentationRows:
 def _present(classes: Iterable[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:
     """The classes that any image has."""
     rows = list(rows)
-    return [number for number in classes if any(row[f"Dice {number}"] is not None for row in rows)]
+    return [label for label in classes if any(row[f"Dice {label}"] is not None for row in rows)]

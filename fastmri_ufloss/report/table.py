@@ -65,12 +65,7 @@ def format_comparisons(document: Mapping[str, Any], contrast: str) -> str:
 
 
 def write_document(folder: str | Path, document: Mapping[str, Any]) -> None:
-    """Write ``report.json``, with a line for each row of a table, and a CSV file of each table, each in one step.
-
-    Args:
-        folder: for the files.
-        document: of a `fastmri_ufloss.report.document.Comparison`.
-    """
+    """Write ``report.json``, with a line for each row of a table, and a CSV file of each table, each in one step."""
     entries = []
     for name, value in document.items():
         is_table = isinstance(value, list) and value and isinstance(value[0], Mapping)

@@ -107,11 +107,11 @@ def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Que
             # first come those with the least of order * value
             order = (-1 if larger is False else 1) * (1 if kind % 2 == 0 else -1)
             if kind < 2:
-                what, found = f"{word} {name} of {method}", of_method
+                what, chosen = f"{word} {name} of {method}", of_method
             else:
                 what = f"{method} {word} {baseline} in {name}"
-                found = {place: value for place, value in ahead.items() if order * value < 0}
-            slices = sorted((order * value, place) for place, value in found.items())
+                chosen = {place: value for place, value in ahead.items() if order * value < 0}
+            slices = sorted((order * value, place) for place, value in chosen.items())
             if slices:
                 queues.append(_Queue(kind, method, what, [(order * value, place) for value, place in slices]))
     return queues
@@ -127,6 +127,5 @@ def _middle_slices(contrasts: Mapping[tuple[str, int], str], focus: str) -> list
 
 
 def _ordinal(rank: int) -> str:
-    number = rank + 1
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get((rank + 1) % 10, "th")
+    return f"{rank + 1}{'th' if 10 <= (rank + 1) % 100 <= 20 else suffix}"

@@ -70,14 +70,14 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
             perception=perception,
         )
     shown = cases[:_NUM_PANELS]
-    for number, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
+    for place, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
         images = comparison.read_slice(case.volume, case.slice_num)
         reference = next(iter(images.reference))
         tested = [m["name"] for m in document["metrics"] if m["tested"] and m["reference"] in (None, reference)]
         metrics_shown = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
         scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics_shown)
         save(
-            f"panels_{number}",
+            f"panels_{place}",
             save_panels,
             (reference, images.reference[reference]),
             images.outputs,
@@ -121,11 +121,11 @@ def write_page(
     summaries = []
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(start)
-        for number, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
+        for place, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
             images = read_slice(case.volume, case.slice_num)
             _check_shapes(case, images)
             summaries.append(case_summary(document, case, images))
-            file.write(_json_block(f"images-{number}", case_images(document, images)))
+            file.write(_json_block(f"images-{place}", case_images(document, images)))
         file.write(_json_block("page-data", {**page_data(document), "cases": summaries}))
         file.write(end)
 

@@ -46,13 +46,8 @@ def score_volumes(
     """Score volumes, with a progress bar.
 
     The scores of each volume are kept in a file of the cache with a stamp of the settings and of the volume's files.
-    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was.
-
-    Args:
-        volumes: what is scored.
-        settings: how.
-        cache: folder of the files.
-        num_workers: processes of one thread each; the scores do not depend on it.
+    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was. The
+    scores do not depend on the number of workers, processes of one thread each.
 
     Raises:
         ValueError: if ``num_workers`` is below 1.

@@ -152,12 +152,7 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
     """The scores of a report, in the order of its columns.
 
     Those against the main reference are tested, so that the correction for many tests is not for the same question
-    asked twice.
-
-    Args:
-        settings: what is scored.
-        classes: of the segmenter that any image has.
-        with_residual: whether it is known how the volumes were sampled.
+    asked twice. Classes are those of the segmenter that any image has.
     """
     main = settings.main_reference
     metrics = [
@@ -166,10 +161,10 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
         for score, (larger, unit, words, tested) in _IMAGE_SCORES.items()
     ]
     metrics += [_ufloss(net, settings) for net in settings.feature_nets]
-    for number in classes:
-        words = f"Dice of class {number} in what the segmenter finds, the mean over the slices that have it."
+    for label in classes:
+        words = f"Dice of class {label} in what the segmenter finds, the mean over the slices that have it."
         # SIS of a single class is Dice but for a constant: it would be tested twice
-        metrics.append(Metric(f"Dice {number}", f"Dice {number}", None, True, "", words, tested=len(classes) > 1))
+        metrics.append(Metric(f"Dice {label}", f"Dice {label}", None, True, "", words, tested=len(classes) > 1))
     if classes:
         words = (
             f"Semantic interpretability: mean Dice of the segmenter, relative to its mean Dice on {main} (Seitzer et "

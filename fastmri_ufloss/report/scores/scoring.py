@@ -13,7 +13,7 @@ from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.report.acquisitions import differing_masks, score_acquired
+from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks
 from fastmri_ufloss.report.figures.contours import save_contours
 from fastmri_ufloss.report.reconstructions import KSPACE, VolumeFiles
 from fastmri_ufloss.report.scores.score_settings import (
@@ -36,10 +36,6 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
 
     A slice in which any image, or the k-space, is not finite is left out for all methods, so that comparisons stay
     paired; so is a volume without such slices or whose reference has no signal.
-
-    Args:
-        files: of the volume.
-        settings: what is scored.
 
     Returns:
         Numbers and texts only: ``volumes``, a row for each method with its scores; ``slices``, a row for each slice
@@ -77,7 +73,7 @@ class _VolumeScores:
     def __init__(self, files: VolumeFiles, settings: ScoreSettings) -> None:
         self.files, self.settings = files, settings
         references, outputs, truth = files.read()
-        self.acquired = None if files.kspace is None else score_acquired(files, outputs, device=settings.device)
+        self.acquired = None if files.kspace is None else AcquiredScores(files, outputs, device=settings.device)
         self.differing_masks = (
             differing_masks(files.read_masks()) if self.acquired is None else self.acquired.differing
         )
@@ -128,7 +124,9 @@ class _VolumeScores:
         constant: list[list[Any]] = []
         for source, images in {**self.references, **self.outputs}.items():
             flat = images.reshape(len(images), -1)
-            constant += [[source, number] for number in self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()]
+            constant += [
+                [source, slice_num] for slice_num in self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()
+            ]
         return constant
 
     def add_image_scores(self) -> None:

@@ -28,8 +28,8 @@ const shownMetrics = () => report.metrics.filter((metric) => metric.reference ==
 
 // The row of a method and metric in the means, or in the comparisons, of the chosen contrast.
 function rowFinder(rows, key) {
-  const found = new Map(rows.map((row) => [JSON.stringify([row.contrast, row[key], row.metric]), row]));
-  return (method, metric) => found.get(JSON.stringify([chosen.contrast, method, metric.name]));
+  const known = new Map(rows.map((row) => [JSON.stringify([row.contrast, row[key], row.metric]), row]));
+  return (method, metric) => known.get(JSON.stringify([chosen.contrast, method, metric.name]));
 }
 const meanOf = rowFinder(report.means, "method");
 const comparisonOf = rowFinder(report.comparisons, "second");
@@ -82,9 +82,9 @@ function verdict(row) {
 
 // The indices of those of some values that are best, all of them where several are; none if nothing is better.
 function bestOf(values, metric) {
-  const found = values.filter((value) => !missing(value));
-  if (metric.larger_is_better === null || found.length < 2) return new Set();
-  const best = metric.larger_is_better ? Math.max(...found) : Math.min(...found);
+  const present = values.filter((value) => !missing(value));
+  if (metric.larger_is_better === null || present.length < 2) return new Set();
+  const best = metric.larger_is_better ? Math.max(...present) : Math.min(...present);
   return new Set(values.flatMap((value, index) => (value === best ? [index] : [])));
 }
 

@@ -93,9 +93,9 @@ function showMeans() {
     const cell = ({ method }) => {
       if (valueOf(method, metric) === null) return "–";
       const [mean, comparison] = [meanOf(method, metric), comparisonOf(method, metric)];
-      const found = comparison ? verdict(comparison) : "";
-      const words = { role: "img", "aria-label": `significantly ${found} than the baseline`, title: `significantly ${found} than ${report.baseline}` };
-      const mark = found ? element("span", { class: found, ...words }, found === "better" ? "▲" : "▼") : null;
+      const side = comparison ? verdict(comparison) : "";
+      const words = { role: "img", "aria-label": `significantly ${side} than the baseline`, title: `significantly ${side} than ${report.baseline}` };
+      const mark = side ? element("span", { class: side, ...words }, side === "better" ? "▲" : "▼") : null;
       return withInterval([mark, format(mean.mean, metric)], endsOf(mean), (end) => format(end, metric), "–");
     };
     const mark = ({ method }) => (best.has(methodIndex.get(method)) ? "best" : "");
