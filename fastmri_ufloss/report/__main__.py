@@ -80,11 +80,10 @@ def _report(args: argparse.Namespace) -> None:
             "or leave them out with --common"
         )
     comparison = Comparison(
-        data.volumes,
+        data,
         settings,
         scored,
         baseline=baseline,
-        excluded=data.left_out,
         notes=notes,
         asked=json.loads(json.dumps(vars(args), default=str)),
         **({} if args.title is None else {"title": args.title}),

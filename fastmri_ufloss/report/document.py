@@ -9,7 +9,7 @@ from fastmri.data.transforms import center_crop
 
 from fastmri_ufloss.files import name_some
 from fastmri_ufloss.report.acquisitions import open_acquired
-from fastmri_ufloss.report.reconstructions import Reconstructions, VolumeFiles
+from fastmri_ufloss.report.reconstructions import Reconstructions
 from fastmri_ufloss.report.scores.score_cache import ScoredVolumes
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, RESIDUAL, Metric, ScoreSettings, list_metrics
 from fastmri_ufloss.report.scores.scoring import CONSTANT, NOT_FINITE, segment_volume
@@ -57,12 +57,11 @@ class Comparison:
     own, as they are questions of their own (figure 9 of Wang et al., MRM 2022, shows contrasts apart).
 
     Args:
-        volumes: that were asked for.
+        data: the volumes that were asked for, and those that had been left out before.
         settings: what they were scored with.
         scored: of `fastmri_ufloss.report.scores.score_cache.score_volumes`.
         baseline: the method that the others are compared with.
         title: of the report.
-        excluded: what had been left out before, with ``volume``, ``slice`` None, ``source`` and ``why``.
         notes: what is to be said beside what the scores themselves say.
         asked: the entries of ``settings`` in the document, in plain values.
 
@@ -75,40 +74,38 @@ class Comparison:
 
     def __init__(
         self,
-        volumes: Sequence[VolumeFiles],
+        data: Reconstructions,
         settings: ScoreSettings,
         scored: ScoredVolumes,
         *,
         baseline: str,
         title: str = "Comparison of reconstructions",
-        excluded: Sequence[Mapping[str, Any]] = (),
         notes: Sequence[str] = (),
         asked: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.baseline = settings, baseline
-        self._files = {files.name: files for files in volumes}
+        self._files = {files.name: files for files in data.volumes}
         self._numbers = scored.numbers
-        self.methods = list(volumes[0].outputs) if volumes else []
-        if baseline not in self.methods:
-            raise ValueError(f"baseline must be one of {', '.join(self.methods)}, got {baseline!r}")
-        left_out = self._left_out(excluded, scored.failed)
+        if baseline not in data.methods:
+            raise ValueError(f"baseline must be one of {', '.join(data.methods)}, got {baseline!r}")
+        left_out = self._left_out(data.left_out, scored.failed)
         if not any(numbers["volumes"] for numbers in scored.numbers.values()):
             reasons = [f"{row['volume']}: {row['why']} ({row['source']})" for row in left_out]
             raise ValueError(f"volumes must have a slice to compare, got none; {'; '.join(reasons[:5])}")
-        self._segmented = SegmentationRows(scored.numbers, self.methods)
+        self._segmented = SegmentationRows(scored.numbers, data.methods)
         with_residual = any(RESIDUAL in row for numbers in scored.numbers.values() for row in numbers["volumes"])
         metrics = list_metrics(settings, self._segmented.classes, with_residual=with_residual)
         rows = self._rows("volumes", metrics)
         contrasts = sorted({row["contrast"] for row in rows})
         contrasts = [ALL, *(contrasts if len(contrasts) > 1 else [])]
         tables = [self._tables(contrast, rows, metrics) for contrast in contrasts]
-        if not with_residual and any(files.kspace is not None for files in volumes):
+        if not with_residual and any(files.kspace is not None for files in data.volumes):
             notes = [*notes, NO_MASK]
         notes = [*notes, *self._data_notes(left_out), *(note for _, _, of_table in tables for note in of_table)]
         self.document: dict[str, Any] = _plain(
             {
                 "title": title,
-                "methods": self.methods,
+                "methods": data.methods,
                 "baseline": baseline,
                 "references": list(settings.references),
                 "metrics": [metric._asdict() for metric in metrics],

@@ -126,7 +126,7 @@ def test_a_volume_that_fails_while_it_is_scored_is_named(report: Report, tmp_pat
         (["--segmenter", "segmenter.ckpt"], "--segmenter needs --segmentations"),
         (["--segmentations", "val"], "--segmentations needs --segmenter"),
         (["--masks", "val"], "--masks needs --kspace"),
-        (["--segmenter", "dim/a.h5", "--segmentations", "val"], "a.h5 is not a checkpoint"),
+        (["--segmenter", "dim/a.h5", "--segmentations", "val"], "a.h5 must be a file of torch.save"),
         (["--stride", "4"], "--stride is for UFLoss, whose network --feature_net names"),
         (["--feature_net", "complex.safetensors"], "in_chans 2, of complex images, and magnitudes have no phase"),
         (["--feature_net", "nowhere.safetensors"], "no feature network at nowhere.safetensors"),
