@@ -18,7 +18,7 @@ import numpy as np
 from runs import recipe, run_together, volume_scores
 
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.paired_table import paired_rows
+from fastmri_ufloss.report.subject_tables import paired_rows
 from fastmri_ufloss.simulation.simulate import simulate_volume
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")

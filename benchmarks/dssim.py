@@ -19,7 +19,7 @@ from cardiac import HELD_OUT
 from runs import recipe, run_together, volume_scores
 
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
+from fastmri_ufloss.report.subject_tables import p_value_note, paired_rows
 from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SCRIPT = "../unet_dssim/train.py"

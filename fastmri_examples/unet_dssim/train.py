@@ -39,7 +39,7 @@ from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.metrics import ReferenceVolume
 from fastmri_ufloss.pl_modules import MriDataModule, UnetModule, read_checkpoint
 from fastmri_ufloss.report import format_table, save_picture
-from fastmri_ufloss.report.paired_table import p_value_note, paired_rows
+from fastmri_ufloss.report.subject_tables import p_value_note, paired_rows
 
 NAME = "unet_dssim"
 NETS = {"net_mse": "Net-mse", "net_mse_dssim": "Net-mse-dssim"}  # folders and names

@@ -4,7 +4,7 @@
 
 RESULTS are folders of leaderboard files (data set 'reconstruction'), of this project or of others: NAME=FOLDER, or
 FOLDER, which is named by itself; a folder without files stands for all its folders that have some. Volumes find each
-other by their file names. Where sizes differ, all are cropped around their centre to the smallest rows and columns,
+other by their file names. Where sizes differ, all are cropped around their center to the smallest rows and columns,
 as fastMRI crops images. (fastMRI's own evaluation also crops images that are not square.)
 
 OUT gets report.html and figures/, report.json, and slices.csv, volumes.csv, means.csv and comparisons.csv; with a
@@ -14,6 +14,7 @@ scores only what has changed.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,16 +26,15 @@ import torch
 from tqdm import tqdm
 
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
-from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.models import load_segmenter
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
-from fastmri_ufloss.report.document import ALL, Comparison
-from fastmri_ufloss.report.document_files import format_comparisons, format_means, write_document
-from fastmri_ufloss.report.document_notes import folder_notes
+from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
 from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
 from fastmri_ufloss.report.page.html_page import write_report
 from fastmri_ufloss.report.reconstructions import Reconstructions
-from fastmri_ufloss.report.scores.score_cache import ScoredVolumes, score_volumes
+from fastmri_ufloss.report.scores.score_cache import score_volumes
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
+from fastmri_ufloss.report.table import format_comparisons, format_means, write_document
 
 say = partial(print, flush=True)
 
@@ -73,19 +73,25 @@ def _report(args: argparse.Namespace) -> None:
         say(note)
     say(f"{len(data)} volumes of {len({files.subject for files in data.volumes})} subjects")
     scored = score_volumes(data.volumes, settings, cache=args.output_path / "cache", num_workers=args.num_workers)
-    _check_failed(scored, common=args.common)
+    if scored.failed and not args.common:
+        reasons = list(scored.failed.values())
+        raise ValueError(
+            f"{len(reasons)} volumes could not be scored: {'; '.join(reasons[:5])}. The others are kept: mend these, "
+            "or leave them out with --common"
+        )
     comparison = Comparison(
-        data.volumes,
+        data,
         settings,
         scored,
         baseline=baseline,
-        excluded=[{"volume": v, "slice": None, "source": source, "why": why} for v, source, why in data.left_out],
         notes=notes,
-        asked=_plain(vars(args)),
-        **({"title": args.title} if args.title is not None else {}),
+        asked=json.loads(json.dumps(vars(args), default=str)),
+        **({} if args.title is None else {"title": args.title}),
     )
     document = comparison.document
-    focus = check_choice("--focus", args.focus, _focus_choices(document))
+    metrics = [metric["name"] for metric in document["metrics"]]
+    main_metric = f"SSIM ({document['references'][0]})"
+    focus = check_choice("--focus", args.focus, list(dict.fromkeys([main_metric, *metrics])))
     write_document(args.output_path, document)
     _show(document, already=notes)
     if scored.num_cached:
@@ -104,29 +110,18 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
             "there is no reference: name a folder of fully sampled images with --reference, such as "
             "DATA/multicoil_test, or fully sampled volumes with --kspace"
         )
-    nets = parse_networks(
-        args.feature_net, args.trained_on, PatchFeatureNet.load, with_kspace=args.kspace is not None
-    )
+    nets = parse_networks(args.feature_net, args.trained_on, with_kspace=args.kspace is not None)
     if args.stride is not None and not nets:
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
     segmentation: dict[str, Any] = {}
     if args.segmenter is not None:
-        from fastmri_ufloss.models import load_segmenter
-
         segmentation = {
             "segmenter": args.segmenter,
             "num_classes": load_segmenter(args.segmenter).num_classes,
-            "load_segmenter": load_segmenter,
             "pictures": args.output_path / "pictures",
         }
-    data = Reconstructions(
-        methods,
-        references,
-        segmentations=args.segmentations,
-        kspace=args.kspace,
-        masks=args.masks,
-        common=args.common,
-    )
+    more = {name: getattr(args, name) for name in ("segmentations", "kspace", "masks", "common")}
+    data = Reconstructions(methods, references, **more)
     names, notes = tuple(references), []
     if args.kspace is not None and COIL_COMBINED not in references:
         undersampled = _find_undersampled(data, common=args.common)
@@ -139,15 +134,8 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
                 f"{undersampled} is undersampled, so that it gives no reference: name a folder of fully sampled "
                 "images with --reference"
             )
-    settings = ScoreSettings(
-        names,
-        nets,
-        stride=args.stride,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        load_feature_net=PatchFeatureNet.load,
-        **segmentation,
-    )
-    return settings, data, notes
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return ScoreSettings(names, nets, stride=args.stride, device=device, **segmentation), data, notes
 
 
 def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
@@ -160,15 +148,6 @@ def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
             if not common:
                 raise
     return None
-
-
-def _check_failed(scored: ScoredVolumes, *, common: bool) -> None:
-    if scored.failed and not common:
-        reasons = list(scored.failed.values())
-        raise ValueError(
-            f"{len(reasons)} volumes could not be scored: {'; '.join(reasons[:5])}. The others are kept: mend these, "
-            "or leave them out with --common"
-        )
 
 
 def _show(document: dict[str, Any], *, already: Sequence[str]) -> None:
@@ -187,13 +166,6 @@ def _show(document: dict[str, Any], *, already: Sequence[str]) -> None:
             say(note)
 
 
-def _focus_choices(document: dict[str, Any]) -> list[str]:
-    """The scores, SSIM against the main reference first."""
-    names = [metric["name"] for metric in document["metrics"]]
-    first = f"SSIM ({document['references'][0]})"
-    return [first, *(name for name in names if name != first)]
-
-
 def _write_page(args: argparse.Namespace, comparison: Comparison, focus: str) -> None:
     options = {} if args.num_cases is None else {"num_cases": args.num_cases}
     write_report(args.output_path, comparison, focus=focus, **options)
@@ -206,68 +178,35 @@ def _make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="[NAME=]FOLDER of reconstructions")
-    parser.add_argument(
-        "--reference",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]FOLDER",
-        help="fully sampled images: leaderboard files, or fastMRI volumes (called RSS); the first one is tested",
+    add = parser.add_argument
+    add("results", nargs="+", metavar="RESULTS", help="[NAME=]FOLDER of reconstructions")
+    words = "fully sampled images: leaderboard files, or fastMRI volumes (called RSS); the first one is tested"
+    add("--reference", nargs="+", default=[], metavar="[NAME=]FOLDER", help=words)
+    add("--output_path", type=Path, required=True, metavar="OUT", help="folder of the report")
+    add("--title", help="of the page")
+    add("--baseline", metavar="NAME", help="method to compare with (default: the first)")
+    add("--focus", metavar="METRIC", help="score that chooses the cases (default: SSIM)")
+    add("--num_cases", type=int, metavar="N", help="slices to show")
+    words = "leave out volumes that not all folders have, or that cannot be read"
+    add("--common", action="store_true", help=words)
+    add("--num_workers", type=int, default=1, metavar="N", help="volumes at once (default: 1)")
+    add = parser.add_argument_group("what was acquired").add_argument
+    words = (
+        "fastMRI volumes: for the residual on acquired samples, complex images and, if they are fully sampled, the "
+        f"reference {COIL_COMBINED}"
     )
-    parser.add_argument("--output_path", type=Path, required=True, metavar="OUT", help="folder of the report")
-    parser.add_argument("--title", default=None, help="of the page")
-    parser.add_argument(
-        "--baseline", default=None, metavar="NAME", help="method to compare with (default: the first)"
-    )
-    parser.add_argument(
-        "--focus", default=None, metavar="METRIC", help="score that chooses the cases (default: SSIM)"
-    )
-    parser.add_argument("--num_cases", type=int, default=None, metavar="N", help="slices to show")
-    parser.add_argument(
-        "--common", action="store_true", help="leave out volumes that not all folders have, or that cannot be read"
-    )
-    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="volumes at once (default: 1)")
-    group = parser.add_argument_group("what was acquired")
-    group.add_argument(
-        "--kspace",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="fastMRI volumes: for the residual on acquired samples, complex images and, if they are fully sampled, "
-        f"the reference {COIL_COMBINED}",
-    )
-    group.add_argument(
-        "--masks",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="files with a data set 'mask', where neither k-space nor reconstructions tell how they were sampled",
-    )
-    group = parser.add_argument_group("networks")
-    group.add_argument("--feature_net", nargs="+", default=[], metavar="[NAME=]FILE", help="networks of UFLoss")
-    group.add_argument(
-        "--trained_on",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]FILE",
-        help="feature networks that a method was trained with: shown, and not tested",
-    )
-    group.add_argument("--stride", type=int, default=None, metavar="N", help="of the patches of UFLoss (default: 5)")
-    group.add_argument("--segmenter", type=Path, default=None, help="checkpoint of train_segmentation.py")
-    group.add_argument(
-        "--segmentations", type=Path, default=None, metavar="FOLDER", help="volumes with a data set 'segmentation'"
-    )
+    add("--kspace", type=Path, metavar="FOLDER", help=words)
+    words = "files with a data set 'mask', where neither k-space nor reconstructions tell how they were sampled"
+    add("--masks", type=Path, metavar="FOLDER", help=words)
+    add = parser.add_argument_group("networks").add_argument
+    add("--feature_net", nargs="+", default=[], metavar="[NAME=]FILE", help="networks of UFLoss")
+    words = "feature networks that a method was trained with: shown, and not tested"
+    add("--trained_on", nargs="+", default=[], metavar="[NAME=]FILE", help=words)
+    add("--stride", type=int, metavar="N", help="of the patches of UFLoss (default: 5)")
+    add("--segmenter", type=Path, help="checkpoint of train_segmentation.py")
+    words = "volumes with a data set 'segmentation'"
+    add("--segmentations", type=Path, metavar="FOLDER", help=words)
     return parser
-
-
-def _plain(args: dict[str, Any]) -> dict[str, Any]:
-    def text(value: Any) -> Any:
-        return [text(one) for one in value] if isinstance(value, list) else str(value)
-
-    return {
-        name: value if value is None or isinstance(value, bool | int | float) else text(value)
-        for name, value in args.items()
-    }
 
 
 if __name__ == "__main__":

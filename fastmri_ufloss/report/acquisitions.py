@@ -1,21 +1,31 @@
-"""What was acquired of a volume that others have reconstructed: samples, mask, coil maps, and an image with phase."""
+"""The k-space of a volume that others have reconstructed, and how well reconstructions agree with its samples."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import torch
+from fastmri.data.transforms import center_crop
 from torch import Tensor
 
 from fastmri_ufloss.data.sampling import sampled_points, volume_sampling
+from fastmri_ufloss.files import open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
+from fastmri_ufloss.mri.residual import data_residual
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.report.reconstructed_volume import read_mask
+from fastmri_ufloss.report.reconstructions import VolumeFiles, read_mask
 
-__all__ = ["AcquiredSlice", "AcquiredVolume", "sampling_mask"]
+__all__ = [
+    "AcquiredScores",
+    "AcquiredSlice",
+    "AcquiredVolume",
+    "differing_masks",
+    "open_acquired",
+    "sampling_mask",
+]
 
 CENTER_LINES = 24  # of fully sampled k-space without a mask, for coil maps
 
@@ -26,7 +36,7 @@ class AcquiredSlice(NamedTuple):
     Args:
         kspace: (coils, rows, cols, 2), all that the file has.
         sampled: points that are not zero in every coil, boolean (rows, cols).
-        sens_maps: ESPIRiT maps from the centre of the mask, (coils, rows, cols, 2).
+        sens_maps: ESPIRiT maps from the center of the mask, (coils, rows, cols, 2).
         image: complex64 (rows, cols): the coil-combined image of fully sampled k-space, otherwise CG-SENSE's.
     """
 
@@ -35,92 +45,185 @@ class AcquiredSlice(NamedTuple):
     sens_maps: Tensor
     image: Tensor
 
+    def residual(self, magnitude: np.ndarray, mask: Tensor) -> tuple[float, float]:
+        """The residual |U F S x - y| / |U y| of a magnitude with the phase of ``image``, and |U y|^2.
+
+        The magnitude may be cropped around its center: what lies outside is taken from ``image``.
+        """
+        mask = mask.to(self.kspace.device)
+        image = self.image.clone()
+        top, left = ((size - small) // 2 for size, small in zip(image.shape, magnitude.shape, strict=True))
+        inside = image[top : top + magnitude.shape[0], left : left + magnitude.shape[1]]
+        values = torch.from_numpy(np.ascontiguousarray(magnitude)).to(image.device)
+        inside.copy_(torch.polar(values, inside.angle()))
+        residual = data_residual(image[None], self.kspace[None], mask, self.sens_maps[None])
+        return float(residual), float((self.kspace * mask[0]).double().square().sum())
+
 
 class AcquiredVolume:
     """The k-space of a fastMRI volume, read slice by slice, and how it was sampled.
 
     Args:
         path: of the volume.
-        mask: how the methods have sampled it, boolean (cols,) or (rows, cols), where its k-space is complete; None if
-            that is not known.
+        mask: how the methods have sampled the volume, boolean (cols,) or (rows, cols), where its k-space is complete;
+            None if that is not known.
         device: for the coil maps and the image.
 
     Raises:
-        ValueError: if the file cannot be read, or one slice is fully sampled and another one not.
+        ValueError: if the file cannot be read, or some slices are fully sampled and others are not.
 
     Attributes:
-        own_mask: the data set ``mask`` of the file, or what its zeros show where there is none or one without a
-            gap, boolean (cols,) or (rows, cols); None if it is fully sampled.
-        mask: ``own_mask``, or else the one that was given.
+        file_mask: the data set ``mask`` of the file, or what its zeros show where there is none or one without a
+            gap, boolean (cols,) or (rows, cols); None if the file is fully sampled.
+        mask: ``file_mask``, or else the mask that was given.
     """
 
     def __init__(
         self, path: str | Path, mask: np.ndarray | None = None, *, device: torch.device | str = "cpu"
     ) -> None:
         self.path, self.device = Path(path), torch.device(device)
-        self.own_mask = read_mask(self.path)
-        if self.own_mask is None or self.own_mask.all():
+        self.file_mask = read_mask(self.path)
+        if self.file_mask is None or self.file_mask.all():
             with self._kspace() as kspace:
-                self.own_mask = volume_sampling(kspace, where=str(self.path))
-        self.mask = mask if self.own_mask is None else self.own_mask
+                self.file_mask = volume_sampling(kspace, where=str(self.path))
+        self.mask = mask if self.file_mask is None else self.file_mask
 
     @property
     def is_fully_sampled(self) -> bool:
         """Whether the file is."""
-        return self.own_mask is None
+        return self.file_mask is None
 
-    def read(self, number: int) -> AcquiredSlice | None:
+    def read(self, slice_num: int) -> AcquiredSlice | None:
         """A slice; None if its k-space has NaN or infinite values.
 
         Raises:
-            ValueError: if it cannot be read, or the mask does not fit or has no sampled centre.
+            ValueError: if the slice cannot be read, or the mask does not fit or has no sampled center.
         """
         with self._kspace() as data:
-            kspace = np.asarray(data[number], dtype=np.complex64)
+            kspace = np.asarray(data[slice_num], dtype=np.complex64)
         if not np.isfinite(kspace).all():
             return None
         kspace = kspace if kspace.ndim == 3 else kspace[None]  # single coil: one coil
         sampled = sampled_points(kspace)
         full = torch.view_as_real(torch.from_numpy(kspace)).to(self.device)[None]
         if self.mask is None:
-            low = min(CENTER_LINES, *full.shape[2:4])
-            maps = estimate_sens_maps(full, low)
+            maps = estimate_sens_maps(full, min(CENTER_LINES, *full.shape[2:4]))
+        else:
+            mask = sampling_mask(self.mask, sampled, where=f"{self.path}, slice {slice_num}").to(self.device)
+            maps = estimate_sens_maps(full * mask, mask=mask)
+        if self.is_fully_sampled:
             image = sens_reduce(full, maps)
         else:
-            mask = sampling_mask(self.mask, sampled, where=f"{self.path}, slice {number}").to(self.device)
-            masked = full * mask
-            maps = estimate_sens_maps(masked, mask=mask)
-            if self.is_fully_sampled:
-                image = sens_reduce(full, maps)
-            else:
-                image = torch.view_as_real(cg_sense(masked, mask, maps)).unsqueeze(1)
+            image = torch.view_as_real(cg_sense(full * mask, mask, maps)).unsqueeze(1)
         return AcquiredSlice(full[0], sampled, maps[0], torch.view_as_complex(image[0, 0].contiguous()))
 
     @contextlib.contextmanager
     def _kspace(self) -> Iterator[h5py.Dataset]:
-        try:
-            with h5py.File(self.path, "r") as file:
-                yield file["kspace"]
-        except OSError as error:
-            raise ValueError(f"{self.path} cannot be read, it may be damaged ({error})") from error
+        with open_hdf5(self.path) as file:
+            yield file["kspace"]
+
+
+def open_acquired(files: VolumeFiles, masks: Mapping[str, np.ndarray], *, device: str) -> AcquiredVolume:
+    """The k-space of a volume, with its own mask, or that of the folder of masks, or that of the first method."""
+    if files.kspace is None:
+        raise ValueError(f"files must have k-space, got none of {files.name}")
+    mask = next(iter(masks.values()), None)
+    if files.mask is not None:
+        mask = read_mask(files.mask)
+        if mask is None:
+            raise ValueError(f"{files.mask} has no data set 'mask'")
+    return AcquiredVolume(files.kspace, mask, device=device)
 
 
 def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tensor:
     """A mask for `data_residual` and coil maps, (1, 1, 1 or rows, cols, 1), float32.
 
-    It never claims what the scan has left out, such as columns outside of the padding.
-
-    Args:
-        mask: boolean (cols,) or (rows, cols).
-        sampled: where the k-space is not zero, (rows, cols).
-        where: file and slice, for the message.
+    The mask, (cols,) or (rows, cols), never claims what the scan has left out, such as columns outside of the
+    padding: ``sampled``, (rows, cols), tells where k-space is not zero.
 
     Raises:
-        ValueError: if the shapes do not belong together.
+        ValueError: if the shapes do not belong together; the message begins with ``where``.
     """
     rows, cols = sampled.shape
     if mask.shape not in ((cols,), (rows, cols)):
         raise ValueError(f"{where}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
     if sampled.any():
-        mask = mask & (sampled.any(axis=0) if mask.ndim == 1 else sampled)
+        mask = _acquired_part(mask, sampled)
     return torch.from_numpy(mask.reshape(1, 1, -1, cols, 1).astype(np.float32))
+
+
+class AcquiredScores:
+    """Residuals of all methods on the acquired samples of a volume, and the image whose phase they were given.
+
+    Magnitudes have no phase, so that each gets the phase of the image, the same for all methods. A method is compared
+    with the samples of its own mask, where its file has one and neither the k-space nor the folder of masks says how
+    the volume was sampled.
+
+    Args:
+        files: of the volume, with k-space.
+        outputs: magnitudes (slices, rows, cols) by method.
+        device: for coil maps and transforms.
+
+    Raises:
+        ValueError: if a file cannot be read, or a mask does not fit.
+
+    Attributes:
+        image: complex64 (slices, rows, cols), cropped like the reconstructions: coil-combined of fully sampled
+            k-space, otherwise CG-SENSE's.
+        is_fully_sampled: whether ``image`` is a reference.
+        bad: slices whose k-space has NaN or infinite values.
+        residual: of each method and, under the empty name, of ``image`` itself, (slices,) each; empty without a mask.
+        energy: |U y|^2 of each slice, by the same names.
+        differing: methods whose masks differ.
+    """
+
+    def __init__(self, files: VolumeFiles, outputs: Mapping[str, np.ndarray], *, device: str) -> None:
+        masks = files.read_masks()
+        acquired = open_acquired(files, masks, device=device)
+        of_methods = {} if acquired.file_mask is not None or files.mask is not None else masks
+        self.image = np.zeros((files.num_slices, *files.size), np.complex64)
+        self.is_fully_sampled = acquired.is_fully_sampled
+        self.bad: list[int] = []
+        samples = {} if acquired.mask is None else dict.fromkeys(("", *outputs), acquired.mask) | of_methods
+        self.residual, self.energy = ({name: np.zeros(files.num_slices) for name in samples} for _ in range(2))
+        sampled = np.zeros((), dtype=bool)
+        for slice_num in range(files.num_slices):
+            acquired_slice = acquired.read(slice_num)
+            if acquired_slice is None:
+                self.bad.append(slice_num)
+                continue
+            sampled = sampled | acquired_slice.sampled
+            self.image[slice_num] = center_crop(acquired_slice.image.cpu().numpy(), files.size)
+            for name, mask in samples.items():
+                magnitude = outputs[name][slice_num] if name else np.abs(self.image[slice_num])
+                where = f"{files.kspace}, slice {slice_num}"
+                mask_of_slice = sampling_mask(mask, acquired_slice.sampled, where=where)
+                residual, energy = acquired_slice.residual(magnitude, mask_of_slice)
+                self.residual[name][slice_num], self.energy[name][slice_num] = residual, energy
+        if acquired.mask is not None and not of_methods:
+            masks = {"the k-space": acquired.mask, **masks}
+        self.differing = differing_masks(masks, sampled if sampled.any() else None)
+
+    def of_volume(self, method: str, kept: np.ndarray) -> float:
+        """The residual of a volume over some of its slices, |U F S x - y| / |U y|."""
+        energy = self.energy[method][kept]
+        errors = np.square(self.residual[method][kept]) * energy
+        return float(np.sqrt(errors.sum() / energy.sum())) if energy.sum() > 0 else 0.0
+
+
+def differing_masks(masks: Mapping[str, np.ndarray], sampled: np.ndarray | None = None) -> list[str]:
+    """Names of masks, (cols,) or (rows, cols), that differ from the first one at points that the scan has sampled."""
+
+    def are_equal(a: np.ndarray, b: np.ndarray) -> bool:
+        if a.shape[-1] != b.shape[-1] or (a.ndim == b.ndim == 2 and a.shape != b.shape):
+            return False
+        if sampled is not None and sampled.shape[-1] == a.shape[-1]:
+            a, b = _acquired_part(a, sampled), _acquired_part(b, sampled)
+        return bool((a == b).all())
+
+    names = list(masks)
+    return [name for name in names[1:] if not are_equal(masks[names[0]], masks[name])]
+
+
+def _acquired_part(mask: np.ndarray, sampled: np.ndarray) -> np.ndarray:
+    return mask & (sampled.any(axis=0) if mask.ndim == 1 else sampled)

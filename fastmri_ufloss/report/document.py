@@ -7,25 +7,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastmri.data.transforms import center_crop
 
-from fastmri_ufloss.report.document_notes import data_notes
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.scores.acquired_scores import open_acquired
-from fastmri_ufloss.report.scores.network_scores import segment_volume
+from fastmri_ufloss.files import name_some
+from fastmri_ufloss.report.acquisitions import open_acquired
+from fastmri_ufloss.report.reconstructions import Reconstructions
 from fastmri_ufloss.report.scores.score_cache import ScoredVolumes
-from fastmri_ufloss.report.scores.score_columns import Metric, list_metrics
-from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
-from fastmri_ufloss.report.scores.scoring import CONSTANT, RESIDUAL
-from fastmri_ufloss.report.scores.segmentation_rows import SegmentationRows
-from fastmri_ufloss.report.subject_tables import comparison_rows, mean_rows, scores_by_subject, statistics_notes
+from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, RESIDUAL, Metric, ScoreSettings, list_metrics
+from fastmri_ufloss.report.scores.scoring import CONSTANT, NOT_FINITE, segment_volume
+from fastmri_ufloss.report.subject_tables import (
+    SegmentationRows,
+    comparison_rows,
+    mean_rows,
+    scores_by_subject,
+    statistics_notes,
+)
 
-__all__ = ["ALL", "Comparison", "SliceImages"]
+__all__ = ["ALL", "Comparison", "SliceImages", "folder_notes"]
 
 ALL = "all"
+MIN_DICE = 0.5  # of a segmenter on the references
+Numbers = Mapping[str, Mapping[str, Any]]
+UNKNOWN = "unknown"  # contrast of a file that does not tell
 NO_MASK = (
     "There is no residual: neither the k-space nor the reconstructions have a data set 'mask' that tells how the "
     "volumes were sampled. Name a folder of masks."
 )
-UNKNOWN = "unknown"  # contrast of a file that does not tell
 
 
 class SliceImages(NamedTuple):
@@ -52,142 +57,119 @@ class Comparison:
     own, as they are questions of their own (figure 9 of Wang et al., MRM 2022, shows contrasts apart).
 
     Args:
-        volumes: that were asked for.
+        data: the volumes that were asked for, and those that had been left out before.
         settings: what they were scored with.
         scored: of `fastmri_ufloss.report.scores.score_cache.score_volumes`.
         baseline: the method that the others are compared with.
         title: of the report.
-        excluded: what had been left out before, with ``volume``, ``slice`` None, ``source`` and ``why``.
         notes: what is to be said beside what the scores themselves say.
-        asked: further entries of ``settings`` in the document, in plain values.
+        asked: the entries of ``settings`` in the document, in plain values.
 
     Raises:
         ValueError: if no volume could be scored, or the baseline is none of the methods.
+
+    Attributes:
+        document: plain values, None where a number does not exist.
     """
 
     def __init__(
         self,
-        volumes: Sequence[VolumeFiles],
+        data: Reconstructions,
         settings: ScoreSettings,
         scored: ScoredVolumes,
         *,
         baseline: str,
         title: str = "Comparison of reconstructions",
-        excluded: Sequence[Mapping[str, Any]] = (),
         notes: Sequence[str] = (),
         asked: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = settings
-        self._files = {files.name: files for files in volumes}
-        self._scored = scored
-        self.methods = list(volumes[0].outputs) if volumes else []
-        if baseline not in self.methods:
-            raise ValueError(f"baseline must be one of {', '.join(self.methods)}, got {baseline!r}")
-        if not any(numbers["volumes"] for numbers in scored.found.values()):
-            reasons = [f"{row['volume']}: {row['why']} ({row['source']})" for row in self._excluded(excluded)]
+        self.settings, self.baseline = settings, baseline
+        self._files = {files.name: files for files in data.volumes}
+        self._numbers = scored.numbers
+        if baseline not in data.methods:
+            raise ValueError(f"baseline must be one of {', '.join(data.methods)}, got {baseline!r}")
+        left_out = self._left_out(data.left_out, scored.failed)
+        if not any(numbers["volumes"] for numbers in scored.numbers.values()):
+            reasons = [f"{row['volume']}: {row['why']} ({row['source']})" for row in left_out]
             raise ValueError(f"volumes must have a slice to compare, got none; {'; '.join(reasons[:5])}")
-        self.document = self._make(baseline, title, excluded, notes, asked or {})
-        """Plain values, None where there is no number."""
+        self._segmented = SegmentationRows(scored.numbers, data.methods)
+        with_residual = any(RESIDUAL in row for numbers in scored.numbers.values() for row in numbers["volumes"])
+        metrics = list_metrics(settings, self._segmented.classes, with_residual=with_residual)
+        rows = self._rows("volumes", metrics)
+        contrasts = sorted({row["contrast"] for row in rows})
+        contrasts = [ALL, *(contrasts if len(contrasts) > 1 else [])]
+        tables = [self._tables(contrast, rows, metrics) for contrast in contrasts]
+        if not with_residual and any(files.kspace is not None for files in data.volumes):
+            notes = [*notes, NO_MASK]
+        notes = [*notes, *self._data_notes(left_out), *(note for _, _, of_table in tables for note in of_table)]
+        self.document: dict[str, Any] = _plain(
+            {
+                "title": title,
+                "methods": data.methods,
+                "baseline": baseline,
+                "references": list(settings.references),
+                "metrics": [metric._asdict() for metric in metrics],
+                "contrasts": contrasts,
+                "slices": self._rows("slices", metrics),
+                "volumes": rows,
+                "means": [row for means, _, _ in tables for row in means],
+                "comparisons": [row for _, comparisons, _ in tables for row in comparisons],
+                "excluded": left_out,
+                "notes": list(dict.fromkeys(notes)),
+                "settings": dict(asked or {}),
+            }
+        )
 
     def read_slice(self, volume: str, slice_num: int) -> SliceImages:
         """The images of a slice, read from their files.
-
-        Args:
-            volume: file name.
-            slice_num: number of the slice.
 
         Raises:
             ValueError: if the volume is not known or cannot be read.
         """
         if volume not in self._files:
             raise ValueError(f"volume must be one of {', '.join(self._files)}, got {volume!r}")
-        files = self._files[volume]
-        found = files.read(slice_num)
-        references = {name: images[0] for name, images in found.references.items()}
-        if COIL_COMBINED in self.settings.references and COIL_COMBINED not in references:
-            acquired = open_acquired(files, files.read_masks(), device=self.settings.device).read(slice_num)
+        files, settings = self._files[volume], self.settings
+        images = files.read(slice_num)
+        references = {name: image[0] for name, image in images.references.items()}
+        if COIL_COMBINED in settings.references and COIL_COMBINED not in references:
+            acquired = open_acquired(files, files.read_masks(), device=settings.device).read(slice_num)
             if acquired is not None:
                 references[COIL_COMBINED] = center_crop(acquired.image.abs().cpu().numpy(), files.size)
-        references = {name: references[name] for name in self.settings.references if name in references}
-        outputs = {name: images[0] for name, images in found.outputs.items()}
+        references = {name: references[name] for name in settings.references if name in references}
         labels: dict[str, np.ndarray] = {}
-        if self.settings.segmenter is not None:
-            main = self.settings.main_reference
-            images = {main: references[main], **outputs}
-            labels = segment_volume(self.settings, {name: image[None] for name, image in images.items()})
-        segmentation = None if found.segmentation is None else found.segmentation[0]
-        return SliceImages(references, outputs, segmentation, {name: one[0] for name, one in labels.items()})
-
-    def _make(
-        self,
-        baseline: str,
-        title: str,
-        excluded: Sequence[Mapping[str, Any]],
-        notes: Sequence[str],
-        asked: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        found = self._scored.found
-        segmented = SegmentationRows(found, self.methods)
-        with_residual = any(RESIDUAL in row for numbers in found.values() for row in numbers["volumes"])
-        metrics = list_metrics(self.settings, segmented.classes, with_residual=with_residual)
-        slices = self._rows("slices", metrics, segmented.sis_of_slices)
-        volumes = self._rows("volumes", metrics, segmented.sis_of_volumes)
-        names = list(dict.fromkeys(row["contrast"] for row in volumes))
-        contrasts = [ALL, *(sorted(names) if len(names) > 1 else [])]
-        tables = [self._tables(contrast, volumes, metrics, segmented, baseline) for contrast in contrasts]
-        means, comparisons, more = ([row for table in tables for row in table[index]] for index in range(3))
-        left_out = self._excluded(excluded)
-        if not with_residual and any(files.kspace is not None for files in self._files.values()):
-            notes = [*notes, NO_MASK]
-        about_data = data_notes(found, left_out, self.settings, segmented, len(self._files))
-        return _plain(
-            {
-                "title": title,
-                "methods": self.methods,
-                "baseline": baseline,
-                "references": list(self.settings.references),
-                "metrics": [metric._asdict() for metric in metrics],
-                "contrasts": contrasts,
-                "slices": slices,
-                "volumes": volumes,
-                "means": means,
-                "comparisons": comparisons,
-                "excluded": left_out,
-                "notes": list(dict.fromkeys([*notes, *about_data, *more])),
-                "settings": dict(asked),
-            }
+        if settings.segmenter is not None:
+            main = settings.main_reference
+            labels = segment_volume(settings, {main: references[main][None], **images.outputs})
+        return SliceImages(
+            references,
+            {name: image[0] for name, image in images.outputs.items()},
+            None if images.segmentation is None else images.segmentation[0],
+            {name: classes[0] for name, classes in labels.items()},
         )
 
-    def _rows(
-        self, kind: str, metrics: Sequence[Metric], sis: Mapping[tuple[Any, ...], float]
-    ) -> list[dict[str, Any]]:
+    def _rows(self, kind: str, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
         """Rows of slices or of volumes with what they belong to and the values of all metrics."""
         rows = []
-        for name, numbers in self._scored.found.items():
+        for name, numbers in self._numbers.items():
             files = self._files[name]
             contrast = {"": UNKNOWN, ALL: f"{ALL} (of the file)"}.get(files.contrast, files.contrast)
-            place = {"subject": files.subject, "contrast": contrast}
             for row in numbers[kind]:
-                number = {"slice": row["slice"]} if kind == "slices" else {}
-                count = {"slices": row["slices"]} if kind == "volumes" else {}
                 values = {metric.name: row.get(metric.name) for metric in metrics}
+                index = {"slice": row["slice"]} if kind == "slices" else {}
                 if "SIS" in values:
-                    values["SIS"] = sis.get((name, *number.values(), row["method"]))
-                rows.append({"volume": name, **number, **place, **count, "method": row["method"], **values})
+                    values["SIS"] = self._segmented.sis.get((name, *index.values(), row["method"]))
+                place = {"volume": name, **index, "subject": files.subject, "contrast": contrast}
+                count = {"slices": row["slices"]} if kind == "volumes" else {}
+                rows.append({**place, **count, "method": row["method"], **values})
         return rows
 
     def _tables(
-        self,
-        contrast: str,
-        volumes: Sequence[Mapping[str, Any]],
-        metrics: Sequence[Metric],
-        segmented: SegmentationRows,
-        baseline: str,
+        self, contrast: str, volumes: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
         """Means, comparisons and notes of a contrast."""
         rows = [row for row in volumes if contrast in (ALL, row["contrast"])]
         scores = scores_by_subject(rows, [metric.name for metric in metrics])
-        sis, notes = segmented.sis_over_images({row["volume"]: row["subject"] for row in rows})
+        sis, notes = self._segmented.sis_over_images({row["volume"]: row["subject"] for row in rows})
         if notes:
             scores.pop("SIS", None)
         means = mean_rows(scores, known={"SIS": sis})
@@ -196,8 +178,8 @@ class Comparison:
             for metric in metrics
             if metric.tested and metric.larger_is_better is not None
         }
-        comparisons = comparison_rows(scores, tested, baseline=baseline)
-        notes += statistics_notes(scores, comparisons, list(tested), baseline)
+        comparisons = comparison_rows(scores, tested, baseline=self.baseline)
+        notes += statistics_notes(scores, comparisons, list(tested), self.baseline)
         prefix = "" if contrast == ALL else f"{contrast}: "
         return (
             [{"contrast": contrast, **row} for row in means],
@@ -205,27 +187,121 @@ class Comparison:
             [prefix + note for note in notes],
         )
 
-    def _excluded(self, before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _left_out(self, before: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
         """All that does not count, in the order of the volumes."""
         rows = [dict(row) for row in before]
-        rows += [
-            {"volume": name, "slice": None, "source": "file", "why": why} for name, why in self._scored.failed.items()
-        ]
-        for name, numbers in self._scored.found.items():
+        rows += [{"volume": name, "slice": None, "source": "file", "why": why} for name, why in failed.items()]
+        why = f"{CONSTANT}: the slice has no scores against it, and counts in those of the volume"
+        for name, numbers in self._numbers.items():
             rows += [{"volume": name, **row} for row in numbers["excluded"]]
-            why = f"{CONSTANT}: the slice has no scores against it, and counts in those of the volume"
             rows += [
-                {"volume": name, "slice": number, "source": source, "why": why}
-                for source, number in numbers["constant"]
+                {"volume": name, "slice": slice_num, "source": source, "why": why}
+                for source, slice_num in numbers["constant"]
                 if source in self.settings.references
             ]
         return sorted(rows, key=lambda row: str(row["volume"]))
+
+    def _data_notes(self, left_out: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the scores say of the data."""
+        numbers, nets = self._numbers, self.settings.feature_nets
+        notes = [*_excluded_notes(left_out, numbers, len(self._files)), *_constant_notes(numbers, self.settings)]
+        differing = {name: of["differing_masks"] for name, of in numbers.items() if of["differing_masks"]}
+        if differing:
+            name, methods = next(iter(differing.items()))
+            notes.append(
+                f"Methods were reconstructed from different samples: the masks of {len(differing)} volumes differ, "
+                f"such as {name} ({', '.join(methods)}). Their differences are not those of the methods alone."
+            )
+        if nets and all(net.trained_on for net in nets):
+            notes.append(
+                "UFLoss is that of the network that a method was trained with, and is not tested: a loss must not "
+                "grade itself. Name another network to score with."
+            )
+        return [*notes, *_segmenter_notes(self._segmented), *_reference_notes(numbers)]
 
 
 def _plain(value: Any) -> Any:
     """A value for JSON: what is not finite is None."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def folder_notes(data: Reconstructions) -> list[str]:
+    """What the files say before they are scored."""
+    notes = []
+    if left_out := sorted({row["volume"] for row in data.left_out}):
+        notes.append(
+            f"{len(left_out)} volumes that not all folders have, or that cannot be used, are left out: "
+            f"{name_some(left_out)}."
+        )
+    if data.cropped:
+        name, sizes = next(iter(data.cropped.items()))
+        notes.append(f"{len(data.cropped)} volumes are cropped around their center, such as {name}: {sizes}.")
+    identifiers = set(data.patient_ids.values())
+    if len(data) > 1 and len(identifiers) == 1 and "" not in identifiers:
+        notes.append("All volumes have one patient_id: each of them counts as a subject of its own.")
+    return notes
+
+
+def _excluded_notes(excluded: Sequence[Mapping[str, Any]], numbers: Numbers, num_volumes: int) -> list[str]:
+    notes = []
+    bad = [row for row in excluded if row["slice"] is not None and row["why"] == NOT_FINITE]
+    if bad:
+        slices = {(row["volume"], row["slice"]) for row in bad}
+        volumes = sorted({name for name, _ in slices})
+        sources = ", ".join(dict.fromkeys(row["source"] for row in bad))
+        notes.append(
+            f"{len(slices)} slices of {len(volumes)} volumes have {NOT_FINITE} (of {sources}) and are excluded for "
+            f"all methods: {name_some(volumes)}."
+        )
+    if empty := [name for name, of_volume in numbers.items() if not of_volume["volumes"]]:
+        notes.append(f"{len(empty)} of {num_volumes} volumes are excluded as a whole: {name_some(empty)}.")
+    if failed := num_volumes - len(numbers):
+        notes.append(f"{failed} of {num_volumes} volumes could not be scored and are left out.")
+    return notes
+
+
+def _constant_notes(numbers: Numbers, settings: ScoreSettings) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for name, of_volume in numbers.items():
+        for source, slice_num in of_volume["constant"]:
+            places.setdefault(source, []).append(f"{name} slice {slice_num}")
+    notes = []
+    for source, where in places.items():
+        effect = "no scores of the slice are made against it" if source in settings.references else "they count"
+        notes.append(f"{len(where)} images of {source} have one value everywhere, {effect}: {name_some(where)}.")
+    return notes
+
+
+def _segmenter_notes(segmented: SegmentationRows) -> list[str]:
+    notes, dice = list(segmented.notes), segmented.segmenter_dice
+    if segmented.classes and segmented.absent:
+        notes.append(f"Left out, since no image has it: class {', '.join(map(str, segmented.absent))}.")
+    if segmented.classes and dice:
+        values = ", ".join(f"{value:.4f} of class {label}" for label, value in dice.items())
+        notes.append(f"The segmenter's own Dice on the references: {values}.")
+        notes += [
+            f"The segmenter has a Dice of only {value:.2f} on the references for class {label}: SIS says little "
+            "of it."
+            for label, value in dice.items()
+            if value < MIN_DICE
+        ]
+    return notes
+
+
+def _reference_notes(numbers: Numbers) -> list[str]:
+    """The references' own sharpness and residual, the means over volumes."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for of_volume in numbers.values():
+        for reference, scores in of_volume["references"].items():
+            for score, value in scores.items():
+                if value is not None:
+                    values.setdefault(score, {}).setdefault(reference, []).append(value)
+    notes = []
+    for score, references in values.items():
+        texts = [f"{float(np.mean(of)):.4g} of {name}" for name, of in references.items()]
+        notes.append(f"To compare: the references' own {score} is {', '.join(texts)} (mean over volumes).")
+    return notes

@@ -1,35 +1,112 @@
-"""Reconstructions of several methods of the same volumes, beside their references, segmentations and k-space."""
+"""Volumes that several methods have reconstructed, beside their references, segmentations, k-space and masks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
+import numpy as np
+from fastmri.data.transforms import center_crop
 from tqdm import tqdm
 
 from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.data.segmentation import NAME, QUIET_SECONDS
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles, read_shape, read_text
+from fastmri_ufloss.data.segmentation import COMMAND, NAME, QUIET_SECONDS, find_reconstruction
+from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 
-__all__ = ["KSPACE", "LeftOut", "Reconstructions", "name_some"]
+__all__ = [
+    "ReconstructedVolume",
+    "Reconstructions",
+    "VolumeFiles",
+    "path_stamp",
+    "read_mask",
+    "read_shape",
+    "read_text",
+    "reference_kind",
+]
 
 KSPACE, MASKS = "k-space", "masks"
-SHOWN = 10  # names in a message
+SHOWN = 10  # reasons in a message
 Shape = tuple[int, int, int]
 
+# the data set of a source, its kinds of numbers and numbers of axes, and both in words; images are any other source
+CONTENTS = {
+    NAME: (NAME, "biu", (3,), f"{NAME!r}: add it with {COMMAND}", "class numbers (slices, rows, cols)"),
+    KSPACE: ("kspace", "c", (3, 4), "'kspace'", "complex numbers (slices, coils, rows, cols)"),
+}
+IMAGES = ("", "fiu", (3,), "of images", "real magnitudes (slices, rows, cols)")
 
-class LeftOut(NamedTuple):
-    """A volume that is not compared.
+
+class ReconstructedVolume(NamedTuple):
+    """A volume, or a slice of a volume; all arrays are (slices, rows, cols).
 
     Args:
-        volume: its file name.
-        source: the method, reference or other folder that is to blame.
-        why: in words.
+        references: magnitudes by name, float32.
+        outputs: magnitudes by method, float32.
+        segmentation: class numbers, int64; None without segmentations.
     """
 
-    volume: str
-    source: str
-    why: str
+    references: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    segmentation: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class VolumeFiles:
+    """The files of a volume. Images are read one volume, or one slice, at a time, and cropped around their center.
+
+    Args:
+        name: file name of the volume.
+        references, outputs: file of each reference and of each method by name.
+        num_slices: of each file.
+        size: rows and columns that all are cropped to.
+        segmentation, kspace, mask: files with the true segmentation, the k-space, and the sampling mask alone.
+        subject: whom the volume is of.
+        contrast: fastMRI's attribute ``acquisition``, may be empty.
+    """
+
+    name: str
+    references: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    num_slices: int
+    size: tuple[int, int]
+    segmentation: Path | None = None
+    kspace: Path | None = None
+    mask: Path | None = None
+    subject: str = ""
+    contrast: str = ""
+
+    @property
+    def stamp(self) -> list[Any]:
+        """Plain values that tell whether the volume has changed: its files, their sizes and times."""
+        more = ((NAME, self.segmentation), (KSPACE, self.kspace), ("mask", self.mask))
+        files = [*self.references.items(), *self.outputs.items(), *more]
+        stamps = [[source, *path_stamp(path)] for source, path in files if path is not None]
+        return [self.name, self.num_slices, list(self.size), *stamps]
+
+    def read(self, slice_num: int | None = None) -> ReconstructedVolume:
+        """The volume, or one slice as a volume.
+
+        Raises:
+            ValueError: if a file cannot be read any more; the message names the file.
+        """
+        where = slice(None) if slice_num is None else slice(slice_num, slice_num + 1)
+
+        def read(source: str, path: Path, dtype: type = np.float32) -> np.ndarray:
+            with open_hdf5(path) as file:
+                images: np.ndarray = np.asarray(_find_data(file, source)[where], dtype=dtype)
+            return np.ascontiguousarray(center_crop(images, self.size))
+
+        return ReconstructedVolume(
+            {source: read(source, path) for source, path in self.references.items()},
+            {source: read(source, path) for source, path in self.outputs.items()},
+            None if self.segmentation is None else read(NAME, self.segmentation, np.int64),
+        )
+
+    def read_masks(self) -> dict[str, np.ndarray]:
+        """The sampling mask of each method whose file has one, boolean, (cols,) or (rows, cols)."""
+        masks = {method: read_mask(path) for method, path in self.outputs.items()}
+        return {method: mask for method, mask in masks.items() if mask is not None}
 
 
 class Reconstructions:
@@ -37,12 +114,12 @@ class Reconstructions:
 
     Images are the data set ``reconstruction`` of leaderboard files, or ``reconstruction_rss`` or
     ``reconstruction_esc`` of fastMRI volumes; segmentations are the data set ``segmentation``, k-space ``kspace`` and
-    masks ``mask``. Where the sizes of images, segmentations and k-space differ, all are cropped around their centre
+    masks ``mask``. Where the sizes of images, segmentations and k-space differ, all are cropped around their center
     to the smallest rows and columns, as fastMRI crops images. Only shapes and attributes are read here.
 
     Args:
-        methods: folder of each method by its name.
-        references: folder of the fully sampled images by their names; may be none.
+        methods: folder of each method by name.
+        references: folders of the fully sampled images by name; may be none.
         segmentations: folder of volumes with a segmentation; this and the next two may have more volumes than the
             methods.
         kspace: folder of fastMRI volumes.
@@ -54,6 +131,12 @@ class Reconstructions:
         FileNotFoundError: if a folder is missing or has no volume.
         ValueError: if there is no method, a reference has the name of a method, one of them is called "segmentation",
             "k-space" or "masks", or volumes are not as above; the message names all of them.
+
+    Attributes:
+        volumes: `VolumeFiles` in the order of their names.
+        left_out: rows of ``volume``, ``slice`` (None), ``source`` and ``why``, of volumes that are not compared.
+        cropped: the sizes in words, by the name of a volume that is cropped.
+        patient_ids: the attribute ``patient_id`` of each volume, from the first of its files that has one, or empty.
     """
 
     def __init__(
@@ -75,145 +158,161 @@ class Reconstructions:
         if not methods or both:
             wrong = f"{', '.join(both)} of both" if both else "no method"
             raise ValueError(f"methods must be at least one, with other names than the references, got {wrong}")
-        self.methods, self.references = list(methods), list(references)
-        self.left_out: list[LeftOut] = []
-        """Volumes that are not compared, with ``common``."""
-        self._images = {name: _volumes_of(name, folder) for name, folder in {**references, **methods}.items()}
+        self.methods, self.references, self._common = list(methods), list(references), common
+        self.left_out: list[dict[str, Any]] = []
         more = {NAME: segmentations, KSPACE: kspace, MASKS: masks}
-        self._more = {name: _volumes_of(name, folder) for name, folder in more.items() if folder is not None}
-        names = self._match(common=common)
-        bar = tqdm(names, desc="Sizes", unit="volume", delay=QUIET_SECONDS)
-        self._shapes = self._read_shapes(bar, common=common)
-        if not self._shapes:
-            raise ValueError(f"the folders must have volumes in common, got none of {len(self._every)} that all have")
-        self.patient_ids = {name: self._read_text(name, "patient_id") for name in self._shapes}
-        """The attribute ``patient_id`` of each volume, from the first of its files that has one, or empty."""
-        self.volumes = [self._files_of(name) for name in self._shapes]
-        """In the order of their names."""
-
-    @property
-    def cropped(self) -> dict[str, str]:
-        """What is cropped, in words, by the name of the volume."""
-        found = {}
-        for name, shapes in self._shapes.items():
-            smallest = _smallest(shapes.values())
-            larger: dict[tuple[int, int], list[str]] = {}
-            for source, (_, rows, cols) in shapes.items():
-                if (rows, cols) != smallest:
-                    larger.setdefault((rows, cols), []).append(source)
-            if larger:
-                sizes = ", ".join(f"{rows}x{cols} ({', '.join(of)})" for (rows, cols), of in larger.items())
-                found[name] = f"{sizes} to {smallest[0]}x{smallest[1]}"
-        return found
+        folders = {**references, **methods, **{s: folder for s, folder in more.items() if folder is not None}}
+        self._paths = {source: _list_volumes(source, folder) for source, folder in folders.items()}
+        every = set[str]().union(*(self._paths[source] for source in (*references, *methods)))
+        shapes = self._read_shapes(self._match(every))
+        if not shapes:
+            raise ValueError(f"the folders must have volumes in common, got none of {len(every)} that all have")
+        self.patient_ids = {name: self._read_text(name, "patient_id") for name in shapes}
+        self.cropped: dict[str, str] = {}
+        self.volumes = [self._make_files(name, of_volume) for name, of_volume in shapes.items()]
 
     def __len__(self) -> int:
         return len(self.volumes)
 
-    @property
-    def _every(self) -> set[str]:
-        return set[str]().union(*self._images.values())
+    def _leave_out(self, volume: str, source: str, why: str) -> None:
+        self.left_out.append({"volume": volume, "slice": None, "source": source, "why": why})
 
-    def _match(self, *, common: bool) -> list[str]:
+    def _match(self, every: set[str]) -> list[str]:
         """The names of the volumes that all folders have, which must be all volumes unless ``common``."""
-        every = self._every
         wrong = []
-        for source, paths in {**self._images, **self._more}.items():
-            missing = sorted(every - set(paths))
-            self.left_out += [LeftOut(name, source, "the folder has no such file") for name in missing]
-            if missing:
+        for source, paths in self._paths.items():
+            if missing := sorted(every - set(paths)):
                 wrong.append(f"{source} lacks {len(missing)} of {len(every)} volumes: {name_some(missing)}")
-        if wrong and not common:
+            for name in missing:
+                self._leave_out(name, source, "the folder has no such file")
+        if wrong and not self._common:
             raise ValueError(
                 f"all methods and references must have the same volumes: {'; '.join(wrong)}; add them, or take only "
                 "those that all have with common (--common)"
             )
-        lacking = {left.volume for left in self.left_out}
-        return sorted(every - lacking)
+        return sorted(every - {row["volume"] for row in self.left_out})
 
-    def _read_shapes(self, names: Iterable[str], *, common: bool) -> dict[str, dict[str, Shape]]:
-        found, wrong = {}, []
-        for name in names:
-            shapes: dict[str, Shape] = {}
-            for source, paths in {**self._images, **self._more}.items():
-                if source == MASKS:
-                    continue
+    def _read_shapes(self, names: Iterable[str]) -> dict[str, dict[str, Shape]]:
+        """The shapes (slices, rows, cols) of each volume by source; volumes that do not fit are left out."""
+        shapes: dict[str, dict[str, Shape]] = {}
+        before, sources = len(self.left_out), [source for source in self._paths if source != MASKS]
+        for name in tqdm(names, desc="Sizes", unit="volume", delay=QUIET_SECONDS):
+            shapes[name] = {}
+            for source in sources:
                 try:
-                    shapes[source] = _shape_of(source, paths[name])
+                    shapes[name][source] = read_shape(self._paths[source][name], source)
                 except ValueError as error:
-                    wrong.append(LeftOut(name, source, str(error)))
-            if len({shape[0] for shape in shapes.values()}) > 1:
-                counts = ", ".join(f"{shape[0]} of {source}" for source, shape in shapes.items())
-                wrong.append(LeftOut(name, "all", f"{name} has different numbers of slices: {counts}"))
-            found[name] = shapes
-        if wrong and not common:
-            raise ValueError(
-                f"{'; '.join(left.why for left in wrong[:SHOWN])}{_more(wrong)}; mend them, or leave such volumes "
-                "out with common (--common)"
-            )
-        self.left_out += wrong
-        bad = {left.volume for left in wrong}
-        return {name: shapes for name, shapes in found.items() if name not in bad}
+                    self._leave_out(name, source, str(error))
+            if len({shape[0] for shape in shapes[name].values()}) > 1:
+                counts = ", ".join(f"{shape[0]} of {source}" for source, shape in shapes[name].items())
+                self._leave_out(name, "all", f"{name} has different numbers of slices: {counts}")
+        wrong = self.left_out[before:]
+        if wrong and not self._common:
+            reasons = "; ".join(row["why"] for row in wrong[:SHOWN])
+            more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+            raise ValueError(f"{reasons}{more}; mend them, or leave such volumes out with common (--common)")
+        bad = {row["volume"] for row in wrong}
+        return {name: of_volume for name, of_volume in shapes.items() if name not in bad}
 
-    def _files_of(self, name: str) -> VolumeFiles:
-        shapes = self._shapes[name]
-        # an identifier that all share tells nothing
-        is_told = len(set(self.patient_ids.values())) > 1
+    def _make_files(self, name: str, shapes: Mapping[str, Shape]) -> VolumeFiles:
+        num_slices, *size = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
+        larger: dict[str, list[str]] = {}
+        for source, (_, rows, cols) in shapes.items():
+            if [rows, cols] != size:
+                larger.setdefault(f"{rows}x{cols}", []).append(source)
+        if larger:
+            sizes = ", ".join(f"{given} ({', '.join(sources)})" for given, sources in larger.items())
+            self.cropped[name] = f"{sizes} to {size[0]}x{size[1]}"
+        is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
         return VolumeFiles(
             name=name,
-            references={source: self._images[source][name] for source in self.references},
-            outputs={source: self._images[source][name] for source in self.methods},
-            num_slices=next(iter(shapes.values()))[0],
-            size=_smallest(shapes.values()),
-            segmentation=self._more.get(NAME, {}).get(name),
-            kspace=self._more.get(KSPACE, {}).get(name),
-            mask=self._more.get(MASKS, {}).get(name),
+            references={source: self._paths[source][name] for source in self.references},
+            outputs={source: self._paths[source][name] for source in self.methods},
+            num_slices=num_slices,
+            size=(size[0], size[1]),
+            segmentation=self._paths.get(NAME, {}).get(name),
+            kspace=self._paths.get(KSPACE, {}).get(name),
+            mask=self._paths.get(MASKS, {}).get(name),
             subject=(is_told and self.patient_ids[name]) or name,
             contrast=self._read_text(name, "acquisition"),
         )
 
     def _read_text(self, name: str, attribute: str) -> str:
-        """An attribute of the first file of a volume that has it."""
-        sources = (NAME, KSPACE, *self.references, *self.methods)
-        paths = [paths[name] for source in sources if (paths := {**self._images, **self._more}.get(source))]
-        return next((text for path in paths if (text := read_text(path, attribute))), "")
+        """An attribute of the first file of a volume that has a text there."""
+        sources = [source for source in (NAME, KSPACE, *self.references, *self.methods) if source in self._paths]
+        texts = (read_text(self._paths[source][name], attribute) for source in sources)
+        return next(filter(None, texts), "")
 
 
-def name_some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + _more(names)
+def path_stamp(path: Path) -> list[Any]:
+    """Path, size and time of modification."""
+    return [str(path.resolve()), *file_stamp(path)]
 
 
-def _more(listed: Sequence[object]) -> str:
-    return f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+def read_shape(path: Path, source: str = "") -> Shape:
+    """The shape (slices, rows, cols) of a file's images, or of its ``"segmentation"`` or ``"k-space"``.
+
+    Raises:
+        ValueError: if the file cannot be read, or has something else.
+    """
+    with open_hdf5(path) as file:
+        shape = _find_data(file, source).shape
+    return shape[0], shape[-2], shape[-1]
 
 
-def _smallest(shapes: Iterable[Shape]) -> tuple[int, int]:
-    """The smallest rows and columns."""
-    _, rows, cols = (min(sizes) for sizes in zip(*shapes, strict=True))
-    return rows, cols
+def read_text(path: Path, attribute: str) -> str:
+    """An attribute of a file as text, empty without it."""
+    with open_hdf5(path) as file:
+        text = file.attrs.get(attribute, "")
+    return (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
 
 
-def _volumes_of(source: str, folder: str | Path) -> dict[str, Path]:
+def read_mask(path: Path) -> np.ndarray | None:
+    """The data set ``mask`` of a file, boolean, (cols,) or (rows, cols); None without one.
+
+    Raises:
+        ValueError: if the file cannot be read or the mask has another shape.
+    """
+    with open_hdf5(path) as file:
+        if "mask" not in file:
+            return None
+        if not isinstance(file["mask"], h5py.Dataset):
+            raise ValueError(f"{path}: mask must be a data set")
+        mask = np.asarray(file["mask"][()]).astype(bool)
+    mask = mask.ravel() if mask.size == max(mask.shape, default=0) else mask
+    if mask.ndim not in (1, 2) or not mask.any():
+        raise ValueError(f"{path}: mask must be of columns (cols,) or of points (rows, cols), got {mask.shape}")
+    return mask
+
+
+def reference_kind(path: Path) -> str:
+    """``"RSS"`` or ``"ESC"`` of a fastMRI volume, ``"reference"`` of a leaderboard file.
+
+    Raises:
+        ValueError: if the file cannot be read or has no images.
+    """
+    kinds = {"reconstruction_rss": "RSS", "reconstruction_esc": "ESC"}
+    with open_hdf5(path) as file:
+        return kinds.get(Path(str(_find_data(file, "").name)).name, "reference")
+
+
+def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
+    """The data set of the segmentation, of the k-space, or of images, checked."""
+    name, kinds, axes, missing, content = CONTENTS.get(source, IMAGES)
+    data = file.get(name or "reconstruction")
+    if data is None and not name:
+        data = find_reconstruction(file)
+    if not isinstance(data, h5py.Dataset):
+        raise ValueError(f"{file.filename} has no data set {missing}, only {sorted(file)}")
+    if data.dtype.kind not in kinds or data.ndim not in axes or 0 in data.shape:
+        raise ValueError(f"{file.filename} must hold {content}, got {data.shape} of kind {data.dtype.kind!r}")
+    return data
+
+
+def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder {folder} of {source}")
     try:
         return {path.name: path for path in list_volumes(folder)}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}, the folder of {source}") from error
-
-
-def _shape_of(source: str, path: Path) -> Shape:
-    if source != KSPACE:
-        return read_shape(path, is_segmentation=source == NAME)
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("kspace")
-            is_array = isinstance(data, h5py.Dataset)
-            shape: tuple[int, ...] = data.shape if is_array else ()
-            kind = data.dtype.kind if is_array else ""
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
-    if kind != "c" or len(shape) not in (3, 4) or 0 in shape:
-        wanted = "a data set 'kspace' of complex numbers (slices, coils, rows, cols)"
-        raise ValueError(f"{path} must have {wanted}, got kind {kind!r} and shape {shape}")
-    return shape[0], shape[-2], shape[-1]

@@ -1,16 +1,33 @@
-"""Methods compared by subject in several scores: means, and differences from one of them."""
+"""Methods compared by subject in several scores: means, differences paired by subject, and SIS over images."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.metrics.paired import MethodComparison, bootstrap_interval, compare_methods, holm
-from fastmri_ufloss.report.paired_table import ALPHA, method_rows, p_value_note
+from fastmri_ufloss.metrics.paired import (
+    MethodComparison,
+    PairedDifference,
+    bootstrap_interval,
+    compare_methods,
+    holm,
+    paired_difference,
+)
+from fastmri_ufloss.metrics.semantic_interpretability import SegmentedImages
 
-__all__ = ["comparison_rows", "mean_rows", "scores_by_subject", "statistics_notes"]
+__all__ = [
+    "SegmentationRows",
+    "comparison_rows",
+    "mean_rows",
+    "method_rows",
+    "p_value_note",
+    "paired_rows",
+    "scores_by_subject",
+    "statistics_notes",
+]
 
+ALPHA = 0.05
 SubjectScores = Mapping[str, Mapping[str, Mapping[str, float]]]
 """By score, method and subject."""
 
@@ -20,20 +37,17 @@ def scores_by_subject(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores by metric, method and subject, the means over the subject's volumes.
 
-    Args:
-        rows: of each volume and method, with ``subject``, ``method`` and the scores; one that is None does not count.
-        metrics: names of the scores.
+    Rows are of a volume and a method, with ``subject``, ``method`` and the scores; None does not count.
     """
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for metric in metrics:
+        values: dict[str, dict[str, list[float]]] = {}
         for row in rows:
             if row.get(metric) is not None:
-                of_method = found.setdefault(metric, {}).setdefault(row["method"], {})
-                of_method.setdefault(row["subject"], []).append(row[metric])
-    return {
-        metric: {m: {s: float(np.mean(values)) for s, values in of.items()} for m, of in methods.items()}
-        for metric, methods in found.items()
-    }
+                values.setdefault(row["method"], {}).setdefault(row["subject"], []).append(row[metric])
+        if values:
+            scores[metric] = {m: {s: float(np.mean(v)) for s, v in of.items()} for m, of in values.items()}
+    return scores
 
 
 def mean_rows(
@@ -48,18 +62,19 @@ def mean_rows(
         known: value and ends of the interval, by score and method, where they are not the mean's.
 
     Returns:
-        Rows for JSON: a number that there is not, such as the interval of one subject, or that is infinite is None.
+        Rows for JSON: None stands for what is infinite or does not exist, such as the interval of a single subject.
     """
     rows = []
     for metric, methods in scores.items():
         for method, by_subject in methods.items():
             values = list(by_subject.values())
-            mean, low, high = (known or {}).get(metric, {}).get(method) or _mean(values)
-            is_spread = len(values) > 1 and bool(np.isfinite(values).all())
-            std = float(np.std(values, ddof=1)) if is_spread else math.nan
-            numbers = {"mean": mean, "std": std, "95% from": low, "95% to": high}
-            plain = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-            rows.append({"metric": metric, "method": method, "subjects": len(values), **plain})
+            mean, low, high, std = float(np.mean(values)), math.nan, math.nan, math.nan
+            if np.isfinite(values).all():
+                low, high = bootstrap_interval(values)
+                std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+            mean, low, high = (known or {}).get(metric, {}).get(method) or (mean, low, high)
+            numbers = _plain({"mean": mean, "std": std, "95% from": low, "95% to": high})
+            rows.append({"metric": metric, "method": method, "subjects": len(values), **numbers})
     return rows
 
 
@@ -69,7 +84,7 @@ def comparison_rows(
     """A row for each score and method but the baseline: the difference from the baseline, paired by subject.
 
     All comparisons are one family for Holm's correction. The interval of the difference is by bootstrap over
-    subjects. Left out are scores with fewer than two subjects, and of methods that lack one or are infinite, as the
+    subjects. Left out are scores with fewer than two subjects, and methods that lack one or are infinite, as the
     PSNR of images that equal their reference.
 
     Args:
@@ -78,20 +93,19 @@ def comparison_rows(
         baseline: name of a method.
 
     Returns:
-        Rows of `fastmri_ufloss.report.paired_table.method_rows`, with ``metric`` before them.
+        Rows of `method_rows`, with ``metric`` before them.
     """
     metrics: list[str] = []
     comparisons: list[MethodComparison] = []
     for metric, larger in larger_is_better.items():
         methods = scores.get(metric, {})
-        for method in methods:
-            pair = {baseline: methods.get(baseline, {}), method: methods[method]}
-            values = [value for by_subject in pair.values() for value in by_subject.values()]
-            is_paired = set(pair[baseline]) == set(pair[method])
-            if len(pair) < 2 or not is_paired or len(pair[baseline]) < 2 or not np.isfinite(values).all():
+        first = methods.get(baseline, {})
+        for method, second in methods.items():
+            is_finite = np.isfinite([*first.values(), *second.values()]).all()
+            if method == baseline or set(first) != set(second) or len(first) < 2 or not is_finite:
                 continue
+            pair = {baseline: first, method: second}
             (comparison,) = compare_methods(pair, larger_is_better=larger, baseline=baseline)
-            first, second = pair.values()
             low, high = bootstrap_interval([second[subject] - first[subject] for subject in first])
             comparisons.append(comparison._replace(difference=comparison.difference._replace(low=low, high=high)))
             metrics.append(metric)
@@ -100,17 +114,63 @@ def comparison_rows(
     return [{"metric": metric, **row} for metric, row in zip(metrics, method_rows(family), strict=True)]
 
 
+def method_rows(comparisons: Sequence[MethodComparison]) -> list[dict[str, Any]]:
+    """A row for each comparison of `fastmri_ufloss.metrics.paired.compare_methods`, like those of `paired_rows`.
+
+    The two methods go by name, and after Wilcoxon's p follow Holm's adjusted p and the rank-biserial correlation.
+    """
+    rows = []
+    for first, second, paired, adjusted_p in comparisons:
+        more = {"p (Holm)": adjusted_p, "effect size": paired.effect_size}
+        numbers = _paired_columns(paired, "mean of first", "mean of second", more)
+        rows.append({"first": first, "second": second, **numbers})
+    return rows
+
+
+def paired_rows(
+    first: tuple[str, Mapping[str, Mapping[str, float]]],
+    second: tuple[str, Mapping[str, Mapping[str, float]]],
+    larger_is_better: Mapping[str, bool],
+) -> list[dict[str, Any]]:
+    """A row for each metric: both means, second minus first with its 95% interval, Wilcoxon's p, who is better.
+
+    Args:
+        first, second: the name of a method, and its scores by subject and metric.
+        larger_is_better: of each metric that is to be compared, in the order of the rows.
+
+    Returns:
+        Rows for `fastmri_ufloss.report.format_table` and for JSON: None stands for what does not exist, such as the
+        interval of a single subject.
+
+    Raises:
+        ValueError: if the subjects of the two differ; and as `fastmri_ufloss.metrics.paired.paired_difference`.
+    """
+    (first_name, a), (second_name, b) = first, second
+    if set(a) != set(b):
+        raise ValueError(f"both methods must have the same subjects, got {sorted(a)} and {sorted(b)}")
+    rows = []
+    for metric, larger in larger_is_better.items():
+        values = [[float(scores[subject][metric]) for subject in sorted(a)] for scores in (a, b)]
+        paired = paired_difference(*values, larger_is_better=larger)
+        rows.append({"metric": metric, **_paired_columns(paired, first_name, second_name, {})})
+    return rows
+
+
+def p_value_note(count: int) -> str:
+    """What to say of Wilcoxon's p of so many subjects: nothing, unless they are too few."""
+    smallest = _smallest_p(count)
+    if smallest <= ALPHA:
+        return ""
+    return (
+        f"Too few subjects for Wilcoxon's test ({count}): its p cannot fall below {smallest:.2g}, however large the "
+        "differences are."
+    )
+
+
 def statistics_notes(
     scores: SubjectScores, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], baseline: str
 ) -> list[str]:
-    """What is to be said of the comparisons, each once.
-
-    Args:
-        scores: see `scores_by_subject`.
-        rows: of `comparison_rows`.
-        metrics: the scores that are tested.
-        baseline: name of a method.
-    """
+    """What is to be said of the comparisons of the tested metrics (rows of `comparison_rows`), each once."""
     notes = []
     num_tests = sum(row["p"] is not None for row in rows)
     for metric in metrics:
@@ -119,8 +179,8 @@ def statistics_notes(
         if count == 1:
             notes.append(f"{metric}: a single subject, so there are means, but no interval and no test.")
         elif count and len(methods) > 1:
-            smallest = min(1.0, num_tests * 2.0 ** (1 - count))  # all differences have one sign
-            family = f"Of {num_tests} comparisons of {count} subjects none can have a p (Holm) below {smallest:.2g}."
+            smallest = _smallest_p(count, num_tests)
+            family = f"With {num_tests} comparisons of {count} subjects no p (Holm) can be below {smallest:.2g}."
             notes.append(p_value_note(count) or (family if smallest > ALPHA else ""))
         for method, values in methods.items():
             if not np.isfinite(list(values.values())).all():
@@ -128,7 +188,96 @@ def statistics_notes(
     return [note for note in dict.fromkeys(notes) if note]
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    if not np.isfinite(values).all():
-        return float(np.mean(values)), math.nan, math.nan
-    return float(np.mean(values)), *bootstrap_interval(values)
+def _paired_columns(
+    paired: PairedDifference, first: str, second: str, more: Mapping[str, float]
+) -> dict[str, float | str | None]:
+    numbers = {first: paired.first, second: paired.second, "difference": paired.difference}
+    numbers |= {"95% from": paired.low, "95% to": paired.high, "p": paired.p, **more}
+    return {**_plain(numbers), "better in": f"{paired.better} of {paired.subjects}"}
+
+
+def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _smallest_p(count: int, num_tests: int = 1) -> float:
+    return min(1.0, num_tests * 2.0 ** (1 - count))  # all differences have one sign
+
+
+class SegmentationRows:
+    """What a segmenter has found in all volumes, for `SegmentedImages`.
+
+    Args:
+        numbers: what `fastmri_ufloss.report.scores.scoring.score_files` gives, by the name of the volume.
+        methods: their names.
+
+    Attributes:
+        classes: numbers of the classes that any image has; none if there is no segmenter, or it finds nothing of a
+            class on the references.
+        absent: numbers of the classes that no image has.
+        notes: why there are none.
+        segmenter_dice: the segmenter's mean Dice on the main reference by class.
+        sis: of a volume by (volume, method), and of a slice by (volume, slice, method).
+    """
+
+    def __init__(self, numbers: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> None:
+        self._numbers, self._methods = numbers, list(methods)
+        rows = [row for of_volume in numbers.values() for row in of_volume["segmenter"]]
+        classes = sorted({int(name.split()[1]) for row in rows for name in row if name.startswith("Dice ")})
+        self.classes = _present(classes, rows)
+        self.absent = [label for label in classes if label not in self.classes]
+        self.notes: list[str] = []
+        self.segmenter_dice: dict[int, float] = {}
+        self.sis: dict[tuple[Any, ...], float] = {}
+        if rows and not self.classes:
+            self.notes.append("Dice and SIS are left out: the segmentations are nothing but background.")
+        try:
+            for method in self._methods if self.classes else ():
+                images, slices = self._images(method, numbers, self.classes)
+                self.segmenter_dice = images.segmenter_dice()
+                self.sis |= {(volume, method): value for volume, value in images.per_volume().items()}
+                places = zip(images.volume.tolist(), slices, images.per_image().tolist(), strict=True)
+                self.sis |= {(*place, method): value for *place, value in places if value == value}
+        except ValueError as error:  # a segmenter that finds nothing: the other scores are not lost for it
+            self.notes.append(f"Dice and SIS are left out: {error}.")
+            self.classes = []
+
+    def sis_over_images(self, subjects: Mapping[str, str]) -> tuple[dict[str, tuple[float, float, float]], list[str]]:
+        """SIS over all images of some volumes with its interval over subjects, by method, and what is wrong."""
+        if not self.classes:
+            return {}, []
+        classes = _present(self.classes, (row for name in subjects for row in self._numbers[name]["segmenter"]))
+        if not classes:
+            return {}, ["SIS is left out: no image has a class."]
+        values = {}
+        for method in self._methods:
+            images, _ = self._images(method, subjects, classes)
+            try:
+                value = float(np.mean(list(images.scores().values())))
+                values[method] = (value, *images.interval(subjects))
+            except ValueError as error:
+                return {}, [f"SIS is left out: {error}."]
+        return values, []
+
+    def _images(
+        self, method: str, volumes: Iterable[str], classes: Sequence[int]
+    ) -> tuple[SegmentedImages, list[int]]:
+        """Dice of all slices of some volumes, and the numbers of the slices."""
+        names: list[str] = []
+        slices: list[int] = []
+        dice: tuple[list[list[float | None]], ...] = ([], [])  # on the output, on the target
+        for name in volumes:
+            outputs = {row["slice"]: row for row in self._numbers[name]["slices"] if row["method"] == method}
+            for target in self._numbers[name]["segmenter"]:
+                names.append(name)
+                slices.append(target["slice"])
+                for rows, row in zip(dice, (outputs[target["slice"]], target), strict=True):
+                    rows.append([row[f"Dice {label}"] for label in classes])
+        on_output, on_target = (np.array(rows, dtype=float) for rows in dice)  # None becomes nan
+        return SegmentedImages(classes, np.array(names), on_output, on_target), slices
+
+
+def _present(classes: Iterable[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The classes that any image has."""
+    rows = list(rows)
+    return [label for label in classes if any(row[f"Dice {label}"] is not None for row in rows)]

@@ -14,7 +14,7 @@ from fastmri_ufloss.report.acquisitions import AcquiredVolume, sampling_mask
 def test_fully_sampled_kspace_gives_the_coil_combined_image(tmp_path: Path) -> None:
     images = make_acquired(tmp_path, "a.h5")
     volume = AcquiredVolume(tmp_path / "kspace" / "a.h5", columns())
-    assert volume.is_fully_sampled and volume.own_mask is None
+    assert volume.is_fully_sampled and volume.file_mask is None
     one = volume.read(1)
     assert one is not None and one.sampled.all()
     # maps of 12 columns are not exact near the border
@@ -83,14 +83,14 @@ def test_bad_slices_and_files(tmp_path: Path) -> None:
     assert volume.read(0) is None and volume.read(1) is not None
     write(tmp_path / "b.h5", np.ones(3))
     (tmp_path / "b.h5").write_text("nothing")
-    with pytest.raises(ValueError, match=r"b.h5 cannot be read"):
+    with pytest.raises(ValueError, match=r"b.h5 is not an HDF5 file"):
         AcquiredVolume(tmp_path / "b.h5")
 
 
 def test_a_mask_without_a_gap_says_nothing(tmp_path: Path) -> None:
     make_acquired(tmp_path, "a.h5", mask=np.ones(SIZE, dtype=bool))
     volume = AcquiredVolume(tmp_path / "kspace" / "a.h5", columns())
-    assert volume.is_fully_sampled and volume.own_mask is None
+    assert volume.is_fully_sampled and volume.file_mask is None
     np.testing.assert_array_equal(volume.mask, columns())
 
 
@@ -105,5 +105,5 @@ def test_a_damaged_slice_is_of_a_file(tmp_path: Path) -> None:
     with open(path, "r+b") as raw:
         raw.seek(place.byte_offset + place.size // 2)
         raw.write(bytes(64))
-    with pytest.raises(ValueError, match=r"a\.h5 cannot be read, it may be damaged"):
+    with pytest.raises(ValueError, match=r"a\.h5 is not an HDF5 file, or it is truncated or damaged"):
         AcquiredVolume(path)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from report_data import NAMES, make_acquired, make_folders, read, write
 
-from fastmri_ufloss.report.reconstructed_volume import read_mask, reference_kind
-from fastmri_ufloss.report.reconstructions import Reconstructions
+from fastmri_ufloss.report.reconstructions import Reconstructions, read_mask, reference_kind
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_all_methods_with_missing_volumes_are_named(root: Path) -> None:
         find(root)
     data = find(root, common=True)
     assert [files.name for files in data.volumes] == ["c.h5"]
-    assert [(left.volume, left.source) for left in data.left_out] == [
+    assert [(left["volume"], left["source"]) for left in data.left_out] == [
         ("a.h5", "RSS"),
         ("a.h5", "noisy"),
         ("b.h5", "dim"),
@@ -62,7 +61,7 @@ def test_other_numbers_of_slices_are_named(root: Path) -> None:
         find(root)
     data = find(root, common=True)
     assert [files.name for files in data.volumes] == ["b.h5"]
-    assert {left.volume for left in data.left_out} == {"a.h5", "c.h5"}
+    assert {left["volume"] for left in data.left_out} == {"a.h5", "c.h5"}
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "no images", "complex", "of two axes"])
@@ -82,7 +81,7 @@ def test_unreadable_files_are_named(root: Path, kind: str) -> None:
         find(root)
     data = find(root, common=True)
     assert [files.name for files in data.volumes] == ["a.h5", "c.h5"]
-    assert "noisy/b.h5" in data.left_out[0].why
+    assert "noisy/b.h5" in data.left_out[0]["why"]
 
 
 def test_all_are_cropped_to_the_smallest(root: Path) -> None:
@@ -114,7 +113,7 @@ def test_kspace_and_segmentations_may_have_more(root: Path) -> None:
         make_acquired(root, name)
     assert len(find(root, kspace=root / "kspace")) == 3
     write(root / "kspace" / "b.h5", np.ones((2, 4, 40, 40)), name="kspace")
-    with pytest.raises(ValueError, match=r"kspace/b.h5 must have a data set 'kspace' of complex numbers"):
+    with pytest.raises(ValueError, match=r"kspace/b.h5 must hold complex numbers"):
         find(root, kspace=root / "kspace")
     with pytest.raises(ValueError, match=r"reference/a.h5 has no data set 'segmentation': add it with"):
         find(root, segmentations=root / "reference")

@@ -78,7 +78,7 @@ def test_other_sizes_are_cropped_and_said(report: Report, tmp_path: Path) -> Non
     images = read(tmp_path / "dim" / "b.h5")
     write(tmp_path / "dim" / "b.h5", images[:, 2:-2, 3:-3])
     document = report(*FOLDERS)
-    note = f"1 volumes are cropped around their centre, such as b.h5: {SIZE}x{SIZE} (reference, noisy) to 36x34."
+    note = f"1 volumes are cropped around their center, such as b.h5: {SIZE}x{SIZE} (reference, noisy) to 36x34."
     assert note in document["notes"] and document.stdout.count(note) == 1
     pair = [read(tmp_path / folder / "b.h5")[:, 2:-2, 3:-3] for folder in ("reference", "noisy")]
     assert values(document, "PSNR (reference)")["noisy"][1] == float(fastmri.evaluate.psnr(*pair))
@@ -126,7 +126,7 @@ def test_a_volume_that_fails_while_it_is_scored_is_named(report: Report, tmp_pat
         (["--segmenter", "segmenter.ckpt"], "--segmenter needs --segmentations"),
         (["--segmentations", "val"], "--segmentations needs --segmenter"),
         (["--masks", "val"], "--masks needs --kspace"),
-        (["--segmenter", "dim/a.h5", "--segmentations", "val"], "a.h5 is not a checkpoint"),
+        (["--segmenter", "dim/a.h5", "--segmentations", "val"], "a.h5 must be a file of torch.save"),
         (["--stride", "4"], "--stride is for UFLoss, whose network --feature_net names"),
         (["--feature_net", "complex.safetensors"], "in_chans 2, of complex images, and magnitudes have no phase"),
         (["--feature_net", "nowhere.safetensors"], "no feature network at nowhere.safetensors"),

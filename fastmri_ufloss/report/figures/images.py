@@ -17,7 +17,7 @@ from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
 from fastmri_ufloss.report.figures import drawing
-from fastmri_ufloss.report.reconstructed_volume import read_shape, read_text
+from fastmri_ufloss.report.reconstructions import read_shape, read_text
 
 __all__ = ["FigureImages", "Place", "Volume", "magnitude_ufloss", "read_complex", "texture"]
 

@@ -14,7 +14,7 @@ from fastmri_ufloss.metrics.volumes import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
+from fastmri_ufloss.report.reconstructions import VolumeFiles
 
 __all__ = ["choose_slice", "draw_panels", "panel_scores", "save_panels", "slice_scores"]
 

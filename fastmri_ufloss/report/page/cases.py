@@ -23,7 +23,7 @@ class _Queue(NamedTuple):
     kind: int
     method: str
     what: str  # such as "worst SSIM of MoDL"
-    slices: list[tuple[float, str, int]]  # value, volume, slice
+    slices: list[tuple[float, tuple[str, int]]]  # value, and volume and slice
 
 
 def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list[Case]:
@@ -32,8 +32,8 @@ def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list
     The four kinds take turns, in this order, and in each kind the methods: next is the method that has been looked
     at least often so far; of several the earlier one of the document, the baseline last. A turn takes the method's
     most extreme slice that has not been taken. A volume gives at most count / number of volumes slices, rounded up,
-    so that unlike scans are seen. Of a metric that is neither better large nor better small the lowest and the
-    highest values are shown. Where single slices have no value of it, the middle slices of the volumes are taken.
+    so that unlike scans are seen. A metric that is neither better large nor better small shows its lowest and its
+    highest values. Where single slices have no value of it, the middle slices of the volumes are taken.
 
     Args:
         document: of the report, with ``methods``, ``baseline``, ``metrics`` and ``slices``.
@@ -63,64 +63,57 @@ def _take_turns(
     """The reasons for each chosen slice, in the order of choice."""
     reasons: dict[tuple[str, int], list[str]] = {}
     turns: Counter[str] = Counter()
-    open_queues = list(queues)
+    taken: Counter[str] = Counter()  # slices of a volume
+
+    def is_free(place: tuple[str, int]) -> bool:
+        return place not in reasons and taken[place[0]] < most
+
+    waiting = list(queues)
     kind = 0
-    while open_queues and len(reasons) < count:
-        of_kind = [queue for queue in open_queues if queue.kind == kind]
+    while waiting and len(reasons) < count:
+        if of_kind := [queue for queue in waiting if queue.kind == kind]:
+            queue = min(of_kind, key=lambda queue: (turns[queue.method], queue.method == baseline))
+            waiting.remove(queue)
+            turns[queue.method] += 1
+            for rank, (value, place) in enumerate(queue.slices):
+                why = f"{queue.what}: {value:.4g}" + (f" ({_ordinal(rank)})" if rank else "")
+                if is_free(place):
+                    reasons[place] = [why]
+                    taken[place[0]] += 1
+                    break
+                if rank == 0 and place in reasons:
+                    reasons[place].append(why)
+            # all queues again, as long as one has a slice to give
+            waiting = waiting or [q for q in queues if any(is_free(place) for _, place in q.slices)]
         kind = (kind + 1) % 4
-        if not of_kind:
-            continue
-        queue = min(of_kind, key=lambda queue: (turns[queue.method], queue.method == baseline))
-        open_queues.remove(queue)
-        turns[queue.method] += 1
-        taken = Counter(volume for volume, _ in reasons)
-        for rank, (value, volume, slice_num) in enumerate(queue.slices):
-            why = f"{queue.what}: {value:.4g}" + (f" ({_ordinal(rank)})" if rank else "")
-            if (volume, slice_num) in reasons and rank == 0:
-                reasons[volume, slice_num].append(why)
-            if (volume, slice_num) not in reasons and taken[volume] < most:
-                reasons[volume, slice_num] = [why]
-                break
-        if not open_queues:
-            open_queues = _remaining(queues, reasons, most)
     return reasons
-
-
-def _remaining(queues: Sequence[_Queue], reasons: Mapping[tuple[str, int], Any], most: int) -> list[_Queue]:
-    """All queues again, as long as one has a slice to give."""
-    taken = Counter(volume for volume, _ in reasons)
-
-    def has_more(queue: _Queue) -> bool:
-        return any((v, s) not in reasons and taken[v] < most for _, v, s in queue.slices)
-
-    return [queue for queue in queues if has_more(queue)]
 
 
 def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Queue]:
     values: dict[str, dict[tuple[str, int], float]] = {method: {} for method in document["methods"]}
+    name, larger, baseline = metric["name"], metric["larger_is_better"], document["baseline"]
     for row in document["slices"]:
-        value = row.get(metric["name"])
+        value = row.get(name)
         if value is not None and math.isfinite(value) and row["method"] in values:
             values[row["method"]][row["volume"], row["slice"]] = float(value)
-    name, larger, baseline = metric["name"], metric["larger_is_better"], document["baseline"]
-    sign = -1 if larger is False else 1  # the worst is the least of sign * value
-    words = ("lowest", "highest", "farthest below", "farthest above")
-    if larger is not None:
-        words = ("worst", "best", "most behind", "most ahead of")
+    words = ("worst", "best", "most behind", "most ahead of")
+    if larger is None:
+        words = ("lowest", "highest", "farthest below", "farthest above")
     queues = []
     for method, of_method in values.items():
-        ends = [(0, f"{words[0]} {name} of {method}", of_method), (1, f"{words[1]} {name} of {method}", of_method)]
-        if method != baseline:
-            both = {place: value - values[baseline][place] for place, value in of_method.items()
-                    if place in values[baseline]}  # fmt: skip
-            behind, ahead = ({p: v for p, v in both.items() if end * sign * v > 0} for end in (-1, 1))
-            ends.append((2, f"{method} {words[2]} {baseline} in {name}", behind))
-            ends.append((3, f"{method} {words[3]} {baseline} in {name}", ahead))
-        for kind, what, found in ends:
-            order = sign if kind % 2 == 0 else -sign
-            slices = sorted((order * value, *place) for place, value in found.items())
+        base = values[baseline]
+        ahead = {place: value - base[place] for place, value in of_method.items() if place in base}
+        for kind, word in enumerate(words if method != baseline else words[:2]):
+            # first come those with the least of order * value
+            order = (-1 if larger is False else 1) * (1 if kind % 2 == 0 else -1)
+            if kind < 2:
+                what, chosen = f"{word} {name} of {method}", of_method
+            else:
+                what = f"{method} {word} {baseline} in {name}"
+                chosen = {place: value for place, value in ahead.items() if order * value < 0}
+            slices = sorted((order * value, place) for place, value in chosen.items())
             if slices:
-                queues.append(_Queue(kind, method, what, [(order * value, v, s) for value, v, s in slices]))
+                queues.append(_Queue(kind, method, what, [(order * value, place) for value, place in slices]))
     return queues
 
 
@@ -134,6 +127,5 @@ def _middle_slices(contrasts: Mapping[tuple[str, int], str], focus: str) -> list
 
 
 def _ordinal(rank: int) -> str:
-    number = rank + 1
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get((rank + 1) % 10, "th")
+    return f"{rank + 1}{'th' if 10 <= (rank + 1) % 100 <= 20 else suffix}"

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no other file."""
+"""The report as one HTML page that needs nothing else: no network, no other file; and its figures."""
 
 import base64
 import hashlib
@@ -28,25 +28,7 @@ __all__ = ["write_page", "write_report"]
 _NUM_PANELS = 4
 _NUM_SCORES = 4
 _SUFFIXES = (".png", ".pdf")
-
-_STYLES = ("base.css", "tables.css", "viewer.css")
-_SCRIPTS = (
-    "dom.js",
-    "data.js",
-    "table.js",
-    "summary.js",
-    "plots.js",
-    "scatter.js",
-    "comparisons.js",
-    "volumes.js",
-    "images.js",
-    "panel.js",
-    "view.js",
-    "cases.js",
-    "flicker.js",
-    "viewer.js",
-    "main.js",
-)
+_SCRIPTS = ("elements.js", "data.js", "tables.js", "plots.js", "canvas.js", "viewer.js", "main.js")
 
 
 def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int = 12) -> None:
@@ -64,58 +46,48 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
     Raises:
         ValueError: as `choose_cases`.
     """
-    folder, document = Path(output_path), comparison.document
+    document, figures = comparison.document, Path(output_path) / "figures"
     cases = choose_cases(document, focus=focus, count=num_cases)
-    write_page(folder / "report.html", document, cases, comparison.read_slice)
-    names = []
-    for number, reference in enumerate(document["references"]):
-        name = "box_plots" if number == 0 else f"box_plots_{re.sub(r'[^A-Za-z0-9-]+', '_', reference)}"
-        names.append(f"{name}_{number}" if name in names else name)
+    write_page(Path(output_path) / "report.html", document, cases, comparison.read_slice)
+    names: list[str] = []
+
+    def save(name: str, save_figure: Callable[..., Any], *args: Any, **options: Any) -> None:
+        names.append(f"{name}_{len(names)}" if name in names else name)
         for suffix in _SUFFIXES:
-            save_box_plots(folder / "figures" / f"{names[-1]}{suffix}", document, reference=reference)
+            save_figure(figures / f"{names[-1]}{suffix}", *args, **options)
+
+    for index, reference in enumerate(document["references"]):
+        name = "box_plots" if index == 0 else f"box_plots_{re.sub(r'[^A-Za-z0-9-]+', '_', reference)}"
+        save(name, save_box_plots, document, reference=reference)
     metrics = perception_distortion_metrics(document)
     if metrics is not None:
-        names.append("perception_distortion")
-        for suffix in _SUFFIXES:
-            path = folder / "figures" / f"{names[-1]}{suffix}"
-            save_perception_distortion(path, document, distortion=metrics[0], perception=metrics[1])
+        distortion, perception = metrics
+        save(
+            "perception_distortion",
+            save_perception_distortion,
+            document,
+            distortion=distortion,
+            perception=perception,
+        )
     shown = cases[:_NUM_PANELS]
-    for number, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
-        names.append(f"panels_{number}")
-        _save_case(folder / "figures", names[-1], document, case, comparison.read_slice, focus=focus)
-    _remove_others(folder / "figures", names)
-
-
-def _remove_others(folder: Path, names: Sequence[str]) -> None:
-    """Figures that an earlier report has left and this one does not have."""
-    for pattern in ("box_plots*", "perception_distortion*", "panels_*"):
-        for path in folder.glob(pattern):
-            if path.suffix in _SUFFIXES and path.stem not in names:
-                path.unlink()
-
-
-def _save_case(
-    folder: Path,
-    name: str,
-    document: Mapping[str, Any],
-    case: Case,
-    read_slice: Callable[[str, int], SliceImages],
-    *,
-    focus: str,
-) -> None:
-    images = read_slice(case.volume, case.slice_num)
-    reference = next(iter(images.reference))
-    tested = [m["name"] for m in document["metrics"] if m["tested"] and m["reference"] in (None, reference)]
-    metrics = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
-    scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics)
-    for suffix in _SUFFIXES:
-        save_panels(
-            folder / f"{name}{suffix}",
+    for place, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
+        images = comparison.read_slice(case.volume, case.slice_num)
+        reference = next(iter(images.reference))
+        tested = [m["name"] for m in document["metrics"] if m["tested"] and m["reference"] in (None, reference)]
+        metrics_shown = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
+        scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics_shown)
+        save(
+            f"panels_{place}",
+            save_panels,
             (reference, images.reference[reference]),
             images.outputs,
             scores={method: of for method, of in scores.items() if method in images.outputs},
             title=f"{case.volume}, slice {case.slice_num}: {case.why}",
         )
+    for pattern in ("box_plots*", "perception_distortion*", "panels_*"):
+        for path in figures.glob(pattern):  # of an earlier report
+            if path.suffix in _SUFFIXES and path.stem not in names:
+                path.unlink()
 
 
 def write_page(
@@ -137,35 +109,25 @@ def write_page(
     Raises:
         ValueError: if an image of a case has another shape than its first reference, and as `encode_image`.
     """
-    style = "\n".join(_template(name) for name in _STYLES)
-    script = "\n".join(_template(name) for name in _SCRIPTS)
-    start, end = _filled(_template("page.html"), document, style, script)
+    style, script = _template("page.css"), "\n".join(map(_template, _SCRIPTS))
+    values = {"title": html.escape(document["title"]), "style": style, "script": script}
+    # a script that is named by its hash runs, and nothing else does
+    values |= {f"{name}_hash": _hash(values[name]) for name in ("script", "style")}
+    # in one pass: what looks like a marker in a value stays
+    start, end = (
+        re.sub(r"\{\{ (\w+) \}\}", lambda marker: values[marker[1]], part)
+        for part in _template("page.html").split("{{ data }}")
+    )
     summaries = []
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(start)
-        for number, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
+        for place, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
             images = read_slice(case.volume, case.slice_num)
             _check_shapes(case, images)
             summaries.append(case_summary(document, case, images))
-            file.write(_json_block(f"images-{number}", case_images(document, images)))
+            file.write(_json_block(f"images-{place}", case_images(document, images)))
         file.write(_json_block("page-data", {**page_data(document), "cases": summaries}))
         file.write(end)
-
-
-def _filled(template: str, document: Mapping[str, Any], style: str, script: str) -> tuple[str, str]:
-    """The page before and after its data. A script that is named by its hash runs, and nothing else does."""
-    values = {
-        "title": html.escape(document["title"]),
-        "style": style,
-        "script": script,
-        "script_hash": _hash(script),
-        "style_hash": _hash(style),
-    }
-    # in one pass: what looks like a marker in a value stays
-    start, end = (
-        re.sub(r"\{\{ (\w+) \}\}", lambda found: values[found[1]], part) for part in template.split("{{ data }}")
-    )
-    return start, end
 
 
 def _hash(text: str) -> str:
@@ -183,15 +145,14 @@ def _template(name: str) -> str:
 
 
 def _check_shapes(case: Case, images: SliceImages) -> None:
+    where = f"{case.volume} slice {case.slice_num}"
     if not images.reference:
-        raise ValueError(f"read_slice must give a reference, got none for {case.volume} slice {case.slice_num}")
+        raise ValueError(f"read_slice must give a reference, got none for {where}")
     expected = next(iter(images.reference.values())).shape
-    found = [*images.reference.items(), *images.outputs.items(), *images.labels.items()]
-    if images.segmentation is not None:
-        found.append(("segmentation", images.segmentation))
-    for name, image in found:
-        if image.shape != expected:
-            raise ValueError(
-                f"read_slice must give images of one shape {expected}, got {image.shape} for {name!r} of "
-                f"{case.volume} slice {case.slice_num}"
-            )
+    truth = {} if images.segmentation is None else {"segmentation": images.segmentation}
+    for named in (images.reference, images.outputs, images.labels, truth):
+        for name, image in named.items():
+            if image.shape != expected:
+                raise ValueError(
+                    f"read_slice must give images of one shape {expected}, got {image.shape} for {name!r} of {where}"
+                )

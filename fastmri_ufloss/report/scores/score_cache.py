@@ -9,8 +9,7 @@ import torch
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.scores.contour_picture import picture_path
+from fastmri_ufloss.report.reconstructions import VolumeFiles
 from fastmri_ufloss.report.scores.score_settings import ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files
 from fastmri_ufloss.workers import interruptible, run_in_processes
@@ -24,12 +23,12 @@ class ScoredVolumes(NamedTuple):
     """What has been scored.
 
     Args:
-        found: what `score_files` gives, by the name of the volume.
+        numbers: what `score_files` gives, by the name of the volume.
         failed: why a volume could not be scored, by its name.
         num_cached: volumes whose scores were there already.
     """
 
-    found: dict[str, Numbers]
+    numbers: dict[str, Numbers]
     failed: dict[str, str]
     num_cached: int
 
@@ -47,78 +46,60 @@ def score_volumes(
     """Score volumes, with a progress bar.
 
     The scores of each volume are kept in a file of the cache with a stamp of the settings and of the volume's files.
-    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was.
-
-    Args:
-        volumes: what is scored.
-        settings: how.
-        cache: folder of the files.
-        num_workers: processes of one thread each; the scores do not depend on it.
+    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was. The
+    scores do not depend on the number of workers, processes of one thread each.
 
     Raises:
         ValueError: if ``num_workers`` is below 1.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-    found: dict[str, Numbers] = {}
-    tasks = []
-    for files in volumes:
-        task = _Task(files, settings, Path(cache) / f"{files.name}.json", [settings.stamp, files.stamp])
-        numbers = _read(task)
-        if numbers is None:
-            tasks.append(task)
-        else:
-            found[files.name] = numbers
-    num_cached, failed = len(found), {}
+    stamp, failed = settings.stamp, {}
+    tasks = [_Task(files, settings, Path(cache) / f"{files.name}.json", [stamp, files.stamp]) for files in volumes]
+    outcomes = {task.files.name: _read(task) for task in tasks}
+    tasks = [task for task in tasks if outcomes[task.files.name] is None]
+    num_cached = len(volumes) - len(tasks)
     bar = tqdm(total=len(volumes), initial=num_cached, desc="Scores", unit="volume", disable=not tasks)
     with interruptible(), bar:
-        for name, outcome in _outcomes(tasks, num_workers):
+        for task, outcome in _score(tasks, min(num_workers, len(tasks))):
+            name = task.files.name
             if isinstance(outcome, str):
-                failed[name] = outcome
+                failed[name] = outcome if name in outcome else f"{name}: {outcome}"
             else:
-                found[name] = outcome
+                outcomes[name] = outcome
             bar.update()
-    order = [files.name for files in volumes]
-    return ScoredVolumes({name: found[name] for name in order if name in found}, failed, num_cached)
+    return ScoredVolumes({name: of for name, of in outcomes.items() if of is not None}, failed, num_cached)
 
 
-def _outcomes(tasks: Sequence[_Task], num_workers: int) -> Iterator[tuple[str, Numbers | str]]:
-    """The name of each volume with its numbers, or with a text that says what is wrong with it."""
-    if min(num_workers, len(tasks)) > 1:
-        for task, outcome in run_in_processes(_attempt, tasks, num_workers=min(num_workers, len(tasks))):
-            yield task.files.name, f"{task.files.name}: {outcome}" if isinstance(outcome, str) else _open(outcome)
+def _score(tasks: Sequence[_Task], num_workers: int) -> Iterator[tuple[_Task, Numbers | str]]:
+    """Each task with its numbers, or with a text that says what is wrong."""
+    if num_workers > 1:
+        yield from run_in_processes(_attempt, tasks, num_workers=num_workers)
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a process of its own: sums depend on the number of threads in the last digit
+    torch.set_num_threads(1)  # as in a worker: sums depend on the number of threads in the last digit
     try:
         for task in tasks:
-            yield task.files.name, _open(_attempt(task))
+            yield task, _attempt(task)
     finally:
         torch.set_num_threads(threads)
 
 
-def _attempt(task: _Task) -> tuple[Numbers | None, str]:
+def _attempt(task: _Task) -> Numbers | str:
     """Score a volume and keep its numbers; an error about its files is returned as text."""
     try:
         numbers = score_files(task.files, task.settings)
     except (ValueError, OSError) as error:
-        text = str(error)
-        return None, text if task.files.name in text else f"{task.files.name}: {text}"
+        return str(error)
     with atomic_path(task.cache) as temporary:
         temporary.write_text(json.dumps({"stamp": task.stamp, "numbers": numbers}), encoding="utf-8")
-    return numbers, ""
-
-
-def _open(outcome: tuple[Numbers | None, str]) -> Numbers | str:
-    numbers, error = outcome
-    return error if numbers is None else numbers
+    return numbers
 
 
 def _read(task: _Task) -> Numbers | None:
     """What the cache has of a volume, None if that is nothing, or of other files or settings."""
-    pictures = task.settings.pictures if task.settings.segmenter is not None else None
-    # of a volume without any slice to score there is no picture, and it is quickly read again
-    if pictures is not None and not picture_path(pictures, task.files.name).is_file():
+    # a volume without any slice to score has no picture, and is quickly read again
+    if task.settings.pictures is not None and not task.settings.picture_path(task.files.name).is_file():
         return None
     try:
         kept = json.loads(task.cache.read_text(encoding="utf-8"))

@@ -1,19 +1,20 @@
-"""What volumes are scored with, in plain values that a worker process can be sent."""
+"""What volumes are scored with, in plain values that a worker process can be sent, and what the scores mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from fastmri_ufloss.report.reconstructed_volume import stamp_of
+from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
+from fastmri_ufloss.report.reconstructions import path_stamp
 
-__all__ = ["COIL_COMBINED", "FeatureNetFile", "ScoreSettings"]
+__all__ = ["COIL_COMBINED", "RESIDUAL", "SHARPNESS", "FeatureNetFile", "Metric", "ScoreSettings", "list_metrics"]
 
-COIL_COMBINED = "coil-combined"
-VERSION = 2  # of the scores: a new one makes all of them anew
+COIL_COMBINED, RESIDUAL, SHARPNESS = "coil-combined", "residual", "sharpness"
+VERSION = 3  # of the scores: a new one makes all of them anew
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FeatureNetFile:
         path: of the network.
         in_chans: 1 for magnitudes, 2 for complex images.
         name: to tell several networks apart, may be empty.
-        trained_on: whether a method was trained with it.
+        trained_on: whether a method was trained with the network.
     """
 
     path: Path
@@ -35,8 +36,8 @@ class FeatureNetFile:
     @property
     def metric(self) -> str:
         """The name of the score."""
-        words = [word for word in (self.name, "trained on" if self.trained_on else "") if word]
-        return f"UFLoss ({', '.join(words)})" if words else "UFLoss"
+        words = ", ".join(filter(None, (self.name, "trained on" if self.trained_on else "")))
+        return f"UFLoss ({words})" if words else "UFLoss"
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,6 @@ class ScoreSettings:
         num_classes: of the segmenter, with the background.
         stride: of the patches of UFLoss; its default if None.
         device: of networks and coil maps.
-        load_feature_net: reads a file of ``feature_nets``.
-        load_segmenter: reads ``segmenter``; the network gives class numbers (batch, rows, cols) of magnitudes
-            (batch, 1, rows, cols).
         pictures: folder for a picture of each volume with the contours of its segmentations.
     """
 
@@ -63,8 +61,6 @@ class ScoreSettings:
     num_classes: int = 0
     stride: int | None = None
     device: str = "cpu"
-    load_feature_net: Callable[[Path], nn.Module] | None = None
-    load_segmenter: Callable[[Path], nn.Module] | None = None
     pictures: Path | None = None
 
     @property
@@ -75,26 +71,117 @@ class ScoreSettings:
     @property
     def stamp(self) -> list[Any]:
         """What the scores depend on, in plain values."""
-        nets = [[*stamp_of(net.path), net.in_chans, net.metric] for net in self.feature_nets]
-        segmenter = None if self.segmenter is None else [*stamp_of(self.segmenter), self.num_classes]
+        nets = [[*path_stamp(net.path), net.in_chans, net.metric] for net in self.feature_nets]
+        segmenter = None if self.segmenter is None else [*path_stamp(self.segmenter), self.num_classes]
         return [VERSION, list(self.references), nets, segmenter, self.stride]
+
+    def picture_path(self, name: str) -> Path:
+        """The picture of a volume; ``pictures`` must be given."""
+        return Path(self.pictures or "") / f"{Path(name).stem}.png"
 
     def feature_net(self, net: FeatureNetFile) -> nn.Module:
         """A network in eval mode on the device, read once in each process."""
-        return _load(self.load_feature_net, net.path, stamp_of(net.path), self.device)
+        return _load(PatchFeatureNet.load, net.path, tuple(path_stamp(net.path)), self.device)
 
     def segmentation_net(self) -> nn.Module:
         """The segmenter, likewise."""
         if self.segmenter is None:
             raise ValueError("settings must have a segmenter, got none")
-        return _load(self.load_segmenter, self.segmenter, stamp_of(self.segmenter), self.device)
+        return _load(load_segmenter, self.segmenter, tuple(path_stamp(self.segmenter)), self.device)
 
 
 @lru_cache(maxsize=8)
-def _load(
-    load: Callable[[Path], nn.Module] | None, path: Path, stamp: tuple[str, int, int], device: str
-) -> nn.Module:
-    """The stamp makes a changed file, or another one of the same relative path, another network."""
-    if load is None:
-        raise ValueError(f"settings must have a reader of {path}, got none")
+def _load(load: Callable[[Path], nn.Module], path: Path, stamp: tuple[Any, ...], device: str) -> nn.Module:
+    """A network; a file with another stamp is read anew."""
     return load(path).to(device).eval().requires_grad_(False)
+
+
+class Metric(NamedTuple):
+    """A score.
+
+    Args:
+        name: unique.
+        label: the name where the reference is known.
+        reference: what is compared with, None if nothing.
+        larger_is_better: None where neither more nor less is.
+        unit: may be empty.
+        explanation: a sentence or two.
+        tested: whether methods are tested for a difference.
+    """
+
+    name: str
+    label: str
+    reference: str | None
+    larger_is_better: bool | None
+    unit: str
+    explanation: str
+    tested: bool
+
+
+_RANGE = "The data range is the maximum of the reference volume, as in fastMRI."
+_SSIM = f"Structural similarity, fastMRI's: uniform windows of 7x7, the mean over slices. {_RANGE}"
+_GAUSSIAN = (
+    "Structural similarity with the Gaussian windows of Wang et al. (IEEE TIP 2004), as papers give it. Not "
+    "tested: it is SSIM again with other windows."
+)
+_HFEN = (
+    "High-frequency error norm: |LoG(x - t)| / |LoG(t)|, of edges and fine structures (after Ravishankar and "
+    "Bresler, IEEE TMI 2011)."
+)
+_IMAGE_SCORES = {  # larger is better, unit, in words, tested
+    "NMSE": (False, "", "|x - t|^2 / |t|^2, fastMRI's. Not tested: it is the square of NRMSE.", False),
+    "NRMSE": (False, "", "|x - t| / |t| over the slice or the volume.", True),
+    "PSNR": (True, "dB", f"Peak signal-to-noise ratio, fastMRI's. {_RANGE}", True),
+    "SSIM": (True, "", _SSIM, True),
+    "SSIM Gaussian": (True, "", _GAUSSIAN, False),
+    "HFEN": (False, "", _HFEN, True),
+}
+_RESIDUAL_WORDS = (
+    "|U F S x - y| / |U y|: the part of the acquired samples y that the image does not explain, with the phase of "
+    "the reference for all methods. Less agrees better; much more than others have means that something measured was "
+    "lost or altered. It is a check and not tested: below the value of the reference itself an image fits the noise "
+    "of the samples."
+)
+_SHARPNESS_WORDS = (
+    "1 - the blur metric of Crété-Roffet et al. (SPIE 2007), without a reference. Noise and aliasing are sharp too: "
+    "more is not simply better, it should be about that of the reference."
+)
+
+
+def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residual: bool) -> list[Metric]:
+    """The scores of a report, in the order of its columns.
+
+    Those against the main reference are tested, so that the correction for many tests is not for the same question
+    asked twice. Classes are those of the segmenter that any image has.
+    """
+    main = settings.main_reference
+    metrics = [
+        Metric(f"{score} ({reference})", score, reference, larger, unit, words, tested and reference == main)
+        for reference in settings.references
+        for score, (larger, unit, words, tested) in _IMAGE_SCORES.items()
+    ]
+    metrics += [_ufloss(net, settings) for net in settings.feature_nets]
+    for label in classes:
+        words = f"Dice of class {label} in what the segmenter finds, the mean over the slices that have it."
+        # SIS of a single class is Dice but for a constant: it would be tested twice
+        metrics.append(Metric(f"Dice {label}", f"Dice {label}", None, True, "", words, tested=len(classes) > 1))
+    if classes:
+        words = (
+            f"Semantic interpretability: mean Dice of the segmenter, relative to its mean Dice on {main} (Seitzer et "
+            "al., MICCAI 2018). The means are over all images, and not over subjects."
+        )
+        metrics.append(Metric("SIS", "SIS", main, True, "", words, tested=True))
+    if with_residual:
+        metrics.append(Metric(RESIDUAL, RESIDUAL, None, False, "", _RESIDUAL_WORDS, tested=False))
+    return [*metrics, Metric(SHARPNESS, SHARPNESS, None, None, "", _SHARPNESS_WORDS, tested=False)]
+
+
+def _ufloss(net: FeatureNetFile, settings: ScoreSettings) -> Metric:
+    is_complex = net.in_chans == 2
+    reference = COIL_COMBINED if is_complex and COIL_COMBINED in settings.references else settings.main_reference
+    images = "complex images, all with the phase of the reference" if is_complex else "magnitudes"
+    file = f"{net.path.parent.name}/{net.path.name}"
+    words = f"Distance in the feature space of patches (Wang et al., MRM 2022), of {images}. Network: {file}."
+    if net.trained_on:
+        words += " A method was trained with it: a loss must not grade itself, so it is not tested."
+    return Metric(net.metric, net.metric, reference, False, "", words, tested=not net.trained_on)

@@ -1,24 +1,34 @@
 """All scores of one volume and all methods, as numbers that a file can keep."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from fastmri.evaluate import psnr
+from torch import Tensor
 
+from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.scores.acquired_scores import AcquiredScores, differing_masks, score_acquired
-from fastmri_ufloss.report.scores.contour_picture import save_volume_contours
-from fastmri_ufloss.report.scores.network_scores import segment_volume, slice_dice, ufloss_of_slices
-from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
+from fastmri_ufloss.mri.intensity import image_scale
+from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks
+from fastmri_ufloss.report.figures.contours import save_contours
+from fastmri_ufloss.report.reconstructions import KSPACE, VolumeFiles
+from fastmri_ufloss.report.scores.score_settings import (
+    COIL_COMBINED,
+    RESIDUAL,
+    SHARPNESS,
+    FeatureNetFile,
+    ScoreSettings,
+)
 
-__all__ = ["score_files"]
+__all__ = ["CONSTANT", "NOT_FINITE", "score_files", "segment_volume"]
 
-SHARPNESS, RESIDUAL = "sharpness", "residual"
 NOT_FINITE = "NaN or infinite values"
 CONSTANT = "one value everywhere"
+BATCH = 8  # slices that go through a segmenter at once
 
 
 def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
@@ -27,199 +37,217 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
     A slice in which any image, or the k-space, is not finite is left out for all methods, so that comparisons stay
     paired; so is a volume without such slices or whose reference has no signal.
 
-    Args:
-        files: of the volume.
-        settings: what is scored.
-
     Returns:
         Numbers and texts only: ``volumes``, a row for each method with its scores; ``slices``, a row for each slice
         and method; ``excluded``, what was left out, with ``slice`` None for the volume; ``constant``, [source, slice]
-        of images with one value everywhere; ``yardsticks``, of each reference its own sharpness and residual;
+        of images with one value everywhere; ``references``, the sharpness and residual of each reference;
         ``segmenter``, of each slice the Dice on the main reference; ``differing_masks``, methods.
 
     Raises:
-        ValueError: if a file cannot be read or does not fit the networks; the message names it.
+        ValueError: if a file cannot be read or does not fit the networks; the message names the file.
     """
-    volume = _read(files, settings)
-    found: dict[str, Any] = {"volumes": [], "slices": [], "constant": [], "yardsticks": {}, "segmenter": []}
-    found |= {"excluded": volume.excluded, "differing_masks": volume.differing_masks}
-    if not len(volume.kept):
-        return found
-    found["constant"] = _constant_images(volume)
-    scores = {method: _Scores() for method in volume.outputs}
-    _add_image_scores(volume, scores)
-    for method, output in volume.outputs.items():
-        scores[method].add_mean(SHARPNESS, np.array([sharpness(image) for image in output]))
+    scores = _VolumeScores(files, settings)
+    numbers: dict[str, Any] = {"volumes": [], "slices": [], "constant": [], "references": {}, "segmenter": []}
+    numbers |= {"excluded": scores.excluded, "differing_masks": scores.differing_masks}
+    if not scores.kept.size:
+        return numbers
+    numbers["constant"] = scores.constant_images()
+    scores.add_image_scores()
     for net in settings.feature_nets:
-        _add_ufloss(volume, settings, net, scores)
+        scores.add_ufloss(net)
     if settings.segmenter is not None:
-        found["segmenter"] = _add_dice(volume, files, settings, scores)
-    _add_residuals(volume, scores)
-    found["yardsticks"] = _yardsticks(volume)
-    for method, of_method in scores.items():
-        found["volumes"].append({"method": method, "slices": len(volume.kept), **_plain(of_method.volume)})
-    for index, number in enumerate(volume.kept.tolist()):
-        for method, of_method in scores.items():
-            values = {name: float(column[index]) for name, column in of_method.slices.items()}
-            found["slices"].append({"slice": number, "method": method, **_plain(values)})
-    return found
+        numbers["segmenter"] = scores.add_dice()
+    numbers["references"] = scores.add_residuals()
+    for method, of_volume in scores.volumes.items():
+        numbers["volumes"].append({"method": method, "slices": len(scores.kept), **_plain(of_volume)})
+    for index, slice_num in enumerate(scores.kept.tolist()):
+        for method, columns in scores.slices.items():
+            of_slice = _plain({name: float(column[index]) for name, column in columns.items()})
+            numbers["slices"].append({"slice": slice_num, "method": method, **of_slice})
+    return numbers
 
 
-class _Scores:
-    """Of a method: columns of slices, and the values of the volume."""
+class _VolumeScores:
+    """The slices of a volume that are scored, and by method their columns of scores and the volume's values."""
 
-    def __init__(self) -> None:
-        self.slices: dict[str, np.ndarray] = {}
-        self.volume: dict[str, float] = {}
-
-    def add(self, name: str, slices: np.ndarray, volume: float) -> None:
-        self.slices[name], self.volume[name] = slices, volume
-
-    def add_mean(self, name: str, slices: np.ndarray) -> None:
-        """Of the volume it is the mean over the slices that have a value."""
-        self.add(name, slices, _mean(slices))
-
-
-@dataclass
-class _Volume:
-    """What is in memory of a volume: only the slices that are kept."""
-
-    kept: np.ndarray
-    references: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray]
-    segmentation: np.ndarray | None
-    acquired: AcquiredScores | None
-    excluded: list[dict[str, Any]]
-    differing_masks: list[str]
-
-
-def _read(files: VolumeFiles, settings: ScoreSettings) -> _Volume:
-    references, outputs, segmentation = files.read()
-    acquired, masks = None, files.read_masks()
-    if files.kspace is not None:
-        acquired = score_acquired(files, outputs, device=settings.device)
-        if COIL_COMBINED in settings.references and COIL_COMBINED not in references:
-            if not acquired.is_fully_sampled:
+    def __init__(self, files: VolumeFiles, settings: ScoreSettings) -> None:
+        self.files, self.settings = files, settings
+        references, outputs, truth = files.read()
+        self.acquired = None if files.kspace is None else AcquiredScores(files, outputs, device=settings.device)
+        self.differing_masks = (
+            differing_masks(files.read_masks()) if self.acquired is None else self.acquired.differing
+        )
+        if self.acquired is not None and COIL_COMBINED in settings.references and COIL_COMBINED not in references:
+            if not self.acquired.is_fully_sampled:
                 raise ValueError(
                     f"{files.kspace} is undersampled: there is no coil-combined reference; name one with --reference"
                 )
-            references[COIL_COMBINED] = np.abs(acquired.image)
-    references = {name: references[name] for name in settings.references}
-    excluded = []
-    bad = np.zeros(files.num_slices, dtype=bool)
-    for source, images in {**references, **outputs}.items():
-        wrong = ~np.isfinite(images).all(axis=(1, 2))
-        excluded += [_exclude(number, source, NOT_FINITE) for number in np.flatnonzero(wrong).tolist()]
-        bad |= wrong
-    for number in acquired.bad if acquired is not None else []:
-        excluded.append(_exclude(number, "k-space", NOT_FINITE))
-        bad[number] = True
-    kept = np.flatnonzero(~bad)
-    if not kept.size:
-        excluded.append(_exclude(None, "all", "no slice is left"))
-    for name, images in references.items():
-        if kept.size and not images[kept].max() > 0:
-            excluded.append(_exclude(None, name, "no value is above 0"))
-            kept = kept[:0]
-    return _Volume(
-        kept,
-        {name: images[kept] for name, images in references.items()},
-        {name: images[kept] for name, images in outputs.items()},
-        None if segmentation is None else segmentation[kept],
-        acquired,
-        excluded,
-        differing_masks(masks) if acquired is None else acquired.differing,
-    )
+            references[COIL_COMBINED] = np.abs(self.acquired.image)
+        self.references = {name: references[name] for name in settings.references}
+        self.outputs, self.truth = outputs, truth
+        self.excluded: list[dict[str, Any]] = []
+        self.kept = self._choose_slices()
+        if self.kept.size < files.num_slices:
+            self.references = {name: images[self.kept] for name, images in self.references.items()}
+            self.outputs = {method: images[self.kept] for method, images in outputs.items()}
+            self.truth = None if truth is None else truth[self.kept]
+        self.slices: dict[str, dict[str, np.ndarray]] = {method: {} for method in outputs}
+        self.volumes: dict[str, dict[str, float]] = {method: {} for method in outputs}
 
+    def _choose_slices(self) -> np.ndarray:
+        """The numbers of the slices to score; the others are excluded."""
 
-def _exclude(number: int | None, source: str, why: str) -> dict[str, Any]:
-    return {"slice": number, "source": source, "why": why}
+        def exclude(slice_num: int | None, source: str, why: str) -> None:
+            self.excluded.append({"slice": slice_num, "source": source, "why": why})
 
+        for source, images in {**self.references, **self.outputs}.items():
+            for slice_num in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2))).tolist():
+                exclude(slice_num, source, NOT_FINITE)
+        for slice_num in [] if self.acquired is None else self.acquired.bad:
+            exclude(slice_num, KSPACE, NOT_FINITE)
+        kept = np.setdiff1d(np.arange(self.files.num_slices), [row["slice"] for row in self.excluded])
+        if not kept.size:
+            exclude(None, "all", "no slice is left")
+        for name, images in self.references.items():
+            if kept.size and not images[kept].max() > 0:
+                exclude(None, name, "no value is above 0")
+                kept = kept[:0]
+        return kept
 
-def _constant_images(volume: _Volume) -> list[list[Any]]:
-    found = []
-    for source, images in {**volume.references, **volume.outputs}.items():
-        flat = images.reshape(len(images), -1)
-        constant = volume.kept[flat.min(axis=1) == flat.max(axis=1)]
-        found += [[source, number] for number in constant.tolist()]
-    return found
+    def _add(self, method: str, name: str, slices: np.ndarray, volume: float | None = None) -> None:
+        """Add a score; the volume's is the mean over the slices that have a value, if none is given."""
+        self.slices[method][name] = slices
+        self.volumes[method][name] = _mean(slices) if volume is None else volume
 
+    def constant_images(self) -> list[list[Any]]:
+        """Source and slice of images with one value everywhere."""
+        constant: list[list[Any]] = []
+        for source, images in {**self.references, **self.outputs}.items():
+            flat = images.reshape(len(images), -1)
+            constant += [
+                [source, slice_num] for slice_num in self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()
+            ]
+        return constant
 
-def _add_image_scores(volume: _Volume, scores: Mapping[str, _Scores]) -> None:
-    references = {name: ReferenceVolume(images) for name, images in volume.references.items()}
-    for method, output in volume.outputs.items():
-        fine = fine_structures(output)  # once for all references
-        for name, reference in references.items():
-            found = reference.score(output, fine)
-            for score, values in found.slices.items():
-                scores[method].add(f"{score} ({name})", values, found.volume[score])
+    def add_image_scores(self) -> None:
+        """Those against each reference, and the sharpness."""
+        references = {name: ReferenceVolume(images) for name, images in self.references.items()}
+        for method, output in self.outputs.items():
+            fine = fine_structures(output)  # once for all references
+            for name, reference in references.items():
+                of_slices, of_volume = reference.score(output, fine)
+                for score, values in of_slices.items():
+                    self._add(method, f"{score} ({name})", values, of_volume[score])
+            self._add(method, SHARPNESS, np.array([sharpness(image) for image in output]))
 
+    @torch.no_grad()
+    def add_ufloss(self, net: FeatureNetFile) -> None:
+        """UFLoss of each slice over the whole grid; nan where the reference is constant."""
+        settings, reference, phase = self.settings, self.settings.main_reference, None
+        if net.in_chans == 2:
+            if self.acquired is None:
+                raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
+            reference = COIL_COMBINED if COIL_COMBINED in self.references else reference
+            phase = np.angle(self.acquired.image[self.kept])
+        network = settings.feature_net(net)
+        options = {} if settings.stride is None else {"stride": settings.stride}
 
-def _add_ufloss(volume: _Volume, settings: ScoreSettings, net: FeatureNetFile, scores: Mapping[str, _Scores]) -> None:
-    reference, phase = settings.main_reference, None
-    if net.in_chans == 2:
-        if volume.acquired is None:
-            raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
-        reference = COIL_COMBINED if COIL_COMBINED in volume.references else reference
-        phase = np.angle(volume.acquired.image[volume.kept])
-    options = {} if settings.stride is None else {"stride": settings.stride}
-    values = ufloss_of_slices(
-        settings.feature_net(net), volume.references[reference], volume.outputs, phase, settings.device, **options
-    )
-    for method, of_method in values.items():
-        scores[method].add_mean(net.metric, of_method)
+        def tensor(images: np.ndarray, index: int) -> Tensor:
+            """An image (1, 1, rows, cols), complex with a phase."""
+            image = torch.from_numpy(np.ascontiguousarray(images[index]))
+            if phase is not None:
+                image = torch.polar(image, torch.from_numpy(np.ascontiguousarray(phase[index])).to(image.dtype))
+            return image[None, None].to(settings.device)
 
+        values = {method: np.full(len(self.kept), np.nan) for method in self.outputs}
+        for index, image in enumerate(self.references[reference]):
+            if image.min() == image.max():
+                continue
+            target = tensor(self.references[reference], index)
+            features = patch_features(network, target, image_scale(target), **options)  # once for all methods
+            for method, images in self.outputs.items():
+                output = tensor(images, index)
+                loss = ufloss_per_image(network, output, target, target_features=features, **options)
+                values[method][index] = float(loss)
+        for method, of_slices in values.items():
+            self._add(method, net.metric, of_slices)
 
-def _add_dice(
-    volume: _Volume, files: VolumeFiles, settings: ScoreSettings, scores: Mapping[str, _Scores]
-) -> list[dict[str, Any]]:
-    """Dice of each method, and of each slice the Dice on the main reference by class."""
-    truth = volume.segmentation
-    if truth is None:
-        raise ValueError(f"a segmenter needs segmentations, got none of {files.name}")
-    if truth.min() < 0 or truth.max() >= settings.num_classes:
-        raise ValueError(
-            f"{files.segmentation} must have the segmenter's classes 0 .. {settings.num_classes - 1}, got "
-            f"{truth.min()} .. {truth.max()}"
+    def add_dice(self) -> list[dict[str, Any]]:
+        """Dice of each method by class, nan without the class; returns for each slice that on the main reference."""
+        settings, truth = self.settings, self.truth
+        main, highest = settings.main_reference, settings.num_classes - 1
+        if truth is None:
+            raise ValueError(f"a segmenter needs segmentations, got none of {self.files.name}")
+        if truth.min() < 0 or truth.max() > highest:
+            raise ValueError(
+                f"{self.files.segmentation} must have the segmenter's classes 0 .. {highest}, got {truth.min()} .. "
+                f"{truth.max()}"
+            )
+        labels = segment_volume(settings, {main: self.references[main], **self.outputs})
+        dice = {
+            source: dice_of_classes(torch.from_numpy(classes), torch.from_numpy(truth), highest + 1).double().numpy()
+            for source, classes in labels.items()
+        }
+        for method in self.outputs:
+            for index in range(highest):
+                self._add(method, f"Dice {index + 1}", dice[method][:, index])
+        if settings.pictures is not None:
+            self._save_contours(truth, labels, dice)
+        return [
+            {"slice": slice_num, **_plain({f"Dice {index + 1}": float(row[index]) for index in range(highest)})}
+            for slice_num, row in zip(self.kept.tolist(), dice[main], strict=True)
+        ]
+
+    def _save_contours(
+        self, truth: np.ndarray, labels: Mapping[str, np.ndarray], dice: Mapping[str, np.ndarray]
+    ) -> None:
+        """Draw the slice with the largest segmented area, or the middle one, into the folder of pictures."""
+        main, areas = self.settings.main_reference, (truth > 0).sum(axis=(1, 2))
+        index = int(areas.argmax()) if areas.any() else len(areas) // 2
+        images = {source: volume[index] for source, volume in {main: self.references[main], **self.outputs}.items()}
+        notes: dict[str, list[str]] = {source: [] for source in images}
+        for method in self.outputs:
+            with np.errstate(divide="ignore"):  # equal images
+                value = float(psnr(images[main], images[method], maxval=self.references[main].max()))
+            notes[method].append(f"PSNR {value:.1f} dB")
+        for source in images if areas.any() else ():
+            notes[source].append(f"Dice {np.nanmean(dice[source][index]):.2f}")
+        save_contours(
+            self.settings.picture_path(self.files.name),
+            images,
+            truth=truth[index],
+            predictions={source: labels[source][index] for source in images},
+            notes={source: ", ".join(texts) for source, texts in notes.items()},
+            title=f"{self.files.name}, slice {self.kept[index]}",
         )
-    main = settings.main_reference
-    labels = segment_volume(settings, {main: volume.references[main], **volume.outputs})
-    dice = {source: slice_dice(found, truth, settings.num_classes) for source, found in labels.items()}
-    for method in volume.outputs:
-        for number in range(1, settings.num_classes):
-            scores[method].add_mean(f"Dice {number}", dice[method][:, number - 1])
-    if settings.pictures is not None:
-        save_volume_contours(settings, files.name, volume.kept, volume.references, volume.outputs, truth, labels)
-    return [
-        {"slice": number, **_plain({f"Dice {n}": float(row[n - 1]) for n in range(1, settings.num_classes)})}
-        for number, row in zip(volume.kept.tolist(), dice[main], strict=True)
-    ]
+
+    def add_residuals(self) -> dict[str, dict[str, float | None]]:
+        """Residuals of the methods; returns the references' values of the scores that need no reference."""
+        acquired, kept = self.acquired, self.kept
+        values = {name: {SHARPNESS: _mean(map(sharpness, images))} for name, images in self.references.items()}
+        if acquired is not None and acquired.residual:
+            for method in self.outputs:
+                self._add(method, RESIDUAL, acquired.residual[method][kept], acquired.of_volume(method, kept))
+            if acquired.is_fully_sampled:
+                values.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", kept)
+        return {name: _plain(of_reference) for name, of_reference in values.items()}
 
 
-def _add_residuals(volume: _Volume, scores: Mapping[str, _Scores]) -> None:
-    acquired = volume.acquired
-    for method, of_method in scores.items():
-        if acquired is not None and method in acquired.residual:
-            of_volume = acquired.of_volume(method, volume.kept)
-            of_method.add(RESIDUAL, acquired.residual[method][volume.kept], of_volume)
+@torch.no_grad()
+def segment_volume(settings: ScoreSettings, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Class numbers (slices, rows, cols) that the segmenter finds in magnitudes of the same shape, by name."""
+    net = settings.segmentation_net()
+    labels = {}
+    for source, volume in images.items():
+        batches = torch.from_numpy(np.ascontiguousarray(volume)).unsqueeze(1).split(BATCH)
+        labels[source] = torch.cat([net(batch.to(settings.device)).cpu() for batch in batches]).numpy()
+    return labels
 
 
-def _yardsticks(volume: _Volume) -> dict[str, dict[str, float | None]]:
-    """The references' own values of the scores that need no reference."""
-    found = {
-        name: {SHARPNESS: _mean(np.array([sharpness(image) for image in images]))}
-        for name, images in volume.references.items()
-    }
-    acquired = volume.acquired
-    if acquired is not None and acquired.is_fully_sampled and "" in acquired.residual:
-        found.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", volume.kept)
-    return {name: _plain(values) for name, values in found.items()}
-
-
-def _mean(values: np.ndarray) -> float:
-    """Of what is not nan; nan if all is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else math.nan
+def _mean(values: Iterable[float]) -> float:
+    """The mean of the values that are not nan; nan if there are none."""
+    present = np.array([value for value in values if not math.isnan(value)])
+    return float(present.mean()) if present.size else math.nan
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -17,10 +17,9 @@ from fastmri_ufloss.data.volume_file import fft2c
 from fastmri_ufloss.losses import ufloss_per_image
 from fastmri_ufloss.metrics.volumes import sharpness
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.acquisitions import AcquiredVolume
-from fastmri_ufloss.report.reconstructed_volume import VolumeFiles
-from fastmri_ufloss.report.reconstructions import Reconstructions
-from fastmri_ufloss.report.scores.acquired_scores import differing_masks
+from fastmri_ufloss.report.acquisitions import AcquiredVolume, differing_masks
+from fastmri_ufloss.report.reconstructions import Reconstructions, VolumeFiles
+from fastmri_ufloss.report.scores import score_settings
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files
 
@@ -30,10 +29,6 @@ class Threshold(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images[:, 0] >= 0.7e-4).long()
-
-
-def load_threshold(path: Path) -> nn.Module:
-    return Threshold()
 
 
 @pytest.fixture
@@ -73,7 +68,7 @@ def test_volume_and_slices_have_their_scores(root: Path) -> None:
     assert volume["sharpness"] == pytest.approx(np.mean([sharpness(image) for image in output]))
     assert found["excluded"] == found["constant"] == found["differing_masks"] == []
     expected = np.mean([sharpness(image) for image in target])
-    assert found["yardsticks"] == {"RSS": {"sharpness": pytest.approx(expected)}}
+    assert found["references"] == {"RSS": {"sharpness": pytest.approx(expected)}}
 
 
 def test_slices_that_are_not_finite_are_left_out_for_all(root: Path) -> None:
@@ -116,7 +111,7 @@ def test_ufloss_of_magnitudes(root: Path) -> None:
     net = PatchFeatureNet(1, patch_size=32).eval()
     net.save(root / "net.safetensors")
     nets = (FeatureNetFile(root / "net.safetensors", 1), FeatureNetFile(root / "net.safetensors", 1, "own", True))
-    found = score(files_of(root), feature_nets=nets, stride=4, load_feature_net=PatchFeatureNet.load)
+    found = score(files_of(root), feature_nets=nets, stride=4)
     pair = [torch.from_numpy(read(root / folder / "b.h5"))[:, None] for folder in ("noisy", "reference")]
     with torch.no_grad():
         expected = ufloss_per_image(net, *pair, stride=4)
@@ -124,12 +119,13 @@ def test_ufloss_of_magnitudes(root: Path) -> None:
     assert values == pytest.approx(expected.tolist(), rel=1e-4)
     (volume,) = of_method(found, "noisy", "volumes")
     assert volume["UFLoss"] == volume["UFLoss (own, trained on)"] == pytest.approx(float(expected.mean()), rel=1e-4)
-    other = score(files_of(root), feature_nets=nets[:1], stride=8, load_feature_net=PatchFeatureNet.load)
+    other = score(files_of(root), feature_nets=nets[:1], stride=8)
     assert other["volumes"][0]["UFLoss"] != volume["UFLoss"]
 
 
-def test_dice_and_picture(root: Path) -> None:
-    options = {"segmenter": root / "val" / "a.h5", "num_classes": 2, "load_segmenter": load_threshold}
+def test_dice_and_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_settings, "load_segmenter", lambda path: Threshold())
+    options = {"segmenter": root / "val" / "a.h5", "num_classes": 2}
     files = files_of(root, "a.h5", segmentations=root / "val")
     found = score(files, **options, pictures=root / "pictures")
     masks = read(root / "val" / "a.h5", "segmentation") > 0
@@ -191,7 +187,7 @@ def test_residual_is_that_of_a_direct_computation(root: Path) -> None:
         assert volume["residual"] == pytest.approx(np.sqrt(np.average(np.square(expected), weights=energy)), rel=1e-4)
     true, zero = (row["residual"] for row in found["volumes"])
     assert true < zero
-    assert found["yardsticks"][COIL_COMBINED]["residual"] < true * 1.5
+    assert found["references"][COIL_COMBINED]["residual"] < true * 1.5
     # against the coil-combined reference, which is no file
     one = AcquiredVolume(root / "kspace" / "b.h5", mask).read(1)
     assert one is not None
@@ -216,7 +212,7 @@ def test_undersampled_kspace_has_a_residual_and_is_no_reference(root: Path) -> N
     found = score(files)
     true, zero = (row["residual"] for row in found["volumes"])
     assert 0 < true < zero
-    assert "residual" not in found["yardsticks"].get(COIL_COMBINED, {})
+    assert "residual" not in found["references"].get(COIL_COMBINED, {})
     with pytest.raises(ValueError, match="undersampled: there is no coil-combined reference"):
         score(files, "RSS", COIL_COMBINED)
 
@@ -277,7 +273,7 @@ def test_ufloss_of_complex_images_has_the_phase_of_the_reference(root: Path) -> 
     _, mask = methods_of_samples(root)
     net = PatchFeatureNet(2, patch_size=32).eval()
     net.save(root / "net.safetensors")
-    options = {"stride": 4, "load_feature_net": PatchFeatureNet.load}
+    options = {"stride": 4}
     files = files_of(root, methods=("true", "zero"), kspace=root / "kspace")
     nets = (FeatureNetFile(root / "net.safetensors", 2),)
     found = score(files, "RSS", COIL_COMBINED, feature_nets=nets, **options)

@@ -1,7 +1,8 @@
 // The document, what is chosen of it, and numbers as text.
 
 const report = JSON.parse(document.getElementById("page-data").textContent);
-const metricIndex = new Map(report.metrics.map((metric, index) => [metric.name, index]));
+report.metrics.forEach((metric, index) => { metric.index = index; });
+const metricNamed = new Map(report.metrics.map((metric) => [metric.name, metric]));
 const methodIndex = new Map(report.methods.map((method, index) => [method, index]));
 const ALPHA = 0.05;
 
@@ -19,87 +20,82 @@ function choose(changes) {
 }
 
 const colorOf = (method) => report.colors[methodIndex.get(method)];
+const colorDot = (method) => element("span", { class: "dot", style: { background: colorOf(method) }, "aria-hidden": "true" });
+const inContrast = (row) => chosen.contrast === "all" || row.contrast === chosen.contrast;
 
 // Metrics against the chosen reference, and those that need none.
-function shownMetrics() {
-  return report.metrics.filter((metric) => metric.reference === null || metric.reference === chosen.reference);
-}
+const shownMetrics = () => report.metrics.filter((metric) => metric.reference === null || metric.reference === chosen.reference);
 
-function inContrast(row) {
-  return chosen.contrast === "all" || row.contrast === chosen.contrast;
+// The row of a method and metric in the means, or in the comparisons, of the chosen contrast.
+function rowFinder(rows, key) {
+  const known = new Map(rows.map((row) => [JSON.stringify([row.contrast, row[key], row.metric]), row]));
+  return (method, metric) => known.get(JSON.stringify([chosen.contrast, method, metric.name]));
 }
+const meanOf = rowFinder(report.means, "method");
+const comparisonOf = rowFinder(report.comparisons, "second");
+const endsOf = (row) => [row["95% from"], row["95% to"]];
 
-// The name of a metric where its reference is clear from the choice.
+// The name of a metric where its reference is clear from the choice, with unit, and with an arrow to where it is better.
 const shortName = (metric) => metric.label + (metric.tested ? "" : "*");
 const withUnit = (metric) => shortName(metric) + (metric.unit ? ` (${metric.unit})` : "");
-
-function arrow(metric) {
-  if (metric.larger_is_better === null) return "";
-  return metric.larger_is_better ? " ↑" : " ↓";
-}
+const arrow = (metric) => (metric.larger_is_better === null ? "" : metric.larger_is_better ? " ↑" : " ↓");
+const headerOf = (metric) => withUnit(metric) + arrow(metric);
 
 // As many decimals for all values of a metric as its largest one needs for three digits, and one more where the
 // means of methods would look alike.
-const decimalsOf = (() => {
-  const known = new Map();
-  const find = (metric) => {
+function decimalsOf(metric) {
+  if (metric.decimals === undefined) {
     const means = report.means.filter((row) => row.metric === metric.name && row.mean !== null);
     const largest = Math.max(...means.map((row) => Math.abs(row.mean)), 0);
-    if (!(largest > 0)) return 3;
-    const least = Math.min(Math.max(2 - Math.floor(Math.log10(largest)), 0), 12);
+    const least = largest > 0 ? Math.min(Math.max(2 - Math.floor(Math.log10(largest)), 0), 12) : 3;
     const values = [...new Set(means.filter((row) => row.contrast === report.contrasts[0]).map((row) => row.mean))];
-    return new Set(values.map((value) => value.toFixed(least))).size === values.length ? least : least + 1;
-  };
-  return (metric) => {
-    if (!known.has(metric.name)) known.set(metric.name, find(metric));
-    return known.get(metric.name);
-  };
-})();
+    const differ = new Set(values.map((value) => value.toFixed(least))).size === values.length;
+    metric.decimals = differ || !(largest > 0) ? least : least + 1;
+  }
+  return metric.decimals;
+}
+
+const missing = (value) => value === null || value === undefined;
 
 function format(value, metric) {
-  if (value === null || value === undefined) return "–";
+  if (missing(value)) return "–";
   const decimals = decimalsOf(metric);
   return (decimals > 6 ? value.toExponential(2) : value.toFixed(decimals)).replace("-", "−");
 }
 
 // A difference needs digits of its own.
 function formatSigned(value) {
-  if (value === null || value === undefined) return "–";
+  if (missing(value)) return "–";
   const size = Math.abs(value);
   const text = size !== 0 && (size < 1e-4 || size >= 1e5) ? size.toExponential(1) : size.toPrecision(3);
   return (value < 0 ? "−" : "+") + text;
 }
 
-function formatP(value) {
-  if (value === null || value === undefined) return "–";
-  return value < 0.001 ? "< 0.001" : value.toFixed(3);
-}
+const formatP = (value) => (missing(value) ? "–" : value < 0.001 ? "< 0.001" : value.toFixed(3));
 
 // "better", "worse" or "" for a row of comparisons.
 function verdict(row) {
-  const metric = report.metrics[metricIndex.get(row.metric)];
-  if (row["p (Holm)"] === null || row["p (Holm)"] >= ALPHA || row.difference === null || !row.difference) return "";
-  if (metric === undefined || metric.larger_is_better === null) return "";
-  return row.difference > 0 === metric.larger_is_better ? "better" : "worse";
+  const larger = metricNamed.get(row.metric)?.larger_is_better;
+  if (missing(larger) || missing(row["p (Holm)"]) || row["p (Holm)"] >= ALPHA || !row.difference) return "";
+  return row.difference > 0 === larger ? "better" : "worse";
 }
 
-// The numbers of some of the values that are best, all of them where several are; none if nothing is better.
+// The indices of those of some values that are best, all of them where several are; none if nothing is better.
 function bestOf(values, metric) {
-  const found = values.filter((value) => value !== null && value !== undefined);
-  if (metric.larger_is_better === null || found.length < 2) return new Set();
-  const best = metric.larger_is_better ? Math.max(...found) : Math.min(...found);
+  const present = values.filter((value) => !missing(value));
+  if (metric.larger_is_better === null || present.length < 2) return new Set();
+  const best = metric.larger_is_better ? Math.max(...present) : Math.min(...present);
   return new Set(values.flatMap((value, index) => (value === best ? [index] : [])));
 }
 
 // Scores of a method by subject, the means over the subject's volumes.
 function bySubject(method, metric, contrast) {
   const sums = new Map();
-  const [m, k] = [methodIndex.get(method), metricIndex.get(metric.name)];
   for (const volume of report.volumes) {
-    const value = volume.scores[m] === null ? null : volume.scores[m][k];
+    const value = volume.scores[methodIndex.get(method)]?.[metric.index] ?? null;
     if (value === null || (contrast !== "all" && volume.contrast !== contrast)) continue;
-    const sum = sums.get(volume.subject) || [0, 0];
-    sums.set(volume.subject, [sum[0] + value, sum[1] + 1]);
+    const [sum, count] = sums.get(volume.subject) || [0, 0];
+    sums.set(volume.subject, [sum + value, count + 1]);
   }
   return [...sums].map(([subject, [sum, count]]) => ({ subject, value: sum / count }));
 }

@@ -4,7 +4,7 @@ import pytest
 
 from fastmri_ufloss.metrics.paired import compare_methods
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.paired_table import method_rows, p_value_note, paired_rows
+from fastmri_ufloss.report.subject_tables import method_rows, p_value_note, paired_rows
 
 FIRST = {"a": {"SSIM": 0.5, "MSE": 1.0}, "b": {"SSIM": 0.7, "MSE": 2.0}, "c": {"SSIM": 0.6, "MSE": 3.0}}
 SECOND = {"c": {"SSIM": 0.7, "MSE": 3.0}, "b": {"SSIM": 0.9, "MSE": 1.0}, "a": {"SSIM": 0.4, "MSE": 0.5}}
