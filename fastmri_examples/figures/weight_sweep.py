@@ -123,7 +123,8 @@ def main() -> None:
 
 
 def typed_flags(parser: ArgumentParser, args: Namespace, names: Sequence[str]) -> list[str]:
-    return [text for name in recipe.changed(parser, args, names) for text in (f"--{name}", str(args[name]))]
+    values = {name: args[name] for name in recipe.changed(parser, args, names)}
+    return [text for name, value in values.items() for text in (f"--{name}", "null" if value is None else str(value))]
 
 
 def check_arguments(args: Namespace, further: Sequence[str]) -> None:

@@ -14,23 +14,21 @@ import yaml
 from helpers import EXAMPLES, run_recipe
 
 FLAGS = json.loads(Path(__file__).with_name("flags.json").read_text())
-CONFIGURED = [script for script in FLAGS if not script.startswith(("figures/", "classical/"))]
 
 
 class ParsedError(Exception):
     """A script has come to its flags."""
 
 
-def parser_of(script: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+def parser_of(script: str, monkeypatch: pytest.MonkeyPatch) -> jsonargparse.ArgumentParser:
     """The parser with which a script reads its flags."""
     parsers = []
 
-    def parse_args(self: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+    def parse_args(self: jsonargparse.ArgumentParser, *_: Any, **__: Any) -> None:
         parsers.append(self)
         raise ParsedError
 
     path = EXAMPLES / script
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", parse_args)
     monkeypatch.setattr(sys, "argv", [str(path)])
     monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
@@ -62,18 +60,16 @@ def test_flags_are_those_of_before(script: str, monkeypatch: pytest.MonkeyPatch)
     parser = parser_of(script, monkeypatch)
     actions = {action.option_strings[0].lstrip("-"): action for action in parser._actions if action.option_strings}
     assert actions.pop("h")
-    assert set(actions) - set(FLAGS[script]) <= {"config", "print_config"}
+    assert set(actions) - set(FLAGS[script]) == {"config", "print_config"}
     assert {name: describe(actions[name]) for name in FLAGS[script]} == {
         name: {key: value for key, value in flag.items() if key != "default"} for name, flag in FLAGS[script].items()
     }
-    if script in CONFIGURED:
-        assert isinstance(parser, jsonargparse.ArgumentParser) and {"config", "print_config"} <= set(actions)
-        for name, flag in FLAGS[script].items():
-            assert "required" in flag or actions[name].default == flag["default"], name
+    for name, flag in FLAGS[script].items():
+        assert "required" in flag or actions[name].default == flag["default"], name
     assert parser.format_help()
 
 
-@pytest.mark.parametrize("script", CONFIGURED)
+@pytest.mark.parametrize("script", FLAGS)
 def test_each_flag_takes_what_it_took(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = parser_of(script, monkeypatch)
     monkeypatch.undo()
