@@ -1,6 +1,5 @@
 """The chain from a scan to the table, on real multi-coil k-space and on real images."""
 
-import json
 from pathlib import Path
 
 import h5py
@@ -10,8 +9,10 @@ import pytorch_lightning as pl
 import torch
 from helpers import DATA, needs_data
 
+from fastmri_ufloss.baselines import CLASSICAL_METHODS
 from fastmri_ufloss.convert.jobs import missing_jobs, plan_jobs, run_jobs
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
+from fastmri_ufloss.metrics import mean_scores, score_run
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
 from fastmri_ufloss.simulation.simulate import simulate_volume, write_volume
 
@@ -24,10 +25,12 @@ def scores(root: Path, path: Path, acceleration: int) -> dict[str, dict[str, flo
         root, "multicoil", transform, transform, transform, cache_dir=path, mask_func=mask_func, num_workers=0
     )
     torch.manual_seed(0)
-    module = MoDLModule(model={"num_unrolls": 1, "chans": 2, "num_pools": 1})
+    module = MoDLModule(num_unrolls=1, chans=2, num_pools=1)
     trainer = pl.Trainer(accelerator="cpu", default_root_dir=path, logger=False, enable_progress_bar=False)
     trainer.test(module, datamodule=data, verbose=False)
-    return {row["method"]: row for row in json.loads((path / "scores.json").read_text())["means"]}
+    outputs = {"zero-filled": path / "stages/zero_filled", "CG-SENSE": path / "stages/cg_sense"}
+    references = {"RSS": root / "multicoil_test", "coil-combined": path / "stages/reference"}
+    return {row["method"]: row for row in mean_scores(score_run(outputs, references))}
 
 
 @needs_data()
@@ -90,11 +93,12 @@ def test_every_scan_is_converted_and_reconstructed(tmp_path: Path, name: str) ->
         test_path=tmp_path / "volumes", num_workers=0,
     )  # fmt: skip
     trainer = pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False)
-    trainer.test(ReconstructionModule(["zero_filled", "cg_sense"]), datamodule=data, verbose=False)
-    rows = json.loads((tmp_path / "residuals.json").read_text())["residuals"]
-    residuals = {row["method"]: row["residual"] for row in rows}
+    module = ReconstructionModule({name: CLASSICAL_METHODS[name] for name in ("zero_filled", "cg_sense")})
+    trainer.test(module, datamodule=data, verbose=False)
+    residuals = {row["method"]: row["residual"] for row in module.residuals()}
     assert residuals["cg_sense"] < 0.8 * residuals["zero_filled"] < 0.8
     if not undersampled:
-        means = json.loads((tmp_path / "scores.json").read_text())["means"]
+        outputs = {name: tmp_path / "reconstructions" / name for name in module.methods}
+        means = mean_scores(score_run(outputs, {"coil-combined": tmp_path / "reference"}))
         zero_filled, cg = (row["NRMSE (coil-combined)"] for row in means)
         assert cg < zero_filled < 0.6

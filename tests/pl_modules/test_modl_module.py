@@ -221,7 +221,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         MoDLModule.load_from_checkpoint(tmp_path / "nothing.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint"):
+    with pytest.raises(ValueError, match=r"text\.ckpt must be a file of torch\.save"):
         MoDLModule.load_from_checkpoint(tmp_path / "text.ckpt")
     torch.save({"weights": 1}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="has no 'state_dict'"):
