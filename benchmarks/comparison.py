@@ -5,7 +5,7 @@
 FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), one file a subject).
 They become 8-coil volumes by simulation, with phase and noise: 6 subjects are tested; of the 24 others 20 train the
 networks, and on 4 the checkpoints and the weights of the classical methods are chosen. Sampling is the UFLoss
-paper's, random columns with 8% centre. UFLoss is learned from the training subjects, and scored by another network
+paper's, random columns with 8% center. UFLoss is learned from the training subjects, and scored by another network
 of magnitudes, of another seed, beside the one that was trained on. A U-Net trained on the fully sampled images gives
 the semantic interpretability score. An interrupted run goes on where it was.
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/espirit.py [--repeats 3] [--data FOLDER] [--json FILE]
 
-A simulated slice, 640 x 368 with 15 coils, 24 centre lines: median time (least - most) of interleaved
+A simulated slice, 640 x 368 with 15 coils, 24 center lines: median time (least - most) of interleaved
 repeats, the largest memory beyond the imports (BART: its whole process), and the mean and least inner product
 of the maps with this package's over the object. Then fully sampled k-space from FOLDER (``*.npy``, (coils,
-rows, cols)): the same agreement, and the error of CG-SENSE from every fourth line and 24 in the centre with
+rows, cols)): the same agreement, and the error of CG-SENSE from every fourth line and 24 in the center with
 each one's maps. BART runs as its own process and is left out where it is not installed. OMP_NUM_THREADS
 limits all three.
 """

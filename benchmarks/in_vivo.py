@@ -4,7 +4,7 @@
 
 FOLDER/multicoil/invivo_brain_16ch.npy, (16, 128, 128), is converted, and reconstructed from 2x and 4x random
 columns and an 8x Poisson disk, by `modl_ufloss/reconstruct.py`. All methods get the same samples and the same maps,
-from the fully sampled centre of the undersampled data. One slice of one person, one mask of each kind: the figures
+from the fully sampled center of the undersampled data. One slice of one person, one mask of each kind: the figures
 are of this scan, not of a population.
 """
 

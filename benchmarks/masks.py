@@ -7,7 +7,7 @@ worst over the seeds, and the median CPU time of a mask. Printed is the worst ov
 Then how evenly the Poisson discs fill the plane, in units of the local spacing (one over the root of the density,
 which is the mean over many masks): distance of a sample from the next one, and the radius of the largest hole;
 random points of the same density beside. The picture shows a mask of each type and its point spread function.
-The centre is 8 % of the columns up to 5x, 4 % beyond; sigpy.mri.poisson without cropped corners, first call left
+The center is 8 % of the columns up to 5x, 4 % beyond; sigpy.mri.poisson without cropped corners, first call left
 out, as it compiles.
 """
 
@@ -143,7 +143,7 @@ def print_evenness(results: dict[int, dict[str, dict[str, float]]]) -> None:
 
 
 def point_spread(mask: np.ndarray) -> np.ndarray:
-    """Magnitude of the mask's inverse Fourier transform, in dB of its peak, centred."""
+    """Magnitude of the mask's inverse Fourier transform, in dB of its peak, centered."""
     spread = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(mask))))
     return 20 * np.log10(np.maximum(spread / spread.max(), 1e-6))
 

@@ -2,7 +2,7 @@
 
     python benchmarks/refinement_step.py [--json FILE]
 
-One coil, the paper's networks, 256x256 and 512x512. A step is the module's own with its optimisers, by Lightning,
+One coil, the paper's networks, 256x256 and 512x512. A step is the module's own with its optimizers, by Lightning,
 without data loading. Every measurement is a process of its own, in turn with the others; the table has medians.
 Memory is the peak of the process above what it had after importing (Linux), or the device's peak on a GPU. The
 weights of UFLoss's network and of VGG are random, which changes neither.

@@ -36,7 +36,7 @@ def randn_complex(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex
 
 
 def column_mask(batch: int, cols: int, *, every: int = 3, center: int = 8) -> Tensor:
-    """A mask (batch, 1, 1, cols, 1) of every n-th column and a full centre."""
+    """A mask (batch, 1, 1, cols, 1) of every n-th column and a full center."""
     mask = torch.zeros(batch, 1, 1, cols, 1, dtype=torch.bool)
     mask[..., ::every, :] = True
     start = (cols - center + 1) // 2

@@ -2,7 +2,7 @@
 
     python fastmri_examples/classical/reconstruct.py --challenge multicoil --data_path DATA --output_path OUT
 
-searches the regularisation weights on some slices of {challenge}_val, never on what it reconstructs, and writes
+searches the regularization weights on some slices of {challenge}_val, never on what it reconstructs, and writes
 OUT/weights.json; then of {challenge}_test OUT/reconstructions/METHOD/*.h5, leaderboard files as a network writes
 them, and, where k-space is fully sampled, OUT/reference/*.h5 and scores.json. Without --data_path (or knee_path in
 fastmri_dirs.yaml) it uses a generated demo data set. The same command again goes on where it was interrupted.
@@ -37,7 +37,7 @@ def make_parser() -> ArgumentParser:
     parser = recipe.make_parser(__doc__)
     parser.add_argument("--methods", nargs="+", choices=OWN, help="(default: all that can be run)")
     parser.add_argument("--bart", action="store_true", help="also PICS by BART, which must be installed")
-    text = "regularisation weights by hand, such as pics_wavelet=0.002 (default: searched on the validation split)"
+    text = "regularization weights by hand, such as pics_wavelet=0.002 (default: searched on the validation split)"
     parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", default=[], help=text)
     default = recipe.default_of(baselines.search_weights, "num_slices")
     text = "of the validation split, spread evenly over its volumes"

@@ -43,7 +43,7 @@ def main() -> None:
         choices=("all", *TITLES),
         help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
     )
-    text = "regularisation weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
+    text = "regularization weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
     parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=text)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")

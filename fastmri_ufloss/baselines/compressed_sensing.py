@@ -33,7 +33,7 @@ _GRADIENT_NORM = 8.0  # upper bound of |G^H G| for the differences along two axe
 
 # terms along the two axes of an image, by the letters of BART
 _BART_TERMS = {"wavelet": "W:3:0:{lam!r}", "total_variation": "T:3:0:{lam!r}"}
-# of ADMM, which total variation is minimised by. With BART's own 0.5 the aliases of columns are still there after
+# of ADMM, which total variation is minimized by. With BART's own 0.5 the aliases of columns are still there after
 # 1000 iterations where the weight is small: on hearts at 5 times the error was 0.17, and with 0.01 0.16 after 100.
 _BART_RHO = "0.01"
 
@@ -110,7 +110,7 @@ def bart_pics(
     Objective, scale and arguments are those of `pics`; BART's own scaling is off (``-w 1``). What differs: BART's
     iteration starts from zero; its wavelet transform (of the same wavelets, in its own random shifts of a fixed seed)
     ends at blocks of 16 pixels; its total variation joins the two differences of a pixel to one magnitude and is
-    minimised by ADMM, whose inner iterations count as well. BART has one thread; the data pass through files in a
+    minimized by ADMM, whose inner iterations count as well. BART has one thread; the data pass through files in a
     temporary folder.
 
     Raises:

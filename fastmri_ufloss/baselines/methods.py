@@ -73,7 +73,7 @@ _TV: dict[str, Any] = {"regularizer": "total_variation"}
 
 CLASSICAL_METHODS = {
     "zero_filled": ClassicalMethod("zero-filled", _zero_filled),
-    # the number of iterations, which regularises as well, stays at its default
+    # the number of iterations, which regularizes as well, stays at its default
     "cg_sense": ClassicalMethod("CG-SENSE", cg_sense, (1e-4, 1.0)),
     "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", partial(pics, **_WAVELET), (1e-5, 1.0)),
     "pics_tv": ClassicalMethod("PICS, total variation", partial(pics, **_TV), (1e-5, 1.0)),

@@ -1,4 +1,4 @@
-"""Regularisation weights of classical methods, searched on a logarithmic grid on the validation split."""
+"""Regularization weights of classical methods, searched on a logarithmic grid on the validation split."""
 
 import contextlib
 import json

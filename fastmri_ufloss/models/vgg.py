@@ -143,7 +143,7 @@ def _layer_names(features: nn.Sequential) -> list[str]:
 
 
 def _weights(arch: Arch) -> Any:
-    # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalised in another way
+    # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalized in another way
     return get_model_weights(arch).IMAGENET1K_V1
 
 

@@ -226,7 +226,7 @@ def test_partial_fourier_is_padding(tmp_path: Path, first: int, last: int) -> No
 
 @pytest.mark.parametrize("discard", [(0, 0), (3, 2)])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_partial_echo_is_placed_by_its_centre(tmp_path: Path, discard: tuple[int, int], reverse: bool) -> None:
+def test_partial_echo_is_placed_by_its_center(tmp_path: Path, discard: tuple[int, int], reverse: bool) -> None:
     truth = coil_images(1, 24, 10)
     lines = lines_2d(truth)
     for line in lines:
@@ -243,7 +243,7 @@ def test_partial_echo_is_placed_by_its_centre(tmp_path: Path, discard: tuple[int
     assert_close(images_of(output), middle(dft(24).conj().T @ kspace, 12, 10))
 
 
-def test_centre_that_is_not_set_is_that_of_a_full_readout(tmp_path: Path) -> None:
+def test_center_that_is_not_set_is_that_of_a_full_readout(tmp_path: Path) -> None:
     truth = coil_images(1, 12, 10)
     lines = lines_2d(truth)
     for line in lines:

@@ -112,7 +112,7 @@ def test_pickled_labels_are_not_loaded(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "F"])
-def test_images_of_colours_and_fractions_are_refused(tmp_path, mode, capsys):
+def test_images_of_colors_and_fractions_are_refused(tmp_path, mode, capsys):
     make_volume(tmp_path / "a.h5", (1, 10, 8))
     (tmp_path / "a").mkdir()
     Image.new(mode, (8, 10)).save(tmp_path / "a" / "0.tif")

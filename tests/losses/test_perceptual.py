@@ -23,8 +23,8 @@ def image(kind="complex", batch=2, rows=32, cols=30, seed=0, dtype=torch.complex
 
 
 def by_hand(features, output, target):
-    """The equation image by image, with torchvision's normalisation."""
-    normalise = torchvision.transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    """The equation image by image, with torchvision's normalization."""
+    normalize = torchvision.transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     values = []
     for x, t in zip(output, target, strict=True):
         parts = ((x.real, t.real), (x.imag, t.imag)) if x.is_complex() else ((x, t),)
@@ -32,7 +32,7 @@ def by_hand(features, output, target):
             scaled = [z / t.abs().max() for z in pair]
             if x.is_complex():
                 scaled = [(z + 1) / 2 for z in scaled]
-            f, g = (features(normalise(z.repeat(3, 1, 1))[None]) for z in scaled)
+            f, g = (features(normalize(z.repeat(3, 1, 1))[None]) for z in scaled)
             values.append((f - g).square().mean())
     return torch.stack(values).mean()
 

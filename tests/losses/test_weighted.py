@@ -1,4 +1,4 @@
-"""The weighted sum: its terms, ramps, gradient norms and normalisation."""
+"""The weighted sum: its terms, ramps, gradient norms and normalization."""
 
 import math
 import os

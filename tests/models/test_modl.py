@@ -31,7 +31,7 @@ def test_stands_where_a_varnet_stands() -> None:
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
 
 
-def test_estimated_maps_are_those_of_the_centre_lines() -> None:
+def test_estimated_maps_are_those_of_the_center_lines() -> None:
     kspace, mask, _ = example()
     modl, maps = make(), estimate_sens_maps(kspace, 12)
     for num_low in (None, 0, 12, torch.tensor([12, 12])):

@@ -60,7 +60,7 @@ def test_maps_are_estimated_or_ones() -> None:
         expected = make()(kspace, mask, sens_maps=estimate_sens_maps(kspace, 10))
         torch.testing.assert_close(make()(kspace, mask, num_low), expected)
     kspace, mask, ones = example(coils=1)
-    mask[..., 14, :] = False  # no centre to estimate anything from
+    mask[..., 14, :] = False  # no center to estimate anything from
     assert torch.equal(make()(kspace * mask, mask), make()(kspace * mask, mask, sens_maps=ones))
 
 

@@ -51,7 +51,7 @@ def images(n=2, rows=32, cols=33):
     return torch.rand(n, 3, rows, cols, generator=torch.Generator().manual_seed(1))
 
 
-def normalised(x):
+def normalized(x):
     return torchvision.transforms.functional.normalize(x, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
@@ -62,7 +62,7 @@ def test_maps_of_vgg16_are_those_of_torchvision(vgg16_features, layer, index):
     net = VGGFeatures("vgg16", layer=layer)
     net.load_state_dict({f"features.{k}": v for k, v in vgg16_features[: index + 1].state_dict().items()})
     assert len(net.features) == index + 1
-    torch.testing.assert_close(net(images()), vgg16_features[: index + 1](normalised(images())))
+    torch.testing.assert_close(net(images()), vgg16_features[: index + 1](normalized(images())))
 
 
 def test_maps_of_vgg19_are_those_of_torchvision():
@@ -70,7 +70,7 @@ def test_maps_of_vgg19_are_those_of_torchvision():
     for layer, index in (("relu2_2", 8), ("relu3_4", 17), ("conv4_1", 19), (None, 35)):
         net = VGGFeatures("vgg19", layer=layer)
         net.load_state_dict({f"features.{k}": v for k, v in features[: index + 1].state_dict().items()})
-        torch.testing.assert_close(net(images(1)), features[: index + 1](normalised(images(1))))
+        torch.testing.assert_close(net(images(1)), features[: index + 1](normalized(images(1))))
     assert net.layer == "relu5_4"
 
 
@@ -146,7 +146,7 @@ def test_weights_of_a_file(vgg16_features, vgg16_state, cache, tmp_path, layer, 
     for weights in (path, str(path)):
         net = load_vgg_features("vgg16", weights=weights, layer=layer)
         assert not net.training
-        torch.testing.assert_close(net(images()), vgg16_features[: len(net.features)](normalised(images())))
+        torch.testing.assert_close(net(images()), vgg16_features[: len(net.features)](normalized(images())))
 
 
 def test_weights_of_the_cache(vgg16_state, cache):

@@ -42,7 +42,7 @@ def test_undersampled_kspace_tells_how_it_was_sampled(tmp_path: Path, has_mask: 
     torch.testing.assert_close(one.image, image)
 
 
-def test_without_any_mask_maps_are_of_the_centre(tmp_path: Path) -> None:
+def test_without_any_mask_maps_are_of_the_center(tmp_path: Path) -> None:
     make_acquired(tmp_path, "a.h5")
     volume = AcquiredVolume(tmp_path / "kspace" / "a.h5")
     one = volume.read(0)

@@ -64,7 +64,7 @@ def test_limb_is_round():
 
 
 def test_planes_change_smoothly_along_all_axes():
-    """Neighbours are alike, and the farther planes are apart, the less."""
+    """Neighbors are alike, and the farther planes are apart, the less."""
     for axis in range(3):
         planes = np.moveaxis(knee(), axis, 0)
         middle = len(planes) // 2

@@ -17,7 +17,7 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
 
     Args:
         path: of the picture, its suffix says what it is.
-        reference: magnitude (rows, cols), it gives the grey scale.
+        reference: magnitude (rows, cols), it gives the gray scale.
         outputs: magnitude images of the same shape by name; an error has fastMRI's NMSE as its square root, NRMSE.
 
     Raises:
@@ -56,7 +56,7 @@ def save_comparison(
 ) -> None:
     """Write a PNG, JPG or PDF: a column for each image; rows for it, a zoom, and the difference from one of them.
 
-    All images have one grey scale, up to the 99.5th percentile of the one that they are compared with. The zoom is
+    All images have one gray scale, up to the 99.5th percentile of the one that they are compared with. The zoom is
     where the mean of all images has the largest gradients. The difference is that of the magnitudes, x5; without a
     reference it shows where two reconstructions disagree, and not which of them is wrong. A single image has no
     such row.

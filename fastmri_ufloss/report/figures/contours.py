@@ -28,7 +28,7 @@ def save_contours(
     """Write a PNG, JPG or PDF: a column for each image, with the outlines of its segmentations; below it a zoom.
 
     The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
-    images have one grey scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
+    images have one gray scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
     first zoom. The zoom is a square around the truth, at least a quarter of the image wide; without a truth it is
     around the predictions, and without these in the middle (as figure 2 of Seitzer et al., "Adversarial and
     perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018).

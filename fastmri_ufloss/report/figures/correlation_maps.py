@@ -263,7 +263,7 @@ def save_best_matches(
 ) -> None:
     """Draw a row for each source patch: the patch, and the patch of each other image that is best by each measure.
 
-    Each image has its own grey scale, up to its 99.5th percentile. Under a patch is the value of the measure.
+    Each image has its own gray scale, up to its 99.5th percentile. Under a patch is the value of the measure.
 
     Raises:
         ValueError: if there are fewer than two images, or the suffix is not that of a picture.

@@ -194,7 +194,7 @@ def draw_deblurring(
 def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
     """Draw the curves of UFLoss and NRMSE over the steps, and below them images at some steps, each with a zoom.
 
-    The target (rows, cols) gives the grey scale and the place of the zoom.
+    The target (rows, cols) gives the gray scale and the place of the zoom.
 
     Raises:
         ValueError: if an image has another shape, its step was not measured, or the suffix is not that of a picture.

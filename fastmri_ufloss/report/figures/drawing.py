@@ -1,4 +1,4 @@
-"""What the figures share: grey scales, squares to enlarge, colors of methods, and how a figure is written."""
+"""What the figures share: gray scales, squares to enlarge, colors of methods, and how a figure is written."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ __all__ = [
 
 ERROR_GAIN = 5
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf"}
-# told apart by the colour-blind (Okabe and Ito, and two more), on white and on black
+# told apart by the color-blind (Okabe and Ito, and two more), on white and on black
 _METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
 _COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
 _MAX_HEIGHT = 4.5
@@ -135,7 +135,7 @@ def cut(image: np.ndarray, square: Square) -> np.ndarray:
 
 
 def show(axis: Axes, image: np.ndarray, white: float, *, heat: bool = False, **options: object) -> None:
-    """Draw an image in grey, or as a heat map, from 0 to ``white``; options as of ``imshow``."""
+    """Draw an image in gray, or as a heat map, from 0 to ``white``; options as of ``imshow``."""
     axis.imshow(image, cmap="inferno" if heat else "gray", vmin=0, vmax=white, **options)  # type: ignore[arg-type]
 
 

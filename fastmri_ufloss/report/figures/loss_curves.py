@@ -326,7 +326,7 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
 
     The first term has the axis on the left and the second that on the right; each has one scale for all runs. Lines
     are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A rough
-    training has faint lines and no marks. The images of a run have one grey scale, up to the 99.5th percentile of
+    training has faint lines and no marks. The images of a run have one gray scale, up to the 99.5th percentile of
     their target.
 
     Raises:

@@ -37,14 +37,14 @@ _PLANES, _PROJECTIONS = list(_VIEWS)[:3], list(_VIEWS)[3:]
 def orthogonal_views(volume: SliceReadable) -> dict[str, np.ndarray]:
     """The central planes of a volume and its maximum intensity projections, read slice by slice.
 
-    The centre of n is n // 2, as in fastMRI's transforms. Each slice is read once, and only one is held.
+    The center of n is n // 2, as in fastMRI's transforms. Each slice is read once, and only one is held.
 
     Args:
         volume: (slices, rows, cols); of complex values the magnitude is taken.
 
     Returns:
         "rows x cols" (rows, cols), "slices x cols" (slices, cols) and "slices x rows" (slices, rows), each
-        through the centre; "maximum over slices" (rows, cols) and "maximum over rows" (slices, cols).
+        through the center; "maximum over slices" (rows, cols) and "maximum over rows" (slices, cols).
 
     Raises:
         ValueError: if the volume has not three axes or is empty.
@@ -72,7 +72,7 @@ def save_orthogonal_views(
 ) -> None:
     """Write a PNG, JPG or PDF: a row for each volume; columns for its central planes and its projections.
 
-    All volumes have one grey scale for the planes and one for the projections, up to the 99.5th percentile of
+    All volumes have one gray scale for the planes and one for the projections, up to the 99.5th percentile of
     those of the first volume. The first slice is at the top, and all views have one scale in mm.
 
     Args:

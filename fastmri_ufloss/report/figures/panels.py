@@ -38,7 +38,7 @@ def save_panels(
 ) -> None:
     """Write a PNG, JPG or PDF: a column for the reference and for each image; rows for image, zoom, error and scores.
 
-    All images have one grey scale, up to the 99.5th percentile of the reference. The errors are
+    All images have one gray scale, up to the 99.5th percentile of the reference. The errors are
     error_gain |image - reference| on the same scale.
 
     Args:

@@ -264,7 +264,7 @@ def save_retrieval(
     """Draw a row for each query: the patch, its nearest patches, and its farthest ones.
 
     The border of a patch has the color of its inner product with the query, which is written below it. All patches
-    have one grey scale, from 0 to the 99th percentile of all of them.
+    have one gray scale, from 0 to the 99th percentile of all of them.
 
     Args:
         path: of the picture, see `write_figure`.

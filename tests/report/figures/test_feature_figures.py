@@ -85,13 +85,13 @@ def mapped(name: str, value: float) -> correlation_maps.MappedImage:
     return correlation_maps.MappedImage(name, image, dict.fromkeys(("UFLoss", "SSIM"), values))
 
 
-def test_maps_lie_at_the_centres_of_their_patches(figures: list[Figure]) -> None:
+def test_maps_lie_at_the_centers_of_their_patches(figures: list[Figure]) -> None:
     correlation_maps.save_correlation_maps(
         "a.png", [mapped("same image", 1.0), mapped("another", 0.6)], [(8, 4), (0, 0)], patch_size=8, stride=4
     )
     (figure,) = figures
     heat = figure.axes[1]
-    # the patch at (8, 4) has its centre at (11.5, 7.5), which is where its pixel of the map and the cross are
+    # the patch at (8, 4) has its center at (11.5, 7.5), which is where its pixel of the map and the cross are
     left, right, bottom, top = heat.images[0].get_extent()
     assert (left + right) / 2 == 3.5 + 4 * 1 and top + 2.5 * 4 == 3.5 + 4 * 2 and bottom - top == 16
     assert heat.lines[0].get_xydata().tolist() == [[7.5, 11.5]]

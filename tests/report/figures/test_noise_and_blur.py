@@ -33,7 +33,7 @@ def cropped_kspace(image: np.ndarray, factor: float) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(16, 20), (15, 21)])
 @pytest.mark.parametrize("factor", [1.3, 2.0, 4.0])
-def test_blur_keeps_the_centre_of_kspace(shape: tuple[int, int], factor: float) -> None:
+def test_blur_keeps_the_center_of_kspace(shape: tuple[int, int], factor: float) -> None:
     images = randn_complex(2, 1, *shape, dtype=torch.complex128)
     for image, found in zip(images, blurred(images, factor), strict=True):
         np.testing.assert_allclose(found[0].numpy(), cropped_kspace(image[0].numpy(), factor), atol=1e-12)

@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 DASH = "\u2013"
 SECOND = 1  # panel: the reference is the first one
 
-# of a canvas in a panel: the colour where the middle of an image's pixel is
+# of a canvas in a panel: the color where the middle of an image's pixel is
 PIXEL = """([[rows, cols], panel, role, row, col]) => {
     const canvas = document.querySelectorAll(panel === null ? ".flicker" : ".panel")[panel ?? 0]
         .querySelector(`canvas[data-role="${role}"]`);
@@ -117,7 +117,7 @@ def first_case() -> Any:
     return read_slice(case.volume, case.slice_num)
 
 
-def grey(image: np.ndarray, reference: np.ndarray, row: int, col: int, *, level: float, width: float) -> float:
+def gray(image: np.ndarray, reference: np.ndarray, row: int, col: int, *, level: float, width: float) -> float:
     low = (level - width / 2) * reference.max()
     return float(np.clip(255 * (image[row, col] - low) / (width * reference.max()), 0, 255))
 
@@ -250,11 +250,11 @@ def test_windowing_is_linked_and_as_computed(page: Any) -> None:
             slide(page, "width", width)
         for panel, image in enumerate(shown):
             for row, col in ((3, 5), (18, 26), (35, 40)):
-                expected = grey(image, shown[0], row, col, level=level, width=width)
+                expected = gray(image, shown[0], row, col, level=level, width=width)
                 found = pixel(page, row, col, panel=panel)
                 assert found[0] == found[1] == found[2] and abs(found[0] - expected) <= 1
     page.click("#reset-window")
-    expected = grey(shown[1], shown[0], 3, 5, level=white / 2, width=white)
+    expected = gray(shown[1], shown[0], 3, 5, level=white / 2, width=white)
     assert abs(pixel(page, 3, 5)[0] - expected) <= 1
 
 
@@ -291,9 +291,9 @@ def test_zoom_is_linked_keeps_what_is_below_the_pointer_and_resets(page: Any) ->
     page.mouse.move(1, 1)
     white = float(np.percentile(images.reference["RSS"], 99.5) / images.reference["RSS"].max())
     for panel, image in enumerate([images.reference["RSS"], *images.outputs.values()]):
-        expected = grey(image, images.reference["RSS"], *below.values(), level=white / 2, width=white)
+        expected = gray(image, images.reference["RSS"], *below.values(), level=white / 2, width=white)
         assert abs(pixel(page, below["row"], below["col"], panel=panel)[0] - expected) <= 1
-        # and it is enlarged: its neighbours are several pixels away
+        # and it is enlarged: its neighbors are several pixels away
         assert page.evaluate("view.zoom") * box["width"] / SHAPE[1] > 12
     page.locator(".panel canvas").nth(2).dblclick()
     assert page.evaluate("[view.zoom, view.x, view.y]") == [1, 0.5, 0.5]
@@ -367,16 +367,16 @@ def test_flicker_by_hand_and_by_itself(page: Any) -> None:
     page.keyboard.press(" ")
     page.keyboard.press(" ")
     texts = [label.inner_text()]
-    greys = [pixel(page, 30, 8, panel=None, role="flicker")[0]]
+    grays = [pixel(page, 30, 8, panel=None, role="flicker")[0]]
     page.keyboard.press(" ")
     texts.append(label.inner_text())
-    greys.append(pixel(page, 30, 8, panel=None, role="flicker")[0])
+    grays.append(pixel(page, 30, 8, panel=None, role="flicker")[0])
     assert sorted(texts) == ["A: RSS", f"B: {METHODS[1]}"]
     reference = images.reference["RSS"]
     white = float(np.percentile(reference, 99.5) / reference.max())
-    for text, value in zip(texts, greys, strict=True):
+    for text, value in zip(texts, grays, strict=True):
         image = reference if text.startswith("A") else images.outputs[METHODS[1]]
-        assert abs(value - grey(image, reference, 30, 8, level=white / 2, width=white)) <= 1
+        assert abs(value - gray(image, reference, 30, 8, level=white / 2, width=white)) <= 1
     page.get_by_role("button", name="Play").click()
     last = label.inner_text()
     for sign in ("!==", "==="):
