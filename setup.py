@@ -19,7 +19,7 @@ TEST = [
 
 setup(
     name="fastmri-ufloss",
-    version="0.1.0",
+    version="0.2.0",
     description="MoDL and UFLoss, a feature loss learned from MR patches, as a plugin for fastMRI",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
