@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastmri_ufloss.losses.images import full_precision, magnitude
+from fastmri_ufloss.losses.images import magnitude, no_autocast
 
 __all__ = ["discriminator_loss", "feature_matching_loss", "generator_loss"]
 
@@ -17,15 +17,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, label_smooth
     .. math:: L_D = -\mathrm{mean} [(1 - s) \log \sigma(D(x)) + s \log (1 - \sigma(D(x)))]
         - \mathrm{mean} \log (1 - \sigma(D(\hat x)))
 
-    It is a scalar, >= 0, at least float32, and 2 log 2 for logits of 0.
-
-    Args:
-        real_logits: D(x) of fully sampled images, real, of any shape such as (batch, 1, rows', cols').
-        fake_logits: D(x_hat) of reconstructions, the same shape; the caller detaches the reconstructions.
-        label_smoothing: s, in [0, 1).
-
-    Raises:
-        ValueError: if an argument is not as above.
+    The value is a scalar, >= 0, at least float32, and 2 log 2 for logits of 0. The logits D(x) of fully sampled
+    images and D(x_hat) of detached reconstructions are real, of one shape such as (batch, 1, rows', cols'), and s
+    lies in [0, 1); ValueError otherwise.
 
     Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; the labels: Salimans et al., "Improved
     techniques for training GANs", NeurIPS 2016; both in Seitzer et al., MICCAI 2018.
@@ -46,8 +40,8 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
     .. math:: L_{adv} = -\mathrm{mean} \log \sigma(D(\hat x))
 
-    It is a scalar, >= 0, at least float32, and log 2 for logits of 0. D(x_hat) is real, of any shape such as
-    (batch, 1, rows', cols'); other or empty logits raise ValueError. Goodfellow et al., NeurIPS 2014.
+    The value is a scalar, >= 0, at least float32, and log 2 for logits of 0. Logits that are not real, or empty,
+    raise ValueError. Goodfellow et al., NeurIPS 2014.
     """
     return _cross_entropy("fake_logits", fake_logits, 1.0)
 
@@ -57,15 +51,9 @@ def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequen
 
     .. math:: L_{feat} = \frac{1}{n} \sum_i \mathrm{mean} |f_i(x) - f_i(\hat x)|
 
-    It is a scalar, >= 0, at least float32, and 0 for equal maps.
-
-    Args:
-        real_features: f_i(x) of fully sampled images, real, such as (batch, channels, rows', cols'); they get no
-            gradient.
-        fake_features: f_i(x_hat) of reconstructions, of the same shapes. Neither with dropout, which differs.
-
-    Raises:
-        ValueError: if there is no map, or an argument is not as above.
+    The value is a scalar, >= 0, at least float32, and 0 for equal maps. The maps are real, without dropout, which
+    would differ, and of the same shapes, at least one, ValueError otherwise; those of fully sampled images get no
+    gradient.
 
     Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, as in Seitzer et al., MICCAI 2018.
     """
@@ -88,7 +76,7 @@ def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequen
 
 def _cross_entropy(name: str, logits: Tensor, label: float) -> Tensor:
     logits = _real(name, logits)
-    with full_precision(logits):
+    with no_autocast(logits):
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from fastmri_ufloss.losses.images import (
     FunctionLoss,
+    Range,
     Reduction,
     at_target_scale,
     channels,
-    full_precision,
     magnitude,
+    no_autocast,
     reduce,
 )
 
@@ -38,13 +39,8 @@ def sobel_magnitude(images: Tensor) -> Tensor:
     """sqrt((gx^2 + gy^2) / 2) of the magnitudes, with Sobel's derivatives gx, gy, as ``skimage.filters.sobel``.
 
     gx is the filter [1, 2, 1]/4 down the columns and [-1, 0, 1] along the rows, gy the other way round. The pixels
-    of the border are repeated outwards, which for 3x3 filters is scipy's ``mode="reflect"``.
-
-    Args:
-        images: (batch, 1, rows, cols), real or complex; ValueError for another shape.
-
-    Returns:
-        The same shape, real, at least float32, >= 0.
+    of the border are repeated outwards, which for 3x3 filters is scipy's ``mode="reflect"``. Images are (batch, 1,
+    rows, cols), ValueError otherwise; the result has the same shape, at least float32.
     """
     _check_shape(images)
     # slices rather than a convolution: exact whatever autocast and TF32 make of convolutions
@@ -57,9 +53,7 @@ def sobel_magnitude(images: Tensor) -> Tensor:
     return torch.complex(gx, gy).abs() / 2**0.5
 
 
-def edge_loss(
-    output: Tensor, target: Tensor, data_range: Tensor | float | None = None, *, reduction: Reduction = "mean"
-) -> Tensor:
+def edge_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
     """The mean over pixels of (G(x) - G(t))^2 of the magnitudes, G = `sobel_magnitude`, at the scale of the target.
 
     An outlook of Pawar et al., ISMRM 2019: a difference of Sobel maps as a regularizer beside l2.
@@ -74,18 +68,13 @@ def laplacian_of_gaussian(images: Tensor) -> Tensor:
 
     h is MATLAB's ``fspecial('log', 15, 1.5)``: (r^2 - 2 sigma^2) / sigma^4 exp(-r^2 / (2 sigma^2)), divided by the
     sum of the exponentials, less its mean, so that it sums to 0. The pixels of the border are repeated outwards
-    (scipy's ``mode="nearest"``), so that a constant image gives 0 and any size of image is allowed.
-
-    Args:
-        images: x, (batch, 1, rows, cols), real, or complex, of which the real and the imaginary part are filtered;
-            ValueError for another shape.
-
-    Returns:
-        The same shape and kind, in at least float32.
+    (scipy's ``mode="nearest"``), so that a constant image gives 0 and any size of image is allowed. Images are
+    (batch, 1, rows, cols), ValueError otherwise, real or complex, where both parts are filtered; the result has the
+    same shape and kind, in at least float32.
     """
     _check_shape(images)
     parts = magnitude(channels(images))  # real already: this makes float32 of half precision
-    with full_precision(images):
+    with no_autocast(images):
         padded = F.pad(parts.flatten(0, 1).unsqueeze(1), (KERNEL_SIZE // 2,) * 4, mode="replicate")
         filtered = F.conv2d(padded, laplacian_kernel().to(parts)).reshape(parts.shape)
     if not images.is_complex():
@@ -102,9 +91,7 @@ def laplacian_kernel() -> Tensor:
     return (laplacian - laplacian.mean())[None, None]
 
 
-def hfen_loss(
-    output: Tensor, target: Tensor, data_range: Tensor | float | None = None, *, reduction: Reduction = "mean"
-) -> Tensor:
+def hfen_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
     """|LoG(x - t)|_2 / |LoG(t)|_2 of each image, the high-frequency error norm; 1 for an output of zeros.
 
     For LoG see `laplacian_of_gaussian`. The filter is linear, so complex images are filtered as they are, and errors
@@ -119,7 +106,7 @@ def hfen_loss(
 
 
 def frequency_loss(
-    output: Tensor, target: Tensor, data_range: Tensor | float | None = None, *, reduction: Reduction = "mean"
+    output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean"
 ) -> Tensor:
     """The mean over k-space of (|F x| - |F t|)^2, F the orthonormal Fourier transform, at the scale of the target.
 
@@ -128,7 +115,7 @@ def frequency_loss(
     reconstruction", IEEE TMI 2018.
     """
     output, target = at_target_scale(output, target)
-    with full_precision(output):
+    with no_autocast(output):
         # centering moves the samples and turns their phases: the mean over their magnitudes is the same without
         difference = torch.fft.fft2(output, norm="ortho").abs() - torch.fft.fft2(target, norm="ortho").abs()
     return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)

@@ -1,18 +1,18 @@
-"""What every loss demands of its images, and does to them first.
+"""What losses have in common, and those that compare pixels: l1, l2, nmse.
 
 A loss is called ``loss(output, target, data_range, reduction="mean")`` with
 
     output: x, (batch, 1, rows, cols), real magnitude or complex,
-    target: t, the same shape and kind; no gradient flows to it,
-    data_range: (batch,), the largest intensity of each image's volume, where the loss needs it; it is not used where
-        the images are divided by the scale of the target, see `fastmri_ufloss.mri.intensity.image_scale`,
-    reduction: see `Reduction`,
+    target: t, the same shape and kind; no gradient flows to the target,
+    data_range: (batch,), the largest intensity of each image's volume, used only by losses that do not divide the
+        images by the scale of the target, `fastmri_ufloss.mri.intensity.image_scale`,
+    reduction: "mean" over the batch, a scalar; or "none", a value for each image, (batch,),
 
-gives a scalar or (batch,), >= 0 and 0 for equal images, and raises ValueError if shapes or kinds differ.
+is >= 0 and 0 for equal images, and raises ValueError if shapes or kinds differ.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +20,28 @@ from torch import Tensor, nn
 from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = [
+    "FrozenNetworkLoss",
     "FunctionLoss",
+    "L1Loss",
+    "L2Loss",
+    "NMSELoss",
+    "Range",
     "Reduction",
     "at_target_scale",
     "channels",
     "check_images",
-    "full_precision",
+    "l1_loss",
+    "l2_loss",
     "magnitude",
+    "nmse_loss",
+    "no_autocast",
     "reduce",
 ]
 
+Range = Tensor | float | None
 Reduction = Literal["mean", "none"]
-"""``"mean"`` over the batch, a scalar; or ``"none"``, a value for each image, (batch,)."""
+
+_Loss = TypeVar("_Loss", bound="FrozenNetworkLoss")
 
 
 class FunctionLoss(nn.Module):
@@ -43,8 +53,42 @@ class FunctionLoss(nn.Module):
         super().__init_subclass__(**kwargs)
         cls.function = staticmethod(function)
 
-    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
+    def forward(self, output: Tensor, target: Tensor, data_range: Range = None) -> Tensor:
         return type(self).function(output, target, data_range)
+
+
+class FrozenNetworkLoss(nn.Module):
+    """A module with a network, held as the attribute ``name``, that is frozen and always in eval mode.
+
+    The network is no part of this module's state dict: what is trained with the loss is saved without the network,
+    and such a state dict loads strictly. Weights of a network in a state dict are ignored.
+    """
+
+    def __init__(self, name: str, network: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, network.requires_grad_(False).eval())
+        self._network_name = name
+        self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_pre_hook(_put_in)
+
+    def train(self: _Loss, mode: bool = True) -> _Loss:
+        """Set the mode of this module; the network stays in eval mode."""
+        super().train(mode)
+        self.get_submodule(self._network_name).eval()
+        return self
+
+
+def _leave_out(module: Any, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    network = f"{prefix}{module._network_name}."
+    for name in [name for name in state_dict if name.startswith(network)]:
+        del state_dict[name]
+
+
+def _put_in(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The weights that the network has, so that it loads these."""
+    _leave_out(module, state_dict, prefix, None)
+    network = module.get_submodule(module._network_name)
+    state_dict.update(network.state_dict(prefix=f"{prefix}{module._network_name}.", keep_vars=True))
 
 
 def check_images(output: Tensor, target: Tensor) -> None:
@@ -60,11 +104,7 @@ def check_images(output: Tensor, target: Tensor) -> None:
 
 
 def at_target_scale(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both images in at least float32, divided by `image_scale` of the target, which gets no gradient.
-
-    Raises:
-        ValueError: as `check_images`.
-    """
+    """Both images after `check_images`, in at least float32, divided by `image_scale` of the detached target."""
     check_images(output, target)
     target = target.detach()
     scale = image_scale(target).reshape(-1, 1, 1, 1)
@@ -83,17 +123,13 @@ def magnitude(images: Tensor) -> Tensor:
     return _at_least_float32(images.abs() if images.is_complex() else images)
 
 
-def full_precision(images: Tensor) -> torch.autocast:
+def no_autocast(images: Tensor) -> torch.autocast:
     """A context without autocast on the device of the images."""
     return torch.autocast(images.device.type, enabled=False)
 
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """The values of the images of a batch, (batch,), as the caller wants them.
-
-    Raises:
-        ValueError: if reduction is not one of `Reduction`.
-    """
+    """The values of the images of a batch, (batch,), or their mean; ValueError for another reduction."""
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
     return values.mean() if reduction == "mean" else values
@@ -104,3 +140,38 @@ def _at_least_float32(images: Tensor) -> Tensor:
     if images.dtype == torch.complex32:
         return images.to(torch.complex64)
     return images.float() if half else images
+
+
+def l1_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
+    """The mean of |x - t| over pixels and channels (real and imaginary part), at the scale of the target."""
+    output, target = at_target_scale(output, target)
+    return reduce(channels(output - target).abs().mean(dim=(1, 2, 3)), reduction)
+
+
+def l2_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
+    """The mean of |x - t|^2 over pixels and channels (real and imaginary part), at the scale of the target."""
+    output, target = at_target_scale(output, target)
+    return reduce(channels(output - target).square().mean(dim=(1, 2, 3)), reduction)
+
+
+def nmse_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
+    """|x - t|^2 / |t|^2 of each image, 1 for an output of zeros; fastMRI's NMSE is the same of a volume.
+
+    Where the target is zero everywhere, the number of pixels takes the place of its energy.
+    """
+    output, target = at_target_scale(output, target)
+    error = channels(output - target).square().sum(dim=(1, 2, 3))
+    energy = channels(target).square().sum(dim=(1, 2, 3))
+    return reduce(error / torch.where(energy == 0, float(target[0].numel()), energy), reduction)
+
+
+class L1Loss(FunctionLoss, function=l1_loss):
+    """`l1_loss` as a module."""
+
+
+class L2Loss(FunctionLoss, function=l2_loss):
+    """`l2_loss` as a module."""
+
+
+class NMSELoss(FunctionLoss, function=nmse_loss):
+    """`nmse_loss` as a module."""

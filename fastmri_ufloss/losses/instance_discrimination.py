@@ -13,12 +13,9 @@ __all__ = ["MemoryBank", "instance_discrimination_loss"]
 class MemoryBank(nn.Module):
     """The last feature of every patch of the training set, V (N x d), rows of unit l2 norm.
 
-    It starts with random rows that depend on ``seed`` only. It is a buffer, ``vectors``, so it moves and is
-    saved with the module that holds it, and it is never trained.
-
-    Args:
-        num_patches, num_features: N and d, at least 1; ValueError otherwise.
-        seed: of the first rows.
+    V is the buffer ``vectors``, which moves and is saved with the module that holds the bank, and is never trained.
+    The first rows are random and depend on ``seed`` only. N, ``num_patches``, and d, ``num_features``, are at least
+    1, ValueError otherwise.
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
     """
@@ -35,11 +32,9 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, indices: Tensor, features: Tensor) -> None:
-        """Overwrite rows with new features, without momentum. Of a repeated index the last row counts.
+        """Overwrite rows, their indices (batch,) int64 and below N, with features (batch, d), which are normalized.
 
-        Args:
-            indices: (batch,), int64, below N; ValueError otherwise.
-            features: (batch, d). They are normalized, and no gradient flows.
+        There is no momentum, and no gradient flows; where an index is repeated the last row counts.
         """
         _check(features, indices, self)
         # repeated indices make index_copy_ depend on the order of threads; rows would differ between ranks
@@ -57,21 +52,12 @@ def instance_discrimination_loss(
 
         J = -mean_i log P(i | f_i),   P(i | f) = exp(v_i . f / tau) / sum_j exp(v_j . f / tau)
 
-    The sum goes over all rows v_j of the bank. It is streamed in chunks; for the gradient only (batch, d) values
-    are kept, so the bank may be changed right after the call. With unit rows and features J lies in
-    0 .. ln N + 2 / tau. It is at least float32, and can be differentiated once, in ``features`` only.
+    The sum over all rows v_j of the bank is streamed, ``chunk_size`` rows at once; for the gradient only (batch, d)
+    values are kept, so the bank may be changed right after the call. With unit rows and features J lies in
+    0 .. ln N + 2 / tau. J is at least float32, and can be differentiated once, in ``features`` only.
 
-    Args:
-        features: f, (batch, d), unit l2 norm.
-        indices: i, (batch,), int64, the rows that belong to them.
-        bank: V.
-        temperature: tau, positive.
-        chunk_size: rows of the bank at once.
-
-    Raises:
-        ValueError: if a shape is not as above, an index is not below N, or temperature is not positive.
-
-    Wu et al., CVPR 2018.
+    Features f are (batch, d), of unit l2 norm, their indices i (batch,), int64, below N, and the temperature tau is
+    positive; ValueError otherwise. Wu et al., CVPR 2018.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
-from fastmri_ufloss.losses.images import Reduction, at_target_scale, channels, full_precision, reduce
+from fastmri_ufloss.losses.images import FrozenNetworkLoss, Reduction, at_target_scale, channels, no_autocast, reduce
 
 __all__ = ["PerceptualLoss", "perceptual_loss"]
 
@@ -14,22 +13,20 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction
 
         loss = mean |f(u(x)) - f(u(t))|^2     over the images that are made of each, channels and pixels of the maps
 
-    f is the network. A complex image makes two images, u(x) = (Re x / s + 1) / 2 and (Im x / s + 1) / 2; a
-    magnitude makes one, u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the
-    target, so u(t) lies in 0 .. 1 and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale
-    each part by itself to 0 .. 255, for a VGG as in Caffe, which blows up the noise of a part without signal.)
+    A complex image makes two images, u(x) = (Re x / s + 1) / 2 and (Im x / s + 1) / 2; a magnitude makes one,
+    u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the target, so u(t) lies in 0 .. 1
+    and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale each part by itself to 0 .. 255,
+    for a VGG as in Caffe, which blows up the noise of a part without signal.)
 
-    Args:
-        vgg: f, images (n, 3, rows, cols) in 0 .. 1 to feature maps (n, channels, rows', cols'), such as
-            `fastmri_ufloss.models.VGGFeatures`. The images come in the precision of its parameters.
-        output, target, reduction: see `fastmri_ufloss.losses.images`, also for the result; ValueError as there, or
-            if an image is too small for the network.
+    The network f, such as `fastmri_ufloss.models.VGGFeatures`, takes images (n, 3, rows, cols) in 0 .. 1, in the
+    precision of its parameters, to feature maps (n, channels, rows', cols'). For the other arguments, the result and
+    errors see `fastmri_ufloss.losses.images`.
 
     Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016; with
     relu2_2 of VGG-16 the comparison in Wang et al., MRM 2022; with the last block of VGG-19 L_VGG in Seitzer
     et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
-    with full_precision(output):
+    with no_autocast(output):
         output, target = at_target_scale(output, target)
         peak = target.abs().amax(dim=(1, 2, 3), keepdim=True)
         peak = torch.where(peak > 0, peak, 1.0)
@@ -40,11 +37,7 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction
 
 
 class PerceptualLoss(FrozenNetworkLoss):
-    """`perceptual_loss` as a module, with its network, frozen: see `FrozenNetworkLoss`.
-
-    Args:
-        vgg: the network; `fastmri_ufloss.models.load_vgg_features` reads one with weights.
-    """
+    """`perceptual_loss` as a module with its network, such as `load_vgg_features` gives, see `FrozenNetworkLoss`."""
 
     vgg: nn.Module
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastmri_ufloss.losses.images import FunctionLoss, Reduction, check_images, full_precision, magnitude, reduce
+from fastmri_ufloss.losses.images import FunctionLoss, Range, Reduction, check_images, magnitude, no_autocast, reduce
 
 __all__ = ["DSSIMLoss", "MSSSIMLoss", "SSIMLoss", "dssim_loss", "gaussian_ssim", "ms_ssim_loss", "ssim_loss"]
 
@@ -23,21 +23,17 @@ BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 FLOOR = 1e-4
 
 
-def ssim_loss(
-    output: Tensor, target: Tensor, data_range: Tensor | float | None, *, reduction: Reduction = "mean"
-) -> Tensor:
+def ssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: Reduction = "mean") -> Tensor:
     """1 - SSIM by ``fastmri.SSIMLoss``: windows of 7x7 with equal weights, k1 = 0.01, k2 = 0.03; 0 to 2."""
     import fastmri  # late, as torchmetrics below: other losses do without
 
     x, t, precision = _at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
-    with full_precision(output):
+    with no_autocast(output):
         loss: Tensor = fastmri.SSIMLoss(HOST_WINDOW).to(x)(x, t, data_range=x.new_ones(len(x)), reduced=False)
         return reduce(loss.mean(dim=(1, 2, 3)).to(precision), reduction)
 
 
-def dssim_loss(
-    output: Tensor, target: Tensor, data_range: Tensor | float | None, *, reduction: Reduction = "mean"
-) -> Tensor:
+def dssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: Reduction = "mean") -> Tensor:
     """1 - SSIM with Wang's Gaussian windows of 11x11, sigma = 1.5, k1 = 0.01, k2 = 0.03; 0 to 2.
 
     The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. (torchmetrics,
@@ -48,14 +44,14 @@ def dssim_loss(
     0.1 beside l2; SSIM: Wang et al., IEEE TIP 2004.
     """
     x, t, precision = _at_unit_range("dssim", output, target, data_range, [WINDOW])
-    with full_precision(output):
+    with no_autocast(output):
         return reduce((1 - gaussian_ssim(x, t)).to(precision), reduction)
 
 
 def ms_ssim_loss(
     output: Tensor,
     target: Tensor,
-    data_range: Tensor | float | None,
+    data_range: Range,
     *,
     num_scales: int = len(BETAS),
     reduction: Reduction = "mean",
@@ -66,18 +62,15 @@ def ms_ssim_loss(
     the windows of `dssim_loss`. The images of each further scale are means of 2x2 pixels (at an odd end, of those
     that are there). beta is 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, and with fewer scales the first of these divided
     by their sum. A c_j below 1e-4 counts as 1e-4, without gradient: the power of a negative number is NaN, and the
-    slope of the power at 0 is infinite.
-
-    Args:
-        output, target, data_range, reduction: at least 10 * 2^(num_scales - 1) + 1 rows and columns.
-        num_scales: 1 to 5.
+    slope of the power at 0 is infinite. num_scales is 1 to 5, and images have at least 10 * 2^(num_scales - 1) + 1
+    rows and columns, ValueError otherwise.
 
     Wang, Simoncelli and Bovik, "Multi-scale structural similarity for image quality assessment", Asilomar 2003.
     """
     _check_num_scales(num_scales)
     sizes = [(WINDOW - 1) * 2**scale + 1 for scale in range(num_scales)]
     x, t, precision = _at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
-    with full_precision(output):
+    with no_autocast(output):
         terms = []
         for _ in range(num_scales - 1):
             terms.append(_ssim_map(x, t, return_contrast_sensitivity=True))
@@ -99,21 +92,14 @@ class DSSIMLoss(FunctionLoss, function=dssim_loss):
 
 
 class MSSSIMLoss(nn.Module):
-    """`ms_ssim_loss` as a module.
-
-    Args:
-        num_scales: 1 to 5; images need at least 10 * 2^(num_scales - 1) + 1 rows and columns.
-
-    Raises:
-        ValueError: if num_scales is not as above.
-    """
+    """`ms_ssim_loss` as a module."""
 
     def __init__(self, *, num_scales: int = len(BETAS)) -> None:
         super().__init__()
         _check_num_scales(num_scales)
         self.num_scales = num_scales
 
-    def forward(self, output: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
+    def forward(self, output: Tensor, target: Tensor, data_range: Range = None) -> Tensor:
         return ms_ssim_loss(output, target, data_range, num_scales=self.num_scales)
 
 
@@ -134,17 +120,13 @@ def _ssim_map(output: Tensor, target: Tensor, **what: bool) -> Tensor:
 
 
 def _at_unit_range(
-    name: str, output: Tensor, target: Tensor, data_range: Tensor | float | None, sizes: Sequence[int]
+    name: str, output: Tensor, target: Tensor, data_range: Range, sizes: Sequence[int]
 ) -> tuple[Tensor, Tensor, torch.dtype]:
     """The magnitudes of checked images divided by their data range, in float64, and the precision of the loss.
 
     In float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart, and the convolutions of a GPU
-    in TF32 would make that more. MPS has no float64, and gets float32.
-
-    Args:
-        name: of the loss, for the messages.
-        output, target, data_range: those of the loss.
-        sizes: rows and columns that an image needs at least, for 1, 2, ... scales.
+    in TF32 would make that more. MPS has no float64, and gets float32. An image needs sizes[n - 1] rows and columns
+    for n scales.
     """
     check_images(output, target)
     rows, cols = output.shape[-2:]

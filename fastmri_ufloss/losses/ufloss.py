@@ -1,6 +1,5 @@
 """UFLoss: the distance of two images in the feature space of their patches."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,11 +7,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
-from fastmri_ufloss.losses.images import check_images
+from fastmri_ufloss.losses.images import FrozenNetworkLoss, check_images
 from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
-__all__ = ["UFLoss", "patch_features", "ufloss_per_image"]
+__all__ = ["UFLoss", "check_at_least_one", "patch_features", "ufloss_per_image"]
 
 
 class UFLoss(FrozenNetworkLoss):
@@ -22,13 +20,16 @@ class UFLoss(FrozenNetworkLoss):
 
     p_j and p^_j are patches of target and output at the same place, on a grid of ``stride`` in both directions, and
     f is the feature network, frozen (see `FrozenNetworkLoss`). Both images are divided by the target's
-    `fastmri_ufloss.mri.intensity.image_scale`, so any common unit gives the same loss. The value lies in 0 .. 4 and
-    does not depend on the size of the batch, of the image or of the features. It is twice the L_UF of the paper.
+    `fastmri_ufloss.mri.intensity.image_scale`, so any common unit gives the same loss. The value lies in 0 .. 4, is
+    twice the L_UF of the paper, and does not depend on the size of the batch, of the image or of the features.
 
     In training (the module in training mode and gradients enabled) both images are rolled by the same random shift
     in [0, stride) in each direction, one shift for the whole batch, and ``patches_per_step`` places are drawn from
     the grid without replacement: an unbiased estimate of the loss over the whole grid. The random numbers come from
     torch's global generator of the CPU. Otherwise the whole grid is used without a shift.
+
+    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
+    feature matching loss", MRM 2022, eq. 10 and 11.
 
     Args:
         feature_net: f, patches (n, in_chans, p, p) to unit vectors (n, d), with the attributes ``in_chans``
@@ -40,9 +41,6 @@ class UFLoss(FrozenNetworkLoss):
 
     Raises:
         ValueError: if stride, patches_per_step or chunk_size is below 1.
-
-    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
-    feature matching loss", MRM 2022, eq. 10 and 11.
     """
 
     feature_net: nn.Module
@@ -50,7 +48,7 @@ class UFLoss(FrozenNetworkLoss):
     def __init__(
         self, feature_net: nn.Module, *, stride: int = 5, patches_per_step: int | None = 64, chunk_size: int = 256
     ) -> None:
-        _check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
+        check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
         super().__init__("feature_net", feature_net)
         self.stride = stride
         self.patches_per_step = patches_per_step
@@ -59,25 +57,19 @@ class UFLoss(FrozenNetworkLoss):
     def forward(self, output: Tensor, target: Tensor, data_range: Any = None) -> Tensor:
         """The loss of a batch, a scalar, at least float32.
 
-        Args:
-            output: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
-            target: like output; no gradient flows to it.
-            data_range: not used. It is there because fastMRI calls its losses so; the scale is the target's.
-
-        Raises:
-            ValueError: if an image has another shape or type, or is smaller than a patch.
+        Images are (batch, 1, rows, cols), not smaller than a patch, complex for a network of 2 channels and real
+        magnitudes for 1, ValueError otherwise; ``data_range`` is not used, since the scale is the target's.
         """
+        net = self.feature_net
         if not (self.training and torch.is_grad_enabled()):
-            return ufloss_per_image(
-                self.feature_net, output, target, stride=self.stride, chunk_size=self.chunk_size
-            ).mean()
+            return ufloss_per_image(net, output, target, stride=self.stride, chunk_size=self.chunk_size).mean()
         check_images(output, target)
-        corners = _grid(self.feature_net, target, self.stride)
+        corners = _grid(net, target, self.stride)
         shift = torch.randint(self.stride, (2,))
         if self.patches_per_step is not None and self.patches_per_step < len(corners):
             corners = corners[torch.randperm(len(corners))[: self.patches_per_step]]
         # taking a patch of the rolled image at a corner is taking it from the image at corner - shift
-        return _distance(self.feature_net, output, target, corners - shift, self.chunk_size).mean()
+        return _distance(net, output, target, corners - shift, self.chunk_size).mean()
 
 
 def ufloss_per_image(
@@ -91,18 +83,13 @@ def ufloss_per_image(
 ) -> Tensor:
     """`UFLoss` of each image of a batch over the whole grid, (batch,).
 
-    Memory is bounded by ``chunk_size``, with gradients as well: chunks are computed again for them.
-
-    Args:
-        feature_net, output, target, stride, chunk_size: as in `UFLoss`; the network in eval mode.
-        target_features: (batch, patches, d), what `patch_features` gives for target, its own `image_scale`
-            and the same stride: half the work for the second and every further output of one target.
-
-    Raises:
-        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    The network is in eval mode. Memory is bounded by ``chunk_size``, with gradients as well: chunks are computed
+    again for the gradients. ``target_features``, (batch, patches, d), are what `patch_features` gives for the target,
+    its own `image_scale` and the same stride: half the work for the second and every further output of one target.
+    For the other arguments and errors see `UFLoss`.
     """
     check_images(output, target)
-    _check_at_least_one(chunk_size=chunk_size)
+    check_at_least_one(chunk_size=chunk_size)
     corners = _grid(feature_net, target, stride)
     if target_features is not None and target_features.shape[:2] != (len(target), len(corners)):
         raise ValueError(
@@ -116,23 +103,18 @@ def patch_features(
 ) -> Tensor:
     """Features of all patches of the grid, row by row, (batch, patches, d), without gradient.
 
-    Args:
-        feature_net, stride, chunk_size: as in `UFLoss`; the network in eval mode.
-        images: (batch, 1, rows, cols), complex for a network of 2 channels, real magnitude for 1.
-        scale: (batch,), what each image is divided by: `image_scale` of the target.
-
-    Raises:
-        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    The network is in eval mode. The images are divided by ``scale``, (batch,), the `image_scale` of the target. For
+    the other arguments and errors see `UFLoss`.
     """
     if images.ndim != 4 or images.shape[1] != 1:
         raise ValueError(f"images must have shape (batch, 1, rows, cols), got {tuple(images.shape)}")
-    _check_at_least_one(chunk_size=chunk_size)
+    check_at_least_one(chunk_size=chunk_size)
     if scale.shape != images.shape[:1]:
         raise ValueError(f"scale must have shape ({len(images)},), got {tuple(scale.shape)}")
     corners = _grid(feature_net, images, stride)
     with torch.no_grad():
         channels = _channels(feature_net, images, scale)
-        chunks = [_features(feature_net, channels, c) for c in _chunks(corners, len(images), chunk_size)]
+        chunks = [_features(feature_net, channels, c) for c in corners.split(max(1, chunk_size // len(images)))]
     return torch.cat(chunks, dim=1)
 
 
@@ -150,7 +132,7 @@ def _distance(
     target_channels = _channels(feature_net, target.detach(), scale)
     store = not output_channels.requires_grad or len(corners) * len(output) <= chunk_size
     total, start = torch.zeros_like(scale), 0
-    for chunk in _chunks(corners, len(output), chunk_size):
+    for chunk in corners.split(max(1, chunk_size // len(output))):
         if target_features is None:
             with torch.no_grad():
                 wanted = _features(feature_net, target_channels, chunk)
@@ -170,14 +152,12 @@ def _distance(
 def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tensor:
     """Features of the patches of (batch, in_chans, rows, cols) at corners (m, 2), (batch, m, d).
 
-    Indices are modulo the size of the image. So neither the rolled image nor any other patch is made.
+    Indices are modulo the size of the image, so neither the rolled image nor any other patch is made.
     """
     batch, in_chans = channels.shape[:2]
     size = _patch_size(feature_net)
-    if channels.device.type == "cpu":
-        patches: Tensor = _CutOnCPU.apply(channels, corners, size)
-    else:
-        patches = _cut(channels, corners, size)
+    cut = _CutOnCPU.apply if channels.device.type == "cpu" else _cut
+    patches: Tensor = cut(channels, corners, size)
     patches = patches.transpose(1, 2).reshape(-1, in_chans, size, size)
     features: Tensor = feature_net(patches)
     return features.reshape(batch, len(corners), -1)
@@ -227,7 +207,7 @@ def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
 
 def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     """Upper left corners of the patches of the grid, (patches, 2), on the CPU."""
-    _check_at_least_one(stride=stride)
+    check_at_least_one(stride=stride)
     if feature_net.training:
         raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
     size, (num_rows, num_cols) = _patch_size(feature_net), images.shape[-2:]
@@ -237,15 +217,12 @@ def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
 
 
-def _chunks(corners: Tensor, batch: int, chunk_size: int) -> Sequence[Tensor]:
-    return corners.split(max(1, chunk_size // batch))
-
-
 def _patch_size(feature_net: nn.Module) -> int:
     return int(feature_net.patch_size)  # type: ignore[arg-type]
 
 
-def _check_at_least_one(**values: int | None) -> None:
+def check_at_least_one(**values: int | None) -> None:
+    """Raise ValueError that names an argument below 1."""
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

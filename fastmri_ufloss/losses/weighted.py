@@ -36,10 +36,9 @@ RAMP = re.compile(r"(?P<start>[^:@]+):(?P<end>[^:@]+)@(?P<first>\d+)-(?P<last>\d
 
 
 class LinearRamp(NamedTuple):
-    """A weight that goes from ``start`` to ``end`` in a straight line, and stays there.
+    """A weight that goes in a line from ``start``, up to ``first_epoch``, to ``end``, from ``last_epoch`` on.
 
-    It is ``start`` up to and in ``first_epoch``, and ``end`` in and after ``last_epoch``; epochs count from 0. Its
-    text is ``"FROM:TO@EPOCH-EPOCH"``, which `parse_weights` reads.
+    Epochs count from 0. `parse_weights` reads the text of a ramp, ``"FROM:TO@EPOCH-EPOCH"``.
     """
 
     start: float
@@ -62,14 +61,10 @@ Weight = float | LinearRamp
 
 
 def parse_weights(items: Iterable[str], *, names: Sequence[str] | None = None) -> dict[str, Weight]:
-    """``["l2=1", "ufloss=0:1.5@5-20"]`` as weights by name; a name alone has weight 1.
+    """``["l2=1", "ufloss=0:1.5@5-20"]`` as weights by name, see `GRAMMAR`; a name alone has weight 1.
 
-    Args:
-        items: as `GRAMMAR` says.
-        names: those that are known; None for any.
-
-    Raises:
-        ValueError: if a name is unknown or given twice, or a weight is no number >= 0 and no ramp of such.
+    Raises ValueError if a name is not one of ``names``, which are any if None, or is given twice, or a weight is no
+    number >= 0 and no ramp of such.
     """
     weights: dict[str, Weight] = {}
     for item in items:
@@ -78,27 +73,29 @@ def parse_weights(items: Iterable[str], *, names: Sequence[str] | None = None) -
             raise ValueError(f"unknown name {name!r} in {item!r}, known are {', '.join(names)}")
         if name in weights:
             raise ValueError(f"{name!r} is given twice")
-        weights[name] = _parse_weight(name, text if equals else "1")
+        weights[name] = _checked_weight(name, text if equals else "1")
     return weights
 
 
-def _parse_weight(name: str, text: str) -> Weight:
-    ramp = RAMP.fullmatch(text)
-    if ramp is None:
-        return _parse_number(name, text)
-    first, last = int(ramp["first"]), int(ramp["last"])
-    if last <= first:
-        raise ValueError(f"the ramp of {name!r} must end in a later epoch than {first}, got {last}")
-    return LinearRamp(_parse_number(name, ramp["start"]), _parse_number(name, ramp["end"]), first, last)
-
-
-def _parse_number(name: str, text: str) -> float:
-    try:
-        weight = float(text.replace("_", "?"))  # Python's 1_000 is no number here
-    except ValueError:
-        raise ValueError(f"the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {text!r}") from None
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"the weight of {name!r} must be a number >= 0, got {text!r}")
+def _checked_weight(name: str, weight: Weight | str) -> Weight:
+    if isinstance(weight, str):
+        ramp = RAMP.fullmatch(weight)
+        texts = [weight] if ramp is None else [ramp["start"], ramp["end"]]
+        try:
+            numbers = [float(text.replace("_", "?")) for text in texts]  # Python's 1_000 is no number here
+        except ValueError:
+            raise ValueError(
+                f"the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {weight!r}"
+            ) from None
+        weight = numbers[0] if ramp is None else LinearRamp(*numbers, int(ramp["first"]), int(ramp["last"]))
+    for value in weight[:2] if isinstance(weight, LinearRamp) else (weight,):
+        if not (isinstance(value, int | float) and 0 <= value < math.inf):
+            raise ValueError(f"the weight of {name!r} must be a number >= 0, got {value}")
+    if isinstance(weight, LinearRamp) and not 0 <= weight.first_epoch < weight.last_epoch:
+        raise ValueError(
+            f"the ramp of {name!r} must begin in epoch 0 or later, got {weight.first_epoch}, and must end in a later "
+            f"epoch than {weight.first_epoch}, got {weight.last_epoch}"
+        )
     return weight
 
 
@@ -113,21 +110,14 @@ class WeightedLoss(nn.Module):
     objective of Seitzer et al.)
 
     After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
-    ``last_grad_norms``, where they were asked for, the norm of the gradient of each w_i c_i L_i in the output, times
-    the scale of its target, which makes it independent of the unit of the images. They cost a backward pass of each
-    loss, but not of the network.
+    ``last_grad_norms``, every ``grad_norms_every`` training steps, the norm of the gradient of each w_i c_i L_i in
+    the output, times the scale of its target, which makes the norm independent of the unit of the images. The norms
+    cost a backward pass of each loss, but not of the network.
 
-    Args:
-        terms: losses by name.
-        weights: by name, finite and >= 0, or their text, see `parse_weights`; the sum has their order. Names that are
-            none of the terms are those of values that are handed in at each call.
-        normalize: whether all terms are 1 in the first training batch.
-        grad_norms_every: training steps from one set of gradient norms to the next, None for none.
-
-    Raises:
-        ValueError: if there is no weight, a term has none, a weight is not as above, or grad_norms_every is below 1;
-            in the call, if other values are handed in than the weights name, or a term cannot be normalized since it
-            is 0 or not finite in the first batch.
+    Weights are finite and >= 0, or their text, see `parse_weights`, and give the sum its order; their names that are
+    none of the terms are those of values that are handed in at each call. Raises ValueError for another weight, if
+    there is none at all or for a term, or grad_norms_every is below 1; in the call, for values of other names, or a
+    term that is 0 or not finite in the batch that normalizes.
 
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
@@ -180,12 +170,7 @@ class WeightedLoss(nn.Module):
         *,
         values: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The sum, a scalar.
-
-        Args:
-            output, target, data_range: those of each term.
-            values: scalars by the names of the weights that are none of the terms.
-        """
+        """The sum, a scalar; ``values`` are scalars by the names of the weights that are none of the terms."""
         weights = self.current_weights
         # where all weights are 0 the sum still needs a graph
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
@@ -209,7 +194,7 @@ class WeightedLoss(nn.Module):
         return weight.at(self._epoch) if self.training else weight.end
 
     def _make_factors(self, *, is_step: bool) -> dict[str, Tensor]:
-        """The factor of each term, where they are normalized; the first training step sets them."""
+        """The factor of each term, where terms are normalized; the first training step sets the factors."""
         factors = self.factors
         if factors and is_step and not self._has_factors:
             if not bool(torch.stack(list(factors.values())).all()):
@@ -241,7 +226,7 @@ class WeightedLoss(nn.Module):
 
 
 def make_loss(
-    weights: Mapping[str, Weight],
+    weights: Mapping[str, Weight | str],
     *,
     feature_net: nn.Module | None = None,
     vgg: nn.Module | None = None,
@@ -249,19 +234,12 @@ def make_loss(
     normalize: bool = False,
     grad_norms_every: int | None = None,
 ) -> WeightedLoss:
-    """The weighted sum of losses known by name.
+    """The weighted sum of losses by names out of ``LOSS_NAMES``, with further arguments as settings.
 
-        make_loss({"l1": 1.0, "ufloss": LinearRamp(0.0, 0.1, 2, 10)}, feature_net=net)
+        make_loss({"l1": 1.0, "ufloss": "0:0.1@2-10"}, feature_net=net, settings={"ufloss": {"stride": 10}})
 
-    Args:
-        weights: of the losses, by names out of ``LOSS_NAMES``.
-        feature_net: the network of ``ufloss``, a trained `fastmri_ufloss.models.PatchFeatureNet`.
-        vgg: the network of ``perceptual``, see `fastmri_ufloss.models.load_vgg_features`.
-        settings: further arguments of the losses by their names, such as ``{"ufloss": {"stride": 10}}``.
-        normalize, grad_norms_every: see `WeightedLoss`.
-
-    Raises:
-        ValueError: if a name is not known, a loss lacks its network, or `WeightedLoss` refuses.
+    For the networks of ``ufloss`` and ``perceptual`` see `fastmri_ufloss.models`. Raises ValueError if a name is not
+    known, a loss lacks its network, or `WeightedLoss` refuses.
     """
     settings = settings or {}
     networks = {
@@ -276,25 +254,9 @@ def make_loss(
     room = import_module("fastmri_ufloss.losses")  # which loads those that are asked for
     terms: dict[str, nn.Module] = {}
     for name in weights:
-        kind = getattr(room, _LOSSES[name])
-        if name not in networks:
-            terms[name] = kind(**settings.get(name, {}))
-            continue
-        network, description = networks[name]
-        if network is None:
+        network, description = networks.get(name, (None, ""))
+        if name in networks and network is None:
             raise ValueError(f"loss {name!r} needs {description}")
-        terms[name] = kind(network, **settings.get(name, {}))
+        given = () if network is None else (network,)
+        terms[name] = getattr(room, _LOSSES[name])(*given, **settings.get(name, {}))
     return WeightedLoss(terms, weights, normalize=normalize, grad_norms_every=grad_norms_every)
-
-
-def _checked_weight(name: str, weight: Weight | str) -> Weight:
-    weight = _parse_weight(name, weight) if isinstance(weight, str) else weight
-    for value in (weight.start, weight.end) if isinstance(weight, LinearRamp) else (weight,):
-        if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-            raise ValueError(f"the weight of {name!r} must be a number >= 0, got {value}")
-    if isinstance(weight, LinearRamp) and not 0 <= weight.first_epoch < weight.last_epoch:
-        raise ValueError(
-            f"the ramp of {name!r} must begin in an epoch from 0 and end in a later one, got "
-            f"{weight.first_epoch} to {weight.last_epoch}"
-        )
-    return weight

@@ -1,8 +1,7 @@
 """``python -m fastmri.evaluate`` with the same flags, on today's stack.
 
-fastMRI pushes NumPy arrays of one element into ``runstats``. Its compiled version made numbers of them; the pure
-Python one, which is all that there is for Python 3.10 and later, keeps arrays, and fastMRI's command then fails
-when it prints its result. Here each value becomes a number first, and the rest is fastMRI's own code.
+fastMRI pushes NumPy arrays of one element into ``runstats``. Its pure Python version, the only one for Python 3.10
+and later, keeps arrays, and fastMRI's command fails when it prints its result. Here each value becomes a number.
 """
 
 import runpy

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
-from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
+from fastmri_ufloss.losses.images import FrozenNetworkLoss
 from fastmri_ufloss.losses.ssim import dssim_loss
-from fastmri_ufloss.losses.ufloss import ufloss_per_image
+from fastmri_ufloss.losses.ufloss import check_at_least_one, ufloss_per_image
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, sum_dtype
 
 __all__ = ["DSSIM", "HFEN", "METRIC_NAMES", "NRMSE", "RelativeError", "UFLossMetric", "make_metrics"]
@@ -17,9 +17,8 @@ __all__ = ["DSSIM", "HFEN", "METRIC_NAMES", "NRMSE", "RelativeError", "UFLossMet
 class NRMSE(VolumeMetric):
     """|x - t| / |t| over each volume, the square root of fastMRI's NMSE; the mean over volumes.
 
-    Errors of the phase count for complex images. The value does not depend on the unit of the images; it is 0 for
-    equal images and 1 for an output of zeros. A volume whose target is zero everywhere gives inf, or nan where the
-    output is zero as well.
+    Errors of the phase count for complex images. The value is 0 for equal images and 1 for an output of zeros, in any
+    unit; a volume whose target is zero everywhere gives inf, or nan where the output is zero as well.
     """
 
     slice_sums: tuple[str, ...] = ("error_energy", "target_energy")
@@ -36,9 +35,8 @@ class NRMSE(VolumeMetric):
 class RelativeError(NRMSE):
     """|x - t| / |t| of each slice, the mean over the slices of each volume, and the mean over volumes.
 
-    Unlike in `NRMSE`, each slice counts the same, however dark. Slices whose target is zero everywhere are left
-    out, and so are volumes that have no other. (Pawar et al., "Enforcing Structural Similarity in Deep Learning MR
-    Image Reconstruction", ISMRM 2019.)
+    Each slice counts the same, however dark. Slices whose target is zero everywhere are left out, and so are volumes
+    that have no other. (Pawar et al., ISMRM 2019.)
     """
 
     def volume_value(self, values: Tensor) -> float | None:
@@ -49,8 +47,8 @@ class RelativeError(NRMSE):
 class HFEN(NRMSE):
     """|LoG(x - t)| / |LoG(t)| over each volume, slice by slice filtered; the mean over volumes.
 
-    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`; it filters both parts of complex images. For
-    units, equal images and zeros see `NRMSE`. (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
+    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`. For units, equal images and zeros see
+    `NRMSE`. (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
     """
 
     slice_sums = ("fine_error_energy", "fine_target_energy")
@@ -63,9 +61,9 @@ class HFEN(NRMSE):
 class DSSIM(VolumeMetric):
     """1 - SSIM of each slice, the mean over the slices of each volume, and the mean over volumes.
 
-    SSIM is that of `fastmri_ufloss.losses.ssim.dssim_loss`, with Gaussian windows, of the magnitudes; the data
-    range is the volume's ``max_value``, which `update` needs here, positive. fastMRI's SSIM has other windows. The
-    value lies in 0 .. 2, is 0 for equal images, and does not depend on the unit of images and ``max_value``.
+    SSIM is that of `fastmri_ufloss.losses.ssim.dssim_loss`, with Gaussian windows, where fastMRI's has others, of the
+    magnitudes; the data range is the volume's ``max_value``, which `update` needs here, positive. The value lies in
+    0 .. 2, is 0 for equal images, and does not depend on the unit of images and ``max_value``.
     """
 
     slice_sums = ("dssim",)
@@ -82,18 +80,17 @@ class DSSIM(VolumeMetric):
 class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
     """UFLoss of each slice over the whole grid of patches, the mean over the slices of each volume and over volumes.
 
-    The value lies in 0 .. 4, is 0 for equal images, and does not depend on the unit of the images: it is
-    `fastmri_ufloss.losses.UFLoss` in eval mode. The network is frozen, in eval mode, on the device of the metric, and
-    in no state dict.
+    The value, in 0 .. 4 and 0 for equal images, is `fastmri_ufloss.losses.UFLoss` in eval mode. The network, a
+    `fastmri_ufloss.models.PatchFeatureNet` of 2 channels for complex images and 1 for magnitudes, is frozen, in eval
+    mode, on the device of the metric, and in no state dict.
 
     Args:
-        feature_net: a `fastmri_ufloss.models.PatchFeatureNet`: of 2 channels for complex images, of 1 for magnitudes.
         stride: distance of neighboring patches of the grid in pixels.
         chunk_size: patches that go through the network at once.
 
     Raises:
-        ValueError: if stride or chunk_size is below 1; in `update`, if an image is of the other kind or smaller than
-            a patch.
+        ValueError: if stride or chunk_size is below 1; in `update`, for images of another kind or below a patch's
+        size.
     """
 
     feature_net: nn.Module
@@ -101,9 +98,7 @@ class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
 
     def __init__(self, feature_net: nn.Module, *, stride: int = 5, chunk_size: int = 256) -> None:
         super().__init__("feature_net", feature_net)
-        for name, value in (("stride", stride), ("chunk_size", chunk_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_at_least_one(stride=stride, chunk_size=chunk_size)
         self.stride = stride
         self.chunk_size = chunk_size
 
@@ -124,18 +119,10 @@ METRIC_NAMES = (*_METRICS, "ufloss")
 def make_metrics(
     names: Sequence[str], *, feature_net: nn.Module | None = None, ufloss: Mapping[str, Any] | None = None
 ) -> dict[str, VolumeMetric]:
-    """New metrics known by name, such as a Lightning module keeps in an ``nn.ModuleDict``.
+    """New metrics by their names out of ``METRIC_NAMES``, such as a Lightning module keeps in an ``nn.ModuleDict``.
 
-    Args:
-        names: out of ``METRIC_NAMES``.
-        feature_net: the network of ``ufloss``, a trained `fastmri_ufloss.models.PatchFeatureNet`.
-        ufloss: further settings of `UFLossMetric`.
-
-    Returns:
-        The metrics by their names, in the same order.
-
-    Raises:
-        ValueError: if a name is not known or comes twice, or ``ufloss`` has no network.
+    ``ufloss`` are further settings of `UFLossMetric`. Raises ValueError if a name is not known or comes twice, or the
+    metric ``ufloss`` has no feature network.
     """
     metrics: dict[str, VolumeMetric] = {}
     for name in names:
@@ -153,11 +140,8 @@ def make_metrics(
 
 
 def _in_sum_precision(images: Tensor) -> Tensor:
-    """Images in float64 or complex128, on MPS in float32 or complex64.
-
-    The squares of raw intensities would underflow in half precision, and a GPU may round the factors of a float32
-    convolution to 10 bits.
-    """
+    """Images in float64 or complex128, on MPS in float32 or complex64."""
+    # squares of raw intensities would underflow in half precision; a GPU may round a float32 convolution to 10 bits
     dtype = sum_dtype(images.device)
     return images.to(dtype.to_complex() if images.is_complex() else dtype)
 

@@ -27,16 +27,13 @@ NUM_RESAMPLES = 2000
 class PairedDifference(NamedTuple):
     """Second method minus first, for paired values.
 
-    Args:
-        subjects: how many there are.
-        first, second: means of the two methods.
-        difference: mean of the differences.
-        low, high: its 95% confidence interval by Student's t; nan for fewer than two subjects.
-        p: of Wilcoxon's signed-rank test, two-sided; nan if no subject differs.
-        better: how many subjects have a better value by the second method.
-        effect_size: matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-) from the sums of the ranks of
-            positive and negative differences, in -1 .. 1: 1 if the second is larger for all subjects that differ,
-            whether that is better or not; nan if no subject differs (Kerby, Comprehensive Psychology, 2014).
+    ``difference`` is the mean of the differences of ``subjects``, with the 95% confidence interval ``low`` ..
+    ``high`` by Student's t, nan for fewer than two subjects; ``first`` and ``second`` are the means of the methods.
+    ``p`` is of Wilcoxon's signed-rank test, two-sided, nan if no subject differs, and ``better`` is how many subjects
+    have a better value by the second method. ``effect_size`` is the matched-pairs rank-biserial correlation (W+ - W-)
+    / (W+ + W-) from the sums of the ranks of positive and negative differences, in -1 .. 1: 1 if the second is larger
+    for all subjects that differ, whether that is better or not; nan if none differs (Kerby, Comprehensive Psychology,
+    2014).
     """
 
     subjects: int
@@ -51,13 +48,7 @@ class PairedDifference(NamedTuple):
 
 
 class MethodComparison(NamedTuple):
-    """Two of several methods.
-
-    Args:
-        first, second: their names.
-        difference: second minus first.
-        adjusted_p: its p after `holm` over all comparisons of the family.
-    """
+    """Two of several methods by name; the p of their difference is adjusted by `holm` over all comparisons."""
 
     first: str
     second: str
@@ -66,16 +57,10 @@ class MethodComparison(NamedTuple):
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], *, larger_is_better: bool) -> PairedDifference:
-    """Compare two methods by a score of each subject.
+    """Compare two methods by a score of each subject, in the same order.
 
-    Slices, and volumes, of one subject are not independent: average them first.
-
-    Args:
-        first, second: a value of each subject, in the same order.
-        larger_is_better: whether the score is to be large, as SSIM, or small, as an error.
-
-    Raises:
-        ValueError: if there is no subject, the numbers differ, or a value is not finite.
+    Slices, and volumes, of one subject are not independent: average them first. Raises ValueError if there is no
+    subject, the numbers of subjects differ, or a value is not finite.
     """
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if a.ndim != 1 or a.shape != b.shape or not a.size:
@@ -103,17 +88,11 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, larger
 def compare_methods(
     scores: Mapping[str, Mapping[str, float]], *, larger_is_better: bool, baseline: str | None = None
 ) -> list[MethodComparison]:
-    """Compare methods by a score of each subject; the comparisons are one family for Holm's correction.
+    """Compare methods by scores by method and subject; the comparisons are one family for Holm's correction.
 
-    Args:
-        scores: by method and subject. Subjects find each other by name.
-        larger_is_better: whether the score is to be large, as SSIM, or small, as an error.
-        baseline: the method that each other one is compared with, as the first of the two; None for all pairs, the
-            earlier of ``scores`` as the first.
-
-    Raises:
-        ValueError: if there are fewer than two methods, the baseline is none of them, or one lacks a subject that
-            another has; and as `paired_difference`.
+    The baseline is compared with each other method, as the first of the two; without a baseline all pairs are
+    compared, the earlier of ``scores`` as the first. Raises ValueError if there are fewer than two methods, the
+    baseline is none of them, or one lacks a subject that another has; and as `paired_difference`.
     """
     if len(scores) < 2:
         raise ValueError(f"scores must hold at least two methods, got {list(scores)}")
@@ -137,10 +116,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of a family of tests, adjusted by Holm's step-down method, in the same order.
 
     The k-th smallest of m becomes the largest of (m - i + 1) p_i over i <= k, at most 1 (Holm, Scandinavian Journal
-    of Statistics, 1979). NaN, of a test that could not be made, stays and is not counted in m.
-
-    Raises:
-        ValueError: if a value is outside 0 .. 1.
+    of Statistics, 1979). NaN, of a test that could not be made, stays and is not counted in m; other values outside
+    0 .. 1 raise ValueError.
     """
     p = np.array(p_values, dtype=float)
     made = np.flatnonzero(~np.isnan(p))
@@ -160,22 +137,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Confidence interval of a statistic by bootstrap over subjects: SciPy's, bias-corrected and accelerated (BCa).
 
-    Where BCa is not defined, as for equal values or a statistic that is undefined without a certain subject, the
-    interval lies between the percentiles of the resamples that have a value.
-
-    Args:
-        values: one or several numbers of each subject, (subjects,) each; a subject is drawn with all its numbers.
-        statistic: of the values, called with them and ``axis``.
-        level: of confidence, above 0 and below 1.
-        num_resamples: how often as many subjects are drawn, with replacement.
-        seed: of the drawing; the same seed gives the same interval.
-
-    Returns:
-        Its ends; nan for one subject.
-
-    Raises:
-        ValueError: if there is no subject, the numbers of values differ, one is not finite, or an option is not as
-            above.
+    A subject is drawn with all its numbers, one of each of ``values``, (subjects,), on which ``statistic`` is called,
+    with ``axis``. Where BCa is not defined, as for equal values or a statistic that is undefined without a certain
+    subject, the interval lies between the percentiles of the resamples that have a value; the ends are nan for one
+    subject. Raises ValueError if there is no subject, the numbers of values differ, a value is not finite, level is
+    not within 0 .. 1, or num_resamples is below 1.
     """
     samples = [np.asarray(value, dtype=float) for value in values]
     shapes = [sample.shape for sample in samples]

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.files import name_some
-from fastmri_ufloss.losses.frozen_network import FrozenNetworkLoss
-from fastmri_ufloss.losses.images import full_precision, magnitude
+from fastmri_ufloss.losses.images import FrozenNetworkLoss, magnitude, no_autocast
 from fastmri_ufloss.metrics.paired import LEVEL, NUM_RESAMPLES, bootstrap_interval
 from fastmri_ufloss.metrics.volume_metric import SliceMetric, as_images, sum_dtype
 
@@ -20,16 +19,9 @@ __all__ = ["SegmentedImages", "SemanticInterpretability", "dice_of_classes"]
 def dice_of_classes(
     labels: Tensor, segmentation: Tensor, num_classes: int, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """2 |A and B| / (|A| + |B|) of each image and class but the background, nan where the image has no such class.
+    """2 |A and B| / (|A| + |B|) of each image and class but the background, (batch, num_classes - 1).
 
-    Args:
-        labels: class numbers (batch, rows, cols), int64.
-        segmentation: the true class numbers, the same shape.
-        num_classes: with the background.
-        dtype: of the result.
-
-    Returns:
-        (batch, num_classes - 1).
+    Labels and true segmentation are class numbers (batch, rows, cols), int64; nan where an image has no such class.
     """
     given, true = (F.one_hot(x, num_classes)[..., 1:].flatten(1, 2) for x in (labels, segmentation))
     dice = 2 * (given & true).sum(dim=1).to(dtype) / (given.sum(dim=1) + true.sum(dim=1))
@@ -40,17 +32,13 @@ class SegmentedImages(NamedTuple):
     """Dice of a segmenter on outputs and on targets, from which SIS is computed, see `SemanticInterpretability`.
 
     All methods raise ValueError if a class is in no image, or the segmenter has a Dice of 0 for it on the targets.
-
-    Args:
-        classes: numbers of the classes that count, for messages and results.
-        volume: what tells the volume of each image, such as its name, (images,).
-        on_output: Dice on the outputs, (images, classes); nan where the image lacks the class.
-        on_target: Dice on the targets, the same shape.
     """
 
     classes: Sequence[int]
     volume: np.ndarray
+    """The volume of each image by its name or another value, (images,)."""
     on_output: np.ndarray
+    """Dice on the outputs, (images, classes); nan where the image lacks the class."""
     on_target: np.ndarray
 
     def segmenter_dice(self) -> dict[int, float]:
@@ -78,8 +66,8 @@ class SegmentedImages(NamedTuple):
     def per_volume(self) -> dict[Any, float]:
         """The score of each volume, the mean over the classes that it has; volumes without a class are left out.
 
-        Mean Dice on the outputs of the volume, over the mean Dice on the targets of all volumes. So all volumes have
-        one unit, that of SIS, and methods on the same volumes differ by their outputs alone.
+        Mean Dice on the outputs of the volume, over the mean Dice on the targets of all volumes: all volumes have one
+        unit, that of SIS, and methods on the same volumes differ by their outputs alone.
         """
         reference = list(self.segmenter_dice().values())
         values = {}
@@ -106,15 +94,9 @@ class SegmentedImages(NamedTuple):
         """Confidence interval of SIS by bootstrap over subjects, each drawn with all its images.
 
         Numerator and denominator are made anew from the drawn subjects; a class that they lack is left out of the
-        mean. Subjects without a class that counts are not drawn.
-
-        Args:
-            subjects: the subject of a volume, where several volumes belong to one; a volume that is not named is a
-                subject of its own.
-            level, num_resamples, seed: as for `fastmri_ufloss.metrics.paired.bootstrap_interval`.
-
-        Returns:
-            Its ends; nan for fewer than two subjects.
+        mean. Subjects without a class that counts are not drawn; the ends are nan for fewer than two subjects.
+        ``subjects`` gives the subject of a volume, which otherwise is one of its own. For the options see
+        `fastmri_ufloss.metrics.paired.bootstrap_interval`.
         """
         self.segmenter_dice()  # raises
         names = [(subjects or {}).get(volume, volume) for volume in self.volume.tolist()]
@@ -143,17 +125,11 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
     ``torchmetrics.MetricCollection`` metrics with different segmenters need ``compute_groups=False``. A call of the
     metric, instead of its ``update``, needs a batch in which each class is present.
 
-    A segmenter that is a module is frozen, in eval mode, on the device of the metric, and in no state dict.
-
-    Args:
-        segmenter: called with magnitudes (batch, 1, rows, cols), float32, on the device of the metric; gives class
-            numbers (batch, rows, cols) of an integer dtype.
-        num_classes: number of classes with the background, which has the number 0.
-        classes: the numbers of the classes that count; None for all but the background.
-
-    Raises:
-        ValueError: if num_classes is below 2, or classes are none, not different, or not in 1 .. num_classes - 1; in
-            `compute` and the others, as `SegmentedImages`.
+    The segmenter is called with magnitudes (batch, 1, rows, cols), float32, on the device of the metric, and gives
+    class numbers (batch, rows, cols) of an integer dtype. A segmenter that is a module is frozen, in eval mode, on
+    that device, and in no state dict. There are at least 2 classes, with the background, which has the number 0;
+    ``classes`` are the different numbers that count, None for all others; ValueError otherwise, and as
+    `SegmentedImages`.
     """
 
     higher_is_better = True
@@ -186,18 +162,11 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         slice_num: Tensor | Sequence[int],
         max_value: Tensor | None = None,
     ) -> None:
-        """Add the slices of a batch.
+        """Add the slices of a batch, as `VolumeMetric.update`; of complex images the magnitude counts.
 
-        Args:
-            output: (batch, rows, cols) or (batch, 1, rows, cols), magnitudes; of complex images the magnitude counts.
-            target: the same shape, the fully sampled images.
-            segmentation: the true class numbers, 0 .. num_classes - 1, (batch, rows, cols), of an integer dtype.
-            fname, slice_num: as for `VolumeMetric.update`.
-            max_value: not used; it is there so that all metrics are called alike.
-
-        Raises:
-            ValueError: if an argument is not as above, an image is not finite, or the segmenter gives something else
-                than class numbers of the shape of its images.
+        The segmentation has the true class numbers, 0 .. num_classes - 1, (batch, rows, cols), of an integer dtype;
+        ``max_value`` is not used. Raises ValueError if an argument has another shape or kind, an image is not finite,
+        or the segmenter gives something else than class numbers of the shape of its images.
         """
         output, target = (magnitude(images.detach()).float().to(self.device) for images in (output, target))
         output, target = as_images(output, target)
@@ -206,50 +175,22 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
                 raise ValueError(
                     f"{name} must be finite, got NaN or infinite values in {name_some(sorted(set(fname)))}"
                 )
-        labels, target_labels = (self._segment(images) for images in (output, target))
-        self.update_labels(labels, target_labels, segmentation=segmentation, fname=fname, slice_num=slice_num)
-
-    def update_labels(
-        self,
-        output_labels: Tensor,
-        target_labels: Tensor,
-        *,
-        segmentation: Tensor,
-        fname: Sequence[str],
-        slice_num: Tensor | Sequence[int],
-    ) -> None:
-        """Add the slices of a batch that has been segmented already.
-
-        Args:
-            output_labels: what the segmenter gives of the outputs, class numbers (batch, rows, cols), integers.
-            target_labels: of the targets.
-            segmentation, fname, slice_num: see `update`.
-
-        Raises:
-            ValueError: if an argument is not as above.
-        """
-        given = {"output_labels": output_labels, "target_labels": target_labels, "segmentation": segmentation}
-        for name, labels in given.items():
-            if labels.ndim != 3 or labels.shape != output_labels.shape:
-                raise ValueError(
-                    f"{name} must have the shape of output_labels (batch, rows, cols), got {tuple(labels.shape)} and "
-                    f"{tuple(output_labels.shape)}"
-                )
-        *segmented, true = (self._checked(name, labels) for name, labels in given.items())
+        shape = (len(output), *output.shape[2:])
+        if segmentation.shape != shape:
+            raise ValueError(f"segmentation must have the shape {shape}, got {tuple(segmentation.shape)}")
+        segmented = [self._segment(images) for images in (output, target)]
+        true = self._checked("segmentation", segmentation)
         dtype, columns = sum_dtype(self.device), [label - 1 for label in self.classes]
         dice = [dice_of_classes(labels, true, self.num_classes, dtype=dtype)[:, columns] for labels in segmented]
         self._add(fname, slice_num, *torch.cat(dice, dim=1).unbind(dim=1))
 
     def images(self) -> SegmentedImages:
-        """Dice of all images of all processes, by `fastmri_ufloss.metrics.volume_id`; all processes must call it."""
+        """Dice of all images of all processes, by `volume_id`; all processes must call this."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._images()
 
     def compute(self) -> Tensor:
-        """SIS, the mean over classes, a scalar on the metric's device; nan if there is no slice.
-
-        All processes must call it, and all get the same.
-        """
+        """SIS, the mean over classes, a scalar, nan without slices; all processes must call this, for the same."""
         return self._scalar(float(np.mean(list(self._images().scores().values()))))
 
     def _volume_values(self) -> dict[int, float]:
@@ -262,7 +203,7 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
 
     def _segment(self, images: Tensor) -> Tensor:
         segmenter = self.segmenter.to(self.device).eval()  # whatever its owner did
-        with full_precision(images), torch.no_grad():  # a score does not depend on the precision of the training
+        with no_autocast(images), torch.no_grad():  # a score does not depend on the precision of the training
             labels = segmenter(images)
         shape = (len(images), *images.shape[2:])
         if not isinstance(labels, Tensor) or labels.shape != shape:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fastmri_ufloss.losses.images import check_images, full_precision
+from fastmri_ufloss.losses.images import check_images, no_autocast
 
 __all__ = ["SliceMetric", "VolumeMetric", "as_images", "sum_dtype", "volume_id"]
 
@@ -21,10 +21,8 @@ class SliceMetric(Metric):
     Slices may come in any order, in batches of any size, and on any process: processes exchange what they know when
     the value is computed, and a volume's slices find each other by its name. A slice that comes again, as
     distributed samplers repeat some so that all processes have equally many, counts once: the first counts. Kept are
-    a few numbers of each slice, in float64 (float32 on MPS, which has no float64), never images.
-
-    A subclass names its numbers of a slice in ``slice_sums``. Metrics with the same names must have the same numbers:
-    a ``torchmetrics.MetricCollection`` then computes them once.
+    a few numbers of each slice, in float64 (float32 on MPS, which has no float64), never images. A subclass names
+    these numbers in ``slice_sums``; a ``torchmetrics.MetricCollection`` computes numbers of the same names once.
     """
 
     is_differentiable = False
@@ -40,10 +38,7 @@ class SliceMetric(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def per_volume(self) -> dict[int, float]:
-        """The value of each volume by its `volume_id`, of the volumes of all processes.
-
-        All processes must call it, and all get the same.
-        """
+        """The value of each volume of all processes by `volume_id`; all processes must call this, for the same."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._volume_values()
 
@@ -112,20 +107,10 @@ class VolumeMetric(SliceMetric):
 
     @abstractmethod
     def slice_values(self, output: Tensor, target: Tensor, max_value: Tensor | None) -> tuple[Tensor, ...]:
-        """The numbers of each slice, (batch,) each, in the order of ``slice_sums``.
-
-        Args:
-            output: (batch, 1, rows, cols), without gradient.
-            target: the same shape and kind.
-            max_value: (batch,), of the volumes, or None.
-        """
+        """The numbers of each slice of images (batch, 1, rows, cols), (batch,) each, as ``slice_sums`` names them."""
 
     def volume_value(self, values: Tensor) -> float | None:
-        """The value of a volume, or None if it has none and is left out.
-
-        Args:
-            values: the numbers of its slices, (slices, len(slice_sums)), float64, on the CPU.
-        """
+        """The value of a volume from its slices' numbers, (slices, len(slice_sums)); None leaves the volume out."""
         return values.mean().item()
 
     def update(
@@ -137,30 +122,21 @@ class VolumeMetric(SliceMetric):
         slice_num: Tensor | Sequence[int],
         max_value: Tensor | None = None,
     ) -> None:
-        """Add the slices of a batch.
+        """Add the slices of a batch, (batch, rows, cols) or (batch, 1, rows, cols), real magnitudes or complex.
 
-        Args:
-            output: (batch, rows, cols) or (batch, 1, rows, cols), real magnitude or complex.
-            target: the same shape and kind.
-            fname: the name of each slice's volume.
-            slice_num: the number of each slice in its volume, (batch,).
-            max_value: the largest intensity of each slice's volume, (batch,), for metrics with a data range.
-
-        Raises:
-            ValueError: if an argument is not as above, or the metric lacks what it needs.
+        ``fname`` names each slice's volume, and ``slice_num``, (batch,), is the slice's number there. Metrics with a
+        data range need ``max_value``, (batch,), the largest intensity of each slice's volume. Raises ValueError if an
+        argument has another shape or kind, or is missing.
         """
         output, target = as_images(output, target)
         if max_value is not None and max_value.shape != (len(output),):
             raise ValueError(f"max_value must have shape ({len(output)},), got {tuple(max_value.shape)}")
-        with full_precision(output):  # a score does not depend on the precision of the training
+        with no_autocast(output):  # a score does not depend on the precision of the training
             values = self.slice_values(output.detach(), target.detach(), max_value)
         self._add(fname, slice_num, *values)
 
     def compute(self) -> Tensor:
-        """The mean over volumes, a scalar on the metric's device; nan if there is none.
-
-        All processes must call it, and all get the same.
-        """
+        """The mean over volumes, a scalar, nan without volumes; all processes must call this, for the same."""
         values = list(self._volume_values().values())
         return self._scalar(sum(values) / len(values) if values else float("nan"))
 
@@ -171,11 +147,7 @@ class VolumeMetric(SliceMetric):
 
 
 def as_images(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (batch, 1, rows, cols) of images that may lack the second axis.
-
-    Raises:
-        ValueError: if the shapes are others or differ, or only one of the two is complex.
-    """
+    """Images (batch, 1, rows, cols) of images that may lack the second axis, after `check_images`."""
     if output.ndim not in (3, 4):
         raise ValueError(
             f"output must have shape (batch, rows, cols) or (batch, 1, rows, cols), got {tuple(output.shape)}"
@@ -189,8 +161,8 @@ def as_images(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def volume_id(fname: str) -> int:
     """64 bits of a hash of a volume's name, the same in every process and run, as a signed integer.
 
-    Names have no fixed length, so this is what processes exchange. Among 10^6 volumes two have the same with a
-    probability of 3e-8.
+    Names have no fixed length, so processes exchange these. Among 10^6 volumes two have the same with a probability
+    of 3e-8.
     """
     return int.from_bytes(blake2b(fname.encode(), digest_size=8).digest(), "little", signed=True)
 

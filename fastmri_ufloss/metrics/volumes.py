@@ -39,15 +39,12 @@ _Images = tuple[np.ndarray, float | None]  # of a file
 
 
 class ImageScores(NamedTuple):
-    """Numbers by score.
-
-    Args:
-        slices: of each slice, (slices,) each, float64; nan where the slice of the reference is constant.
-        volume: of the volume; HFEN is nan if all slices of the reference are constant.
-    """
+    """Numbers by score."""
 
     slices: dict[str, np.ndarray]
+    """Of each slice, (slices,), float64; nan where the slice of the reference is constant."""
     volume: dict[str, float]
+    """Of the volume; HFEN is nan if all slices of the reference are constant."""
 
 
 class ReferenceVolume:
@@ -63,14 +60,8 @@ class ReferenceVolume:
     `fastmri_ufloss.losses.ssim.gaussian_ssim` and scikit-image's ``gaussian_weights``.
 
     Volumes are what fastMRI's evaluation computes; its NMSE is rounded to the precision of the images, the sums are
-    in float64 here.
-
-    Args:
-        images: magnitudes (slices, rows, cols).
-        max_value: the data range, positive; the maximum of images if not given.
-
-    Raises:
-        ValueError: if the shape is another, an image is smaller than 11x11, or the data range is not above 0.
+    in float64 here. The images are magnitudes (slices, rows, cols), at least 11x11, and the data range is positive,
+    the maximum of the images if not given; ValueError otherwise.
     """
 
     def __init__(self, images: np.ndarray, *, max_value: float | None = None) -> None:
@@ -91,16 +82,7 @@ class ReferenceVolume:
     def score(
         self, output: np.ndarray, fine: np.ndarray | None = None, *, names: Sequence[str] = IMAGE_SCORES
     ) -> ImageScores:
-        """Score a volume.
-
-        Args:
-            output: magnitudes of the same shape.
-            fine: its `fine_structures`, where they are known already.
-            names: the scores, out of ``IMAGE_SCORES``.
-
-        Raises:
-            ValueError: if the shape is another.
-        """
+        """Score a volume of the same shape, ValueError otherwise; ``fine`` are its `fine_structures`, where known."""
         if output.shape != self.images.shape:
             raise ValueError(f"output must have the shape of images, got {output.shape} and {self.images.shape}")
         with np.errstate(divide="ignore", invalid="ignore"):  # of equal images, and of constant references
@@ -115,9 +97,11 @@ class ReferenceVolume:
         if name in ("NMSE", "NRMSE", "HFEN"):
             if name == "HFEN":
                 error = _energies((fine_structures(output) if fine is None else fine) - self._fine)
-                energy = self._fine_energy
+                # in a constant image rounding is left
+                energy = np.where(self.is_constant, 0.0, _energies(self._fine))
             else:
-                error, energy = _energies(np.subtract(output, self.images, dtype=np.float64)), self._energy
+                error = _energies(np.subtract(output, self.images, dtype=np.float64))
+                energy = _energies(self.images)
             slices, volume = error / energy, error.sum() / (energy.sum() or np.nan)
             return (slices, volume) if name == "NMSE" else (np.sqrt(slices), np.sqrt(volume))
         score = _SCORES_OF_IMAGES[name]
@@ -126,16 +110,8 @@ class ReferenceVolume:
         return slices, psnr(self.images, output, maxval=self.max_value) if name == "PSNR" else slices.mean()
 
     @cached_property
-    def _energy(self) -> np.ndarray:
-        return _energies(self.images)
-
-    @cached_property
     def _fine(self) -> np.ndarray:
         return fine_structures(self.images)
-
-    @cached_property
-    def _fine_energy(self) -> np.ndarray:
-        return np.where(self.is_constant, 0.0, _energies(self._fine))  # of a constant image rounding is left
 
 
 def fine_structures(images: np.ndarray) -> np.ndarray:
@@ -149,16 +125,11 @@ def fine_structures(images: np.ndarray) -> np.ndarray:
 def sharpness(image: np.ndarray) -> float:
     """1 - the blur metric of Crété-Roffet et al., scikit-image's ``blur_effect`` with windows of 11 pixels.
 
-    An image is blurred once more along its rows and along its columns; the metric is the part of the differences
-    of neighboring pixels that survives this, the larger one of the two directions. The value lies in 0 .. 1 and does
-    not depend on the unit of the image. Noise and aliasing are sharp as well: more is not simply better, and an image
-    should be about as sharp as its reference. An image with one value everywhere has none: nan.
-
-    Args:
-        image: magnitude (rows, cols).
-
-    Raises:
-        ValueError: if it has another number of axes.
+    An image (rows, cols), ValueError otherwise, is blurred once more along its rows and along its columns; the metric
+    is the part of the differences of neighboring pixels that survives this, the larger one of the two directions. The
+    value lies in 0 .. 1 and does not depend on the unit of the image; nan for an image with one value everywhere.
+    Noise and aliasing are sharp as well: more is not simply better, and an image should be about as sharp as its
+    reference.
 
     Crété-Roffet et al., "The blur effect: perception and estimation with a new no-reference perceptual blur
     metric", SPIE 6492, 2007.
@@ -181,21 +152,17 @@ def score_run(
     """Score the reconstructions of a run, volume by volume, with NRMSE, PSNR and SSIM of `ReferenceVolume`.
 
     Images are cropped around their center to the smallest of their sizes, as fastMRI does. A volume without a
-    reference, or without an image of one of the methods, is left out; a reference without a signal gives nan. In
-    memory is one volume of each method.
+    reference, or without an image of one of the methods, is left out; a reference without a signal gives nan. The
+    rows, sorted by volume, then in the order of the methods, have ``volume``, ``method`` and ``"NRMSE (NAME)"``,
+    ``"PSNR (NAME)"``, ``"SSIM (NAME)"`` of each reference that the volume has.
 
     Args:
-        outputs: by the method's title the folder of its leaderboard files, with a data set ``reconstruction``
-            (slices, rows, cols) each.
+        outputs: by the method's title the folder of its leaderboard files.
         references: by name a folder of files with the same names, either leaderboard files or fastMRI volumes. The
             data range is the maximum of the volume, of fastMRI volumes their attribute ``max``.
         slices: by file name the numbers of the slices that the outputs hold of a fastMRI volume; volumes that are not
             named are left out. None for all slices of all volumes.
         more: the value of the column ``UFLoss`` by title and file name.
-
-    Returns:
-        Rows of ``volume``, ``method`` and ``"NRMSE (NAME)"``, ``"PSNR (NAME)"``, ``"SSIM (NAME)"`` of each reference
-        that the volume has, sorted by volume, then in the order of the methods.
 
     Raises:
         ValueError: if a file is damaged or lacks a slice, numbers of slices differ, or images are smaller than 11x11;
@@ -219,10 +186,9 @@ def score_run(
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The mean over volumes for each method, in the order of the methods' first rows.
+    """The mean of the rows of `score_run` over volumes for each method, in the order of the methods' first rows.
 
-    Args:
-        rows: of `score_run`. A volume without a score does not count in the mean of this score.
+    A volume without a score does not count in the mean of this score.
     """
     means = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -257,13 +223,7 @@ def _score_volume(outputs: Mapping[str, _Images], references: Mapping[str, _Imag
 def _read_volumes(
     folders: Mapping[str, str | Path], fname: str, slices: Sequence[int] | None = None
 ) -> dict[str, _Images]:
-    """The images of a file in each folder, with the data range that the file names; only files that have images.
-
-    Args:
-        folders: by title or name.
-        fname: name of the file.
-        slices: that are read of a fastMRI volume, None for all.
-    """
+    """The images of a file in each folder, with the data range that the file names; only files that have images."""
     volumes: dict[str, _Images] = {}
     for name, path in ((name, Path(folder) / fname) for name, folder in folders.items()):
         if not path.exists():

@@ -6,8 +6,6 @@ from fastmri_ufloss.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fastmri_ufloss.models.checkpoints import *
-    from fastmri_ufloss.models.denoisers import *
-    from fastmri_ufloss.models.discriminator import *
     from fastmri_ufloss.models.feature_net import *
     from fastmri_ufloss.models.modl import *
     from fastmri_ufloss.models.recnet import *
@@ -20,12 +18,10 @@ __getattr__, __all__ = lazy_names(
     __name__,
     {
         "checkpoints": "read_checkpoint",
-        "denoisers": "ResNetDenoiser UnetDenoiser",
-        "discriminator": "DiscriminatorOutput PatchDiscriminator",
         "feature_net": "PatchFeatureNet load_ufloss_checkpoint",
-        "modl": "MoDL",
+        "modl": "MoDL ResNetDenoiser UnetDenoiser",
         "recnet": "RecNet",
-        "refinement": "Refined RefinementNet RefinementUnet",
+        "refinement": "DiscriminatorOutput PatchDiscriminator RefinementNet RefinementUnet",
         "segmentation": "SegmentationNet Segmenter load_segmenter",
         "unet": "DeepUnet NormUnet Unet VarNet",
         "vgg": "VGGFeatures load_vgg_features",

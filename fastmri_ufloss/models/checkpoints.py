@@ -17,9 +17,8 @@ __all__ = ["load_exactly", "load_plain", "read_checkpoint"]
 def load_plain(path: str | Path) -> Any:
     """The content of a file of ``torch.save``, on the CPU.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is another kind of file, or holds other objects.
+    Raises FileNotFoundError if there is no such file, ValueError for another kind of file, or other objects in the
+    file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
@@ -33,19 +32,11 @@ def load_plain(path: str | Path) -> Any:
 
 
 def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
-    """A Lightning checkpoint, or a bare state dict as fastMRI publishes its own.
+    """A Lightning checkpoint with "state_dict" and "hyper_parameters", or a bare state dict as fastMRI publishes.
 
-    Args:
-        path: the file.
-        prefix: what some of the names of a checkpoint's weights must start with, such as ``"modl."``; it is put
-            before the names of a bare state dict.
-
-    Returns:
-        The checkpoint, with at least ``"state_dict"`` and ``"hyper_parameters"``.
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_plain`; also if the file is no Lightning checkpoint, or one of
-            another model.
+    Some names of a checkpoint's weights must start with ``prefix``, such as ``"modl."``, which is put before the
+    names of a bare state dict. Raises FileNotFoundError or ValueError, see `load_plain`, the latter also if the file
+    is no Lightning checkpoint, or one of another model.
     """
     content = load_plain(path)
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
@@ -63,11 +54,7 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
-    """Load weights of the names and shapes that the network has.
-
-    Raises:
-        ValueError: if the weights have other names or shapes; the message begins with ``expected``.
-    """
+    """Load weights of the names and shapes that the network has; others raise ValueError, ``expected`` first."""
     wanted = network.state_dict()
     for problem, names in (("missing", wanted.keys() - weights.keys()), ("got also", weights.keys() - wanted.keys())):
         if names:

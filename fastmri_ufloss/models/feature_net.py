@@ -36,14 +36,9 @@ class PatchFeatureNet(nn.Module):
     The image that the patch is taken from must have been divided by its `fastmri_ufloss.mri.intensity.image_scale`
     before (``SCALE_RULE``).
 
-    Args:
-        in_chans: 2 for the real and imaginary part of complex images, 1 for magnitude images.
-        num_features: d, the length of v, at least 1.
-        patch_size: rows and columns of a patch, at least 32, by which ResNet-18 divides.
-        training_data: what the weights were trained on, in words. Stored with the weights.
-
-    Raises:
-        ValueError: if an argument is not as above.
+    in_chans is 2 for the real and imaginary part of complex images and 1 for magnitude images, num_features, the
+    length of v, at least 1, and patch_size at least 32, by which ResNet-18 divides; ValueError otherwise.
+    ``training_data`` says in words what the weights were trained on, and is stored with them.
 
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
     feature matching loss", MRM 2022.
@@ -70,8 +65,7 @@ class PatchFeatureNet(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Features (n, num_features), of unit l2 norm, at least float32.
 
-        Args:
-            patches: (n, in_chans, patch_size, patch_size), real, of images at ``SCALE_RULE``, or ValueError.
+        Patches are real (n, in_chans, patch_size, patch_size), of images at ``SCALE_RULE``; ValueError otherwise.
         """
         expected = (self.in_chans, self.patch_size, self.patch_size)
         if patches.ndim != 4 or tuple(patches.shape[1:]) != expected or patches.is_complex():
@@ -85,12 +79,7 @@ class PatchFeatureNet(nn.Module):
         return F.normalize(features.float() if half else features, dim=1)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights to ``path`` and the settings to a JSON file beside it, each atomically.
-
-        Args:
-            path: a file name that ends in ``.safetensors``, otherwise ValueError; the settings go to the same stem,
-                ``.json``.
-        """
+        """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically."""
         path = _weights_path(path)
         settings = {
             "format_version": _FORMAT_VERSION,
@@ -108,14 +97,10 @@ class PatchFeatureNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "PatchFeatureNet":
-        """Read a network that `save` wrote. It is returned on the CPU and in eval mode.
+        """The network that `save` wrote to a .safetensors file and the .json file beside it, on the CPU in eval mode.
 
-        Args:
-            path: the ``.safetensors`` file. The ``.json`` file must lie beside it.
-
-        Raises:
-            FileNotFoundError: if one of the two files is missing.
-            ValueError: if a file is of another kind, or the weights do not fit the settings.
+        Raises FileNotFoundError if one of the two files is missing, ValueError if a file is of another kind, or the
+        weights do not fit the settings.
         """
         path = _weights_path(path)
         if not path.is_file():
@@ -125,34 +110,19 @@ class PatchFeatureNet(nn.Module):
             weights = load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
-        net = cls(
-            settings["in_chans"],
-            num_features=settings["num_features"],
-            patch_size=settings["patch_size"],
-            training_data=settings["training_data"],
-        )
+        net = cls(**{name: settings[name] for name in _SETTINGS if name not in ("format_version", "scale_rule")})
         load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
         return net.eval()
 
 
 def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFeatureNet:
-    """Read a feature network trained with the code released with the UFLoss paper (mikgroup/UFLoss).
+    """A feature network trained with the code of the UFLoss paper (mikgroup/UFLoss), on the CPU and in eval mode.
 
-    The number of channels and of features is read from the shapes of the weights. The file does not say
-    the patch size. Everything but the network, such as the memory bank, is left behind.
-
-    Args:
-        path: a file of ``torch.save``: a state dict, or a dict that holds it as ``"state_dict"``, with the
-            weights of a ResNet-18 under ``network.`` or without a prefix.
-        patch_size: rows and columns of the patches that the network was trained on (60 for 2D knees, 40
-            for 3D knees in the paper).
-
-    Returns:
-        The network, on the CPU and in eval mode.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file holds something other than tensors and plain values, or another network.
+    The file of ``torch.save`` is a state dict, or a dict that holds one as ``"state_dict"``, with the weights of a
+    ResNet-18 under ``network.`` or without a prefix, whose shapes give the number of channels and of features; the
+    rest, such as the memory bank, is left behind. The file does not say ``patch_size``, that of the training patches,
+    in the paper 60 for 2D knees and 40 for 3D knees. Raises FileNotFoundError if there is no such file, ValueError if
+    the file holds something other than tensors and plain values, or another network.
     """
     path = Path(path)
     checkpoint = load_plain(path)

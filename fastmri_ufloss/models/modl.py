@@ -1,23 +1,71 @@
-"""MoDL: model-based reconstruction with a deep learned prior."""
+"""MoDL, model-based reconstruction with a deep learned prior: the unrolled network, and its denoisers."""
 
 import math
+from abc import abstractmethod
+from itertools import pairwise
 from typing import Literal
 
 import torch
+from fastmri.models import NormUnet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fastmri_ufloss.models.denoisers import ResNetDenoiser, UnetDenoiser
 from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
 
-__all__ = ["Denoiser", "MoDL"]
+__all__ = ["Denoiser", "MoDL", "ResNetDenoiser", "UnetDenoiser", "UnrolledNetwork"]
 
 Denoiser = Literal["unet", "resnet"]
 
+_MIN_VARIANCE = 1e-20  # below it an image counts as zero; the gradient of a square root at 0 is not finite
 
-class MoDL(nn.Module):
+
+class UnrolledNetwork(nn.Module):
+    """A network that goes on from x = E^H y, called like ``fastmri.models.VarNet``; a subclass writes `unroll`."""
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        *,
+        sens_maps: Tensor | None = None,
+        return_complex: bool = False,
+    ) -> Tensor:
+        """The magnitude image or, with ``return_complex``, the complex one, (batch, rows, cols).
+
+        Args:
+            masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
+            mask: (batch, 1, 1 or rows, cols, 1).
+            num_low_frequencies: fully sampled center lines, or side of a square, for the maps; counted in the
+                mask if 0 or None.
+            sens_maps: like ``masked_kspace``; see `estimate_maps` if not given.
+
+        Raises:
+            ValueError: if the shapes do not belong together.
+        """
+        # transforms and solves are float32 under autocast; the learned layers follow it
+        with torch.autocast(masked_kspace.device.type, enabled=False):
+            if sens_maps is None:
+                sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
+            normal = sense_normal_operator(mask, sens_maps)
+            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
+            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
+        image = self.unroll(zero_filled, normal, support)
+        return image if return_complex else image.abs()
+
+    @abstractmethod
+    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
+        """The complex image from E^H y, E^H E and where any coil map is not zero, (batch, rows, cols)."""
+
+    @staticmethod
+    def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
+        """Ones for one coil, ESPIRiT maps from the center of k-space for several, see `estimate_sens_maps`."""
+        return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
+
+
+class MoDL(UnrolledNetwork):
     """Unrolled network of a denoiser D and data consistency by conjugate gradients.
 
     From x = E^H y, for each unroll: z = D(x), x = argmin |E x - y|^2 + lambda |x - z|^2, that is
@@ -83,47 +131,14 @@ class MoDL(nn.Module):
         """The weights of the prior, one for each denoiser."""
         return nn.functional.softplus(self.raw_lambda)
 
-    def forward(
-        self,
-        masked_kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int | Tensor | None = None,
-        *,
-        sens_maps: Tensor | None = None,
-        return_complex: bool = False,
-    ) -> Tensor:
-        """The image, (batch, rows, cols).
-
-        Args:
-            masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
-            mask: (batch, 1, 1 or rows, cols, 1).
-            num_low_frequencies: fully sampled center lines, or side of a square, for the maps; counted in the
-                mask if 0 or None.
-            sens_maps: like ``masked_kspace``; estimated from the center lines if not given.
-            return_complex: return the complex image instead of its magnitude.
-
-        Raises:
-            ValueError: if the shapes do not belong together.
-        """
-        # transforms and solves are float32 under autocast; the denoisers follow it
-        with torch.autocast(masked_kspace.device.type, enabled=False):
-            if sens_maps is None:
-                sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
-            normal = sense_normal_operator(mask, sens_maps)
-            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
-            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
+    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
         lams = self.lam
         image = zero_filled
         for unroll in range(self.num_unrolls):
             which = unroll % len(self.denoisers)
             denoised = self._denoise(self.denoisers[which], image) * support
             image = self._data_consistency(normal, zero_filled, denoised, lams[which])
-        return image if return_complex else image.abs()
-
-    @staticmethod
-    def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
-        """ESPIRiT maps from the center of undersampled k-space, see `estimate_sens_maps`."""
-        return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
+        return image
 
     def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:
         if self.checkpoint_denoiser and torch.is_grad_enabled():
@@ -139,6 +154,72 @@ class MoDL(nn.Module):
             num_iterations=self.num_cg_iterations,
             backward=self.cg_backward,
         )
+
+
+class _SafeNormUnet(NormUnet):
+    """fastMRI's NormUnet, without its division by zero for an image that is zero, and, for a residual that is
+    added to its input, without the input's mean in its output."""
+
+    def __init__(self, chans: int, num_pools: int, *, residual: bool) -> None:
+        super().__init__(chans, num_pools)
+        self.residual = residual
+
+    def unnorm(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        return x * std if self.residual else x * std + mean
+
+    def norm(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, chans, rows, cols = x.shape
+        flat = x.reshape(batch, 2, chans // 2 * rows * cols)
+        mean = flat.mean(dim=2).view(batch, 2, 1, 1)
+        variance = flat.var(dim=2).view(batch, 2, 1, 1)
+        # an image without a real or imaginary part takes the scale of the other one
+        variance = torch.maximum(variance, 1e-6 * variance.amax(dim=1, keepdim=True))
+        std = variance.clamp_min(_MIN_VARIANCE).sqrt()
+        return (x - mean) / std, mean, std
+
+
+class UnetDenoiser(nn.Module):
+    """U-Net denoiser D(x) = x + U(x), or U(x) without ``residual`` (fastMRI's ``NormUnet``), of (batch, rows, cols).
+
+    The input is normalized, so D(a x) = a D(x) for a > 0, and padded, so any size above 16 pixels will do. The
+    channels of the first level, doubled at each further level, and the poolings are at least 1, ValueError otherwise.
+    """
+
+    def __init__(self, *, chans: int = 64, num_pools: int = 3, residual: bool = True) -> None:
+        super().__init__()
+        if chans < 1 or num_pools < 1:
+            raise ValueError(f"chans and num_pools must be at least 1, got {chans} and {num_pools}")
+        self.residual = residual
+        self.unet = _SafeNormUnet(chans, num_pools, residual=residual)
+
+    def forward(self, image: Tensor) -> Tensor:
+        channels_last = torch.view_as_real(image).unsqueeze(1)  # (batch, 1, rows, cols, 2)
+        denoised = torch.view_as_complex(self.unet(channels_last).to(channels_last.dtype).contiguous())[:, 0]
+        return image + denoised if self.residual else denoised
+
+
+class ResNetDenoiser(nn.Module):
+    """The residual network of the original MoDL, D(x) = x + N(x), of (batch, rows, cols).
+
+    N has 3x3 convolutions with batch norm and, but for the last, ReLU. Its input is divided by its root mean
+    square and its output multiplied by it, so D(a x) = a D(x) for a > 0. Raises ValueError if chans, of the hidden
+    layers, is below 1 or num_layers, of convolutions, below 2. Aggarwal et al., IEEE TMI 2019.
+    """
+
+    def __init__(self, *, chans: int = 64, num_layers: int = 5) -> None:
+        super().__init__()
+        if chans < 1 or num_layers < 2:
+            raise ValueError(f"chans must be >= 1 and num_layers >= 2, got {chans} and {num_layers}")
+        layers: list[nn.Module] = []
+        for before, after in pairwise([2, *[chans] * (num_layers - 1), 2]):
+            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, image: Tensor) -> Tensor:
+        channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+        scale = channels.square().mean(dim=(1, 2, 3), keepdim=True).clamp_min(_MIN_VARIANCE).sqrt()
+        noise = self.layers(channels / scale).to(channels.dtype) * scale
+        return image + torch.view_as_complex(noise.permute(0, 2, 3, 1).contiguous())
 
 
 def _make_denoiser(name: str, chans: int, num_pools: int, residual: bool) -> nn.Module:

@@ -7,16 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.models.modl import UnrolledNetwork
 from fastmri_ufloss.mri.conjugate_gradient import Operator, conjugate_gradient
-from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.sense import data_consistency_step
 
 __all__ = ["DataConsistency", "RecNet"]
 
 DataConsistency = Literal["hard", "soft", "cg"]
 
 
-class RecNet(nn.Module):
+class RecNet(UnrolledNetwork):
     """Cascade of convolutions N_b and data consistency, from x = E^H y, for each block b:
 
         z = x + N_b(x)
@@ -86,51 +86,16 @@ class RecNet(nn.Module):
             raise ValueError("lam must be read with data_consistency='soft' or 'cg', got 'hard'")
         return nn.functional.softplus(self.raw_lambda)
 
-    def forward(
-        self,
-        masked_kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int | Tensor | None = None,
-        *,
-        sens_maps: Tensor | None = None,
-        return_complex: bool = False,
-    ) -> Tensor:
-        """The image, (batch, rows, cols).
-
-        Args:
-            masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
-            mask: (batch, 1, 1 or rows, cols, 1).
-            num_low_frequencies: fully sampled center lines, or side of a square, for the maps of several coils;
-                counted in the mask if 0 or None.
-            sens_maps: like ``masked_kspace``; if not given, ones for one coil, and estimated from the center for
-                several.
-            return_complex: return the complex image instead of its magnitude.
-
-        Raises:
-            ValueError: if the shapes do not belong together.
-        """
-        # transforms and solves are float32 under autocast; the convolutions follow it
-        with torch.autocast(masked_kspace.device.type, enabled=False):
-            if sens_maps is None:
-                sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
-            normal = sense_normal_operator(mask, sens_maps)
-            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
-            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
-            peak = zero_filled.abs().amax(dim=(1, 2), keepdim=True)
-            zero_filled = zero_filled / torch.where(peak > 0, peak, 1.0)
+    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
+        peak = zero_filled.abs().amax(dim=(1, 2), keepdim=True)
+        zero_filled = zero_filled / torch.where(peak > 0, peak, 1.0)
         image = zero_filled
         for index, block in enumerate(self.blocks):
             channels = torch.view_as_real(image).permute(0, 3, 1, 2)
             change = block(channels).to(channels.dtype).permute(0, 2, 3, 1).contiguous()
             denoised = (image + torch.view_as_complex(change)) * support
             image = self._make_consistent(index, denoised, zero_filled, normal)
-        image = image * peak  # which is 0 where nothing was measured: the biases make no image of it
-        return image if return_complex else image.abs()
-
-    @staticmethod
-    def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
-        """Ones for one coil, ESPIRiT maps from the center of k-space for several, see `estimate_sens_maps`."""
-        return estimate_sens_maps(masked_kspace, num_low_frequencies, mask=mask)
+        return image * peak  # which is 0 where nothing was measured: the biases make no image of it
 
     def _make_consistent(self, index: int, denoised: Tensor, zero_filled: Tensor, normal: Operator) -> Tensor:
         if self.data_consistency == "hard":

@@ -1,6 +1,7 @@
-"""The network that refines what the eye sees in a finished reconstruction."""
+"""Adversarial refinement: the network that refines a finished reconstruction, and the discriminator against it."""
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import chain, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,19 +10,12 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
 
-__all__ = ["Refined", "RefinementNet", "RefinementUnet"]
+__all__ = ["DiscriminatorOutput", "PatchDiscriminator", "RefinementNet", "RefinementUnet"]
 
 _KERNEL_SIZE = 4
-_DIVISOR = 4  # by the two poolings
-
-
-class Refined(NamedTuple):
-    """What `RefinementNet` returns."""
-
-    image: Tensor
-    """The refined image, of the shape and kind of the input, (batch, 1, rows, cols)."""
-    change: Tensor
-    """V's output before the gate, at the scale of V's input, real (batch, in_chans, rows, cols)."""
+_DIVISOR = 4  # by the two poolings of the U-Net
+_MAX_WIDTH = 16  # of the discriminator, times chans
+_NUM_DROPOUTS = 3
 
 
 class RefinementUnet(nn.Module):
@@ -31,13 +25,9 @@ class RefinementUnet(nn.Module):
     and one convolution, to which the features of the way down are concatenated; all with reflection padding (1
     before, 2 after, which keeps the size), batch norm and leaky ReLU 0.1. The last convolution is 1x1, with nothing
     after it. Orthogonal initial weights, no bias at first. Images are reflected to a multiple of 4 rows and columns,
-    and cut back.
+    and cut back; their fewest rows and columns are ``min_size``, 3 at the lowest level, to be reflected by 2.
 
-    Args:
-        in_chans, chans: channels of image and output, and of the first level; at least 1, ValueError otherwise.
-
-    Attributes:
-        min_size: the fewest rows and columns of an image: 3 at the lowest level, to be reflected by 2.
+    Raises ValueError if in_chans, of image and output, or chans, of the first level, is below 1.
 
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
@@ -60,19 +50,9 @@ class RefinementUnet(nn.Module):
                 nn.init.orthogonal_(module.weight, gain=nn.init.calculate_gain("relu"))
 
     def forward(self, images: Tensor) -> Tensor:
-        """V(u), of the shape of u, real (batch, in_chans, rows, cols), within about -1 .. 1.
-
-        Raises:
-            ValueError: if u has another shape, is complex, or is smaller than ``min_size``.
-        """
-        if images.ndim != 4 or images.shape[1] != self.in_chans or not images.is_floating_point():
-            raise ValueError(
-                f"images must be real with shape (batch, {self.in_chans}, rows, cols), got {images.dtype} "
-                f"{tuple(images.shape)}"
-            )
+        """V(u), of the shape of u, real (batch, in_chans, rows, cols), within about -1 .. 1; ValueError otherwise."""
+        _check_images(images, self.in_chans, self.min_size)
         rows, cols = images.shape[2:]
-        if min(rows, cols) < self.min_size:
-            raise ValueError(f"images must have at least {self.min_size}x{self.min_size} pixels, got {rows}x{cols}")
         x = F.pad(images, (0, -cols % _DIVISOR, 0, -rows % _DIVISOR), mode="reflect")
         skips: list[Tensor] = []
         for down in self.down:
@@ -89,24 +69,21 @@ class RefinementNet(nn.Module):
 
     Complex images: s = max |x| and u = (Re x, Im x) / s. Magnitudes: s = max x / 2 and u = x / s - 1. Each image
     has its own s, which gets no gradient, so x_hat scales with x; a zero image stays zero. With g = 0 the result
-    is x, and V gets no gradient from it, but g does.
+    is x, and V gets no gradient from x_hat, but g does. The attributes ``gate`` and ``unet`` are g and V.
 
     With ``data_consistency``, x_hat - E^H (E x_hat - y) takes the place of x_hat, see
     `fastmri_ufloss.mri.sense.data_consistency_step`: no sample that was measured is refined away. The
     paper does not have that.
+
+    Seitzer et al., MICCAI 2018, whose code refines the real part only, since its data were magnitudes.
 
     Args:
         in_chans: 2 for complex images, 1 for magnitudes.
         chans: channels of V's first level.
         data_consistency: bring the measured samples back after the refinement, for complex images only.
 
-    Attributes:
-        gate, unet: g and V.
-
     Raises:
         ValueError: if in_chans is neither 1 nor 2, or is 1 with data_consistency.
-
-    Seitzer et al., MICCAI 2018, whose code refines the real part only, since its data were magnitudes.
     """
 
     def __init__(self, *, in_chans: Literal[1, 2] = 2, chans: int = 32, data_consistency: bool = False) -> None:
@@ -127,17 +104,12 @@ class RefinementNet(nn.Module):
         masked_kspace: Tensor | None = None,
         mask: Tensor | None = None,
         sens_maps: Tensor | None = None,
-    ) -> Refined:
-        """The refined image and V's output, in the precision of x.
+    ) -> tuple[Tensor, Tensor]:
+        """The refined image, like x, and the change V(u) before the gate, real (batch, in_chans, rows, cols).
 
-        Args:
-            image: x, (batch, 1, rows, cols), complex for two channels, a real magnitude for one.
-            masked_kspace, mask, sens_maps: y and what belongs to it as in fastMRI, in the unit of the image; needed
-                with ``data_consistency``, and not used without.
-
-        Raises:
-            ValueError: if image has another shape or kind, is smaller than ``unet.min_size``, or k-space, mask or
-                maps are missing.
+        x is (batch, 1, rows, cols), complex for two channels, a real magnitude for one; y and what belongs to y, as
+        in fastMRI and in the unit of the image, are needed with ``data_consistency`` only. Raises ValueError if x has
+        another shape or kind, is smaller than ``unet.min_size``, or k-space, mask or maps are missing.
         """
         if image.ndim != 4 or image.shape[1] != 1 or image.is_complex() != (self.in_chans == 2):
             kind = "complex" if self.in_chans == 2 else "real"
@@ -157,16 +129,7 @@ class RefinementNet(nn.Module):
             refined = image + peak / 2 * gated
         if self.data_consistency:
             refined = _make_consistent(refined, masked_kspace, mask, sens_maps)
-        return Refined(refined, change)
-
-
-def _convolutions(*widths: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        # batch norm takes any bias away again
-        convolution = nn.Conv2d(before, after, _KERNEL_SIZE, padding="same", padding_mode="reflect", bias=False)
-        layers += [convolution, nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers)
+        return refined, change
 
 
 def _make_consistent(
@@ -180,3 +143,131 @@ def _make_consistent(
         zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))
         normal = sense_normal_operator(mask, sens_maps)
         return data_consistency_step(image[:, 0], zero_filled[:, 0], normal).unsqueeze(1)
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What `PatchDiscriminator` returns."""
+
+    logits: Tensor
+    """One for each patch, (batch, 1, rows', cols'); positive for a fully sampled image."""
+    features: list[Tensor]
+    """The maps after the activation of each layer, (batch, width, rows', cols')."""
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: 4x4 convolutions, of which each logit sees a patch; 13x13 logits for 512x512 pixels.
+
+    ``num_strided`` layers of stride 2 with chans (1, 2, 4, 8, 16, 16, ...) channels, then one of stride 1 that
+    keeps the width and, padded by 1 before and 2 after, the size; all with reflection padding, as in the authors'
+    code. Each has batch norm, but for the first, and leaky ReLU 0.2. The last convolution, without padding, makes
+    one channel. From n pixels come floor(n / 2^num_strided) - 3 logits. Initial weights: N(0, 0.02) of convolutions,
+    N(1, 0.02) of batch norm, no bias.
+
+    Dropout of whole channels after the last three layers acts only with masks that the caller draws and hands in,
+    so that the features can be had without dropout, and the random state is the caller's.
+
+    Isola et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017; the defaults are
+    those of Seitzer et al., MICCAI 2018.
+
+    Args:
+        chans: channels of the first layer.
+        num_strided: layers of stride 2, fewer for small images; at least 2.
+        dropout: probability of a channel to be left out in the discriminator's steps.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, *, chans: int = 64, num_strided: int = 5, dropout: float = 0.5) -> None:
+        super().__init__()
+        if chans < 1 or num_strided < 2:
+            raise ValueError(f"chans must be at least 1 and num_strided at least 2, got {chans} and {num_strided}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.num_strided = num_strided
+        self.dropout = dropout
+        strided = [chans * min(2**layer, _MAX_WIDTH) for layer in range(num_strided)]
+        self.widths = (*strided, strided[-1])
+        self.layers = nn.ModuleList([nn.Sequential(*_layer(1, chans, stride=2, slope=0.2, norm=False))])
+        self.layers.extend(nn.Sequential(*_layer(n, m, stride=2, slope=0.2)) for n, m in pairwise(strided))
+        self.layers.append(nn.Sequential(*_layer(strided[-1], strided[-1], slope=0.2)))
+        self.last = nn.Conv2d(strided[-1], 1, _KERNEL_SIZE)
+        self.apply(_initialize)
+
+    @property
+    def min_size(self) -> int:
+        """The fewest rows and columns of an image, which give one logit."""
+        return _KERNEL_SIZE * 2**self.num_strided
+
+    def forward(self, images: Tensor, *, dropout: Sequence[Tensor] | None = None) -> DiscriminatorOutput:
+        """Logits, and the features of all layers before their dropout; that of earlier layers is in them.
+
+        Images are real (batch, 1, rows, cols), within about -1 .. 1; ``dropout`` are factors of the channels after
+        each of the last three layers, see `draw_dropout`; none if None, in training as well. Raises ValueError if an
+        image or a mask has another shape, or an image less than ``min_size`` rows or columns.
+        """
+        network = f" for a discriminator of num_strided={self.num_strided}"
+        _check_images(images, 1, self.min_size, network=network, advice=": lower num_strided")
+        masks: list[Tensor | None] = [None] * len(self.layers)
+        if dropout is not None:
+            expected = [(len(images), width, 1, 1) for width in self.widths[-_NUM_DROPOUTS:]]
+            shapes = [tuple(mask.shape) for mask in dropout]
+            if shapes != expected:
+                raise ValueError(f"dropout must have masks of shapes {expected}, got {shapes}")
+            masks[-_NUM_DROPOUTS:] = dropout
+        features: list[Tensor] = []
+        x = images
+        for layer, mask in zip(self.layers, masks, strict=True):
+            x = layer(x)
+            features.append(x)
+            x = x if mask is None else x * mask
+        return DiscriminatorOutput(self.last(x), features)
+
+    def draw_dropout(self, batch: int, generator: torch.Generator) -> list[Tensor]:
+        """Masks for `forward`, (batch, width, 1, 1) for each of the last three layers, on the device of the weights.
+
+        They are 0 with probability p = ``dropout``, otherwise 1 / (1 - p), for each channel. The generator is on the
+        CPU, so that the masks are the same on every device; ValueError otherwise.
+        """
+        if generator.device.type != "cpu":
+            raise ValueError(f"generator must be on the CPU, got {generator.device}")
+        weight = self.last.weight
+        draws = (torch.rand(batch, n, 1, 1, generator=generator) for n in self.widths[-_NUM_DROPOUTS:])
+        return [(draw >= self.dropout).to(weight) / (1 - self.dropout) for draw in draws]
+
+
+def _check_images(images: Tensor, in_chans: int, min_size: int, *, network: str = "", advice: str = "") -> None:
+    if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
+        raise ValueError(
+            f"images must be real with shape (batch, {in_chans}, rows, cols), got {images.dtype} "
+            f"{tuple(images.shape)}"
+        )
+    rows, cols = images.shape[2:]
+    if min(rows, cols) < min_size:
+        raise ValueError(
+            f"images must have at least {min_size}x{min_size} pixels{network}, got {rows}x{cols}{advice}"
+        )
+
+
+def _layer(before: int, after: int, *, stride: int = 1, slope: float, norm: bool = True) -> list[nn.Module]:
+    convolution = nn.Conv2d(
+        before,
+        after,
+        _KERNEL_SIZE,
+        stride=stride,
+        padding="same" if stride == 1 else 1,
+        padding_mode="reflect",
+        bias=not norm,  # batch norm takes any bias away again
+    )
+    return [convolution, *([nn.BatchNorm2d(after)] if norm else []), nn.LeakyReLU(slope)]
+
+
+def _convolutions(*widths: int) -> nn.Sequential:
+    return nn.Sequential(*chain.from_iterable(_layer(n, m, slope=0.1) for n, m in pairwise(widths)))
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -22,15 +22,9 @@ class SegmentationNet(nn.Module):
     2^(num_levels - 1), at least to twice that; the result is cropped. Instance norm makes the result for an image
     independent of its batch, so a batch of 1 and a batch over several processes are the same as any other.
 
-    Args:
-        num_classes: with the background.
-        chans: of the first level, doubled at each further one.
-        num_levels: of the U-Net, at least 2.
-        num_res_units: convolutions in the residual unit of each level; 0 for a single convolution instead.
-
-    Raises:
-        ImportError: without MONAI.
-        ValueError: if an argument is not as above; when called, if images are no magnitudes (batch, 1, rows, cols).
+    The background is one of the at least 2 classes. chans, at least 1, double at each of the at least 2 levels, which
+    have a residual unit of ``num_res_units`` convolutions, or with 0 a single convolution; ValueError otherwise, and
+    ImportError without MONAI.
 
     Kerfoot et al., "Left-ventricle quantification using residual U-Net", STACOM 2018.
     """
@@ -62,7 +56,7 @@ class SegmentationNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, num_classes, rows, cols) of real magnitudes (batch, 1, rows, cols)."""
+        """Logits (batch, num_classes, rows, cols) of real magnitudes (batch, 1, rows, cols), ValueError otherwise."""
         if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0 or images.is_complex():
             raise ValueError(
                 f"images must be real magnitudes (batch, 1, rows, cols), got {images.dtype} {tuple(images.shape)}"
@@ -108,17 +102,12 @@ class Segmenter(nn.Module):
 def load_segmenter(path: str | Path) -> Segmenter:
     """The network of a checkpoint that training a `fastmri_ufloss.pl_modules.SegmentationModule` wrote.
 
-    Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
-        ImportError: without MONAI.
+    Raises FileNotFoundError or ValueError, see `read_checkpoint`, the latter also if the weights do not fit the
+    settings, and ImportError without MONAI.
     """
     checkpoint = read_checkpoint(path, prefix=PREFIX)
-    settings = checkpoint["hyper_parameters"]
-    weights = {
-        name.removeprefix(PREFIX): weight
-        for name, weight in checkpoint["state_dict"].items()
-        if name.startswith(PREFIX)
-    }
+    settings, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    weights = {name.removeprefix(PREFIX): state[name] for name in state if name.startswith(PREFIX)}
     try:
         network = SegmentationNet(**{name: settings[name] for name in SETTINGS})
         network.load_state_dict(weights)

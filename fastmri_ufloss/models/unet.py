@@ -12,14 +12,10 @@ HOST_CONVS_PER_STAGE = 2
 class DeepUnet(Unet):
     """``fastmri.models.Unet`` with ``convs_per_stage`` 3x3 convolutions in each stage, where fastMRI has two.
 
-    Each further one is followed by instance normalization, leaky ReLU and dropout, as fastMRI's are. With two it
-    is fastMRI's: the same names in the state dict, and the same initial weights from the same seed. With three,
-    ``chans=64`` and ``num_pool_layers=4`` it is that of Pawar et al., "Enforcing Structural Similarity in Deep
-    Learning MR Image Reconstruction", ISMRM 2019.
-
-    Args:
-        in_chans, out_chans, chans, num_pool_layers, drop_prob: see ``fastmri.models.Unet``.
-        convs_per_stage: on the way down, at the bottom and on the way up; at least 2, ValueError otherwise.
+    Each further convolution, on the way down, at the bottom and on the way up, is followed by instance normalization,
+    leaky ReLU and dropout, as fastMRI's are. With two, the fewest (ValueError), names in the state dict and initial
+    weights are fastMRI's; with three, ``chans=64`` and ``num_pool_layers=4`` the network is that of Pawar et al.,
+    "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019.
     """
 
     def __init__(

@@ -22,19 +22,11 @@ _DEFAULT_LAYERS = {"vgg16": "relu2_2", "vgg19": "relu5_4"}
 class VGGFeatures(nn.Module):
     """The layers of torchvision's VGG from the image to a named layer, with the names of its state dict.
 
-    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained weights.
-
-    Args:
-        arch: "vgg16" or "vgg19".
-        layer: the last layer: conv, relu or pool, the block from 1 to 5, and but for pool the number within the
-            block, as in "relu2_2". None: relu2_2 of vgg16, the layer of the UFLoss paper's comparison, and relu5_4
-            of vgg19, the end of the last convolution block, that of the refinement paper.
-
-    Attributes:
-        min_size: the fewest rows and columns of an image, of which poolings leave one pixel.
-
-    Raises:
-        ValueError: if arch or layer is not as above.
+    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained weights. The last
+    layer is named by conv, relu or pool, the block from 1 to 5, and but for pool the number within the block, as in
+    "relu2_2". None: relu2_2 of vgg16, the layer of the UFLoss paper's comparison, and relu5_4 of vgg19, the end of
+    the last convolution block, that of the refinement paper. Another arch or layer raises ValueError. ``min_size`` is
+    the fewest rows and columns of an image, of which poolings leave one pixel.
 
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
     """
@@ -89,32 +81,31 @@ class VGGFeatures(nn.Module):
 def load_vgg_features(
     arch: Arch, *, weights: str | Path | Literal["download"] | None = None, layer: str | None = None
 ) -> VGGFeatures:
-    """A `VGGFeatures` with the weights that torchvision trained on ImageNet (IMAGENET1K_V1).
+    """A `VGGFeatures` with torchvision's weights of ImageNet (IMAGENET1K_V1), on the CPU and in eval mode.
 
-    Nothing is downloaded unless asked for.
-
-    Args:
-        arch: as in `VGGFeatures`.
-        weights: a file with the state dict of torchvision's network, whole or with its ``features.*`` only.
-            None: the file in torchvision's cache. "download": the same, which torchvision downloads if it is not
-            there (0.5 GB).
-        layer: as in `VGGFeatures`.
-
-    Returns:
-        The network, on the CPU and in eval mode.
-
-    Raises:
-        OSError: if there is no such file, or the download fails.
-        ValueError: if the file holds something else, or arch or layer is not as above.
+    The weights are those of a file with the state dict of torchvision's network, whole or with its ``features.*``
+    only; of the file in torchvision's cache, with None; or the same, which torchvision downloads if the file is not
+    there (0.5 GB), with "download" alone. Raises OSError if there is no such file or the download fails, ValueError
+    if the file holds something else, or as `VGGFeatures`.
     """
     net = VGGFeatures(arch, layer=layer)
-    path = _cached_file(arch) if weights in (None, "download") else Path(str(weights))
+    # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalized in another way
+    published = get_model_weights(arch).IMAGENET1K_V1
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[1]
+    path = cached if weights in (None, "download") else Path(str(weights))
+    remedy = (
+        f"put {published.url} at {cached}, or give the file as weights, or let torchvision download it with "
+        "weights='download'"
+    )
     if weights == "download":
-        state = _download(arch)
+        try:
+            state = published.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+        except (OSError, HTTPException, RuntimeError, UnpicklingError, EOFError) as error:
+            raise OSError(f"no weights of {arch} from {published.url}, got: {error}; {remedy}") from error
     elif path.is_file():
         state = load_plain(path)
     elif weights is None:
-        raise FileNotFoundError(f"{arch} needs weights trained on ImageNet, but there is no {path}: {_remedy(arch)}")
+        raise FileNotFoundError(f"{arch} needs weights trained on ImageNet, but there is no {path}: {remedy}")
     else:
         raise FileNotFoundError(f"no weights of {arch} at {path}")
     _load_weights(net, state, path)
@@ -140,29 +131,6 @@ def _layer_names(features: nn.Sequential) -> list[str]:
             place += isinstance(layer, nn.Conv2d)
             names.append(f"{'conv' if isinstance(layer, nn.Conv2d) else 'relu'}{block}_{place}")
     return names
-
-
-def _weights(arch: Arch) -> Any:
-    # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalized in another way
-    return get_model_weights(arch).IMAGENET1K_V1
-
-
-def _cached_file(arch: Arch) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / _weights(arch).url.rsplit("/", 1)[1]
-
-
-def _remedy(arch: Arch) -> str:
-    return (
-        f"put {_weights(arch).url} at {_cached_file(arch)}, or give the file as weights, or let torchvision download "
-        "it with weights='download'"
-    )
-
-
-def _download(arch: Arch) -> Any:
-    try:
-        return _weights(arch).get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, HTTPException, RuntimeError, UnpicklingError, EOFError) as error:
-        raise OSError(f"no weights of {arch} from {_weights(arch).url}, got: {error}; {_remedy(arch)}") from error
 
 
 def _load_weights(net: VGGFeatures, state: Any, path: Path) -> None:

@@ -17,7 +17,7 @@ from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matchi
 from fastmri_ufloss.losses.perceptual import PerceptualLoss
 from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
-from fastmri_ufloss.models.discriminator import PatchDiscriminator
+from fastmri_ufloss.models.refinement import PatchDiscriminator
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction
 from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer

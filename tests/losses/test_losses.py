@@ -25,7 +25,7 @@ from fastmri_ufloss.losses.fine_structure import (
     laplacian_of_gaussian,
     sobel_magnitude,
 )
-from fastmri_ufloss.losses.pixel import L1Loss, L2Loss, NMSELoss, l1_loss, l2_loss, nmse_loss
+from fastmri_ufloss.losses.images import L1Loss, L2Loss, NMSELoss, l1_loss, l2_loss, nmse_loss
 from fastmri_ufloss.losses.ssim import DSSIMLoss, MSSSIMLoss, SSIMLoss, dssim_loss, ms_ssim_loss, ssim_loss
 
 LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {

@@ -387,17 +387,6 @@ def test_bad_classes_are_named(options: dict[str, Any]) -> None:
         SemanticInterpretability(read, num_classes=1)
 
 
-def test_labels_that_are_there_already_count_alike() -> None:
-    metric = SemanticInterpretability(read, num_classes=3)
-    for part in (random_slices()[:4], random_slices()[4:]):
-        given = batch(part)
-        labels = [given.pop(name).round().long() for name in ("output", "target")]
-        metric.update_labels(*labels, **given)
-    assert everything(metric) == everything(fill(random_slices()))
-    with pytest.raises(ValueError, match=r"target_labels must have the shape of output_labels .*got \(5, 5, 5\)"):
-        metric.update_labels(labels[0], labels[1][:, :5], **given)
-
-
 def test_dice_of_classes() -> None:
     labels = torch.tensor([[[0, 1, 1, 2]], [[1, 1, 1, 1]]])
     true = torch.tensor([[[0, 1, 2, 2]], [[0, 0, 2, 2]]])

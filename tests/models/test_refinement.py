@@ -87,18 +87,18 @@ def test_smaller_images_are_refused() -> None:
 def test_a_closed_gate_gives_the_image(in_chans: int) -> None:
     image = example(in_chans) * 1e-4
     net = make(in_chans)
-    assert torch.equal(net(image).image, image)
+    assert torch.equal(net(image)[0], image)
     with torch.no_grad():
         net.unet.last.weight.fill_(1e36)
-    refined = net(1e10 * image)
-    assert torch.equal(refined.image, 1e10 * image) and float(refined.change.abs().max()) > 1e35
+    refined, change = net(1e10 * image)
+    assert torch.equal(refined, 1e10 * image) and float(change.abs().max()) > 1e35
 
 
 @all_chans
 def test_a_closed_gate_gives_a_gradient_to_itself_only(in_chans: int) -> None:
     net = make(in_chans)
-    refined = net(example(in_chans))
-    (real(refined.image) - 0.3).square().sum().backward()
+    refined, _ = net(example(in_chans))
+    (real(refined) - 0.3).square().sum().backward()
     assert net.gate.grad is not None and float(net.gate.grad.abs()) > 0
     assert all(p.grad is not None and not p.grad.any() for p in net.unet.parameters())
 
@@ -106,7 +106,7 @@ def test_a_closed_gate_gives_a_gradient_to_itself_only(in_chans: int) -> None:
 @all_chans
 def test_an_open_gate_gives_gradients_to_all(in_chans: int) -> None:
     net, image = make(in_chans, gate=0.5), example(in_chans).requires_grad_()
-    real(net(image).image).square().sum().backward()
+    real(net(image)[0]).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
     assert image.grad is not None and image.grad.abs().max() > 0
 
@@ -115,7 +115,7 @@ def test_the_image_has_a_gradient_through_both_ways() -> None:
     gradients = []
     for gate in (0.0, 0.5):
         image = example(2).requires_grad_()
-        torch.view_as_real(make(2, gate=gate)(image).image).sum().backward()
+        torch.view_as_real(make(2, gate=gate)(image)[0]).sum().backward()
         gradients.append(image.grad)
     assert torch.equal(gradients[0], torch.full_like(gradients[0], 1 + 1j))
     assert not torch.allclose(gradients[1], gradients[0])
@@ -135,18 +135,18 @@ def test_equation(in_chans: int) -> None:
         change = net.unet(u)
         expected = (u + 0.5 * change + 1) / 2 * peak
     assert float(u.max()) <= 1 and float(u.min()) >= -1
-    refined = net(image)
-    torch.testing.assert_close(refined.change, change)
-    torch.testing.assert_close(refined.image, expected, rtol=1e-4, atol=1e-4)
-    assert refined.image.shape == image.shape and refined.image.dtype == image.dtype
-    assert refined.change.shape == (2, in_chans, 16, 20) and not refined.change.is_complex()
-    assert not torch.allclose(refined.image, image, rtol=1e-2)
+    refined, given = net(image)
+    torch.testing.assert_close(given, change)
+    torch.testing.assert_close(refined, expected, rtol=1e-4, atol=1e-4)
+    assert refined.shape == image.shape and refined.dtype == image.dtype
+    assert given.shape == (2, in_chans, 16, 20) and not given.is_complex()
+    assert not torch.allclose(refined, image, rtol=1e-2)
 
 
 @all_chans
 def test_scales_with_its_input(in_chans: int) -> None:
     net, image = make(in_chans, gate=0.5), example(in_chans)
-    torch.testing.assert_close(net(image * 1e-6).image * 1e6, net(image).image, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(net(image * 1e-6)[0] * 1e6, net(image)[0], rtol=1e-3, atol=1e-4)
 
 
 @all_chans
@@ -156,8 +156,8 @@ def test_batch_of_two_equals_two_singles(in_chans: int) -> None:
     both = net(image)
     for i in range(2):
         alone = net(image[i : i + 1])
-        torch.testing.assert_close(both.image[i : i + 1], alone.image, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(both.change[i : i + 1], alone.change, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(both[0][i : i + 1], alone[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(both[1][i : i + 1], alone[1], rtol=1e-4, atol=1e-5)
 
 
 @all_chans
@@ -165,7 +165,7 @@ def test_a_zero_image_stays_zero_with_finite_gradients(in_chans: int) -> None:
     net, image = make(in_chans, gate=0.5), example(in_chans)
     image[0] = 0
     image.requires_grad_()
-    refined = net(image).image
+    refined = net(image)[0]
     assert not refined[0].any() and refined[1].any()
     real(refined).square().sum().backward()
     assert image.grad is not None and real(image.grad).isfinite().all()
@@ -185,8 +185,8 @@ def scan(coils: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("coils", [1, 3])
 def test_data_consistency_puts_the_samples_back(coils: int) -> None:
     data, image = scan(coils), randn_complex(2, 1, 16, 20, seed=3)
-    refined = make(gate=0.5)(image).image
-    result = make(gate=0.5, data_consistency=True)(image, **data).image
+    refined = make(gate=0.5)(image)[0]
+    result = make(gate=0.5, data_consistency=True)(image, **data)[0]
     samples = sens_expand(torch.view_as_real(refined), data["sens_maps"])
     replaced = torch.where(data["mask"], data["masked_kspace"], samples)
     expected = torch.view_as_complex(sens_reduce(replaced, data["sens_maps"]))
@@ -207,18 +207,18 @@ def test_data_consistency_needs_its_data() -> None:
 def test_autocast_runs_v_in_bfloat16(in_chans: int) -> None:
     net, image, seen = make(in_chans, gate=0.5), example(in_chans), []
     net.unet.last.register_forward_hook(lambda *args: seen.append(args[2].dtype))
-    exact = net(image)
+    exact, _ = net(image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        refined = net(image)
+        refined, change = net(image)
     assert seen == [torch.float32, torch.bfloat16]
-    assert refined.image.dtype == image.dtype and refined.change.dtype == torch.float32
-    assert 0 < float((refined.image - exact.image).norm() / exact.image.norm()) < 0.05
-    real(refined.image).sum().backward()
+    assert refined.dtype == image.dtype and change.dtype == torch.float32
+    assert 0 < float((refined - exact).norm() / exact.norm()) < 0.05
+    real(refined).sum().backward()
 
 
 def test_double_images_stay_double() -> None:
     image = randn_complex(1, 1, 12, 12, dtype=torch.complex128)
-    assert torch.equal(make()(image).image, image)
+    assert torch.equal(make()(image)[0], image)
 
 
 def test_short_training_ends_lower_and_opens_the_gate() -> None:
@@ -226,7 +226,7 @@ def test_short_training_ends_lower_and_opens_the_gate() -> None:
     image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) + 1
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     for _ in range(15):
-        loss = (net(image).image - image.square()).square().mean()
+        loss = (net(image)[0] - image.square()).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

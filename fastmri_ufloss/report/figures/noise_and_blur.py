@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fastmri_ufloss.losses.images import l2_loss
 from fastmri_ufloss.losses.perceptual import perceptual_loss
-from fastmri_ufloss.losses.pixel import l2_loss
 from fastmri_ufloss.losses.ssim import dssim_loss
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
