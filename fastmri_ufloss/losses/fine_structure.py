@@ -18,17 +18,7 @@ from fastmri_ufloss.losses.images import (
     reduce,
 )
 
-__all__ = [
-    "EdgeLoss",
-    "FrequencyLoss",
-    "HFENLoss",
-    "edge_loss",
-    "frequency_loss",
-    "hfen_loss",
-    "laplacian_kernel",
-    "laplacian_of_gaussian",
-    "sobel_magnitude",
-]
+__all__ = ["EdgeLoss", "FrequencyLoss", "HFENLoss", "edge_loss", "frequency_loss", "hfen_loss"]
 
 KERNEL_SIZE = 15
 SIGMA = 1.5

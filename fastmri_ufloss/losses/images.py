@@ -19,24 +19,7 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.mri.intensity import image_scale
 
-__all__ = [
-    "FrozenNetworkLoss",
-    "FunctionLoss",
-    "L1Loss",
-    "L2Loss",
-    "NMSELoss",
-    "Range",
-    "Reduction",
-    "at_target_scale",
-    "channels",
-    "check_images",
-    "l1_loss",
-    "l2_loss",
-    "magnitude",
-    "nmse_loss",
-    "no_autocast",
-    "reduce",
-]
+__all__ = ["L1Loss", "L2Loss", "NMSELoss", "l1_loss", "l2_loss", "nmse_loss"]
 
 Range = Tensor | float | None
 Reduction = Literal["mean", "none"]

@@ -49,12 +49,7 @@ def dssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: 
 
 
 def ms_ssim_loss(
-    output: Tensor,
-    target: Tensor,
-    data_range: Range,
-    *,
-    num_scales: int = len(BETAS),
-    reduction: Reduction = "mean",
+    output: Tensor, target: Tensor, data_range: Range, *, num_scales: int = len(BETAS), reduction: Reduction = "mean"
 ) -> Tensor:
     """1 - prod_j c_j^beta_j, j = 1..num_scales, the multi-scale SSIM; 0 to 1.
 

@@ -155,7 +155,7 @@ def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tens
     Indices are modulo the size of the image, so neither the rolled image nor any other patch is made.
     """
     batch, in_chans = channels.shape[:2]
-    size = _patch_size(feature_net)
+    size = int(feature_net.patch_size)  # type: ignore[arg-type]
     cut = _CutOnCPU.apply if channels.device.type == "cpu" else _cut
     patches: Tensor = cut(channels, corners, size)
     patches = patches.transpose(1, 2).reshape(-1, in_chans, size, size)
@@ -210,15 +210,12 @@ def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     check_at_least_one(stride=stride)
     if feature_net.training:
         raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
-    size, (num_rows, num_cols) = _patch_size(feature_net), images.shape[-2:]
+    size: int = feature_net.patch_size  # type: ignore[assignment]
+    num_rows, num_cols = images.shape[-2:]
     if min(num_rows, num_cols) < size:
         raise ValueError(f"images must be at least as large as a patch of {size}x{size}, got {num_rows}x{num_cols}")
     rows = torch.arange(0, num_rows - size + 1, stride)
     return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
-
-
-def _patch_size(feature_net: nn.Module) -> int:
-    return int(feature_net.patch_size)  # type: ignore[arg-type]
 
 
 def check_at_least_one(**values: int | None) -> None:

@@ -87,7 +87,9 @@ def _checked_weight(name: str, weight: Weight | str) -> Weight:
             raise ValueError(
                 f"the weight of {name!r} must be a number or FROM:TO@EPOCH-EPOCH, got {weight!r}"
             ) from None
-        weight = numbers[0] if ramp is None else LinearRamp(*numbers, int(ramp["first"]), int(ramp["last"]))
+        weight = numbers[0]
+        if ramp is not None:
+            weight = LinearRamp(numbers[0], numbers[1], int(ramp["first"]), int(ramp["last"]))
     for value in weight[:2] if isinstance(weight, LinearRamp) else (weight,):
         if not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise ValueError(f"the weight of {name!r} must be a number >= 0, got {value}")
@@ -105,9 +107,8 @@ class WeightedLoss(nn.Module):
     The weights w_i are constant, or follow the epoch that `set_epoch` names. In eval mode ramps have their final
     weight, so that the loss of a validation can be compared from epoch to epoch. A term whose weight is 0 is
     computed, and takes no part in the gradient. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the
-    first training batch, the mean over all processes, and buffers, which a checkpoint holds. (With the weights 1/2,
-    1/2, 1 and 0.1 for the adversarial loss, feature matching, the perceptual loss and the penalty that is the
-    objective of Seitzer et al.)
+    first training batch, the mean over all processes, and buffers, which a checkpoint holds (Seitzer et al., MICCAI
+    2018).
 
     After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
     ``last_grad_norms``, every ``grad_norms_every`` training steps, the norm of the gradient of each w_i c_i L_i in
@@ -118,8 +119,6 @@ class WeightedLoss(nn.Module):
     none of the terms are those of values that are handed in at each call. Raises ValueError for another weight, if
     there is none at all or for a term, or grad_norms_every is below 1; in the call, for values of other names, or a
     term that is 0 or not finite in the batch that normalizes.
-
-    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
 
     def __init__(

@@ -136,11 +136,7 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
     segmenter: nn.Module
 
     def __init__(
-        self,
-        segmenter: Callable[[Tensor], Tensor],
-        *,
-        num_classes: int,
-        classes: Sequence[int] | None = None,
+        self, segmenter: Callable[[Tensor], Tensor], *, num_classes: int, classes: Sequence[int] | None = None
     ) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")

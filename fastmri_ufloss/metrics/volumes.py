@@ -18,16 +18,7 @@ from fastmri_ufloss.files import name_some, open_hdf5
 from fastmri_ufloss.losses.fine_structure import laplacian_kernel
 from fastmri_ufloss.losses.ssim import WINDOW
 
-__all__ = [
-    "IMAGE_SCORES",
-    "MIN_SIZE",
-    "ImageScores",
-    "ReferenceVolume",
-    "fine_structures",
-    "mean_scores",
-    "score_run",
-    "sharpness",
-]
+__all__ = ["ReferenceVolume", "mean_scores", "score_run", "sharpness"]
 
 IMAGE_SCORES = ("NMSE", "NRMSE", "PSNR", "SSIM", "SSIM Gaussian", "HFEN")
 RUN_SCORES = ("NRMSE", "PSNR", "SSIM")

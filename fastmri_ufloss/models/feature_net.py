@@ -166,8 +166,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must be a JSON file, got: {error}") from error
     if not isinstance(settings, dict) or {k: type(v) for k, v in settings.items()} != _SETTINGS:
         raise ValueError(f"{path} must hold the settings {', '.join(_SETTINGS)}, got {settings}")
-    if settings["format_version"] != _FORMAT_VERSION:
-        raise ValueError(f"format_version in {path} must be {_FORMAT_VERSION}, got {settings['format_version']}")
-    if settings["scale_rule"] != SCALE_RULE:
-        raise ValueError(f"scale_rule in {path} must be {SCALE_RULE!r}, got {settings['scale_rule']!r}")
+    for name, expected in (("format_version", _FORMAT_VERSION), ("scale_rule", SCALE_RULE)):
+        if settings[name] != expected:
+            raise ValueError(f"{name} in {path} must be {expected!r}, got {settings[name]!r}")
     return settings
