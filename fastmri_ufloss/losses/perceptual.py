@@ -15,8 +15,8 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction
 
     A complex image makes two images, u(x) = (Re x / s + 1) / 2 and (Im x / s + 1) / 2; a magnitude makes one,
     u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the target, so u(t) lies in 0 .. 1
-    and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale each part by itself, which blows up
-    the noise of a part without signal.)
+    and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale each part by itself, which
+    blows up the noise of a part without signal.)
 
     The network f, such as `fastmri_ufloss.models.VGGFeatures`, takes images (n, 3, rows, cols) in 0 .. 1, in the
     precision of its parameters, to feature maps (n, channels, rows', cols'). For the other arguments, the result and

@@ -89,8 +89,7 @@ class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
         chunk_size: patches that go through the network at once.
 
     Raises:
-        ValueError: if stride or chunk_size is below 1; in `update`, for images of another kind or below a patch's
-        size.
+        ValueError: if stride or chunk_size is below 1; in `update`, for images of another kind or too small.
     """
 
     feature_net: nn.Module
