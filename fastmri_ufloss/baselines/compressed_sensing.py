@@ -24,7 +24,9 @@ __all__ = ["bart_pics", "has_bart", "pics"]
 Regularizer = Literal["wavelet", "total_variation"]
 
 _WAVELET = "db2"  # BART's dau2; longer ones (db4, db6) had errors 3 and 7% larger
-_MAX_SHIFT = 32  # so that the seam stays near the border of the image; more did not change the error
+# of the grid in each iteration: a fixed grid leaves its blocks in the image, with errors a fifth larger. So small a
+# shift keeps the seam near the border of the image; more did not change the error.
+_MAX_SHIFT = 32
 # Dual step size of the total variation solver. Both parts of its dual variable are small beside an image of scale 1:
 # with sigpy's default of 1 the image is still 5 to 9% away from the minimum after 100 iterations. With 0.03 its
 # aliases of columns are where lam is small, and with 0.01 large weights converge slowly.
@@ -54,32 +56,19 @@ def pics(
 
     .. math:: \hat x = c \arg\min_x \tfrac{1}{2} \| U F S x - y / c \|_2^2 + \lambda \| \Psi x \|_1
 
-    Psi is a db2 wavelet transform, all its levels and the coarsest included (accelerated proximal gradients), or the
-    complex differences to the next pixel along rows and along columns, circular, each with its own magnitude
-    (primal-dual hybrid gradients). c is the `image_scale` of the sample's CG-SENSE image, the start of the
-    iteration, so that ``lam`` means the same in every unit. The step sizes follow from bounds of the operators.
-
-    The grid of the wavelets is shifted in each iteration, as BART's ``pics`` does, so that the sparsity term is
-    about its mean over all grids: a fixed grid leaves its blocks in the image, with errors a fifth larger. The
-    shifts are the same in every call; the global random state is not touched.
-
-    Sample by sample on the CPU, in complex64 and without gradients. Where all maps are zero nothing was measured, and
-    the image is zero, as CG-SENSE's is.
+    Psi is a db2 wavelet transform, on a grid that is shifted in each iteration (accelerated proximal gradients), or
+    the complex differences to the next pixel along rows and along columns (primal-dual hybrid gradients). c is the
+    `image_scale` of the sample's CG-SENSE image, so that ``lam`` means the same in every unit.
 
     Args:
         masked_kspace: (batch, coils, rows, cols, 2), of any unit and size.
         mask: (batch, 1, 1 or rows, cols, 1), not zero where a sample was acquired, even if its value is zero.
         sens_maps: (batch, coils, rows, cols, 2), with a norm of 1 or 0 over the coils.
-        regularizer: the sparsity term.
-        lam: its weight, relative to the 95th percentile of the image, at least 0. The best value depends on noise
-            and sampling (`search_weights`). On eight slices of four hearts (8 coils, 256 x 256, columns undersampled
-            5 times) it is 0.002 for wavelets and 0.003 for total variation, where the default has an error within 4%
-            of the lowest.
-        num_iterations: of the solver, at least 1.
+        lam: relative to the 95th percentile of the image, at least 0; the best value depends on noise and sampling.
+        num_iterations: at least 1.
 
     Returns:
-        Complex image (batch, rows, cols), complex64, on the device and in the unit of masked_kspace. Zero for
-        empty k-space.
+        Complex image (batch, rows, cols), complex64, zero for empty k-space and where all maps are zero.
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
@@ -105,28 +94,23 @@ def bart_pics(
     lam: float = 0.0015,
     num_iterations: int = 100,
 ) -> Tensor:
-    """Compressed sensing with coil maps by ``bart pics``, to compare `pics` with another implementation.
+    """Compressed sensing with coil maps by ``bart pics``, with the objective, the scale and the arguments of `pics`.
 
-    Objective, scale and arguments are those of `pics`; BART's own scaling is off (``-w 1``). What differs: BART's
-    iteration starts from zero; its wavelet transform (of the same wavelets, in its own random shifts of a fixed seed)
-    ends at blocks of 16 pixels; its total variation joins the two differences of a pixel to one magnitude and is
-    minimized by ADMM, whose inner iterations count as well. BART has one thread; the data pass through files in a
-    temporary folder.
+    BART starts from zero, ends its wavelet transform at blocks of 16 pixels, joins the two differences of a pixel to
+    one magnitude, and minimizes total variation by ADMM, whose inner iterations count as well.
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
         FileNotFoundError: if BART is not installed.
-        ChildProcessError: if BART fails; the message has its own words.
+        ChildProcessError: if BART fails, with the words of BART.
 
     References:
         M. Uecker et al., ESPIRiT, Magn Reson Med 71:990-1001, 2014; BART, https://mrirecon.github.io/bart.
     """
     _check_options(regularizer, lam, num_iterations)
     if not has_bart():
-        raise FileNotFoundError(
-            "there is no program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart), or leave out "
-            "its methods"
-        )
+        raise FileNotFoundError("no program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)")
+    # -w 1: no scale of its own
     arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
     if regularizer == "total_variation":
         arguments += ["-u", _BART_RHO]
@@ -161,7 +145,7 @@ def _reconstruct(solve: Solver, masked_kspace: Tensor, mask: Tensor, sens_maps: 
 def _solve(
     kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, regularizer: str, lam: float, num_iterations: int
 ) -> Tensor:
-    """A slice by sigpy, with the origin of all data in the first element."""
+    """A slice by sigpy; the origin of all data in the first element saves the shifts of centered transforms."""
     bound = float((maps.abs() ** 2).sum(dim=0).max())  # of |E^H E|, because |F^H U F| <= 1
     if bound == 0:
         return torch.zeros_like(start)
@@ -190,16 +174,12 @@ def _solve(
 
 
 class SenseEncoding(Linop):
-    """x -> U F S x for sigpy, with image, maps and samples that all have their origin in the first element.
-
-    Such an origin (``ifftshift`` of centered data) saves the shifts of centered transforms. The transform is unitary,
-    so that along axes that are not undersampled it may be left out of F and be applied to the data, once.
+    """x -> U F S x for sigpy, or the adjoint, with the origin of all data in the first element.
 
     Args:
         sens_maps: complex (coils, rows, cols).
         sampled: 0 or 1, (1, cols) or (rows, cols).
-        dims: axes of the transform, of (rows, cols).
-        adjoint: whether this is the adjoint, S^H F^H U.
+        dims: axes of the transform, those that are undersampled or all.
     """
 
     def __init__(self, sens_maps: Tensor, sampled: Tensor, dims: tuple[int, ...], *, adjoint: bool = False) -> None:

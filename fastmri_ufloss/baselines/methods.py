@@ -2,7 +2,7 @@
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from fastmri_ufloss.baselines.dictionary_learning import dlmri
 from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 
-__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "check_weights", "read_weights"]
+__all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "read_weights"]
 
 
 class ClassicalMethod(NamedTuple):
@@ -22,9 +22,8 @@ class ClassicalMethod(NamedTuple):
 
     Args:
         title: in tables.
-        function: (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols); without ``lam``
-            where there is no weight.
-        bounds: smallest and largest weight that a search may try; None where there is none.
+        function: (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols).
+        bounds: smallest and largest weight that a search may try; None where the function has no ``lam``.
         needs: what is not installed with this package: the program of BART, or scikit-learn.
         allows_zero: whether the weight may be 0.
     """
@@ -42,7 +41,7 @@ class ClassicalMethod(NamedTuple):
 
     @property
     def missing(self) -> str:
-        """What to install to run it; empty if it can be run."""
+        """What to install to run the method; empty if nothing is missing."""
         if self.needs == "bart" and not has_bart():
             return (
                 f"{self.title} needs the program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)"
@@ -55,7 +54,7 @@ class ClassicalMethod(NamedTuple):
         """Complex image (batch, rows, cols), by the default weight if ``lam`` is None.
 
         Raises:
-            ValueError: if there is no weight to give, or it is out of range.
+            ValueError: if there is no weight to give, or the weight is out of range.
         """
         if lam is None:
             return self.function(masked_kspace, mask, sens_maps)
@@ -84,31 +83,24 @@ CLASSICAL_METHODS = {
 """By name, as folders are called."""
 
 
-def check_weights(weights: Mapping[str, float], methods: Iterable[str]) -> None:
-    """Raises ValueError unless each weight is of one of the methods, which has one, and a value that it takes."""
-    known = list(methods)
+def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, float]:
+    """Weights by method, from texts such as ``"pics_tv=0.004"``.
+
+    Raises:
+        ValueError: if an item is no METHOD=VALUE, a method comes twice, is none of ``methods`` or has no weight, or a
+            method does not take the value.
+    """
+    items, known = list(items), list(methods)
+    weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
+    for item in items:
+        if "=" not in item or item.partition("=")[0] not in weights:  # parse_weights knows defaults and ramps
+            raise ValueError(f"weights must be of the form METHOD=VALUE, got {item!r}")
     for name, value in weights.items():
         if name not in known:
             raise ValueError(f"weights must be of the methods {', '.join(known)}, got {name!r}")
         method = CLASSICAL_METHODS.get(name)
         if method is None or method.bounds is None:
             raise ValueError(f"weights must be of methods that have one, got {name}={value:g}")
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"weights must be finite and at least 0, got {name}={value:g}")
         if value == 0 and not method.allows_zero:
             raise ValueError(f"the weight of {name} must be above 0, got {name}={value:g}")
-
-
-def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, float]:
-    """``["pics_tv=0.004", ...]`` as weights by method.
-
-    Raises:
-        ValueError: if an item is no METHOD=VALUE, a method comes twice, or as `check_weights`.
-    """
-    items = list(items)
-    weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
-    for item in items:
-        if "=" not in item or item.partition("=")[0] not in weights:  # parse_weights knows defaults and ramps
-            raise ValueError(f"weights must be of the form METHOD=VALUE, got {item!r}")
-    check_weights(weights, methods)
     return weights

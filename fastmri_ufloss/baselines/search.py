@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
-from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
+from fastmri_ufloss.baselines.volumes import REFERENCE, reconstruct_slices, refuse_others, single_thread
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.data.transforms import MoDLSample
 from fastmri_ufloss.files import file_stamp, write_json
 
 __all__ = ["best_weight", "check_split", "evenly_spaced", "next_weights", "note_by_hand", "search_weights"]
@@ -35,15 +34,14 @@ def next_weights(
 
     The first weights are the start and its neighbors on a logarithmic grid, start * factor^k. While the best weight
     is at an end, the grid goes on there, up to a bound. Then the two midpoints beside the best weight are tried,
-    ``num_refinements`` times: with the defaults, neighbors of the result are factors of sqrt(2) apart. A function
-    with one minimum has it between these neighbors. No random number is drawn.
+    ``num_refinements`` times.
 
     Args:
         scores: by weight, all that are known; the lowest is the best, what is not finite is worse than all others.
-        start: of the grid, within the bounds.
-        bounds: smallest and largest weight.
-        factor: of the grid, above 1.
-        num_refinements: how often the grid is halved around the best weight, at least 0.
+        start: within the bounds.
+        bounds: smallest and largest weight, above 0.
+        factor: above 1.
+        num_refinements: at least 0.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -90,11 +88,7 @@ def _round(weight: float) -> float:
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, each in the middle of its part.
-
-    Raises:
-        ValueError: if there is nothing to take from, or nothing to take.
-    """
+    """At most ``count`` of ``range(length)``, each in the middle of its part; ValueError if either is below 1."""
     check(length >= 1 and count >= 1, "length and count", "at least 1", f"{length} and {count}")
     count = min(count, length)
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
@@ -111,15 +105,14 @@ def search_weights(
 ) -> dict[str, dict[str, Any]]:
     """The weights of classical methods (`next_weights`) with the lowest error on some slices of a data set.
 
-    The error is the NRMSE, |x - t| / |t| over the slices of a volume, averaged over the volumes. The slices are
-    spread evenly over all those of the data set.
+    The error is the NRMSE, |x - t| / |t| over the slices of a volume, averaged over the volumes.
 
     Args:
         dataset: the validation split, whose transform makes `MoDLSample` with coil maps and reference.
         methods: names of those with a weight.
-        file: ``weights.json``, for all that was tried; a search that was interrupted goes on from it.
+        file: ``weights.json``, for all that was tried; a search that was interrupted goes on from there.
         settings: what the scores depend on, beside the slices.
-        num_slices: how many slices are searched on, at least 1.
+        num_slices: how many slices are searched on, evenly spaced, at least 1.
         num_workers: number of processes; 0 for this one.
 
     Returns:
@@ -131,11 +124,6 @@ def search_weights(
             split is undersampled, or no weight gives an image.
     """
     check(num_slices >= 1, "num_slices", "at least 1", num_slices)
-    grids: dict[str, Any] = {}
-    for name in methods:
-        method = CLASSICAL_METHODS[name]
-        check(method.bounds is not None, "methods", "those that have a weight", repr(name))
-        grids[name] = {"start": method.start, "bounds": method.bounds}
     samples = {index: dataset.raw_samples[index] for index in evenly_spaced(len(dataset), num_slices)}
     document: dict[str, Any] = {
         "split": str(dataset.raw_samples[0].fname.parent.resolve()),
@@ -147,11 +135,17 @@ def search_weights(
             for size, mtime in [file_stamp(sample.fname)]
         ],
     }
-    results = document["methods"] = _read_methods(file, document)
+    stored = _read(file)
+    if "split" in stored:  # otherwise all weights are by hand
+        refuse_others(file, stored, document, document)
+    results = document["methods"] = stored["methods"]
+    grids: dict[str, Any] = {}
     scores: dict[str, dict[float, float]] = {}
     for name in methods:
-        results.setdefault(name, {"tried": []})
-        scores[name] = {row["weight"]: row["NRMSE"] for row in results[name].get("tried", [])}
+        method = CLASSICAL_METHODS[name]
+        check(method.bounds is not None, "methods", "those that have a weight", repr(name))
+        grids[name] = {"start": method.start, "bounds": method.bounds}
+        scores[name] = {row["weight"]: row["NRMSE"] for row in results.get(name, {}).get("tried", [])}
 
     def note(name: str, **values: Any) -> None:
         rows = [{"weight": weight, "NRMSE": score} for weight, score in sorted(scores[name].items())]
@@ -159,20 +153,21 @@ def search_weights(
         write_json(file, document)
 
     while tasks := [
-        (index, (name, weight))
+        (index, {name: weight})
         for name in methods
         for weight in next_weights(scores[name], **grids[name])
         for index in samples
     ]:
-        errors: dict[tuple[str, float], dict[int, tuple[float, float]]] = {}
-        runs = run_slices(_error, dataset, tasks, num_workers=num_workers, title="Search of weights")
+        runs = reconstruct_slices(dataset, tasks, num_workers=num_workers, title="Search of weights")
+        errors: list[tuple[Path, float, float]] = []
         with contextlib.closing(runs):
-            for index, (name, weight), error in runs:
-                of_weight = errors.setdefault((name, weight), {})
-                of_weight[index] = error
-                if len(of_weight) == len(samples):
-                    scores[name][weight] = _mean_nrmse([(samples[i].fname, *of_weight[i]) for i in samples])
+            for (index, candidate), (images, _) in zip(tasks, runs, strict=True):
+                ((name, weight),) = candidate.items()
+                errors.append(_error(samples[index].fname, images, name))
+                if len(errors) == len(samples):  # all of this weight
+                    scores[name][weight] = _mean_nrmse(errors)
                     note(name)
+                    errors = []
     for name in methods:
         weight = best_weight(scores[name])
         is_at_bound = weight in map(_round, grids[name]["bounds"])
@@ -180,18 +175,16 @@ def search_weights(
     return {name: results[name] for name in methods}
 
 
-def _error(sample: MoDLSample, candidate: tuple[str, float]) -> tuple[float, float]:
-    """Squared error of a slice, and the energy of its reference."""
-    name, weight = candidate
-    reference = reference_of(sample)
-    if reference is None:
+def _error(path: Path, images: Mapping[str, np.ndarray], name: str) -> tuple[Path, float, float]:
+    """The volume of a slice, the squared error by a method, and the energy of the reference."""
+    if REFERENCE not in images:
         raise ValueError(
-            f"{sample.fname} of the validation split is undersampled, and weights are searched on fully sampled "
-            f"data: give them by hand, {name}=VALUE"
+            f"{path} of the validation split is undersampled, and weights are searched on fully sampled data: give "
+            f"them by hand, {name}=VALUE"
         )
-    target = torch.from_numpy(reference).double()
-    image = torch.from_numpy(image_of(sample, name, weight)).double()
-    return float((image - target).square().sum()), float(target.square().sum())
+    image, target = (torch.from_numpy(images[key]).double() for key in (name, REFERENCE))
+    with single_thread():
+        return path, float((image - target).square().sum()), float(target.square().sum())
 
 
 def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
@@ -204,23 +197,14 @@ def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
     return float(np.mean([np.sqrt(error / energy) for error, energy in sums.values() if energy > 0]))
 
 
-def _read_methods(file: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The methods of an earlier search; ValueError if it had other slices or settings."""
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
-    for name in ("split", "settings", "slices") if "split" in stored else ():  # otherwise all weights are by hand
-        if stored.get(name) != document[name]:
-            texts = (json.dumps(stored.get(name)), json.dumps(document[name]))
-            old, new = (text if len(text) < 300 else f"{text[:300]}..." for text in texts)
-            raise ValueError(
-                f"{file} was made with {name} {old}, not {new}: take the same settings again, remove the file, or "
-                "take another folder"
-            )
-    return dict(stored["methods"])
+def _read(file: Path) -> dict[str, Any]:
+    """What an earlier search has noted."""
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {"methods": {}}
 
 
 def note_by_hand(file: Path, weights: Mapping[str, float]) -> None:
     """Note weights that were not searched in ``weights.json``, beside those that were."""
-    document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"methods": {}}
+    document = _read(file)
     for name, weight in weights.items():
         tried = document["methods"].get(name, {}).get("tried", [])
         document["methods"][name] = {"weight": weight, "by hand": True, "tried": tried}
@@ -240,24 +224,19 @@ def check_split(val: Path, test: Path, methods: Sequence[str]) -> None:
             f"no volumes in {val} to search weights on, and they are never searched on the images that are "
             f"reconstructed: {by_hand}"
         )
-    inodes = {(path.stat().st_dev, path.stat().st_ino) for path in list_volumes(val)}
-    sizes = {(path.name, path.stat().st_size): path for path in list_volumes(val)}
-    shared = []
-    for path in list_volumes(test):
-        status = path.stat()
-        alike = sizes.get((path.name, status.st_size))
-        if (status.st_dev, status.st_ino) in inodes or (alike is not None and _part(path) == _part(alike)):
-            shared.append(path)
+    known = set().union(*map(_identity, list_volumes(val)))
+    shared = [path.name for path in list_volumes(test) if known & _identity(path)]
     if shared:
         raise ValueError(
-            f"{test}, which is to be reconstructed, has {len(shared)} of the volumes of {val} ({shared[0].name}), on "
+            f"{test}, which is to be reconstructed, has {len(shared)} of the volumes of {val} ({shared[0]}), on "
             "which the weights are searched: they must not be chosen on their own test. Take another folder, or "
             f"{by_hand}"
         )
 
 
-def _part(path: Path) -> bytes:
-    """From the middle of a file."""
+def _identity(path: Path) -> set[tuple[object, ...]]:
+    """What a file shares with its links, and what with its copies: its name, its size and bytes from its middle."""
+    status = path.stat()
     with open(path, "rb") as file:
-        file.seek(path.stat().st_size // 2)
-        return file.read(2**20)
+        file.seek(status.st_size // 2)
+        return {(status.st_dev, status.st_ino), (path.name, status.st_size, file.read(2**16))}

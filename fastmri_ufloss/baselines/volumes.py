@@ -1,20 +1,24 @@
-"""The folder of a run of classical methods: leaderboard files, their settings, and what is there already."""
+"""Volumes by classical methods: their slices side by side, and the folder of a run with what is there already."""
 
 import contextlib
+import copy
 import json
 import os
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from fastmri_ufloss.baselines.slices import image_of, reference_of, run_slices
+from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
 from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.data.slices import IndexedSliceDataset
-from fastmri_ufloss.data.transforms import MoDLSample
-from fastmri_ufloss.files import file_stamp, name_some, open_hdf5, write_json
+from fastmri_ufloss.files import file_stamp, name_some, write_json
+from fastmri_ufloss.workers import run_in_processes
 
 __all__ = [
     "check_settings",
@@ -29,6 +33,10 @@ __all__ = [
 REFERENCE = "reference"
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, srun
 
+Weights = Mapping[str, float | None]  # by method; None for the default, or where there is none
+Images = tuple[dict[str, np.ndarray], np.ndarray]  # magnitudes by name, and the mask of the sample
+Job = tuple[int, IndexedSliceDataset, Weights]
+
 
 def method_folders(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
     """Where the files of each method are, and those of the reference, in the folder of a run."""
@@ -36,7 +44,7 @@ def method_folders(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
 
 
 def volume_slices(dataset: IndexedSliceDataset) -> dict[str, list[int]]:
-    """The slices of each volume of a data set, by its file name."""
+    """The slices of each volume of a data set, by file name."""
     slices: dict[str, list[int]] = {}
     for sample in dataset.raw_samples:
         slices.setdefault(sample.fname.name, []).append(sample.slice_ind)
@@ -44,7 +52,7 @@ def volume_slices(dataset: IndexedSliceDataset) -> dict[str, list[int]]:
 
 
 def volume_stamps(folder: Path, sens_maps_path: Path | None) -> dict[str, list[int]]:
-    """Size and time of each volume of a folder, by its name, and of its coil maps if they are given."""
+    """Size and time of each volume of a folder, by file name, and of its coil maps if they are given."""
     stamps = {}
     for path in list_volumes(folder):
         files = [path] if sens_maps_path is None else [path, sens_maps_path / path.name]
@@ -60,59 +68,60 @@ def launcher_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int
     return 0, 1
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any], weights: Mapping[str, float | None]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any], weights: Weights) -> None:
     """Compare with the settings that the images in the folder of a run were made with, if there are any.
 
     Args:
         folder: of the run.
-        settings: plain values, what the images of every method depend on; ``volumes`` are `volume_stamps`.
+        settings: plain values that the images of every method depend on; ``volumes`` are `volume_stamps`.
         weights: of each method, or of some.
 
     Raises:
         ValueError: if a volume has changed, or settings differ.
     """
     stored = _read_settings(folder)
+    if not stored["weights"]:
+        return
     volumes = stored["volumes"]
     changed = [name for name, stamp in volumes.items() if settings["volumes"].get(name, stamp) != stamp]
     if changed:
-        raise ValueError(
-            f"{folder} has images of {len(changed)} files, or of their coil maps, that have changed since: "
-            f"{name_some(changed)}. Take another folder, or remove it"
-        )
-    names = dict.fromkeys((*stored, *settings)) if stored["weights"] else {}
-    pairs = [(name, stored.get(name), settings.get(name)) for name in names if name not in ("weights", "volumes")]
-    pairs += [
-        (f"the weight of {name}", weight, weights[name])
-        for name, weight in stored["weights"].items()
-        if name in weights
-    ]
-    for name, old, new in pairs:
-        if old != new:
+        text = f"{len(changed)} files, or of their coil maps, that have changed since: {name_some(changed)}"
+        raise ValueError(f"{folder} has images of {text}. Take another folder, or remove it")
+    refuse_others(folder, stored, settings, (stored.keys() | settings) - {"weights", "volumes"})
+    refuse_others(folder, stored["weights"], weights, stored["weights"].keys() & weights, what="the weight of ")
+
+
+def refuse_others(
+    place: Path, before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str], *, what: str = ""
+) -> None:
+    """Raise ValueError if a file or folder was made with another setting than now."""
+    for name in sorted(names):
+        if before.get(name) != now.get(name):
+            old, new = (textwrap.shorten(str(values.get(name)), 300) for values in (before, now))
             raise ValueError(
-                f"{folder} has images that were made with {name} {old}, not {new}: take the same settings again, or "
-                "another folder"
+                f"{place} was made with {what}{name} {old}, not {new}: take the same settings again, or remove it, "
+                "or take another folder"
             )
 
 
-def finished_files(folder: Path, slices: Mapping[str, list[int]], methods: Iterable[str]) -> set[tuple[str, str]]:
+def finished_files(folder: Path, fnames: Iterable[str], methods: Iterable[str]) -> set[tuple[str, str]]:
     """Method (or ``"reference"``) and file name of what an earlier run has made, so that it need not be made again.
 
-    A file with another number of slices than ``slices`` does not count, nor does a method that the settings of the
-    folder do not name: its files are of another origin.
+    A method that the settings of the folder do not name does not count: its files are of another origin.
     """
     before = _read_settings(folder)["weights"]
     return {
         (name, fname)
         for name, files in method_folders(folder, methods).items()
         if name in before or (before and name == REFERENCE)
-        for fname, numbers in slices.items()
-        if _num_slices(files / fname) == len(numbers)
+        for fname in fnames
+        if (files / fname).is_file()
     }
 
 
 def reconstruct_volumes(
     dataset: IndexedSliceDataset,
-    weights: Mapping[str, float | None],
+    weights: Weights,
     folder: Path,
     *,
     settings: Mapping[str, Any],
@@ -120,11 +129,10 @@ def reconstruct_volumes(
     rank: int = 0,
     world_size: int = 1,
 ) -> None:
-    """Write the volumes of a data set by several methods, as leaderboard files with the mask of their samples.
+    """Write the volumes of a data set that are missing in the folder of a run, as leaderboard files with their mask.
 
-    In the folder: ``reconstructions/METHOD/*.h5``; ``reference/*.h5``, in the same form, the coil-combined images of
-    fully sampled files; and ``settings.json``. Files that are there (`finished_files`) are not made again. A file
-    appears when its volume is complete.
+    In the folder: ``reconstructions/METHOD/*.h5``; ``reference/*.h5``, the coil-combined images of fully sampled
+    files; and ``settings.json``.
 
     Args:
         dataset: whose transform makes `MoDLSample` with coil maps.
@@ -132,16 +140,17 @@ def reconstruct_volumes(
         folder: of the run.
         settings: see `check_settings`.
         num_workers: number of processes, which share the slices; 0 for this one.
-        rank, world_size: this call and the number of calls that share the volumes (`launcher_rank`).
+        rank, world_size: this call and the number of calls that share the volumes.
 
     Raises:
         ValueError: if the folder has images that were made with other settings.
     """
     check_settings(folder, settings, weights)
+    settings = {**settings, "weights": weights}
     slices = volume_slices(dataset)
     finished = finished_files(folder, slices, weights)
     stored = _read_settings(folder)
-    merged = {name: {**stored[name], **new} for name, new in (("weights", weights), ("volumes", settings["volumes"]))}
+    merged = {name: {**stored[name], **settings[name]} for name in ("weights", "volumes")}
     write_json(folder / "settings.json", {**settings, **merged})
     of_this_call = set(list(slices)[rank::world_size])
     tasks = []
@@ -150,33 +159,21 @@ def reconstruct_volumes(
         missing = {name: weight for name, weight in weights.items() if (name, fname) not in finished}
         if fname in of_this_call and (missing or (REFERENCE, fname) not in finished):
             tasks.append((index, missing))
-    runs = run_slices(_reconstruct, dataset, tasks, num_workers=num_workers, title="Reconstructions")
+    results = reconstruct_slices(dataset, tasks, num_workers=num_workers, title="Reconstructions")
     writers = {name: ReconstructionWriter(files) for name, files in method_folders(folder, weights).items()}
-    waiting: dict[int, tuple[dict[str, np.ndarray], np.ndarray]] = {}
-    order = [index for index, _ in reversed(tasks)]
     try:
-        with contextlib.closing(runs):
-            for index, _, result in runs:
-                waiting[index] = result
-                while order and order[-1] in waiting:  # slices of a file come in their order
-                    sample = dataset.raw_samples[order[-1]]
-                    images, mask = waiting.pop(order.pop())
-                    for name, image in images.items():
-                        if (name, sample.fname.name) not in finished:
-                            sampled = None if name == REFERENCE else mask
-                            writers[name].add(sample.fname.name, sample.slice_ind, image, mask=sampled)
+        with contextlib.closing(results):
+            for (index, _), (images, mask) in zip(tasks, results, strict=True):
+                sample = dataset.raw_samples[index]
+                for name, image in images.items():
+                    if (name, sample.fname.name) not in finished:
+                        sampled = None if name == REFERENCE else mask
+                        writers[name].add(sample.fname.name, sample.slice_ind, image, mask=sampled)
         for writer in writers.values():
             writer.close()
     finally:
         for writer in writers.values():
             writer.discard()
-
-
-def _reconstruct(sample: MoDLSample, weights: Mapping[str, float | None]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Magnitudes of a slice by several methods, and its reference if there is one; and its mask."""
-    images = {name: image_of(sample, name, weight) for name, weight in weights.items()}
-    reference = reference_of(sample)
-    return images if reference is None else {**images, REFERENCE: reference}, sample.mask.numpy()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -185,7 +182,77 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {"weights": {}, "volumes": {}, **document}
 
 
-def _num_slices(path: Path) -> int:
-    with contextlib.suppress(ValueError, KeyError), open_hdf5(path) as file:
-        return int(file["reconstruction"].shape[0])
-    return 0
+def reconstruct_slices(
+    dataset: IndexedSliceDataset, tasks: Sequence[tuple[int, Weights]], *, num_workers: int, title: str
+) -> Generator[Images, None, None]:
+    """Reconstruct slices by classical methods, with a progress bar.
+
+    Args:
+        dataset: whose transform makes `MoDLSample` with coil maps.
+        tasks: index of a slice, and the weights of the methods by name.
+        num_workers: number of processes; 0 for this one.
+        title: of the progress bar.
+
+    Yields:
+        For each task in turn magnitudes (rows, cols), cropped as fastMRI crops for its leaderboard, by method and,
+        where k-space is fully sampled, ``"reference"``; and the mask.
+
+    Raises:
+        ChildProcessError: if a process died.
+        ValueError: if samples have no coil maps.
+    """
+    jobs = [(turn, _only(dataset, index), weights) for turn, (index, weights) in enumerate(tasks)]
+    results: Any = ((job, _reconstruct(job)) for job in jobs)
+    if num_workers > 0 and jobs:
+        results = run_in_processes(_reconstruct, jobs, num_workers=min(num_workers, len(jobs)))
+    waiting: dict[int, Images] = {}
+    following = 0
+    with contextlib.closing(results), tqdm(total=len(jobs), desc=title, unit="slice", disable=not jobs) as bar:
+        for (turn, _, _), result in results:
+            if isinstance(result, str):
+                raise ChildProcessError(result)
+            bar.update()
+            waiting[turn] = result
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+
+def _only(dataset: IndexedSliceDataset, index: int) -> IndexedSliceDataset:
+    """A data set of a single slice, to be sent to a process."""
+    single = copy.copy(dataset)
+    single.raw_samples = [dataset.raw_samples[index]]
+    return single
+
+
+def _reconstruct(job: Job) -> Images:
+    _, dataset, weights = job
+    with single_thread():
+        sample = dataset[0]
+        if sample.sens_maps is None:
+            raise ValueError(f"samples must have coil maps, got None for {sample.fname}")
+        inputs = (sample.masked_kspace[None], sample.mask[None], sample.sens_maps[None])
+        images = {name: CLASSICAL_METHODS[name](*inputs, weight)[0] for name, weight in weights.items()}
+        if sample.reference is not None:
+            images[REFERENCE] = sample.reference
+        cropped = {
+            name: crop_like_fastmri(image[None, None], sample.crop_size)[0].numpy().copy()
+            for name, image in images.items()
+        }
+        return cropped, sample.mask.numpy()
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Torch and what NumPy and scikit-learn call use one thread meanwhile: sums do not depend on their number."""
+    try:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    except ImportError:
+        threadpool_limits = contextlib.nullcontext
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)

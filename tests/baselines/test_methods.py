@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import column_mask, randn_complex, smooth_maps
 
-from fastmri_ufloss.baselines import CLASSICAL_METHODS, check_weights, pics, read_weights
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, pics, read_weights
 from fastmri_ufloss.mri import cg_sense
 
 WITH_WEIGHT = [name for name, method in CLASSICAL_METHODS.items() if method.bounds is not None]
@@ -56,16 +56,16 @@ def test_names_mean_what_they_say() -> None:
 def test_wrong_weights_are_named() -> None:
     with pytest.raises(ValueError, match="zero-filled has no weight"):
         CLASSICAL_METHODS["zero_filled"](*inputs(), 0.1)
-    check_weights({"pics_tv": 0.1}, ["pics_tv", "zero_filled"])
-    for weights, message in (
-        ({"pics": 0.1}, "methods pics_tv, zero_filled, dlmri, got 'pics'"),
-        ({"zero_filled": 0.1}, "methods that have one, got zero_filled=0.1"),
-        ({"pics_tv": -1.0}, "finite and at least 0, got pics_tv=-1"),
-        ({"pics_tv": float("nan")}, "finite and at least 0"),
-        ({"dlmri": 0.0}, "weight of dlmri must be above 0"),
+    for item, message in (
+        ("pics=0.1", "methods pics_tv, zero_filled, dlmri, got 'pics'"),
+        ("zero_filled=0.1", "methods that have one, got zero_filled=0.1"),
+        ("pics_tv=-1", "weight of 'pics_tv' must be a number >= 0, got '-1'"),
+        ("pics_tv=nan", "must be a number >= 0"),
+        ("pics_tv=inf", "must be a number >= 0"),
+        ("dlmri=0", "weight of dlmri must be above 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_weights(weights, ["pics_tv", "zero_filled", "dlmri"])
+            read_weights([item], ["pics_tv", "zero_filled", "dlmri"])
 
 
 def test_weights_are_read() -> None:
