@@ -35,6 +35,11 @@ def randn_complex(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def ifftc(kspace: np.ndarray, axes: tuple[int, ...] = (-3, -2, -1)) -> np.ndarray:
+    """Centered orthonormal inverse Fourier transform."""
+    return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
 def column_mask(batch: int, cols: int, *, every: int = 3, center: int = 8) -> Tensor:
     """A mask (batch, 1, 1, cols, 1) of every n-th column and a full center."""
     mask = torch.zeros(batch, 1, 1, cols, 1, dtype=torch.bool)

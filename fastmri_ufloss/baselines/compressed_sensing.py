@@ -39,8 +39,6 @@ _BART_TERMS = {"wavelet": "W:3:0:{lam!r}", "total_variation": "T:3:0:{lam!r}"}
 # 1000 iterations where the weight is small: on hearts at 5 times the error was 0.17, and with 0.01 0.16 after 100.
 _BART_RHO = "0.01"
 
-Solver = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # k-space, sampled points, maps and start of a slice
-
 
 @torch.no_grad()
 def pics(
@@ -51,6 +49,7 @@ def pics(
     regularizer: Regularizer = "wavelet",
     lam: float = 0.0015,
     num_iterations: int = 100,
+    solver: Literal["sigpy", "bart"] = "sigpy",
 ) -> Tensor:
     r"""Compressed sensing with coil maps: the image that fits the samples and is sparse.
 
@@ -60,44 +59,18 @@ def pics(
     the complex differences to the next pixel along rows and along columns (primal-dual hybrid gradients). c is the
     `image_scale` of the sample's CG-SENSE image, so that ``lam`` means the same in every unit.
 
+    BART (https://mrirecon.github.io/bart) starts from zero, ends its wavelet transform at blocks of 16 pixels, joins
+    the two differences of a pixel to one magnitude, and minimizes total variation by ADMM, whose inner iterations
+    count as well.
+
     Args:
-        masked_kspace: (batch, coils, rows, cols, 2), of any unit and size.
-        mask: (batch, 1, 1 or rows, cols, 1), not zero where a sample was acquired, even if its value is zero.
-        sens_maps: (batch, coils, rows, cols, 2), with a norm of 1 or 0 over the coils.
+        masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
         lam: relative to the 95th percentile of the image, at least 0; the best value depends on noise and sampling.
         num_iterations: at least 1.
+        solver: ``"bart"`` runs the program ``bart pics``, with which this implementation can be compared.
 
     Returns:
         Complex image (batch, rows, cols), complex64, zero for empty k-space and where all maps are zero.
-
-    Raises:
-        ValueError: if the shapes do not belong together or an option is out of range.
-
-    References:
-        M. Lustig, D. Donoho and J. Pauly, Sparse MRI, Magn Reson Med 58:1182-1195, 2007;
-        R. R. Coifman and D. L. Donoho, Translation-invariant de-noising, 1995 (the shifts);
-        K. T. Block, M. Uecker and J. Frahm, Undersampled radial MRI with multiple coils, Magn Reson Med
-        57:1086-1098, 2007; A. Chambolle and T. Pock, J Math Imaging Vis 40:120-145, 2011.
-    """
-    _check_options(regularizer, lam, num_iterations)
-    solve = partial(_solve, regularizer=regularizer, lam=lam, num_iterations=num_iterations)
-    return _reconstruct(solve, masked_kspace, mask, sens_maps)
-
-
-@torch.no_grad()
-def bart_pics(
-    masked_kspace: Tensor,
-    mask: Tensor,
-    sens_maps: Tensor,
-    *,
-    regularizer: Regularizer = "wavelet",
-    lam: float = 0.0015,
-    num_iterations: int = 100,
-) -> Tensor:
-    """Compressed sensing with coil maps by ``bart pics``, with the objective, the scale and the arguments of `pics`.
-
-    BART starts from zero, ends its wavelet transform at blocks of 16 pixels, joins the two differences of a pixel to
-    one magnitude, and minimizes total variation by ADMM, whose inner iterations count as well.
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
@@ -105,16 +78,32 @@ def bart_pics(
         ChildProcessError: if BART fails, with the words of BART.
 
     References:
-        M. Uecker et al., ESPIRiT, Magn Reson Med 71:990-1001, 2014; BART, https://mrirecon.github.io/bart.
+        M. Lustig et al., Magn Reson Med 58:1182, 2007; R. Coifman and D. Donoho, Translation-invariant de-noising,
+        1995 (the shifts); K. T. Block et al., Magn Reson Med 57:1086, 2007; A. Chambolle and T. Pock, J Math Imaging
+        Vis 40:120, 2011; M. Uecker et al., Magn Reson Med 71:990, 2014 (BART).
     """
-    _check_options(regularizer, lam, num_iterations)
-    if not has_bart():
+    check(regularizer in _BART_TERMS, "regularizer", "'wavelet' or 'total_variation'", repr(regularizer))
+    check(0 <= lam < float("inf"), "lam", "finite and at least 0", lam)
+    check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
+    check(solver in ("sigpy", "bart"), "solver", "'sigpy' or 'bart'", repr(solver))
+    if solver == "bart" and not has_bart():
         raise FileNotFoundError("no program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)")
-    # -w 1: no scale of its own
-    arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
-    if regularizer == "total_variation":
-        arguments += ["-u", _BART_RHO]
-    return _reconstruct(partial(_run_bart, arguments=arguments), masked_kspace, mask, sens_maps)
+    solve = _run_bart if solver == "bart" else _run_sigpy
+    start = cg_sense(masked_kspace, mask, sens_maps)
+    scales = image_scale(start).cpu()
+    sampled = (mask[:, 0, ..., 0] != 0).float().expand(len(start), -1, -1).cpu()
+    images = torch.empty(start.shape, dtype=torch.complex64)
+    for i, scale in enumerate(scales):  # sample by sample on the CPU
+        kspace, maps = (
+            torch.view_as_complex(data[i].float().contiguous()).cpu() for data in (masked_kspace, sens_maps)
+        )
+        first = start[i].cpu().to(torch.complex64) / scale
+        images[i] = scale * solve(kspace / scale, sampled[i], maps, first, regularizer, lam, num_iterations)
+    return images.to(start.device)
+
+
+bart_pics: Callable[..., Tensor] = partial(pics, solver="bart")
+"""`pics` by the program ``bart``, with the same arguments."""
 
 
 def has_bart() -> bool:
@@ -122,27 +111,7 @@ def has_bart() -> bool:
     return shutil.which("bart") is not None
 
 
-def _check_options(regularizer: str, lam: float, num_iterations: int) -> None:
-    check(regularizer in _BART_TERMS, "regularizer", "'wavelet' or 'total_variation'", repr(regularizer))
-    check(0 <= lam < float("inf"), "lam", "finite and at least 0", lam)
-    check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
-
-
-def _reconstruct(solve: Solver, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
-    """Sample by sample on the CPU, in units of the scale of the CG-SENSE image."""
-    start = cg_sense(masked_kspace, mask, sens_maps)
-    scales = image_scale(start).cpu()
-    sampled = (mask[:, 0, ..., 0] != 0).float().expand(len(start), -1, -1).cpu()
-    images = torch.empty(start.shape, dtype=torch.complex64)
-    for i, scale in enumerate(scales):
-        kspace, maps = (
-            torch.view_as_complex(data[i].float().contiguous()).cpu() for data in (masked_kspace, sens_maps)
-        )
-        images[i] = scale * solve(kspace / scale, sampled[i], maps, start[i].cpu().to(torch.complex64) / scale)
-    return images.to(start.device)
-
-
-def _solve(
+def _run_sigpy(
     kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, regularizer: str, lam: float, num_iterations: int
 ) -> Tensor:
     """A slice by sigpy; the origin of all data in the first element saves the shifts of centered transforms."""
@@ -176,10 +145,7 @@ def _solve(
 class SenseEncoding(Linop):
     """x -> U F S x for sigpy, or the adjoint, with the origin of all data in the first element.
 
-    Args:
-        sens_maps: complex (coils, rows, cols).
-        sampled: 0 or 1, (1, cols) or (rows, cols).
-        dims: axes of the transform, those that are undersampled or all.
+    Maps are complex (coils, rows, cols), samples 0 or 1 and (1, cols) or (rows, cols); F is along ``dims`` only.
     """
 
     def __init__(self, sens_maps: Tensor, sampled: Tensor, dims: tuple[int, ...], *, adjoint: bool = False) -> None:
@@ -214,8 +180,13 @@ class _CycleSpinning(Prox):
         return np.roll(self._prox_of_grid(alpha, shifted), -shift, axis=(0, 1))
 
 
-def _run_bart(kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, arguments: list[str]) -> Tensor:
-    """A slice by ``bart pics``."""
+def _run_bart(
+    kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, regularizer: str, lam: float, num_iterations: int
+) -> Tensor:
+    """A slice by ``bart pics``, with its own scaling off (-w 1), in random shifts of a fixed seed."""
+    arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
+    if regularizer == "total_variation":
+        arguments += ["-u", _BART_RHO]
     kspace = kspace * sampled
     if not kspace.any() or not maps.any():
         return torch.zeros_like(start)  # BART would make NaN

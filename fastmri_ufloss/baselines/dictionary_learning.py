@@ -50,9 +50,7 @@ def dlmri(
     :math:`(E^H E + \nu) x = E^H y / c + \nu z` by conjugate gradients.
 
     Args:
-        masked_kspace: (batch, coils, rows, cols, 2), of any unit and size.
-        mask: (batch, 1, 1 or rows, cols, 1), not zero where a sample was acquired, even if its value is zero.
-        sens_maps: (batch, coils, rows, cols, 2), with a norm of 1 or 0 over the coils.
+        masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
         lam: error of a patch, root mean square, relative to the 95th percentile of the image, above 0.
         patch_size: p, from 2 to the number of rows and of columns.
         num_atoms: at least 1.
@@ -68,8 +66,7 @@ def dlmri(
         ImportError: if scikit-learn is missing.
 
     Reference:
-        S. Ravishankar and Y. Bresler, MR image reconstruction from highly undersampled k-space data by dictionary
-        learning, IEEE Trans Med Imaging 30:1028-1041, 2011, with one coil, K-SVD and exact samples.
+        S. Ravishankar and Y. Bresler, IEEE Trans Med Imaging 30:1028, 2011, with one coil, K-SVD and exact samples.
     """
     check(0 < lam < math.inf, "lam", "finite and above 0", lam)
     check(num_atoms >= 1, "num_atoms", "at least 1", num_atoms)
@@ -169,15 +166,12 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
         ValueError: if the shapes do not belong together or an option is out of range.
 
     References:
-        Y. C. Pati, R. Rezaiifar and P. S. Krishnaprasad, Asilomar Conf Signals 1993; J. A. Tropp, A. C. Gilbert
-        and M. J. Strauss, Signal Processing 86:572-588, 2006 (several channels).
+        Y. C. Pati et al., Asilomar Conf Signals 1993; J. A. Tropp et al., Signal Processing 86:572, 2006 (channels).
     """
     # all signals take a step at once; scikit-learn's pursuit is a loop over signals of one channel
-    if signals.ndim != 3 or atoms.ndim != 2 or atoms.shape[1] != signals.shape[2]:
-        raise ValueError(
-            "signals must have shape (n, channels, length) and atoms (num_atoms, length), got "
-            f"{tuple(signals.shape)} and {tuple(atoms.shape)}"
-        )
+    fits = signals.ndim == 3 and atoms.ndim == 2 and atoms.shape[1] == signals.shape[2]
+    expected = "of shape (n, channels, length) and (num_atoms, length)"
+    check(fits, "signals and atoms", expected, f"{tuple(signals.shape)} and {tuple(atoms.shape)}")
     check(1 <= sparsity <= len(atoms), "sparsity", f"from 1 to the number of atoms ({len(atoms)})", sparsity)
     check(tolerance >= 0, "tolerance", "at least 0", tolerance)
     residuals = signals.clone()
@@ -244,7 +238,7 @@ def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int)
         ImportError: if scikit-learn is missing.
 
     Reference:
-        J. Mairal, F. Bach, J. Ponce and G. Sapiro, Online dictionary learning for sparse coding, ICML 2009.
+        J. Mairal et al., Online dictionary learning for sparse coding, ICML 2009.
     """
     try:
         from sklearn.decomposition import MiniBatchDictionaryLearning

@@ -10,11 +10,9 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import remove_leftovers, write_json
-from fastmri_ufloss.simulation.anatomy import CONTRASTS, draw_knee
-from fastmri_ufloss.simulation.anatomy_3d import DEPTH, check_volume, draw_knee_volume
+from fastmri_ufloss.simulation.anatomy import CONTRASTS, DEPTH, check_volume, draw_knee, draw_knee_volume
 from fastmri_ufloss.simulation.mrd_file import import_ismrmrd, write_mrd
-from fastmri_ufloss.simulation.simulate import simulate_volume
-from fastmri_ufloss.simulation.simulate_3d import simulate_kspace_3d
+from fastmri_ufloss.simulation.simulate import simulate_kspace_3d, simulate_volume
 
 __all__ = ["elliptical_mask", "make_demo_dataset", "make_demo_scans_3d"]
 
@@ -24,7 +22,7 @@ MAX_SUBJECTS, MAX_SUBJECTS_3D = 1000, 999
 NOISE = {"CORPD_FBK": 1.0, "CORPDFS_FBK": 1.5}  # relative to what snr asks for
 GAINS = (1e-4, 4e-4)  # brightness of a subject: raw fastMRI intensities are of this order
 HEIGHT_MM = 160.0  # of the field of view of a 3D scan
-STALE_SECONDS, STALE_SECONDS_3D = 60.0, 600.0  # a volume is written in much less
+STALE_SECONDS = 600.0  # a volume is written in much less
 
 
 def make_demo_dataset(
@@ -40,23 +38,17 @@ def make_demo_dataset(
 ) -> Path:
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
-    Each subject is a volume, every other one with fat suppression. All volumes are fully sampled, and have the
-    reconstruction and a segmentation as `SegmentationSlices` reads it: 1 for bone and 2 for cartilage. A subject
-    depends on the seed and its number only; single-coil volumes show the same images as multi-coil ones. A data set
-    that is already there is kept, and one that was interrupted is completed.
+    Volumes are fully sampled, every other one with fat suppression, and have a segmentation: 1 for bone, 2 for
+    cartilage. A subject depends on the seed and its number only. A data set that is already there is kept, and one
+    that was interrupted is completed.
 
     Args:
-        root: folder for the data set.
+        root: folder for the data set, which is returned.
         challenge: ``"singlecoil"`` or ``"multicoil"``.
         num_subjects: of training, validation and test, at most 1000 each.
-        slices_per_subject: slices of a volume.
         shape: (rows, cols), at least 32 each.
         num_coils: of the multi-coil volumes.
         snr: see `simulate_kspace`; that of the fat-suppressed volumes is lower by a third.
-        seed: of everything.
-
-    Returns:
-        The root, as a path.
 
     Raises:
         ValueError: if an argument is out of its range, or the folder has a data set of other parameters or of others.
@@ -66,13 +58,14 @@ def make_demo_dataset(
     check(fits, "num_subjects", f"three numbers from 0 to {MAX_SUBJECTS}", num_subjects)
     check(len(shape) == 2 and min(shape) >= 32, "shape", "(rows, cols), at least 32 each", shape)
     check(slices_per_subject >= 1, "slices_per_subject", "at least 1", slices_per_subject)
-    _check_scan(num_coils, snr, seed)
+    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
+    coils = num_coils if challenge == "multicoil" else None
     parameters = {
         "version": VERSION,
         "num_subjects": list(num_subjects),
         "slices_per_subject": slices_per_subject,
         "shape": [int(size) for size in shape],
-        "num_coils": num_coils if challenge == "multicoil" else None,
+        "num_coils": coils,
         "snr": snr,
         "seed": seed,
     }
@@ -83,7 +76,7 @@ def make_demo_dataset(
         simulate_volume(
             path,
             images * gain,
-            num_coils=num_coils if challenge == "multicoil" else None,
+            num_coils=coils,
             snr=snr / NOISE[contrast],
             seed=scan_seed,
             acquisition=contrast,
@@ -98,7 +91,7 @@ def make_demo_dataset(
         for split, (folder, first, count) in enumerate(zip(folders, SPLITS.values(), num_subjects, strict=True))
         for number in range(count)
     }
-    _complete(root, f"{challenge}_demo", parameters, folders, volumes, write, stale_seconds=STALE_SECONDS)
+    _complete(root, f"{challenge}_demo", parameters, folders, volumes, write)
     return root
 
 
@@ -115,21 +108,16 @@ def make_demo_scans_3d(
 ) -> list[Path]:
     """Write generated knees as raw ISMRMRD files, as those of mridata.org: ``knee3d-001.h5`` and so on.
 
-    Scans are fully sampled, up to the corners of (ky, kz), in an order of their own. A subject depends on the seed
-    and its number only. Scans that are already there are kept, and a data set that was interrupted is completed.
+    Scans have all lines, in an order of their own. A subject depends on the seed and its number only. Scans that are
+    already there are kept, and a data set that was interrupted is completed.
 
     Args:
-        root: folder for the files.
-        num_subjects: number of files, at most 999.
-        shape: (readout, rows, cols), at least (32, 32, 8); see `draw_knee_volume`.
-        num_coils: number of coils.
-        snr: see `simulate_kspace_3d`.
+        root: folder for the files, whose paths are returned.
+        num_subjects: at most 999.
+        shape: (readout, rows, cols), at least (32, 32, 8).
+        snr: see `simulate_kspace`.
         contrast: see `draw_knee`; fat is suppressed by default.
         elliptical: leave out the corners of (ky, kz), as the scans of mridata.org do; see `elliptical_mask`.
-        seed: of everything.
-
-    Returns:
-        The paths of the files, in the order of the subjects.
 
     Raises:
         ImportError: if the package ismrmrd is missing.
@@ -137,7 +125,7 @@ def make_demo_scans_3d(
     """
     check(1 <= num_subjects <= MAX_SUBJECTS_3D, "num_subjects", f"from 1 to {MAX_SUBJECTS_3D}", num_subjects)
     check_volume(shape, contrast)
-    _check_scan(num_coils, snr, seed)
+    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     import_ismrmrd()  # it would be missed only after the drawing
     parameters = {
         "version": VERSION_3D,
@@ -166,29 +154,17 @@ def make_demo_scans_3d(
 
     root = Path(root)
     scans = {root / f"knee3d-{number + 1:03d}.h5": (3, number) for number in range(num_subjects)}
-    _complete(root, "knee3d_demo", parameters, [root], scans, write, stale_seconds=STALE_SECONDS_3D)
+    _complete(root, "knee3d_demo", parameters, [root], scans, write)
     return list(scans)
 
 
 def elliptical_mask(shape: tuple[int, int]) -> np.ndarray:
-    """The lines of a 3D scan that leaves out the corners.
+    """The lines (rows, cols) of a 3D scan that leaves out the corners, boolean.
 
-        (ky / (rows / 2))^2 + (kz / (cols / 2))^2 <= 1,    ky = row - rows // 2,  kz = col - cols // 2
-
-    Args:
-        shape: (rows, cols).
-
-    Returns:
-        The mask, boolean (rows, cols), about pi / 4 of it true.
+    (ky / (rows / 2))^2 + (kz / (cols / 2))^2 <= 1,    ky = row - rows // 2,  kz = col - cols // 2
     """
     ky, kz = (2 * (np.arange(size) - size // 2) / size for size in shape)
     return ky[:, None] ** 2 + kz**2 <= 1
-
-
-def _check_scan(num_coils: int, snr: float, seed: int) -> None:
-    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
-    check(snr > 0, "snr", "above 0", snr)
-    check(seed >= 0, "seed", "at least 0", seed)
 
 
 def _complete(
@@ -198,45 +174,40 @@ def _complete(
     folders: Sequence[Path],
     files: Mapping[Path, tuple[int, int]],
     write: Callable[[Path, int, int, int, np.float32], None],
-    *,
-    stale_seconds: float,
 ) -> None:
     """Write the files that are missing; nothing is kept, or written over, that other parameters or others made.
 
     Args:
         root, folders: of the data set, and of its files.
         name: of the file that keeps the parameters.
-        parameters: all that the files depend on, with the seed.
-        files: with the number of the split and that of the subject in it.
+        parameters: all that the files depend on.
+        files: with the number of the split and that of the subject in the split.
         write: called with the path, the subject's number, the seeds of the anatomy and the scan, and the gain.
-        stale_seconds: after which a temporary file is removed.
     """
-    complete, partial = root / f"{name}.json", root / f"{name}.partial.json"
-    known = [file for file in (complete, partial) if file.is_file()]
-    for file in known:
+    check(parameters["snr"] > 0, "snr", "above 0", parameters["snr"])
+    check(parameters["seed"] >= 0, "seed", "at least 0", parameters["seed"])
+    record = root / f"{name}.json"
+    strangers = sorted(path for folder in folders for path in folder.glob("*.h5"))
+    if record.is_file():
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = json.loads(record.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error}): choose another root or delete it") from error
+            raise ValueError(f"{record} is damaged ({error}): choose another root or delete it") from error
         if before != parameters:
             raise ValueError(
                 f"{root} has a demo data set of other parameters: choose another root or delete it; "
                 f"expected {parameters}, got {before}"
             )
-    strangers = sorted(path for folder in folders for path in folder.glob("*.h5"))
-    if strangers and not known:
+    elif strangers:
         raise ValueError(f"root must have no volumes (*.h5) but a demo data set's, got {strangers[0]}")
-    remove_leftovers(files, stale_seconds=stale_seconds)
+    else:
+        write_json(record, parameters)
+    remove_leftovers(files, stale_seconds=STALE_SECONDS)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     missing = [path for path in files if not path.is_file()]
-    if complete.is_file() and not missing:
-        return
-    write_json(partial, parameters)
-    for path in tqdm(missing, desc=f"Demo data set in {root}", unit="volume"):
+    for path in tqdm(missing, desc=f"Demo data set in {root}", unit="volume", disable=not missing):
         state = np.random.SeedSequence([parameters["seed"], *files[path]]).generate_state(2)
         subject_seed, scan_seed = (int(word) for word in state)
         gain = np.float32(np.random.default_rng([subject_seed, 1]).uniform(*GAINS))
         write(path, files[path][1], subject_seed, scan_seed, gain)
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    write_json(complete, parameters)
-    partial.unlink(missing_ok=True)

@@ -1,22 +1,42 @@
-"""From images to fastMRI volumes: simulated coils, phase and noise, and the HDF5 file."""
+"""From images to k-space: simulated coils, phase and noise, in slices (fastMRI volumes) and in three dimensions.
 
-from collections.abc import Iterator, Mapping
+Axes of volumes are (readout, rows, cols): from head to foot, from left to right (ky) and from front to back (kz).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import RectBivariateSpline
+from scipy import fft
+from scipy.interpolate import RectBivariateSpline, make_interp_spline
 
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.volume_file import VolumeWriter, fft2c, write_volume
 
-__all__ = ["simulate_kspace", "simulate_phase", "simulate_sens_maps", "simulate_volume", "write_volume"]
+__all__ = [
+    "fft3c",
+    "simulate_kspace",
+    "simulate_kspace_3d",
+    "simulate_phase",
+    "simulate_sens_maps",
+    "simulate_sens_maps_3d",
+    "simulate_volume",
+    "write_volume",
+]
 
-COARSE_GRID = 48  # points a side for the coil fields, which are smooth
+COARSE_GRID, COARSE_GRID_3D = 48, 24  # points a side for the coil fields, which are smooth
 NUM_SEGMENTS = 32  # of a loop; the sum converges exponentially with them
 PHASE_ORDER = 3  # highest number of half waves of the phase along a side
 OBJECT_THRESHOLD = 0.1  # of the maximum: what is below is background
+AXES = (-3, -2, -1)
+Shape3D = tuple[int, int, int]
+
+
+def fft3c(volume: np.ndarray) -> np.ndarray:
+    """Centered orthonormal Fourier transform of the last three axes."""
+    return fft.fftshift(fft.fftn(fft.ifftshift(volume, axes=AXES), axes=AXES, norm="ortho"), axes=AXES)
 
 
 def loop_field(points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius: float) -> np.ndarray:
@@ -26,13 +46,12 @@ def loop_field(points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius:
 
     Args:
         points: places r, (..., 3).
-        center: of the loop, (3,).
+        center: (3,).
         normal: of the loop's plane, (3,), of any length but zero.
-        radius: of the loop, in the unit of the places.
+        radius: in the unit of the places.
 
     Returns:
-        The field, (..., 3), in units of mu0 times the current per unit of length. On the axis, at the distance z from
-        the center, its strength is ``radius**2 / (2 * (radius**2 + z**2) ** 1.5)``.
+        The field, (..., 3), in units of mu0 times the current per unit of length.
     """
     axis = np.array(normal, dtype=float)
     axis /= np.linalg.norm(axis)
@@ -48,21 +67,21 @@ def loop_field(points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius:
     return np.cross(weights @ steps, points) - weights @ np.cross(steps, wire)
 
 
-def coil_fields(
-    points: np.ndarray,
+def _coil_fields(
+    axes: list[np.ndarray],
     num_coils: int,
-    *,
     distance: float,
     radius: float,
     jitter: float,
     seed: int,
-    heights: ArrayLike = 0.0,
+    heights: ArrayLike,
 ) -> Iterator[np.ndarray]:
-    """B_x - i B_y (...) of loops around the z axis, at ``heights``, coil by coil; see `simulate_sens_maps`."""
+    """B_x - i B_y of loops around the z axis, coil by coil, on a grid with these places along (z, y, x)."""
     check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     check(distance > 1.42, "distance", "above 1.42", distance)
     check(radius > 0, "radius", "above 0", radius)
     check(0 <= jitter <= 0.5, "jitter", "from 0 to 0.5", jitter)
+    points = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
     spacing = 2 * np.pi / num_coils
     moves = jitter * np.random.default_rng([seed, 0]).uniform(-1, 1, (num_coils, 3)) * min(spacing, 1)
 
@@ -87,20 +106,16 @@ def simulate_sens_maps(
     normalize: bool = True,
     seed: int = 0,
 ) -> np.ndarray:
-    """Sensitivity maps of circular loops placed evenly around the field of view.
+    """Sensitivity maps of circular loops placed evenly around the field of view, whose longer half side is 1.
 
         s_c = B_x - i B_y,    sum_c |s_c|^2 = 1 if normalized
 
     Args:
-        num_coils: number of coils; a single one has a sensitivity of one everywhere.
+        num_coils: a single one has a sensitivity of one everywhere.
         shape: (rows, cols).
-        distance: of the loops' centers from that of the field of view, whose longer half side is 1; above 1.42, where
-            the loops are out of the field of view.
-        radius: of the loops, in the same unit.
-        jitter: how far, in their spacing, the loops are moved at random along the circle, outwards and out of the
-            plane; 0 to 0.5.
-        normalize: divide by the root of the sum of squares over the coils.
-        seed: of the places of the loops.
+        distance: of the loops' centers from that of the field of view, above 1.42, which is out of it.
+        radius: of the loops.
+        jitter: how far, in their spacing, the loops are moved at random, from 0 to 0.5.
 
     Returns:
         The maps, complex64 (num_coils, rows, cols).
@@ -109,10 +124,9 @@ def simulate_sens_maps(
         ValueError: if an argument is out of its range.
     """
     check(len(shape) == 2 and min(shape) >= 2, "shape", "(rows, cols), at least 2 each", shape)
-    y, x = fine = pixel_centers(shape)
-    coarse_y, coarse_x = (np.linspace(side[0], side[-1], min(COARSE_GRID, side.size)) for side in fine)
-    plane = np.stack([*np.meshgrid(coarse_x, coarse_y), np.zeros((coarse_y.size, coarse_x.size))], axis=-1)
-    fields = coil_fields(plane, num_coils, distance=distance, radius=radius, jitter=jitter, seed=seed)
+    y, x = _pixel_centers(shape)
+    coarse_y, coarse_x = (np.linspace(side[0], side[-1], min(COARSE_GRID, side.size)) for side in (y, x))
+    fields = _coil_fields([np.zeros(1), coarse_y, coarse_x], num_coils, distance, radius, jitter, seed, 0.0)
     if num_coils == 1:
         return np.ones((1, *shape), dtype=np.complex64)
 
@@ -122,10 +136,56 @@ def simulate_sens_maps(
         order_y, order_x = (min(3, side.size - 1) for side in (coarse_y, coarse_x))
         return RectBivariateSpline(coarse_y, coarse_x, values, kx=order_y, ky=order_x)(y, x)
 
-    maps = np.stack([(refine(field.real) + 1j * refine(field.imag)).astype(np.complex64) for field in fields])
+    maps = np.stack([(refine(field.real) + 1j * refine(field.imag)).astype(np.complex64) for (field,) in fields])
     if normalize:
         maps /= np.sqrt((np.abs(maps) ** 2).sum(axis=0))
     return maps
+
+
+def simulate_sens_maps_3d(
+    num_coils: int,
+    shape: Shape3D,
+    *,
+    num_rings: int = 2,
+    distance: float = 1.8,
+    radius: float = 0.6,
+    jitter: float = 0.1,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """Sensitivity maps as those of `simulate_sens_maps`, of loops on a cylinder around the readout axis.
+
+    The coils go around the cylinder one after the other, from ring to ring.
+
+    Args:
+        num_coils, distance, radius, jitter: see `simulate_sens_maps`.
+        shape: (readout, rows, cols).
+        num_rings: rings of coils, evenly over the readout axis.
+
+    Returns:
+        An iterator over the coils' maps, complex64 (readout, rows, cols): those of a full scan are too many to keep.
+
+    Raises:
+        ValueError: at once, if an argument is out of its range.
+    """
+    check(len(shape) == 3 and min(shape) >= 2, "shape", "(readout, rows, cols), at least 2 each", shape)
+    check(num_rings >= 1, "num_rings", "at least 1", num_rings)
+    fine = _pixel_centers(shape)
+    coarse = [np.linspace(side[0], side[-1], min(COARSE_GRID_3D, side.size)) for side in fine]
+    rings = (2 * (np.arange(num_coils) % num_rings) + 1 - num_rings) / num_rings * shape[0] / max(shape)
+    fields = _coil_fields(coarse, num_coils, distance, radius, jitter, seed, rings)
+    if num_coils == 1:
+        return iter([np.ones(shape, dtype=np.complex64)])
+
+    def refine(values: np.ndarray) -> np.ndarray:
+        for axis, (nodes, places) in enumerate(zip(coarse, fine, strict=True)):
+            if nodes.size < places.size:
+                values = make_interp_spline(nodes, values, k=3, axis=axis)(places)
+            values = values.astype(np.complex64)
+        return values
+
+    kept = list(fields)
+    norm = np.sqrt(sum((np.abs(refine(field)) ** 2 for field in kept), np.zeros(shape, dtype=np.float32)))
+    return (refine(field) / norm for field in kept)
 
 
 def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -136,7 +196,6 @@ def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int =
     Args:
         shape: (rows, cols), or (readout, rows, cols) for a sum over three axes.
         strength: standard deviation of phi over the image, in radians; at least 0.
-        seed: of the coefficients a_kl.
 
     Returns:
         The phase factor, complex64, of this shape.
@@ -174,11 +233,9 @@ def simulate_kspace(
     where the mean goes over the object: the pixels above a tenth of the maximum.
 
     Args:
-        images: (slices, rows, cols), real or complex. Real ones get a smooth phase, see `simulate_phase`; complex
-            ones keep their own.
-        num_coils: number of coils, see `simulate_sens_maps`; None for single-coil data without a coil axis.
-        snr: mean magnitude of the object divided by the standard deviation of the complex noise of a coil's image;
-            infinite for none.
+        images: (slices, rows, cols). Real ones get a smooth phase, see `simulate_phase`; complex ones keep their own.
+        num_coils: None for single-coil data without a coil axis.
+        snr: above 0; infinite for no noise.
         phase_strength: of the phase of real images, in radians.
         seed: of coils, phase and noise.
 
@@ -197,19 +254,31 @@ def _scan_slices(
     """`simulate_kspace` slice by slice, since k-space is many times larger than images; errors come at once."""
     images = np.asarray(images)
     check(num_coils is None or num_coils >= 1, "num_coils", "at least 1, or None", num_coils)
-    deviation = noise_deviation(images, snr, "images", "(slices, rows, cols)")
+    deviation = _noise_deviation(images, snr, "images", "(slices, rows, cols)")
     shape = (images.shape[1], images.shape[2])
-    phase = None if np.iscomplexobj(images) else simulate_phase(shape, strength=phase_strength, seed=seed)
-    maps = None if num_coils is None else simulate_sens_maps(num_coils, shape, seed=seed)
-    generator = np.random.default_rng([seed, 2])
+    phase = 1 if np.iscomplexobj(images) else simulate_phase(shape, strength=phase_strength, seed=seed)
+    maps = 1 if num_coils is None else simulate_sens_maps(num_coils, shape, seed=seed)
+    return _add_noise((fft2c((image * phase * maps).astype(np.complex64)) for image in images), deviation, seed)
 
-    def scan(image: np.ndarray) -> np.ndarray:
-        image = image if phase is None else image * phase
-        image = image if maps is None else image * maps
-        kspace = fft2c(image.astype(np.complex64))
-        return kspace + deviation * white_noise(generator, kspace.shape)
 
-    return map(scan, images)
+def simulate_kspace_3d(
+    volume: np.ndarray, *, num_coils: int = 8, snr: float = 30.0, phase_strength: float = 1.0, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """K-space of a volume (readout, rows, cols) coil by coil, as `simulate_kspace` of images.
+
+    Returns:
+        An iterator over the coils' k-space, complex64 (readout, rows, cols); the memory is that of a few coils.
+
+    Raises:
+        ValueError: at once, if an argument is out of its range, or the volume is not finite.
+    """
+    volume = np.asarray(volume)
+    deviation = _noise_deviation(volume, snr, "volume", "(readout, rows, cols)")
+    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
+    maps = simulate_sens_maps_3d(num_coils, shape, seed=seed)
+    if not np.iscomplexobj(volume):
+        volume = volume * simulate_phase(shape, strength=phase_strength, seed=seed)
+    return _add_noise((fft3c((volume * sens_map).astype(np.complex64)) for sens_map in maps), deviation, seed)
 
 
 def simulate_volume(
@@ -228,13 +297,7 @@ def simulate_volume(
     attributes: Mapping[str, Any] | None = None,
     datasets: Mapping[str, ArrayLike] | None = None,
 ) -> None:
-    """Write images as an HDF5 volume as if they had been scanned: `simulate_kspace`, written by a `VolumeWriter`.
-
-    Args:
-        path: of the file.
-        images: (slices, rows, cols), real or complex.
-        num_coils, snr, phase_strength, seed: see `simulate_kspace`.
-        recon_size, acquisition, patient_id, mask, voxel_size, attributes, datasets: see `VolumeWriter`.
+    """Write images (slices, rows, cols) as if they had been scanned: `simulate_kspace`, written by a `VolumeWriter`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -256,12 +319,12 @@ def simulate_volume(
             writer.write(index, kspace)
 
 
-def pixel_centers(shape: tuple[int, ...]) -> list[np.ndarray]:
+def _pixel_centers(shape: tuple[int, ...]) -> list[np.ndarray]:
     """Places along each axis; the longest goes from -1 to 1."""
     return [(2 * np.arange(size) + 1 - size) / max(shape) for size in shape]
 
 
-def noise_deviation(images: np.ndarray, snr: float, name: str, axes: str) -> np.float32:
+def _noise_deviation(images: np.ndarray, snr: float, name: str, axes: str) -> np.float32:
     """Standard deviation of the real part of the noise of images (three axes), which are checked."""
     check(images.ndim == 3 and images.size > 0, name, f"of shape {axes}", images.shape)
     check(bool(np.isfinite(images).all()), name, "finite", "NaN or infinite values")
@@ -273,6 +336,9 @@ def noise_deviation(images: np.ndarray, snr: float, name: str, axes: str) -> np.
     return np.float32(float(magnitude[magnitude > OBJECT_THRESHOLD * brightest].mean()) / snr / np.sqrt(2))
 
 
-def white_noise(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Complex noise whose real and imaginary parts have a variance of 1, complex64."""
-    return generator.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+def _add_noise(kspace: Iterable[np.ndarray], deviation: np.float32, seed: int) -> Iterator[np.ndarray]:
+    """Complex white noise; the deviation is that of real and imaginary parts."""
+    generator = np.random.default_rng([seed, 2])
+    for clean in kspace:
+        noise = generator.standard_normal((*clean.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        yield clean + deviation * noise

@@ -84,7 +84,7 @@ def test_equal_atoms_do_no_harm() -> None:
         ({"sparsity": 9}, "sparsity must be from 1"),
         ({"tolerance": -1.0}, "tolerance must be at least 0"),
         ({"tolerance": float("nan")}, "tolerance must be at least 0"),
-        ({"atoms": random_atoms(8, 3)}, "signals must have shape"),
+        ({"atoms": random_atoms(8, 3)}, "signals and atoms must be of shape"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str) -> None:

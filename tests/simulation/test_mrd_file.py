@@ -3,6 +3,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from helpers import ifftc
 
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
 from fastmri_ufloss.simulation.mrd_file import write_mrd
@@ -15,10 +16,6 @@ COILS, READOUT, ROWS, COLS = 3, 12, 6, 5
 def random_kspace(*shape, seed=0):
     generator = np.random.default_rng(seed)
     return (generator.standard_normal(shape) + 1j * generator.standard_normal(shape)).astype(np.complex64)
-
-
-def to_image(kspace, axes=(-3, -2, -1)):
-    return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho"), axes=axes)
 
 
 def read(path):
@@ -60,10 +57,10 @@ def test_oversampled_readout_has_the_same_images_in_its_middle(tmp_path, readout
     kspace = random_kspace(COILS, readout, ROWS, COLS)
     write_mrd(tmp_path / "a.h5", kspace, oversampling=oversampling, order_seed=0)
     header, acquisitions = read(tmp_path / "a.h5")
-    images = to_image(place(header, acquisitions))
+    images = ifftc(place(header, acquisitions))
     assert images.shape == (COILS, readout * oversampling, ROWS, COLS)
     start = readout * oversampling // 2 - readout // 2
-    np.testing.assert_allclose(images[:, start : start + readout], to_image(kspace), atol=1e-5)
+    np.testing.assert_allclose(images[:, start : start + readout], ifftc(kspace), atol=1e-5)
     np.testing.assert_allclose(np.delete(images, np.arange(start, start + readout), axis=1), 0, atol=1e-5)
     assert {one.center_sample for one in acquisitions} == {readout * oversampling // 2}
 
@@ -181,11 +178,9 @@ def test_converted_volume_has_the_images(tmp_path, kspace, oversampling, multisl
     write_mrd(tmp_path / "a.h5", kspace, noise_scan=random_kspace(COILS, 9), **options)
     convert_ismrmrd(tmp_path / "a.h5", tmp_path / "b.h5", prewhiten=False)
     with h5py.File(tmp_path / "b.h5") as volume:
-        images = to_image(volume["kspace"][()], (-2, -1))
-    if multislice:  # slices (readout, ky)
-        expected = to_image(kspace, (1, 2)).transpose(3, 0, 1, 2)
-    else:  # each position of the readout is a slice (ky, kz)
-        expected = to_image(kspace).transpose(1, 0, 2, 3)
+        images = ifftc(volume["kspace"][()], (-2, -1))
+    # slices are (readout, ky) of a 2D scan, and (ky, kz) at each position of the readout of a 3D scan
+    expected = ifftc(kspace, (1, 2)).transpose(3, 0, 1, 2) if multislice else ifftc(kspace).transpose(1, 0, 2, 3)
     np.testing.assert_allclose(images, expected, atol=1e-5)
 
 

@@ -2,13 +2,14 @@ import functools
 
 import numpy as np
 import pytest
+from helpers import ifftc
 
-from fastmri_ufloss.simulation.anatomy_3d import draw_knee_volume
-from fastmri_ufloss.simulation.simulate import loop_field, simulate_phase
-from fastmri_ufloss.simulation.simulate_3d import (
+from fastmri_ufloss.simulation.anatomy import draw_knee_volume
+from fastmri_ufloss.simulation.simulate import (
     fft3c,
-    ifft3c,
+    loop_field,
     simulate_kspace_3d,
+    simulate_phase,
     simulate_sens_maps_3d,
 )
 
@@ -126,7 +127,7 @@ def test_maps_are_the_fields_of_the_loops():
 
 def test_interpolated_maps_are_the_field(monkeypatch):
     maps = sens_maps(3, (32, 40, 28))
-    monkeypatch.setattr("fastmri_ufloss.simulation.simulate_3d.COARSE_GRID", 1000)
+    monkeypatch.setattr("fastmri_ufloss.simulation.simulate.COARSE_GRID_3D", 1000)
     np.testing.assert_allclose(maps, sens_maps(3, (32, 40, 28)), atol=1e-3)
 
 
@@ -192,7 +193,7 @@ def test_bad_maps_are_named(name, options):
 
 def test_transforms_are_inverse_and_centered():
     volume = ball((7, 8, 9)) + 0j
-    np.testing.assert_allclose(ifft3c(fft3c(volume)), volume, atol=1e-6)
+    np.testing.assert_allclose(ifftc(fft3c(volume)), volume, atol=1e-6)
     assert np.linalg.norm(fft3c(volume)) == pytest.approx(np.linalg.norm(volume), rel=1e-6)
     flat = fft3c(np.ones((7, 8, 9), dtype=np.complex64))
     assert flat[3, 4, 4] == pytest.approx(np.sqrt(7 * 8 * 9), rel=1e-5) and np.count_nonzero(np.abs(flat) > 1e-4) == 1
@@ -204,13 +205,13 @@ def test_noiseless_kspace_is_that_of_image_times_maps():
     assert kspace.dtype == np.complex64
     maps = sens_maps(5, volume.shape, seed=4)
     phase = simulate_phase(volume.shape, strength=0.6, seed=4)
-    np.testing.assert_allclose(ifft3c(kspace), volume * phase * maps, atol=2e-6)
-    np.testing.assert_allclose(np.sqrt((np.abs(ifft3c(kspace)) ** 2).sum(axis=0)), volume, atol=2e-6)
+    np.testing.assert_allclose(ifftc(kspace), volume * phase * maps, atol=2e-6)
+    np.testing.assert_allclose(np.sqrt((np.abs(ifftc(kspace)) ** 2).sum(axis=0)), volume, atol=2e-6)
 
 
 def test_complex_volume_keeps_its_phase():
     volume = ball() * np.exp(1j * np.linspace(0, 2, 18))
-    np.testing.assert_allclose(ifft3c(scan(volume, snr=np.inf, num_coils=1)[0]), volume, atol=2e-6)
+    np.testing.assert_allclose(ifftc(scan(volume, snr=np.inf, num_coils=1)[0]), volume, atol=2e-6)
 
 
 def test_noise_level():
@@ -220,7 +221,7 @@ def test_noise_level():
     assert volume[volume > 0].mean() / deviation == pytest.approx(20, rel=0.03)
     assert noise.real.std() == pytest.approx(noise.imag.std(), rel=0.03)
     assert np.abs(np.corrcoef(noise.reshape(3, -1)) - np.eye(3)).max() < 0.03
-    images = ifft3c(noise)
+    images = ifftc(noise)
     assert images[:, :16].std() == pytest.approx(images[:, 16:].std(), rel=0.03)  # white
     assert not scan(np.zeros((8, 8, 8)), num_coils=2).any()
 
