@@ -38,8 +38,7 @@ def next_weights(
 
     Args:
         scores: by weight, all that are known; the lowest is the best, what is not finite is worse than all others.
-        start: within the bounds.
-        bounds: smallest and largest weight, above 0.
+        start: within the bounds, smallest and largest weight, which are above 0.
         factor: above 1.
         num_refinements: at least 0.
 
@@ -69,11 +68,7 @@ def next_weights(
 
 
 def best_weight(scores: Mapping[float, float]) -> float:
-    """The weight with the lowest score; of equal ones the smallest.
-
-    Raises:
-        ValueError: if no score is finite.
-    """
+    """The weight with the lowest score, of equal ones the smallest; ValueError if no score is finite."""
     weight = min(scores, key=lambda weight: _rank(scores, weight))
     check(math.isfinite(scores[weight]), "scores", "finite for some weight", scores)
     return weight
@@ -109,7 +104,7 @@ def search_weights(
 
     Args:
         dataset: the validation split, whose transform makes `MoDLSample` with coil maps and reference.
-        methods: names of those with a weight.
+        methods: names of methods with a weight.
         file: ``weights.json``, for all that was tried; a search that was interrupted goes on from there.
         settings: what the scores depend on, beside the slices.
         num_slices: how many slices are searched on, evenly spaced, at least 1.

@@ -189,7 +189,7 @@ def reconstruct_slices(
 
     Args:
         dataset: whose transform makes `MoDLSample` with coil maps.
-        tasks: index of a slice, and the weights of the methods by name.
+        tasks: index of a slice, and the weights of the methods.
         num_workers: number of processes; 0 for this one.
         title: of the progress bar.
 

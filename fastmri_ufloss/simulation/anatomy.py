@@ -73,15 +73,12 @@ def draw_knee(
 def draw_knee_volume(shape: Shape3D, *, contrast: str = "CORPD_FBK", seed: int = 0) -> np.ndarray:
     """Magnitude volume of a generated knee: the anatomy of `draw_knee`, with round bones and limb.
 
-    Textures change over the depth as fast as within a coronal plane. The limb ends before the field of view does: the
-    first and last planes are empty.
-
     Args:
         shape: (readout, rows, cols), at least (32, 32, 8): from head to foot, from left to right, from front to back.
         contrast: see `draw_knee`.
 
     Returns:
-        The volume, float32 (readout, rows, cols), from 0 to about 1.
+        The volume, float32, from 0 to about 1; the first and last planes from front to back are empty.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -93,7 +90,7 @@ def draw_knee_volume(shape: Shape3D, *, contrast: str = "CORPD_FBK", seed: int =
 
 
 def check_volume(shape: Shape3D, contrast: str) -> None:
-    """Raise ValueError unless `draw_knee_volume` can draw such a volume."""
+    """Raise ValueError unless `draw_knee_volume` takes these arguments."""
     fits = len(shape) == 3 and min(shape[:2]) >= 32 and shape[2] >= 8
     check(fits, "shape", "(readout, rows, cols), at least (32, 32, 8)", shape)
     check(contrast in CONTRASTS, "contrast", f"one of {sorted(CONTRASTS)}", repr(contrast))

@@ -38,16 +38,14 @@ def make_demo_dataset(
 ) -> Path:
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
-    Volumes are fully sampled, every other one with fat suppression, and have a segmentation: 1 for bone, 2 for
-    cartilage. A subject depends on the seed and its number only. A data set that is already there is kept, and one
-    that was interrupted is completed.
+    Volumes are fully sampled, every other one with fat suppression, and have a segmentation as `draw_knee` makes.
+    A subject depends on the seed and its number only. An interrupted data set is completed.
 
     Args:
         root: folder for the data set, which is returned.
         challenge: ``"singlecoil"`` or ``"multicoil"``.
         num_subjects: of training, validation and test, at most 1000 each.
         shape: (rows, cols), at least 32 each.
-        num_coils: of the multi-coil volumes.
         snr: see `simulate_kspace`; that of the fat-suppressed volumes is lower by a third.
 
     Raises:
@@ -108,15 +106,14 @@ def make_demo_scans_3d(
 ) -> list[Path]:
     """Write generated knees as raw ISMRMRD files, as those of mridata.org: ``knee3d-001.h5`` and so on.
 
-    Scans have all lines, in an order of their own. A subject depends on the seed and its number only. Scans that are
-    already there are kept, and a data set that was interrupted is completed.
+    A subject depends on the seed and its number only. An interrupted data set is completed.
 
     Args:
         root: folder for the files, whose paths are returned.
         num_subjects: at most 999.
         shape: (readout, rows, cols), at least (32, 32, 8).
         snr: see `simulate_kspace`.
-        contrast: see `draw_knee`; fat is suppressed by default.
+        contrast: see `draw_knee`.
         elliptical: leave out the corners of (ky, kz), as the scans of mridata.org do; see `elliptical_mask`.
 
     Raises:
@@ -175,14 +172,9 @@ def _complete(
     files: Mapping[Path, tuple[int, int]],
     write: Callable[[Path, int, int, int, np.float32], None],
 ) -> None:
-    """Write the files that are missing; nothing is kept, or written over, that other parameters or others made.
+    """Write the files (by path, the numbers of split and subject) that are missing; ValueError if others made some.
 
-    Args:
-        root, folders: of the data set, and of its files.
-        name: of the file that keeps the parameters.
-        parameters: all that the files depend on.
-        files: with the number of the split and that of the subject in the split.
-        write: called with the path, the subject's number, the seeds of the anatomy and the scan, and the gain.
+    ``write`` is called with the path, the subject's number, the seeds of the anatomy and the scan, and the gain.
     """
     check(parameters["snr"] > 0, "snr", "above 0", parameters["snr"])
     check(parameters["seed"] >= 0, "seed", "at least 0", parameters["seed"])

@@ -45,13 +45,10 @@ def loop_field(points: np.ndarray, center: ArrayLike, normal: ArrayLike, radius:
         B(r) = 1 / (4 pi) * sum_l dl x (r - l) / |r - l|^3
 
     Args:
-        points: places r, (..., 3).
+        points: places r, (..., 3), and so is the field, in units of mu0 times the current per unit of length.
         center: (3,).
         normal: of the loop's plane, (3,), of any length but zero.
         radius: in the unit of the places.
-
-    Returns:
-        The field, (..., 3), in units of mu0 times the current per unit of length.
     """
     axis = np.array(normal, dtype=float)
     axis /= np.linalg.norm(axis)
@@ -112,13 +109,10 @@ def simulate_sens_maps(
 
     Args:
         num_coils: a single one has a sensitivity of one everywhere.
-        shape: (rows, cols).
-        distance: of the loops' centers from that of the field of view, above 1.42, which is out of it.
-        radius: of the loops.
+        shape: (rows, cols) of the maps, which are complex64 (num_coils, rows, cols).
+        distance: from the center of the field of view to those of the loops, above 1.42.
+        radius: above 0.
         jitter: how far, in their spacing, the loops are moved at random, from 0 to 0.5.
-
-    Returns:
-        The maps, complex64 (num_coils, rows, cols).
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -152,17 +146,12 @@ def simulate_sens_maps_3d(
     jitter: float = 0.1,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Sensitivity maps as those of `simulate_sens_maps`, of loops on a cylinder around the readout axis.
-
-    The coils go around the cylinder one after the other, from ring to ring.
+    """Sensitivity maps as of `simulate_sens_maps`, coil by coil, of loops on a cylinder around the readout axis.
 
     Args:
         num_coils, distance, radius, jitter: see `simulate_sens_maps`.
-        shape: (readout, rows, cols).
-        num_rings: rings of coils, evenly over the readout axis.
-
-    Returns:
-        An iterator over the coils' maps, complex64 (readout, rows, cols): those of a full scan are too many to keep.
+        shape: (readout, rows, cols) of a map, which is complex64.
+        num_rings: of coils, evenly over the readout axis; a coil is on another ring than the one before.
 
     Raises:
         ValueError: at once, if an argument is out of its range.
@@ -189,16 +178,13 @@ def simulate_sens_maps_3d(
 
 
 def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
-    """A smooth random phase of unit magnitude.
+    """A smooth random phase factor, complex64.
 
         exp(i phi),    phi = sum_kl a_kl cos(pi k y) cos(pi l x) / (1 + k^2 + l^2),    k, l = 0...3
 
     Args:
         shape: (rows, cols), or (readout, rows, cols) for a sum over three axes.
         strength: standard deviation of phi over the image, in radians; at least 0.
-
-    Returns:
-        The phase factor, complex64, of this shape.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -226,7 +212,7 @@ def simulate_kspace(
     phase_strength: float = 1.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """K-space of images, in fastMRI's centered orthonormal convention, with complex white noise.
+    """K-space of images, complex64 (slices, num_coils, rows, cols), in fastMRI's convention, with white noise.
 
         y_c = F (s_c x exp(i phi)) + n_c,    E |n_c|^2 = (mean |x| / snr)^2
 
@@ -236,11 +222,7 @@ def simulate_kspace(
         images: (slices, rows, cols). Real ones get a smooth phase, see `simulate_phase`; complex ones keep their own.
         num_coils: None for single-coil data without a coil axis.
         snr: above 0; infinite for no noise.
-        phase_strength: of the phase of real images, in radians.
-        seed: of coils, phase and noise.
-
-    Returns:
-        K-space, complex64 (slices, num_coils, rows, cols), or (slices, rows, cols) without coils.
+        phase_strength: in radians, of real images.
 
     Raises:
         ValueError: if an argument is out of its range, or the images are not finite.
@@ -264,10 +246,7 @@ def _scan_slices(
 def simulate_kspace_3d(
     volume: np.ndarray, *, num_coils: int = 8, snr: float = 30.0, phase_strength: float = 1.0, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """K-space of a volume (readout, rows, cols) coil by coil, as `simulate_kspace` of images.
-
-    Returns:
-        An iterator over the coils' k-space, complex64 (readout, rows, cols); the memory is that of a few coils.
+    """K-space of a volume (readout, rows, cols), as `simulate_kspace` of images, coil by coil to save memory.
 
     Raises:
         ValueError: at once, if an argument is out of its range, or the volume is not finite.
