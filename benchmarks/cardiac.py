@@ -19,7 +19,7 @@ from runs import recipe, run_together, volume_scores
 
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.subject_tables import paired_rows
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
 RUNS = {"l2": ["l2=1"], "l2+ufloss": ["l2=1", "ufloss=0.02"]}
@@ -36,7 +36,7 @@ def convert(source: Path, root: Path) -> None:
         path = root / f"multicoil_{split}" / f"{file.stem}.h5"
         if not path.is_file():
             images = np.load(file, allow_pickle=False)["images"].astype(np.float32) / 255
-            simulate_volume(path, images, num_coils=8, snr=20.0, seed=number)
+            write_volume(path, simulate_kspace(images, num_coils=8, snr=20.0, seed=number))
 
 
 def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:

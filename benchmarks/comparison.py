@@ -21,7 +21,7 @@ from runs import RECIPES, recipe, run_together
 
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 MASK = ("--mask_type", "random", "--center_fractions", 0.08, "--accelerations", 5)
@@ -55,12 +55,10 @@ def convert(source: Path, root: Path) -> None:
         if path.is_file():
             continue
         arrays = np.load(file, allow_pickle=False)
-        simulate_volume(
+        images = arrays["images"].astype(np.float32) / 255
+        write_volume(
             path,
-            arrays["images"].astype(np.float32) / 255,
-            num_coils=8,
-            snr=SNR,
-            seed=number,
+            simulate_kspace(images, num_coils=8, snr=SNR, seed=number),
             patient_id=file.stem,
             datasets={"segmentation": (arrays["lv_masks"] > 0).astype(np.uint8)},
         )

@@ -20,7 +20,7 @@ from runs import recipe, run_together, volume_scores
 
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.subject_tables import p_value_note, paired_rows
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 SCRIPT = "../unet_dssim/train.py"
 NETS = {"net_mse": "Net-mse", "net_mse_dssim": "Net-mse-dssim"}
@@ -46,7 +46,8 @@ def convert(source: Path, root: Path) -> None:
         path = root / f"singlecoil_{split}" / f"{file.stem}.h5"
         if not path.is_file():
             images = np.load(file, allow_pickle=False)["images"].astype(np.float32) / 255
-            simulate_volume(path, images, num_coils=None, snr=float("inf"), phase_strength=0.0, patient_id=file.stem)
+            kspace = simulate_kspace(images, num_coils=None, snr=float("inf"), phase_strength=0.0)
+            write_volume(path, kspace, patient_id=file.stem)
 
 
 def train_and_test(args: argparse.Namespace, root: Path, seed: int) -> Path:

@@ -30,7 +30,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastmri_ufloss.losses import LOSS_NAMES
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.demo import make_demo_dataset
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 SIZE, CROP = 256, 128
 MASK = {"center_fractions": [0.08], "accelerations": [4]}
@@ -57,7 +57,7 @@ def make_volumes(source: Path, root: Path) -> None:
         if not path.is_file():
             images = np.load(file, allow_pickle=False)["images"].astype(np.float32) / 255
             images = images[:, start : start + CROP, start : start + CROP]
-            simulate_volume(path, images, num_coils=4, snr=20.0, seed=number)
+            write_volume(path, simulate_kspace(images, num_coils=4, snr=20.0, seed=number))
 
 
 def zero_filled(root: Path) -> dict[str, float]:

@@ -21,7 +21,7 @@ from cardiac import HELD_OUT
 from runs import RECIPES, recipe, run_together
 
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 FOLDER = "../adversarial_refinement"  # from that of the other recipes
 CHALLENGES = {"singlecoil": None, "multicoil": 8}  # and their coils
@@ -47,12 +47,10 @@ def convert(source: Path, root: Path) -> None:
             if path.is_file():
                 continue
             arrays = np.load(file, allow_pickle=False)
-            simulate_volume(
+            images = arrays["images"].astype(np.float32) / 255
+            write_volume(
                 path,
-                arrays["images"].astype(np.float32) / 255,
-                num_coils=num_coils,
-                snr=SNR,
-                seed=number,
+                simulate_kspace(images, num_coils=num_coils, snr=SNR, seed=number),
                 patient_id=file.stem,
                 datasets={"segmentation": (arrays["lv_masks"] > 0).astype(np.uint8)},
             )

@@ -20,6 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "fastmri_examples"
 DATA = Path(os.environ.get("FASTMRI_UFLOSS_DATA", "no-data"))
@@ -38,6 +40,21 @@ def randn_complex(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex
 def ifftc(kspace: np.ndarray, axes: tuple[int, ...] = (-3, -2, -1)) -> np.ndarray:
     """Centered orthonormal inverse Fourier transform."""
     return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho"), axes=axes)
+
+
+def simulate_volume(
+    path: Path,
+    images: np.ndarray,
+    *,
+    num_coils: int | None = 8,
+    snr: float = 30.0,
+    phase_strength: float = 1.0,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Write images as if they had been scanned, with options of `write_volume`."""
+    scan: dict[str, Any] = {"snr": snr, "phase_strength": phase_strength, "seed": seed}
+    write_volume(path, simulate_kspace(images, num_coils=num_coils, **scan), **options)
 
 
 def column_mask(batch: int, cols: int, *, every: int = 3, center: int = 8) -> Tensor:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import DATA, needs_data
+from helpers import DATA, needs_data, simulate_volume
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS
 from fastmri_ufloss.convert.jobs import missing_jobs, plan_jobs, run_jobs
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.metrics import mean_scores, score_run
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
-from fastmri_ufloss.simulation.simulate import simulate_volume, write_volume
+from fastmri_ufloss.simulation.simulate import write_volume
 
 
 def scores(root: Path, path: Path, acceleration: int) -> dict[str, dict[str, float]]:

@@ -20,7 +20,7 @@ _ANNEALED = 0.75  # the part of the iterations after which the error is lam
 _LEARNED = (0.2, 0.6)  # the parts of the iterations after which the dictionary is learned
 _NUM_SIGNALS = 3000  # to learn from at a time
 _SPARSITY_WEIGHT = 2.0  # alpha of the learning, in units of the error
-_MIN_SPARSITY_WEIGHT = 0.1  # below it codes are dense: learning would take minutes
+_MIN_SPARSITY_WEIGHT = 0.1  # codes of a smaller weight are dense: learning would take minutes
 _PRIOR_WEIGHT = 4.0  # nu, in units of lam
 _CG_ITERATIONS = 4  # in each iteration, from the image of the one before
 _CHUNK = 4096  # patches that are coded at a time: few enough for the cache of a processor
@@ -72,7 +72,7 @@ def dlmri(
     check(num_atoms >= 1, "num_atoms", "at least 1", num_atoms)
     check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
     check(0 <= seed < 2**32, "seed", "from 0 to 2**32 - 1", seed)
-    cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # it checks the shapes of the whole batch
+    cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # checks the shapes of the whole batch
     size = tuple(sens_maps.shape[2:4])
     check(2 <= patch_size <= min(size), "patch_size", f"from 2 to the size of the image {size}", patch_size)
     atoms = cosine_dictionary(patch_size, num_atoms).to(masked_kspace.device)
@@ -106,7 +106,7 @@ def _reconstruct(
 
 
 def _patches(image: Tensor, patch_size: int, first: int, last: int) -> Tensor:
-    """The patches that begin in some rows of an image, (n, 2, patch_size**2), as if it went on periodically."""
+    """The patches that begin in some rows of an image, (n, 2, patch_size**2), of a periodic image."""
     rows, cols = image.shape
     down = torch.arange(first, last + patch_size - 1, device=image.device) % rows
     along = torch.arange(cols + patch_size - 1, device=image.device) % cols
@@ -119,7 +119,7 @@ def _learn(image: Tensor, atoms: Tensor, error: float, seed: int) -> Tensor:
     length = atoms.shape[1]
     signals = _patches(image, math.isqrt(length), 0, len(image)).reshape(-1, length)
     signals = signals - signals.mean(dim=1, keepdim=True)
-    signals = signals[signals.square().sum(dim=1) > error**2 * length / 2]  # half of it is for the other part
+    signals = signals[signals.square().sum(dim=1) > error**2 * length / 2]  # half of the error is for the other part
     chosen = torch.randperm(len(signals), generator=torch.Generator().manual_seed(seed))[:_NUM_SIGNALS]
     if len(chosen) < len(atoms):
         return atoms
@@ -175,7 +175,7 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
     check(1 <= sparsity <= len(atoms), "sparsity", f"from 1 to the number of atoms ({len(atoms)})", sparsity)
     check(tolerance >= 0, "tolerance", "at least 0", tolerance)
     residuals = signals.clone()
-    active = (_energy(signals) > tolerance).nonzero()[:, 0]
+    active = (signals.square().sum(dim=(1, 2)) > tolerance).nonzero()[:, 0]
     residual = signals[active]
     basis: list[Tensor] = []  # of each active signal, orthonormal; an entry is (active, length)
     for step in range(sparsity):
@@ -185,14 +185,10 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
         residuals[active] = residual
         if step == sparsity - 1:
             break
-        remaining = _energy(residual) > tolerance
+        remaining = residual.square().sum(dim=(1, 2)) > tolerance
         active, residual = active[remaining], residual[remaining]
         basis = [vectors[remaining] for vectors in (*basis, direction)]
     return signals - residuals
-
-
-def _energy(signals: Tensor) -> Tensor:
-    return signals.square().sum(dim=(1, 2))
 
 
 def _orthogonal_part(atoms: Tensor, basis: list[Tensor]) -> Tensor:
@@ -209,10 +205,8 @@ def cosine_dictionary(patch_size: int, num_atoms: int) -> Tensor:
 
     .. math:: d_{kl}(i, j) \propto \cos(\pi k (i + 1/2) / n) \cos(\pi l (j + 1/2) / n)
 
-    with :math:`n` the smallest number that gives enough atoms and is not below ``patch_size``.
-
-    Returns:
-        (num_atoms, patch_size**2), each atom with a mean of 0 and a norm of 1.
+    with :math:`n` the smallest number that gives enough atoms and is not below ``patch_size``. The result is
+    (num_atoms, patch_size**2), each atom with a mean of 0 and a norm of 1.
     """
     count = max(patch_size, math.isqrt(num_atoms) + 1)
     frequency = torch.arange(count, dtype=torch.float64)

@@ -154,15 +154,16 @@ def search_weights(
         for index in samples
     ]:
         runs = reconstruct_slices(dataset, tasks, num_workers=num_workers, title="Search of weights")
-        errors: list[tuple[Path, float, float]] = []
+        sums: dict[Path, np.ndarray] = {}
         with contextlib.closing(runs):
             for (index, candidate), (images, _) in zip(tasks, runs, strict=True):
                 ((name, weight),) = candidate.items()
-                errors.append(_error(samples[index].fname, images, name))
-                if len(errors) == len(samples):  # all of this weight
-                    scores[name][weight] = _mean_nrmse(errors)
+                path = samples[index].fname
+                sums[path] = sums.get(path, 0) + _error(path, images, name)
+                if index == max(samples):  # the last of this weight
+                    scores[name][weight] = _mean_nrmse(sums)
                     note(name)
-                    errors = []
+                    sums = {}
     for name in methods:
         weight = best_weight(scores[name])
         is_at_bound = weight in map(_round, grids[name]["bounds"])
@@ -170,8 +171,8 @@ def search_weights(
     return {name: results[name] for name in methods}
 
 
-def _error(path: Path, images: Mapping[str, np.ndarray], name: str) -> tuple[Path, float, float]:
-    """The volume of a slice, the squared error by a method, and the energy of the reference."""
+def _error(path: Path, images: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The squared error of a slice by a method, and the energy of the reference."""
     if REFERENCE not in images:
         raise ValueError(
             f"{path} of the validation split is undersampled, and weights are searched on fully sampled data: give "
@@ -179,16 +180,11 @@ def _error(path: Path, images: Mapping[str, np.ndarray], name: str) -> tuple[Pat
         )
     image, target = (torch.from_numpy(images[key]).double() for key in (name, REFERENCE))
     with single_thread():
-        return path, float((image - target).square().sum()), float(target.square().sum())
+        return np.array([(image - target).square().sum().item(), target.square().sum().item()])
 
 
-def _mean_nrmse(errors: Sequence[tuple[Path, float, float]]) -> float:
-    """The mean over volumes; those without signal have no NRMSE."""
-    sums: dict[Path, list[float]] = {}
-    for path, error, energy in errors:
-        of_volume = sums.setdefault(path, [0.0, 0.0])
-        of_volume[0] += error
-        of_volume[1] += energy
+def _mean_nrmse(sums: Mapping[Path, np.ndarray]) -> float:
+    """The mean over volumes; a volume without signal has no NRMSE."""
     return float(np.mean([np.sqrt(error / energy) for error, energy in sums.values() if energy > 0]))
 
 

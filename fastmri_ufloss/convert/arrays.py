@@ -46,7 +46,7 @@ def convert_numpy(
 
     K-space is centered and unitary: ``image = fftshift(ifft2(ifftshift(kspace), norm="ortho"))``. With gaps of zeros
     it gets a mask, see `write_kspace`; without an axis of coils it becomes single-coil data. The values of images
-    stay as they are; k-space is made of them by `simulate_volume`.
+    stay as they are; k-space is made of them by `simulate_kspace`.
 
     Args:
         source: a ``.npy`` or ``.npz`` file.
@@ -60,7 +60,7 @@ def convert_numpy(
         mask: a ``.npy`` file with what was sampled, (cols,) or (rows, cols); by default the zeros tell.
         noise: a ``.npy`` file with a scan of noise, (coils, ...), by which the coils are whitened; k-space is then in
             units of the noise, see `whitening_matrix`.
-        num_coils, snr, phase_strength, seed: of images, see `simulate_volume`.
+        num_coils, snr, phase_strength, seed: of images, see `simulate_kspace`.
         max_memory: bytes of 3D k-space that are transformed at once; a larger scan is read several times.
         acquisition: name of the contrast.
         attributes: further attributes of the volume.

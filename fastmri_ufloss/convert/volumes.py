@@ -11,7 +11,7 @@ from scipy import fft
 
 from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, sampled_points
 from fastmri_ufloss.data.volume_file import VolumeWriter
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_slices
 
 __all__ = ["noise_covariance", "scan_sampling", "transform_readout", "whitening_matrix", "write_kspace"]
 
@@ -247,22 +247,22 @@ def write_images(
     patient_id: str = "",
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Write images (slices, rows, cols) with `simulate_volume`; its settings become attributes of the volume."""
+    """Write images (slices, rows, cols) as if they had been scanned; the settings become attributes of the volume."""
     simulated = {"snr": float(snr), "phase_strength": float(phase_strength), "seed": seed}
+    shape = images.shape if num_coils is None else (len(images), num_coils, *images.shape[1:])
     with naming(source):
-        simulate_volume(
+        slices = simulate_slices(images, num_coils, snr, phase_strength, seed)
+        with VolumeWriter(
             output,
-            images,
-            num_coils=num_coils,
-            snr=snr,
-            phase_strength=phase_strength,
-            seed=seed,
+            shape,
             mask=mask,
             acquisition=acquisition or "UNKNOWN",
             patient_id=patient_id,
             voxel_size=voxel_size,
             attributes={**{f"simulated_{name}": value for name, value in simulated.items()}, **attributes},
-        )
+        ) as writer:
+            for number, kspace in enumerate(slices):
+                writer.write(number, kspace)
 
 
 def check_magnitude(source: Path, images: np.ndarray) -> np.ndarray:

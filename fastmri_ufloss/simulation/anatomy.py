@@ -105,13 +105,13 @@ def band_noise(
     elongation: float = 1.0,
     angle: float = 0.0,
 ) -> np.ndarray:
-    """Band-passed Gaussian noise of zero mean and unit variance.
+    """Band-passed Gaussian noise of zero mean and unit variance, float32.
 
         |N(f)| = exp(-(ln(|f'| wavelength) / bandwidth)^2 / 2),    f' = (f_along * elongation, f_across)
 
     Args:
         generator: of the noise.
-        shape: (rows, cols), and so is the noise, in float32.
+        shape: (rows, cols).
         wavelength: at the center of the band, across the structures, in pixels.
         bandwidth: in natural logarithms of the frequency.
         elongation: how many times longer the structures are than they are wide.
@@ -334,7 +334,7 @@ class Knee:
                 radius = 0.007 + 0.016 * size
                 distance = ellipse(part.x - px, y - py, radius * (1 + turn), radius)
             else:
-                # it leaves the slice, and thins out, towards its ends
+                # a vessel leaves the slice, and thins out, towards its ends
                 thickness = 0.006 * (size + 1 - np.abs(y - py) / 0.35) + 0.003 * noise["edge"]
                 end = (px + 0.4 * (turn - 0.5), py + 0.35)
                 distance = segment(winding, y, (px, py - 0.35), end) - thickness

@@ -12,7 +12,7 @@ from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import remove_leftovers, write_json
 from fastmri_ufloss.simulation.anatomy import CONTRASTS, DEPTH, check_volume, draw_knee, draw_knee_volume
 from fastmri_ufloss.simulation.mrd_file import import_ismrmrd, write_mrd
-from fastmri_ufloss.simulation.simulate import simulate_kspace_3d, simulate_volume
+from fastmri_ufloss.simulation.simulate import simulate_kspace, simulate_kspace_3d, write_volume
 
 __all__ = ["elliptical_mask", "make_demo_dataset", "make_demo_scans_3d"]
 
@@ -71,12 +71,9 @@ def make_demo_dataset(
     def write(path: Path, number: int, subject_seed: int, scan_seed: int, gain: np.float32) -> None:
         contrast = list(CONTRASTS)[number % len(CONTRASTS)]
         images, classes = draw_knee(shape, num_slices=slices_per_subject, contrast=contrast, seed=subject_seed)
-        simulate_volume(
+        write_volume(
             path,
-            images * gain,
-            num_coils=coils,
-            snr=snr / NOISE[contrast],
-            seed=scan_seed,
+            simulate_kspace(images * gain, num_coils=coils, snr=snr / NOISE[contrast], seed=scan_seed),
             acquisition=contrast,
             patient_id=f"demo-{path.stem}",
             datasets={"segmentation": classes},
@@ -123,7 +120,7 @@ def make_demo_scans_3d(
     check(1 <= num_subjects <= MAX_SUBJECTS_3D, "num_subjects", f"from 1 to {MAX_SUBJECTS_3D}", num_subjects)
     check_volume(shape, contrast)
     check(num_coils >= 1, "num_coils", "at least 1", num_coils)
-    import_ismrmrd()  # it would be missed only after the drawing
+    import_ismrmrd()  # would otherwise be missed only after the drawing
     parameters = {
         "version": VERSION_3D,
         "num_subjects": num_subjects,

@@ -116,8 +116,7 @@ def _stage_lines(
 ) -> tuple[int, tuple[int, int, int], np.ndarray]:
     """Put the acquired lines on disk, (coils, lines, samples): an acquisition has all coils, which come in turn.
 
-    Returns:
-        The number of coils, the shape of a coil's k-space, and (row, col) of the lines in their order, (lines, 2).
+    The result is the number of coils, the shape of a coil's k-space, and (row, col) of the lines in their order.
     """
     shape: tuple[int, ...] = ()
     coils = 0

@@ -3,9 +3,7 @@
 Axes of volumes are (readout, rows, cols): from head to foot, from left to right (ky) and from front to back (kz).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +11,7 @@ from scipy import fft
 from scipy.interpolate import RectBivariateSpline, make_interp_spline
 
 from fastmri_ufloss.data.checks import check
-from fastmri_ufloss.data.volume_file import VolumeWriter, fft2c, write_volume
+from fastmri_ufloss.data.volume_file import fft2c, write_volume
 
 __all__ = [
     "fft3c",
@@ -22,7 +20,7 @@ __all__ = [
     "simulate_phase",
     "simulate_sens_maps",
     "simulate_sens_maps_3d",
-    "simulate_volume",
+    "simulate_slices",
     "write_volume",
 ]
 
@@ -227,13 +225,13 @@ def simulate_kspace(
     Raises:
         ValueError: if an argument is out of its range, or the images are not finite.
     """
-    return np.stack(list(_scan_slices(images, num_coils, snr, phase_strength, seed)))
+    return np.stack(list(simulate_slices(images, num_coils, snr, phase_strength, seed)))
 
 
-def _scan_slices(
+def simulate_slices(
     images: np.ndarray, num_coils: int | None, snr: float, phase_strength: float, seed: int
 ) -> Iterator[np.ndarray]:
-    """`simulate_kspace` slice by slice, since k-space is many times larger than images; errors come at once."""
+    """`simulate_kspace` slice by slice, because k-space is many times larger than images; errors come at once."""
     images = np.asarray(images)
     check(num_coils is None or num_coils >= 1, "num_coils", "at least 1, or None", num_coils)
     deviation = _noise_deviation(images, snr, "images", "(slices, rows, cols)")
@@ -258,44 +256,6 @@ def simulate_kspace_3d(
     if not np.iscomplexobj(volume):
         volume = volume * simulate_phase(shape, strength=phase_strength, seed=seed)
     return _add_noise((fft3c((volume * sens_map).astype(np.complex64)) for sens_map in maps), deviation, seed)
-
-
-def simulate_volume(
-    path: str | Path,
-    images: np.ndarray,
-    *,
-    num_coils: int | None = 8,
-    snr: float = 30.0,
-    phase_strength: float = 1.0,
-    seed: int = 0,
-    recon_size: tuple[int, int] | None = None,
-    acquisition: str = "CORPD_FBK",
-    patient_id: str = "",
-    mask: np.ndarray | None = None,
-    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    attributes: Mapping[str, Any] | None = None,
-    datasets: Mapping[str, ArrayLike] | None = None,
-) -> None:
-    """Write images (slices, rows, cols) as if they had been scanned: `simulate_kspace`, written by a `VolumeWriter`.
-
-    Raises:
-        ValueError: if an argument is out of its range.
-    """
-    slices = _scan_slices(images, num_coils, snr, phase_strength, seed)
-    shape = images.shape if num_coils is None else (len(images), num_coils, *images.shape[1:])
-    with VolumeWriter(
-        path,
-        shape,
-        recon_size=recon_size,
-        mask=mask,
-        acquisition=acquisition,
-        patient_id=patient_id,
-        voxel_size=voxel_size,
-        attributes=attributes,
-        datasets=datasets,
-    ) as writer:
-        for index, kspace in enumerate(slices):
-            writer.write(index, kspace)
 
 
 def _pixel_centers(shape: tuple[int, ...]) -> list[np.ndarray]:

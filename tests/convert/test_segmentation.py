@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastmri.data import SliceDataset
 from fastmri.data.transforms import center_crop
+from helpers import simulate_volume
 from PIL import Image
 
 from fastmri_ufloss.convert import segmentation as segmentation_module
@@ -14,7 +15,6 @@ from fastmri_ufloss.convert.__main__ import main
 from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.convert.segmentation import add_segmentation
 from fastmri_ufloss.data.index import read_metadata
-from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SHAPE = (3, 10, 8)
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

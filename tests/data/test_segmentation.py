@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from helpers import simulate_volume
 from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data import SegmentationSlices
 from fastmri_ufloss.data.loading import EqualSizeBatches
 from fastmri_ufloss.data.segmentation import find_reconstruction
-from fastmri_ufloss.simulation.simulate import simulate_volume
 
 SHAPES = {"a": (3, 10, 8), "b": (2, 12, 8)}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers import replace_batch_norm
+from helpers import replace_batch_norm, simulate_volume
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
@@ -31,7 +31,6 @@ from fastmri_ufloss.pl_modules import (
 )
 from fastmri_ufloss.pl_modules.adversarial_module import AdversarialModule
 from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
-from fastmri_ufloss.simulation.simulate import simulate_volume
 
 DISCRIMINATOR = {"discriminator_chans": 2, "num_strided": 2}
 SMALL = {**DISCRIMINATOR, "refinement_chans": 2}

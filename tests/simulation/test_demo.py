@@ -7,7 +7,7 @@ import pytest
 from fastmri.data import SliceDataset
 
 from fastmri_ufloss.simulation.demo import make_demo_dataset
-from fastmri_ufloss.simulation.simulate import simulate_volume
+from fastmri_ufloss.simulation.simulate import write_volume
 
 SMALL = {"num_subjects": (2, 1, 1), "slices_per_subject": 2, "shape": (64, 64), "num_coils": 3}
 
@@ -98,9 +98,9 @@ def test_interrupted_data_set_is_completed(root, tmp_path, monkeypatch):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(path)
-        simulate_volume(path, *args, **options)
+        write_volume(path, *args, **options)
 
-    monkeypatch.setattr("fastmri_ufloss.simulation.demo.simulate_volume", interrupted)
+    monkeypatch.setattr("fastmri_ufloss.simulation.demo.write_volume", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_demo_dataset(tmp_path, **SMALL)
     kept = {path: path.stat().st_mtime_ns for path in calls}

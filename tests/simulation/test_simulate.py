@@ -1,4 +1,3 @@
-import inspect
 import xml.etree.ElementTree as etree
 
 import fastmri
@@ -9,13 +8,13 @@ import torch
 from fastmri.data import SliceDataset
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
+from helpers import simulate_volume
 
 from fastmri_ufloss.simulation.simulate import (
     loop_field,
     simulate_kspace,
     simulate_phase,
     simulate_sens_maps,
-    simulate_volume,
     write_volume,
 )
 
@@ -265,18 +264,6 @@ def test_write_that_fails_keeps_the_old_file(tmp_path):
         write_volume(tmp_path / "a.h5", simulate_kspace(disc()), attributes={"zzz": object()})
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
     assert (tmp_path / "a.h5").read_bytes() == before
-
-
-def test_composition_has_the_defaults_of_its_parts():
-    parts = {
-        name: parameter.default
-        for function in (simulate_kspace, write_volume)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    del parts["padding"]  # a simulated scan has all of its columns
-    whole = inspect.signature(simulate_volume).parameters.items()
-    assert {name: p.default for name, p in whole if p.kind is p.KEYWORD_ONLY} == parts
 
 
 NAN = np.full((1, 8, 8), np.nan)
