@@ -21,8 +21,6 @@ from fastmri_ufloss.mri import cg_sense, image_scale
 
 __all__ = ["bart_pics", "has_bart", "pics"]
 
-Regularizer = Literal["wavelet", "total_variation"]
-
 _WAVELET = "db2"  # BART's dau2; longer ones (db4, db6) had errors 3 and 7% larger
 # of the grid in each iteration: a fixed grid leaves its blocks in the image, with errors a fifth larger. So small a
 # shift keeps the seam near the border of the image; more did not change the error.
@@ -46,7 +44,7 @@ def pics(
     mask: Tensor,
     sens_maps: Tensor,
     *,
-    regularizer: Regularizer = "wavelet",
+    regularizer: Literal["wavelet", "total_variation"] = "wavelet",
     lam: float = 0.0015,
     num_iterations: int = 100,
     solver: Literal["sigpy", "bart"] = "sigpy",

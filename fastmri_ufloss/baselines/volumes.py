@@ -35,7 +35,6 @@ LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchr
 
 Weights = Mapping[str, float | None]  # by method; None for the default, or where there is none
 Images = tuple[dict[str, np.ndarray], np.ndarray]  # magnitudes by name, and the mask of the sample
-Job = tuple[int, IndexedSliceDataset, Weights]
 
 
 def method_folders(folder: Path, methods: Iterable[str]) -> dict[str, Path]:
@@ -225,7 +224,7 @@ def _only(dataset: IndexedSliceDataset, index: int) -> IndexedSliceDataset:
     return single
 
 
-def _reconstruct(job: Job) -> Images:
+def _reconstruct(job: tuple[int, IndexedSliceDataset, Weights]) -> Images:
     _, dataset, weights = job
     with single_thread():
         sample = dataset[0]

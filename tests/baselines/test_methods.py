@@ -59,7 +59,7 @@ def test_wrong_weights_are_named() -> None:
     for item, message in (
         ("pics=0.1", "methods pics_tv, zero_filled, dlmri, got 'pics'"),
         ("zero_filled=0.1", "methods that have one, got zero_filled=0.1"),
-        ("pics_tv=-1", "weight of 'pics_tv' must be a number >= 0, got '-1'"),
+        ("pics_tv=-1", "weight of 'pics_tv' must be a number >= 0, got .?-1"),
         ("pics_tv=nan", "must be a number >= 0"),
         ("pics_tv=inf", "must be a number >= 0"),
         ("dlmri=0", "weight of dlmri must be above 0"),
