@@ -14,8 +14,9 @@ import numpy as np
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
-from fastmri_ufloss.data.sampling import center_shape, file_sampling
-from fastmri_ufloss.files import atomic_path, file_stamp, name_some, open_hdf5
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.data.sampling import center_shape, mask_of_size, volume_sampling
+from fastmri_ufloss.files import file_stamp, name_some, open_hdf5, write_json
 
 __all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
 
@@ -32,15 +33,11 @@ def list_volumes(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: the data path must contain it")
-    volumes: list[Path] = []
-    strays: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        (volumes if path.is_file() and path.suffix in (".h5", ".hdf5") else strays).append(path)
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    volumes = [path for path in paths if path.is_file() and path.suffix in (".h5", ".hdf5")]
+    strays = sorted({path.name for path in paths} - {path.name for path in volumes})
     if strays:
-        names = name_some([path.name for path in strays])
-        warnings.warn(f"{folder}: skipped {len(strays)} that are no HDF5 volumes: {names}", stacklevel=2)
+        warnings.warn(f"{folder}: skipped {len(strays)} that are no HDF5 volumes: {name_some(strays)}", stacklevel=2)
     if not volumes:
         raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}")
     return volumes
@@ -49,18 +46,13 @@ def list_volumes(folder: str | Path) -> list[Path]:
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     """What fastMRI's ``SliceDataset`` knows of a volume, checked, in plain values.
 
-    Args:
-        path: an HDF5 volume.
-        challenge: ``"singlecoil"`` or ``"multicoil"``.
-
     Returns:
-        ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes, and
-        ``kspace_shape``, ``target_shape``; of files that were undersampled when they were acquired,
-        ``sampling`` (``"columns"`` or ``"points"``) and ``mask_center``, its center (rows, cols), or None.
-        The sampling is that of the file's ``mask``, or what the zeros show, see `file_sampling`.
+        ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes,
+        ``kspace_shape`` and ``target_shape``; ``sampling`` (``"columns"`` or ``"points"``) by the file's ``mask`` or
+        else `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
 
     Raises:
-        ValueError: if the file cannot be used; the message names it and says why.
+        ValueError: if the file cannot be used; the message names the file and says why.
     """
     with open_hdf5(path) as volume:
         return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
@@ -84,7 +76,10 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
     target = volume.get("reconstruction_rss" if ndim == 4 else "reconstruction_esc")
     facts["target_shape"] = None if target is None else list(target.shape[1:])
     facts["kspace_shape"] = list(shape)
-    mask = file_sampling(volume, where=str(path))
+    if "mask" in volume:
+        mask = mask_of_size(volume["mask"][()], *shape[-2:], where=str(path))
+    else:
+        mask = volume_sampling(kspace, where=str(path))
     facts["sampling"] = None if mask is None else ("columns" if mask.ndim == 1 else "points")
     facts["mask_center"] = None if mask is None else list(center_shape(mask, shape[-2]))
     return facts
@@ -124,25 +119,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-    return value if isinstance(value, str | int | float | list) and _is_json(value) else None
-
-
-def _is_json(value: Any) -> bool:
     try:
         json.dumps(value)
     except TypeError:
-        return False
-    return True
+        return None
+    return value
 
 
 def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list[int]]:
     """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its center.
 
-    The images have the resolution of that center, and the intensity of the zero-filled image of full size.
-
-    Args:
-        path: an HDF5 volume.
-        center: (rows, cols) of the center of k-space, all of which must have been acquired.
+    The images have the resolution of that center (rows, cols), all of which must have been acquired, and the
+    intensity of the zero-filled image of full size.
 
     Returns:
         The scale, positive, and the slices without any signal, which do not count.
@@ -172,19 +160,18 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
 
 
 class MetadataIndex:
-    """Metadata and intensity scales of volumes, kept in a JSON file.
+    """Metadata and intensity scales of volumes, kept in a JSON file that is replaced as a whole.
 
-    An entry is trusted as long as the volume's size and time of modification are those it was made from. The
-    file holds numbers and strings only and is replaced as a whole, so it is never half-written.
+    An entry is trusted as long as the volume has the same size and time of modification.
 
     Args:
-        path: the JSON file. It may be missing; a damaged one is made anew with a warning.
+        path: the JSON file, which may be missing; a damaged file is made anew with a warning.
         challenge: ``"singlecoil"`` or ``"multicoil"``.
     """
 
     def __init__(self, path: str | Path, *, challenge: str) -> None:
-        if challenge not in ("singlecoil", "multicoil"):
-            raise ValueError(f"challenge must be 'singlecoil' or 'multicoil', got {challenge!r}")
+        known = challenge in ("singlecoil", "multicoil")
+        check(known, "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
         self.path = Path(path)
         self.challenge = challenge
         self._entries = self._read()
@@ -209,13 +196,7 @@ class MetadataIndex:
         return list(self._scale_entry(Path(path), center)["empty_slices"])
 
     def build(self, paths: Iterable[Path], center: Callable[[dict[str, Any]], tuple[int, int]]) -> None:
-        """Make what is missing for ``paths``, with a progress bar, saved as it goes.
-
-        Args:
-            paths: volumes.
-            center: from a volume's metadata, the center (rows, cols) for its scale.
-        """
-        paths = list(paths)
+        """Make what is missing, with a progress bar, saved as it goes; ``center`` maps metadata to (rows, cols)."""
         missing = [path for path in paths if not self._is_known(path, center)]
         if not missing:
             return
@@ -230,31 +211,28 @@ class MetadataIndex:
     def save(self) -> None:
         """Write the index; entries that another process has added meanwhile are kept."""
         entries = {**self._read(), **self._entries}
-        with atomic_path(self.path) as temporary:
-            document = {"version": VERSION, "challenge": self.challenge, "volumes": entries}
-            temporary.write_text(json.dumps(document), encoding="utf-8")
+        write_json(self.path, {"version": VERSION, "challenge": self.challenge, "volumes": entries})
+
+    def _known(self, path: Path) -> dict[str, Any] | None:
+        entry = self._entries.get(str(path.resolve()))
+        return entry if entry is not None and entry["stamp"] == file_stamp(path) else None
 
     def _is_known(self, path: Path, center: Callable[[dict[str, Any]], tuple[int, int]]) -> bool:
-        entry = self._entries.get(str(path.resolve()))
-        if entry is None or entry["stamp"] != file_stamp(path):
-            return False
-        return _name(center(entry["metadata"])) in entry["scales"]
+        entry = self._known(path)
+        return entry is not None and _name(center(entry["metadata"])) in entry["scales"]
 
     def _entry(self, path: Path) -> dict[str, Any]:
-        key, stamp = str(path.resolve()), file_stamp(path)
-        entry = self._entries.get(key)
-        if entry is None or entry["stamp"] != stamp:
-            metadata = read_metadata(path, self.challenge)
+        entry = self._known(path)
+        if entry is None:
+            stamp, metadata = file_stamp(path), read_metadata(path, self.challenge)
             entry = {"stamp": stamp, "metadata": metadata, "scales": {}, "empty_slices": []}
-            self._entries[key] = entry
+            self._entries[str(path.resolve())] = entry
         return entry
 
     def _scale_entry(self, path: Path, center: tuple[int, int]) -> dict[str, Any]:
         entry = self._entry(path)
         if _name(center) not in entry["scales"]:
-            scale, empty = volume_scale(path, center)
-            entry["scales"][_name(center)] = scale
-            entry["empty_slices"] = empty
+            entry["scales"][_name(center)], entry["empty_slices"] = volume_scale(path, center)
         return entry
 
     def _read(self) -> dict[str, Any]:

@@ -24,13 +24,12 @@ def spacing_for_count(distances: np.ndarray, count: int, *, max_slope: float = 8
 
         r(k) = s (1 + a |k|),    sum_k 1 / r(k)^2 = count
 
-    with s = 1, where the density starts at one sample a grid point, and the a >= 0 that it takes; if that is
-    more than ``max_slope``, with a = ``max_slope`` and the s > 1 that it takes.
+    with s = 1, where the density starts at one sample a grid point, and the a >= 0 that the number takes; if that
+    is more than ``max_slope``, with a = ``max_slope`` and an s > 1.
 
     Args:
         distances: |k| >= 0 of the points that may be sampled, of any shape.
-        count: of the samples, from 1 to the number of points.
-        max_slope: the largest a.
+        count: from 1 to the number of points.
 
     Returns:
         s in steps of the grid, and a. One sample takes r^2 points.
@@ -69,8 +68,7 @@ def poisson_disk(
         inside: bool (rows, cols), the points that count. Darts are thrown at the others as well: without
             neighbors beyond it, a border would get more samples than its share.
         taken: bool (rows, cols), samples that are there already.
-        count: of the samples to add inside, at most the number of points inside and not taken.
-        rng: gives the random numbers.
+        count: samples to add, at most the number of points inside and not taken.
 
     Returns:
         The added samples inside, bool (rows, cols).

@@ -7,16 +7,7 @@ import torch
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri.center import count_center_lines
 
-__all__ = [
-    "MAX_ZEROS",
-    "center_shape",
-    "file_sampling",
-    "find_sampling",
-    "mask_of_size",
-    "padding_of",
-    "sampled_points",
-    "volume_sampling",
-]
+__all__ = ["center_shape", "find_sampling", "mask_of_size", "padding_of", "sampled_points", "volume_sampling"]
 
 MAX_ZEROS = 1e-4  # share of acquired points that may be zero by chance: less than a line of any image
 MAX_GAPS = 0.05  # of a line of k-space: so many points may be zero by chance
@@ -39,8 +30,8 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
         max_zeros: share of the acquired points that may be zero by chance.
 
     Returns:
-        None for full k-space; columns (cols,) if all rows between the first and the last one that was sampled
-        are alike; otherwise ``sampled`` itself.
+        None for full k-space; columns (cols,) if all rows between the first and the last sampled row are alike;
+        otherwise ``sampled`` itself.
 
     Raises:
         ValueError: if nothing was sampled.
@@ -59,15 +50,11 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
     return columns if np.count_nonzero(inside != columns) <= allowed else sampled
 
 
-def file_sampling(volume: h5py.File, *, where: str) -> np.ndarray | None:
-    """The mask of a fastMRI file, boolean (cols,) or (rows, cols), or else `volume_sampling` of its k-space.
-
-    Raises:
-        ValueError: if the mask has another shape, or as `volume_sampling`.
-    """
-    if "mask" not in volume:
-        return volume_sampling(volume["kspace"], where=where)
-    return mask_of_size(volume["mask"][()], *volume["kspace"].shape[-2:], where=where)
+def _between(sampled: np.ndarray, axis: int) -> np.ndarray:
+    """From the first to the last sampled point along an axis."""
+    after = np.logical_or.accumulate(sampled, axis=axis)
+    before = np.flip(np.logical_or.accumulate(np.flip(sampled, axis=axis), axis=axis), axis=axis)
+    return after & before
 
 
 def mask_of_size(mask: np.ndarray, rows: int, cols: int, *, where: str) -> np.ndarray:
@@ -101,10 +88,10 @@ def volume_sampling(kspace: h5py.Dataset, *, where: str) -> np.ndarray | None:
     for number in sorted(range(kspace.shape[0]), key=lambda number: abs(number - middle)):
         sampled = sampled_points(kspace[number])
         if sampled.any():
-            found = find_sampling(sampled)
-            if found is None:
+            mask = find_sampling(sampled)
+            if mask is None:
                 _check_slices(kspace, full=number, where=where)
-            return found
+            return mask
     return None
 
 
@@ -136,18 +123,8 @@ def padding_of(sampled: np.ndarray) -> tuple[int, int]:
 
 
 def center_shape(mask: np.ndarray, rows: int) -> tuple[int, int]:
-    """(rows, cols) of the fully sampled center of a mask (cols,) or (rows, cols): lines, or a square.
-
-    See `count_center_lines`; of lines all ``rows`` count.
-    """
+    """(rows, cols) of the fully sampled center of a mask (cols,) or (rows, cols): all rows of lines, or a square."""
     mask = np.asarray(mask).astype(bool)
     tensor = torch.from_numpy(mask.reshape(1, 1, 1 if mask.ndim == 1 else -1, mask.shape[-1], 1))
     count = int(count_center_lines(tensor))
     return (rows if mask.ndim == 1 else count, count)
-
-
-def _between(sampled: np.ndarray, axis: int) -> np.ndarray:
-    """From the first to the last sampled point along an axis."""
-    after = np.logical_or.accumulate(sampled, axis=axis)
-    before = np.flip(np.logical_or.accumulate(np.flip(sampled, axis=axis), axis=axis), axis=axis)
-    return after & before

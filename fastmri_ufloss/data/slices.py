@@ -9,20 +9,20 @@ from typing import Any
 from fastmri.data import SliceDataset
 from fastmri.data.mri_data import FastMRIRawDataSample
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.index import MetadataIndex, list_volumes
 
 __all__ = ["IndexedSliceDataset", "scale_center"]
 
 MAX_CENTER_LINES = 24
 
-
 MaskCenter = Callable[[int, int], tuple[int, int]]
 
 
 def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tuple[int, int]:
-    """Center (rows, cols) of k-space for a volume's intensity scale: only what has been acquired.
+    """Center (rows, cols) of k-space for a volume's intensity scale: at most 24 acquired columns.
 
-    It has at most 24 columns, of all rows or, where the mask is one of points, as many rows as columns.
+    The center has all rows or, where the mask is one of points, as many as columns.
 
     Args:
         metadata: see `read_metadata`.
@@ -38,20 +38,16 @@ def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tu
 
 
 class IndexedSliceDataset(SliceDataset):
-    """fastMRI's ``SliceDataset`` with metadata from a `MetadataIndex`.
+    """fastMRI's ``SliceDataset`` with metadata from a `MetadataIndex`, and ``path`` and the intensity ``scale``.
 
-    Each volume's metadata get ``path`` and the intensity ``scale``; slices without signal are left out with a
-    warning. An index of the data set is a slice's number, or (epoch, number): the transform finds the epoch as
+    An index of the data set is a slice's number, or (epoch, number): the transform finds the epoch as
     ``attrs["epoch"]``, 0 where there is none.
 
     Args:
-        root: folder of volumes.
-        challenge: ``"singlecoil"`` or ``"multicoil"``.
-        index: metadata of the volumes.
+        root, challenge, transform, sample_rate, volume_sample_rate, raw_sample_filter: see fastMRI's data set.
         mask_center: see `scale_center`.
-        transform, sample_rate, volume_sample_rate, raw_sample_filter: see ``fastmri.data.SliceDataset``.
         seed: of the sub-sampling that the two rates ask for.
-        skip_empty: leave out slices without signal; a test keeps them, since its volumes must stay whole.
+        skip_empty: leave out slices without signal, with a warning; a test keeps its volumes whole.
 
     Raises:
         FileNotFoundError: if there is no volume.
@@ -79,8 +75,7 @@ class IndexedSliceDataset(SliceDataset):
         self._volumes = set(list_volumes(root))
         self._empty: dict[Path, list[int]] = {}
         for name, rate in (("sample_rate", sample_rate), ("volume_sample_rate", volume_sample_rate)):
-            if rate is not None and not 0 < rate <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, got {rate}")
+            check(rate is None or 0 < rate <= 1, name, "above 0 and at most 1", rate)
 
         def keep(sample: FastMRIRawDataSample) -> bool:
             if sample.slice_ind in self._empty[sample.fname]:
@@ -130,12 +125,9 @@ class IndexedSliceDataset(SliceDataset):
     @property
     def batch_keys(self) -> list[tuple[Any, ...]]:
         """What the samples of a batch must have in common: the sizes of all they hold, and what they lack."""
-        return [
-            (
-                *sample.metadata["kspace_shape"][1:],
-                tuple(sample.metadata["recon_size"]),
-                tuple(sample.metadata["target_shape"] or ()),
-                sample.metadata["sampling"],
-            )
-            for sample in self.raw_samples
-        ]
+        keys: list[tuple[Any, ...]] = []
+        for sample in self.raw_samples:
+            facts = sample.metadata
+            sizes = (facts["recon_size"], facts["target_shape"] or ())
+            keys.append((*facts["kspace_shape"][1:], *map(tuple, sizes), facts["sampling"]))
+        return keys

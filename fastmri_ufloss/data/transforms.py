@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import fastmri.data.transforms
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from fastmri.data.subsample import MaskFunc
 from fastmri.data.transforms import UnetSample, apply_mask, tensor_to_complex_np, to_tensor
+from numpy import ndarray
 from torch import Tensor
 from torch.utils.data._utils.collate import collate as torch_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
@@ -21,8 +23,9 @@ from fastmri_ufloss.mri.sense import sens_reduce
 
 __all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
 
-DIMENSIONS = {"singlecoil": 2, "multicoil": 3}
-LAYOUTS = {2: "(rows, cols)", 3: "(coils, rows, cols)"}
+LAYOUTS = {"singlecoil": (2, "(rows, cols)"), "multicoil": (3, "(coils, rows, cols)")}
+
+Attrs = dict[str, Any]  # what `read_metadata` gives, and ``path``, ``scale``, ``epoch``
 
 
 class MoDLSample(NamedTuple):
@@ -35,15 +38,13 @@ class MoDLSample(NamedTuple):
         mask: (1, 1, cols, 1), or (1, rows, cols, 1) of points; true where acquired.
         num_low_frequencies: fully sampled center lines; with a mask of points, the side of the center's square.
         target: root-sum-of-squares (or single-coil) image of the file, or 0.
-        fname: file name.
-        slice_num: slice.
         max_value: maximum of the target's volume.
         crop_size: of the image that is written.
         scale: the volume's intensity scale, see `volume_scale`.
-        sens_maps: (coils, rows, cols, 2); None without a source of maps: they are made on the device.
+        sens_maps: (coils, rows, cols, 2); None if the device is to make maps.
         reference: complex coil-combined image (rows, cols) of fully sampled k-space; None where the file is
             undersampled, where no reference is wanted, and without maps.
-        kspace: (coils, rows, cols, 2) fully sampled, to make the reference of on the device; None where there are
+        kspace: (coils, rows, cols, 2) fully sampled, from which the device makes the reference; None where there are
             maps, and where there is no reference.
     """
 
@@ -70,45 +71,38 @@ def _collate_none(values: Sequence[None], **_: Any) -> None:
     return None
 
 
+@dataclass(eq=False)
 class SliceMasking:
     """Masks the slices of ``fastmri.data.SliceDataset``, for the transforms of this package.
 
-    With ``use_seed`` (validation, test) a volume's mask is the one of fastMRI's own transforms: it depends on
-    the file name alone. Without (training) it depends on (seed, epoch, file, slice) and on nothing else, so not
-    on workers, processes or the order of the slices. A mask of points never claims what the scan has left out:
-    points that are zero in all coils, such as the corners in many 3D scans.
+    With ``use_seed`` (validation, test) a mask depends on the file name alone, as in fastMRI's transforms; without
+    (training) on (seed, epoch, file, slice) and not on workers, processes or the order of the slices. A mask of
+    points leaves out those that the scan has left out: zero in all coils, such as the corners in many 3D scans.
 
     Args:
-        mask_func: draws the masks. A file that has a mask keeps it, and so does one whose zeros show how it was
-            sampled; None is for such files, and for fully sampled ones.
+        mask_func: draws the masks. A file that has a mask, or whose zeros show how it was sampled, keeps that; None
+            is for such files, and for fully sampled files.
         use_seed: one mask for each file.
         seed: of the training masks.
         mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
             samples.
     """
 
-    def __init__(
-        self,
-        mask_func: MaskFunc | None = None,
-        *,
-        use_seed: bool = True,
-        seed: int = 0,
-        mask_per_volume: bool = False,
-    ) -> None:
-        self.mask_func = mask_func
-        self.use_seed = use_seed
-        self.seed = seed
-        self.mask_per_volume = mask_per_volume
+    mask_func: MaskFunc | None = None
+    _: KW_ONLY
+    use_seed: bool = True
+    seed: int = 0
+    mask_per_volume: bool = False
 
     def mask_slice(
-        self, kspace: np.ndarray, mask: np.ndarray | None, attrs: dict[str, Any], fname: str, slice_num: int
+        self, kspace: ndarray, mask: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
-        """Mask a slice; the arguments are those of ``fastmri.data.SliceDataset``, with ``attrs["epoch"]``.
+        """Mask a slice of ``fastmri.data.SliceDataset``, with ``attrs["epoch"]``.
 
         Returns:
-            K-space (coils, rows, cols, 2), all that the file has, with one coil for single-coil data; the same, zero
-            where not acquired; mask (1, 1 or rows, cols, 1), true where acquired; the number of fully sampled center
-            lines, or the side of the center's square; and whether the file itself is undersampled.
+            K-space (coils, rows, cols, 2), all that the file has; the same, masked, and the mask, as in `MoDLSample`;
+            the number of fully sampled center lines, or the side of the center's square; and whether the file itself
+            is undersampled.
 
         Raises:
             ValueError: if k-space is not finite, or the mask does not fit.
@@ -123,9 +117,7 @@ class SliceMasking:
             return full, *_apply_file_mask(full, mask, attrs, fname), True
         return full, *self._apply_mask_func(full, attrs, fname, slice_num), False
 
-    def _apply_mask_func(
-        self, full: Tensor, attrs: dict[str, Any], fname: str, slice_num: int
-    ) -> tuple[Tensor, Tensor, int]:
+    def _apply_mask_func(self, full: Tensor, attrs: Attrs, fname: str, slice_num: int) -> tuple[Tensor, Tensor, int]:
         if self.mask_func is None:
             return full, torch.ones(1, 1, full.shape[-2], 1, dtype=torch.bool), full.shape[-2]
         if self.use_seed:
@@ -140,7 +132,7 @@ class SliceMasking:
             mask = mask & (full != 0).any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
         return masked, mask, int(num_low)
 
-    def _find_mask(self, kspace: np.ndarray, sampling: str, fname: str, slice_num: int) -> np.ndarray:
+    def _find_mask(self, kspace: ndarray, sampling: str, fname: str, slice_num: int) -> ndarray:
         """The mask of a slice without one that was undersampled when it was acquired."""
         if self.mask_func is not None and not self.use_seed:
             raise ValueError(
@@ -157,7 +149,7 @@ class SliceMasking:
         return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
 
 
-def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fname: str) -> tuple[Tensor, Tensor, int]:
+def _apply_file_mask(full: Tensor, mask: ndarray, attrs: Attrs, fname: str) -> tuple[Tensor, Tensor, int]:
     rows, cols = full.shape[-3:-1]
     sampled = np.atleast_2d(mask_of_size(mask, rows, cols, where=fname)).copy()
     sampled[:, : attrs["padding_left"]] = False
@@ -167,11 +159,12 @@ def _apply_file_mask(full: Tensor, mask: np.ndarray, attrs: dict[str, Any], fnam
     return full * mask_tensor, mask_tensor, center[1]
 
 
-def _check_data_range(target: np.ndarray | None, attrs: dict[str, Any], fname: str) -> None:
+def _check_data_range(target: ndarray | None, attrs: Attrs, fname: str) -> None:
     if target is not None and "max" not in attrs:
         raise ValueError(f"{fname} has a target image but no attribute 'max', the data range of its scores")
 
 
+@dataclass(eq=False)
 class MoDLDataTransform(SliceMasking):
     """Transform of fastMRI's ``SliceDataset`` that makes a `MoDLSample`.
 
@@ -181,34 +174,14 @@ class MoDLDataTransform(SliceMasking):
         keep_reference: whether the reference, or the fully sampled k-space to make it of, is handed on.
     """
 
-    def __init__(
-        self,
-        mask_func: MaskFunc | None = None,
-        *,
-        use_seed: bool = True,
-        seed: int = 0,
-        mask_per_volume: bool = False,
-        sens_maps: SensMapSource | None = None,
-        keep_reference: bool = True,
-    ) -> None:
-        super().__init__(mask_func, use_seed=use_seed, seed=seed, mask_per_volume=mask_per_volume)
-        self.sens_maps = sens_maps
-        self.keep_reference = keep_reference
+    _: KW_ONLY
+    sens_maps: SensMapSource | None = None
+    keep_reference: bool = True
 
     def __call__(
-        self,
-        kspace: np.ndarray,
-        mask: np.ndarray | None,
-        target: np.ndarray | None,
-        attrs: dict[str, Any],
-        fname: str,
-        slice_num: int,
+        self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> MoDLSample:
-        """Make the sample of a slice; the arguments are those of ``fastmri.data.SliceDataset``.
-
-        Raises:
-            ValueError: if k-space is not finite, the mask does not fit, or too few center lines are sampled.
-        """
+        """The sample of a slice of ``fastmri.data.SliceDataset``; ValueError if a part does not fit."""
         _check_data_range(target, attrs, fname)
         full, masked, mask_tensor, num_low, undersampled = self.mask_slice(kspace, mask, attrs, fname, slice_num)
         if num_low < MIN_CENTER_LINES and (self.sens_maps is None or self.sens_maps.needs_center):
@@ -243,9 +216,8 @@ class UnetDataTransform(SliceMasking):
     """Transform of fastMRI's ``SliceDataset`` that makes a ``fastmri.data.transforms.UnetSample``.
 
     The k-space is masked by the rules of `SliceMasking`, as for MoDL. The rest is
-    ``fastmri.data.transforms.UnetDataTransform``: the zero-filled root-sum-of-squares (or single-coil) magnitude,
-    cropped to the target, less its mean, divided by its standard deviation and clamped to [-6, 6]; the target by
-    the same two numbers. All are float32, ``max_value`` too, and so is a batch of them.
+    ``fastmri.data.transforms.UnetDataTransform``, in float32: the zero-filled root-sum-of-squares (or single-coil)
+    magnitude, cropped to the target, less its mean, divided by its standard deviation and clamped to [-6, 6].
 
     Args:
         which_challenge: ``"singlecoil"`` or ``"multicoil"``.
@@ -265,41 +237,22 @@ class UnetDataTransform(SliceMasking):
         mask_per_volume: bool = False,
     ) -> None:
         super().__init__(mask_func, use_seed=use_seed, seed=seed, mask_per_volume=mask_per_volume)
-        check(which_challenge in DIMENSIONS, "which_challenge", "'singlecoil' or 'multicoil'", repr(which_challenge))
+        check(which_challenge in LAYOUTS, "which_challenge", "'singlecoil' or 'multicoil'", repr(which_challenge))
         self.which_challenge = which_challenge
         self._make_images = fastmri.data.transforms.UnetDataTransform(which_challenge)
 
     def __call__(
-        self,
-        kspace: np.ndarray,
-        mask: np.ndarray | None,
-        target: np.ndarray | None,
-        attrs: dict[str, Any],
-        fname: str,
-        slice_num: int,
+        self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> UnetSample:
-        """Make the sample of a slice; the arguments are those of ``fastmri.data.SliceDataset``.
-
-        Raises:
-            ValueError: if k-space is not finite or not that of the challenge, the mask does not fit, or the target
-                has no data range.
-        """
-        ndim = DIMENSIONS[self.which_challenge]
+        """The sample of a slice of ``fastmri.data.SliceDataset``; ValueError if a part does not fit."""
+        ndim, layout = LAYOUTS[self.which_challenge]
+        name = f"{fname}: k-space of a {self.which_challenge} slice"
         if kspace.ndim != ndim:
-            raise ValueError(
-                f"{fname}: k-space of a {self.which_challenge} slice must have shape {LAYOUTS[ndim]}, "
-                f"got {kspace.shape}"
-            )
+            raise ValueError(f"{name} must have shape {layout}, got {kspace.shape}")
         _check_data_range(target, attrs, fname)
         _, masked_tensor, *_ = self.mask_slice(kspace, mask, attrs, fname, slice_num)
-        masked = tensor_to_complex_np(masked_tensor)
-        sample = self._make_images(
-            masked if self.which_challenge == "multicoil" else masked[0],
-            None,
-            None if target is None else target.astype(np.float32, copy=False),
-            attrs,
-            fname,
-            slice_num,
-        )
+        masked = tensor_to_complex_np(masked_tensor if ndim == 3 else masked_tensor[0])
+        target = None if target is None else target.astype(np.float32, copy=False)
+        sample = self._make_images(masked, None, target, attrs, fname, slice_num)
         # a Python number would become float64 in a batch, and all that is computed with it
         return sample._replace(max_value=np.float32(sample.max_value))

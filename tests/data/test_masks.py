@@ -10,13 +10,16 @@ from fastmri.data.transforms import UnetDataTransform, VarNetDataTransform, appl
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from fastmri_ufloss.data.masks import MASK_TYPES, Gaussian1DMaskFunc, create_mask_for_mask_type, min_center_shape
-from fastmri_ufloss.data.masks_2d import (
+from fastmri_ufloss.data.masks import (
+    MASK_TYPES,
+    Gaussian1DMaskFunc,
     Poisson2DMaskFunc,
     VariableDensity2DMaskFunc,
+    create_mask_for_mask_type,
+    distance_from_middle,
     distance_from_square,
     draw_without_replacement,
-    ellipse,
+    min_center_shape,
 )
 from fastmri_ufloss.data.poisson_disk import spacing_for_count
 
@@ -239,7 +242,7 @@ def test_spacing_for_count() -> None:
 
 def test_elliptical() -> None:
     for mask_type, shape in itertools.product(POINTS, [(128, 128), (96, 110), (97, 61)]):
-        inside = ellipse(*shape)
+        inside = distance_from_middle(*shape) <= 1
         y, x = np.mgrid[: shape[0], : shape[1]]
         away = [(axis - size // 2) / (size / 2) for axis, size in zip((y, x), shape, strict=True)]
         assert np.array_equal(inside, away[0] ** 2 + away[1] ** 2 <= 1 + 1e-12)
