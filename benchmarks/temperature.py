@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
+from fastmri_ufloss.data.patches import PatchDataset, PatchSettings, patch_file_name, write_volume_patches
 from fastmri_ufloss.losses.ufloss import UFLoss, ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.feature_module import FeatureModule
@@ -60,10 +60,9 @@ def descent(loss: UFLoss, image: Tensor, steps: int) -> float:
 def patches_of(subjects: Sequence[Path], folder: Path, patch_size: int, per_slice: int) -> PatchDataset:
     files = []
     for subject in subjects:
-        name = patch_file_name(subject, in_chans=2, patch_size=patch_size, patches_per_slice=per_slice, seed=0)
-        settings = {"patch_size": patch_size, "patches_per_slice": per_slice, "seed": 0}
-        images = complex_images(subject)
-        files.append(write_volume_patches(folder / name, images, volume_name=subject.name, **settings))  # type: ignore[arg-type]
+        settings = PatchSettings(patch_size, per_slice, seed=0)
+        file = folder / patch_file_name(subject, settings, in_chans=2)
+        files.append(write_volume_patches(file, complex_images(subject), settings, volume_name=subject.name))
     return PatchDataset(files)
 
 

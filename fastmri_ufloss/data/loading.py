@@ -6,28 +6,29 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-__all__ = ["EqualSizeBatches", "OrderedBatches", "ResumableLoader"]
+from fastmri_ufloss.data.checks import check
+
+__all__ = ["EqualSizeBatches", "ResumableLoader", "ordered_batches"]
 
 
 class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
     """Shuffled batches of (epoch, index) for training; all samples of a batch have the same size.
 
     The global batches depend on seed and epoch alone. Each of ``world_size`` processes takes its part of every
-    global batch, so 2 processes with batches of b see what 1 process sees with batches of 2b. A last batch that
-    is not full is filled up from its beginning where there are several processes.
+    global batch, so 2 processes with batches of b see what 1 process sees with batches of 2b; several processes
+    fill a last batch that is not full from its beginning.
 
     Args:
         sizes: the size of each sample, anything that can be compared.
         batch_size: samples of a batch in each process.
         seed: of the shuffling.
-        rank, world_size: this process and their number.
+        rank, world_size: this process and the number of processes.
     """
 
     def __init__(
         self, sizes: Sequence[Hashable], *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check(batch_size >= 1, "batch_size", "at least 1", batch_size)
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -41,7 +42,7 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
 
     @property
     def sampler(self) -> "EqualSizeBatches":
-        """Itself: where Lightning looks for ``set_epoch``."""
+        """The object itself: where Lightning looks for ``set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -72,52 +73,32 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
         return filled[self.rank * share : (self.rank + 1) * share]
 
 
-class OrderedBatches(Sampler[list[int]]):
-    """Batches in the given order, cut where the size changes, for validation and test.
-
-    Args:
-        indices: samples of this process in their order.
-        sizes: the size of each sample of the data set.
-        batch_size: samples of a batch.
-    """
-
-    def __init__(self, indices: Sequence[int], sizes: Sequence[Hashable], *, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._batches: list[list[int]] = []
-        for index in indices:
-            last = self._batches[-1] if self._batches else []
-            if last and len(last) < batch_size and sizes[last[0]] == sizes[index]:
-                last.append(index)
-            else:
-                self._batches.append([index])
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches)
+def ordered_batches(indices: Sequence[int], sizes: Sequence[Hashable], *, batch_size: int) -> list[list[int]]:
+    """Batches of ``indices`` in their order, cut where the size of the samples changes, for validation and test."""
+    check(batch_size >= 1, "batch_size", "at least 1", batch_size)
+    batches: list[list[int]] = []
+    for index in indices:
+        last = batches[-1] if batches else []
+        if last and len(last) < batch_size and sizes[last[0]] == sizes[index]:
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches
 
 
 class ResumableLoader(DataLoader):
-    """A ``DataLoader`` over `EqualSizeBatches` that Lightning can resume within an epoch.
+    """A ``DataLoader`` over `EqualSizeBatches` that Lightning can resume within an epoch."""
 
-    Lightning stores ``state_dict()`` in its checkpoints. After a resume the batches that had been used are left
-    out without being read.
-    """
-
-    used_batches = 0
-    """Batches of this epoch that have been used, those before a resume included."""
+    used_batches = 0  # of this epoch, those before a resume included
+    _start = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of batches of this epoch that have been used."""
+        """The number of batches of this epoch that have been used, for Lightning's checkpoints."""
         return {"used_batches": self.used_batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Leave out the used batches in the next pass; after a full epoch, none."""
         self._start = int(state["used_batches"]) % max(len(self), 1)
-
-    _start = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # a generator: it starts at the first batch, when the epoch has been set

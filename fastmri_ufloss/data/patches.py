@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_channels
 
-__all__ = ["MARGIN", "PatchDataset", "patch_file_name", "write_volume_patches"]
+__all__ = ["MARGIN", "PatchDataset", "PatchSettings", "patch_file_name", "write_volume_patches"]
 
 MARGIN = 2
 """Pixels around a stored patch, so that a copy of it can be shifted."""
@@ -22,84 +24,70 @@ MARGIN = 2
 _FORMAT_VERSION = 1
 
 
-def patch_file_name(
-    volume_path: str | Path,
-    *,
-    in_chans: int,
-    patch_size: int,
-    patches_per_slice: int,
-    seed: int,
-    source: str = "",
-) -> str:
-    """The name of the patch file of a volume: it changes with everything that its content depends on.
+@dataclass(frozen=True)
+class PatchSettings:
+    """How the patches of a volume are cut.
+
+    Args:
+        patch_size: p, rows and columns of a patch without the margin.
+        patches_per_slice: patches of each image (80 in the paper).
+        seed: of the places.
+    """
+
+    patch_size: int
+    patches_per_slice: int
+    seed: int
+
+
+def patch_file_name(volume_path: str | Path, settings: PatchSettings, *, in_chans: int, source: str = "") -> str:
+    """The name of a volume's patch file, which changes with everything that the patches depend on.
 
     A file of that name that exists is therefore complete and up to date.
 
     Args:
         volume_path: the file that the images come from. Its name, size and time of change count.
+        settings: of `write_volume_patches`.
         in_chans: 2 for complex images, 1 for magnitude images.
-        patch_size: as in `write_volume_patches`.
-        patches_per_slice: as in `write_volume_patches`.
-        seed: as in `write_volume_patches`.
         source: whatever else the images depend on, such as the way the coils were combined.
 
     Returns:
         ``<stem of the volume>-<16 hexadecimal digits>.npy``.
-
-    Raises:
-        FileNotFoundError: if there is no such volume.
     """
     volume_path = Path(volume_path)
-    stat = volume_path.stat()
     parts = (
-        *(volume_path.name, stat.st_size, stat.st_mtime_ns),
-        *(in_chans, patch_size, patches_per_slice, seed, source),
+        *(volume_path.name, *file_stamp(volume_path)),
+        *(in_chans, settings.patch_size, settings.patches_per_slice, settings.seed, source),
         *(MARGIN, SCALE_RULE, _FORMAT_VERSION),
     )
     return f"{volume_path.stem}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.npy"
 
 
 def write_volume_patches(
-    path: str | Path,
-    images: Iterable[NDArray[Any] | Tensor],
-    *,
-    patch_size: int,
-    patches_per_slice: int,
-    seed: int,
-    volume_name: str,
+    path: str | Path, images: Iterable[NDArray[Any] | Tensor], settings: PatchSettings, *, volume_name: str
 ) -> Path:
-    """Write patches of a volume at random places, unless the file exists.
+    """Write patches of a volume at random places, unless the file exists. (Wang et al., MRM 2022.)
 
     The file is a float16 array (slices * patches_per_slice, in_chans, p + 2 * MARGIN, p + 2 * MARGIN) with 2
-    channels for complex and 1 for real images. Each image is divided by its own
-    `fastmri_ufloss.mri.intensity.image_scale`. Places are uniform and depend on seed, volume_name, the
-    number of the slice and the size of its image only, so processes may share the volumes in any way. The
-    file appears at once and complete. An image that has room for the patch but not for the margin is
+    channels for complex and 1 for real images, each divided by its own `fastmri_ufloss.mri.intensity.image_scale`.
+    Places are uniform and depend on seed, volume_name, the number of the slice and the size of its image only, so
+    processes may share the volumes in any way. An image that has room for the patch but not for the margin is
     extended by reflection.
 
     Args:
-        path: the file, best named by `patch_file_name`. Its folder is made if it is missing.
+        path: the file, best named by `patch_file_name`.
         images: fully sampled, coil-combined complex or magnitude images (rows, cols), all of one kind. They
             are read one after another, and not at all if the file exists.
-        patch_size: p, rows and columns of a patch without the margin.
-        patches_per_slice: patches of each image (80 in the paper).
-        seed: of the places.
+        settings: of the patches.
         volume_name: the name of the volume's file.
-
-    Returns:
-        The path.
 
     Raises:
         ValueError: if there is no image, an image is smaller than a patch, not 2D, of another kind than the
             first, not finite, or too bright for float16 once scaled.
-
-    Wang et al., MRM 2022.
     """
     path = Path(path)
-    if patch_size < 1 or patches_per_slice < 1:
-        raise ValueError(
-            f"patch_size and patches_per_slice must be at least 1, got {patch_size} and {patches_per_slice}"
-        )
+    patch_size, per_slice = settings.patch_size, settings.patches_per_slice
+    fits = patch_size >= 1 and per_slice >= 1
+    check(fits, "patch_size and patches_per_slice", "at least 1", f"{patch_size} and {per_slice}")
     if path.is_file():
         return path
     slices: list[NDArray[np.float16]] = []
@@ -109,7 +97,7 @@ def write_volume_patches(
         if slices and channels.shape[0] != slices[0].shape[1]:
             raise ValueError(f"images must be all complex or all real, got another kind at {where}")
         channels = _with_room(channels, patch_size, where)
-        rows, cols = _places(channels.shape[1:], patch_size, patches_per_slice, (seed, volume_name, number))
+        rows, cols = _places(channels.shape[1:], patch_size, per_slice, (settings.seed, volume_name, number))
         size = patch_size + 2 * MARGIN
         patches = [channels[:, r : r + size, c : c + size] for r, c in zip(rows, cols, strict=True)]
         slices.append(np.stack(patches))
@@ -122,13 +110,9 @@ def write_volume_patches(
 
 
 class PatchDataset(Dataset[tuple[Tensor, int]]):
-    """All patches of some patch files, numbered through in the order of the files.
+    """All patches of the files of `write_volume_patches`, numbered in the order of the files, which the caller keeps.
 
-    A patch is read from disk when it is asked for. Nothing is held in memory or kept open, so the data set
-    can be copied to workers and may be larger than the memory.
-
-    Args:
-        files: what `write_volume_patches` wrote, in an order that the caller keeps: it fixes the numbers.
+    A patch is read from disk when it is asked for; nothing is held in memory or kept open.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -136,23 +120,17 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:
-        if len(files) == 0:
-            raise ValueError("files must name at least one patch file, got none")
+        check(len(files) > 0, "files", "at least one patch file", "none")
         self.files = [Path(file) for file in files]
-        self._offsets: list[int] = []
-        counts = []
-        for file in self.files:
-            shape, offset = _read_header(file)
-            if not self._offsets:
-                self.patch_shape = shape[1:]
+        shapes, self._offsets = zip(*map(_read_header, self.files), strict=True)
+        self.patch_shape: tuple[int, ...] = shapes[0][1:]
+        for file, shape in zip(self.files, shapes, strict=True):
             if shape[1:] != self.patch_shape:
                 raise ValueError(
                     f"files must agree in the shape of a patch, got {self.patch_shape} in {self.files[0]} "
                     f"and {shape[1:]} in {file}"
                 )
-            counts.append(shape[0])
-            self._offsets.append(offset)
-        self._ends = np.cumsum(counts)
+        self._ends = np.cumsum([shape[0] for shape in shapes])
 
     @property
     def in_chans(self) -> int:
@@ -170,7 +148,7 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
         """The patch with its margin, (in_chans, p + 2 * MARGIN, p + 2 * MARGIN) float32, and its number.
 
-        The key is the number, or (epoch, number) of `EqualSizeBatches`; patches are the same in every epoch.
+        The key is the number, or (epoch, number) of `EqualSizeBatches`.
         """
         index = key[1] if isinstance(key, tuple) else key
         number = index + len(self) if index < 0 else index

@@ -38,9 +38,8 @@ def leaderboard_size(image: Tensor, crop_size: Sequence[Any]) -> tuple[int, int]
 class ReconstructionWriter:
     """Writes volumes as ``fastmri.save_reconstructions`` does, without holding one in memory.
 
-    Slices of a volume come one after another, in their order. A file appears when its volume is complete. Where
-    several processes share a data set, some slices come again at the end to make the numbers equal: those are
-    dropped.
+    Slices of a volume come one after another, in their order. A file appears when its volume is complete; slices
+    that come again, where several processes share a data set, are dropped.
 
     Args:
         folder: for the files, each with a data set ``reconstruction`` (slices, rows, cols); and, where all slices
@@ -64,10 +63,9 @@ class ReconstructionWriter:
 
         Args:
             fname: file name of its volume.
-            slice_num: its number, larger than that of the slice before.
+            slice_num: larger than that of the slice before.
             image: magnitude (rows, cols).
-            mask: how it was sampled, not zero where it was: (cols,), (rows, cols), or as a sample has it,
-                (1, 1 or rows, cols, 1).
+            mask: not zero where a sample was acquired: (cols,), (rows, cols) or (1, 1 or rows, cols, 1).
 
         Raises:
             ValueError: if a slice comes before its turn, or has another size than the one before.
@@ -76,14 +74,15 @@ class ReconstructionWriter:
             return
         image = np.asarray(image, dtype=np.float32)
         sampled = None if mask is None else _sampled(mask)
-        if fname != self._fname:
+        if self._file is None or fname != self._fname:
             self.close()
-            self._open(fname, image.shape, sampled)
-        images = None if self._file is None else self._file["reconstruction"]
-        if images is None or image.shape != images.shape[1:] or slice_num <= self._last_slice:
+            self._file = self._open(fname, image.shape)
+            self._fname, self._last_slice, self._mask = fname, -1, sampled
+        images = self._file["reconstruction"]
+        if image.shape != images.shape[1:] or slice_num <= self._last_slice:
             raise ValueError(
                 f"slices of {fname} must have one size and come in their order, got slice {slice_num} of "
-                f"{image.shape} after slice {self._last_slice} of {images and images.shape[1:]}"
+                f"{image.shape} after slice {self._last_slice} of {images.shape[1:]}"
             )
         images.resize(images.shape[0] + 1, axis=0)
         images[-1] = image
@@ -102,23 +101,17 @@ class ReconstructionWriter:
 
     def discard(self) -> None:
         """Drop the volume at hand, if it is not complete."""
-        self._file, self._fname = None, ""
-        with contextlib.suppress(_DiscardedError), self._stack:
-            raise _DiscardedError
+        self._file = None
+        with contextlib.suppress(InterruptedError), self._stack:
+            raise InterruptedError  # ends the writing of the file, so that it is removed
 
-    def _open(self, fname: str, shape: tuple[int, ...], mask: np.ndarray | None) -> None:
+    def _open(self, fname: str, shape: tuple[int, ...]) -> h5py.File:
         temporary = self._stack.enter_context(atomic_path(self.folder / fname))
-        self._file = self._stack.enter_context(h5py.File(temporary, "w"))
-        self._file.create_dataset(
+        file = self._stack.enter_context(h5py.File(temporary, "w"))
+        file.create_dataset(
             "reconstruction", (0, *shape), maxshape=(None, *shape), chunks=(1, *shape), dtype=np.float32
         )
-        self._fname = fname
-        self._last_slice = -1
-        self._mask = mask
-
-
-class _DiscardedError(Exception):
-    """Ends the writing of a file, so that it is removed."""
+        return file
 
 
 def _sampled(mask: np.ndarray | Tensor) -> np.ndarray:

@@ -16,13 +16,9 @@ __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
 
 
 class SensMapSource(Protocol):
-    """Gives the maps of a slice, (coils, rows, cols, 2).
+    """Gives the maps of a slice, (coils, rows, cols, 2)."""
 
-    Attributes:
-        needs_center: whether they are made from the fully sampled center of k-space.
-    """
-
-    needs_center: bool
+    needs_center: bool  # whether the maps are made from the fully sampled center of k-space
 
     def __call__(
         self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
@@ -30,17 +26,14 @@ class SensMapSource(Protocol):
 
     def key(self, path: str | Path) -> str:
         """What the maps of a volume depend on, beside the volume."""
-        ...
 
 
 class SensMapCache:
     """ESPIRiT maps of each slice, computed once and kept on disk in half precision.
 
-    They are computed from the fully sampled center, of at most ``calibration_size`` lines, or a square of that
-    side where the mask is one of points: the same for every mask that has it. A file's name holds the volume, the
-    slice, the parameters and the volume's size and time of modification, so a changed volume or parameter makes a
-    new one. Files appear as a whole: any number of
-    processes may share the folder, and a killed one leaves nothing behind that would be read.
+    Maps depend on the fully sampled center alone: at most ``calibration_size`` lines, or a square of that side where
+    the mask is one of points. A changed volume or parameter makes a new file; any number of processes may share the
+    folder.
 
     Args:
         folder: of the cache; about as large as the k-space in the end.
@@ -54,7 +47,6 @@ class SensMapCache:
         self.calibration_size = calibration_size
 
     def key(self, path: str | Path) -> str:
-        """See `SensMapSource`."""
         return f"espirit-1 {self.calibration_size}"
 
     def file(
@@ -64,8 +56,7 @@ class SensMapCache:
         path = Path(path).resolve()
         size = min(num_low_frequencies, self.calibration_size)
         # a square of the largest size is what is used of lines as well
-        is_small_square = square_center and size < self.calibration_size
-        center = [size, size] if is_small_square else size
+        center = [size, size] if square_center and size < self.calibration_size else size
         key = [str(path), *file_stamp(path), center, self.key(path)]
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
@@ -96,12 +87,8 @@ def _read_half(file: Path, shape: tuple[int, ...]) -> Tensor | None:
 class SensMapFiles:
     """The user's own maps (BART's, sigpy's): for each volume an HDF5 file of the same name.
 
-    Args:
-        folder: of the files. Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or
-            (coils, rows, cols) for all slices.
-
-    Raises:
-        FileNotFoundError: if the folder is missing.
+    Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices.
+    A missing folder raises FileNotFoundError.
     """
 
     needs_center = False
@@ -112,7 +99,6 @@ class SensMapFiles:
             raise FileNotFoundError(f"no folder {self.folder} with coil maps")
 
     def key(self, path: str | Path) -> str:
-        """See `SensMapSource`."""
         file = (self.folder / Path(path).name).resolve()
         return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
@@ -142,7 +128,6 @@ class UnitSensMaps:
     needs_center = False
 
     def key(self, path: str | Path) -> str:
-        """See `SensMapSource`."""
         return "ones"
 
     def __call__(

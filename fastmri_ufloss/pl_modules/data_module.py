@@ -12,7 +12,7 @@ from fastmri.data import VolumeSampler
 from fastmri.data.subsample import MaskFunc
 
 from fastmri_ufloss.data.index import MetadataIndex, list_volumes
-from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
+from fastmri_ufloss.data.loading import EqualSizeBatches, ResumableLoader, ordered_batches
 from fastmri_ufloss.data.masks import min_center_shape
 from fastmri_ufloss.data.slices import IndexedSliceDataset, scale_center
 from fastmri_ufloss.data.transforms import collate
@@ -160,7 +160,7 @@ class MriDataModule(fastmri.pl_modules.FastMriDataModule):
             if split == "test":
                 # the sampler repeats slices to make the processes' numbers equal, which a test need not
                 indices = list(dict.fromkeys(indices))
-        batches = OrderedBatches(indices, dataset.batch_keys, batch_size=self.batch_size)
+        batches = ordered_batches(indices, dataset.batch_keys, batch_size=self.batch_size)
         return torch.utils.data.DataLoader(dataset, batch_sampler=batches, **loader_options(self.num_workers))
 
     def _index(self, split: str) -> MetadataIndex:

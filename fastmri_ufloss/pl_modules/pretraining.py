@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
-from fastmri_ufloss.data.patches import PatchDataset, patch_file_name, write_volume_patches
+from fastmri_ufloss.data.loading import EqualSizeBatches, ResumableLoader, ordered_batches
+from fastmri_ufloss.data.patches import PatchDataset, PatchSettings, patch_file_name, write_volume_patches
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import collate
 from fastmri_ufloss.pl_modules.data_module import MriDataModule, rank_and_world_size_of
@@ -63,6 +63,7 @@ class PatchDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._settings = PatchSettings(patch_size, patches_per_slice, seed)
 
     @property
     def in_chans(self) -> int:
@@ -103,7 +104,7 @@ class PatchDataModule(pl.LightningDataModule):
         mine = held_out[rank::world_size]
         # equal numbers for all processes; retrieval counts a patch once
         indices = [*mine, *[0] * (-(-len(held_out) // world_size) - len(mine))]
-        batches = OrderedBatches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
+        batches = ordered_batches(indices, [0] * len(self.val_patches), batch_size=max(self.batch_size, 64))
         return DataLoader(self.val_patches, batch_sampler=batches, num_workers=self.num_workers)
 
     def _cut(self, split: str) -> list[Path]:
@@ -119,14 +120,8 @@ class PatchDataModule(pl.LightningDataModule):
         rank, world_size = rank_and_world_size_of(self)
         mine = missing[rank::world_size]
         for volume, file in tqdm(mine, desc=f"Patches of {split}", unit="volume", disable=not mine):
-            write_volume_patches(
-                file,
-                self._references(dataset, volumes[volume]),
-                patch_size=self.patch_size,
-                patches_per_slice=self.patches_per_slice,
-                seed=self.seed,
-                volume_name=volume.name,
-            )
+            references = self._references(dataset, volumes[volume])
+            write_volume_patches(file, references, self._settings, volume_name=volume.name)
         return files
 
     def _file_name(self, volume: Path, indices: list[int], dataset: IndexedSliceDataset) -> str:
@@ -138,14 +133,7 @@ class PatchDataModule(pl.LightningDataModule):
             masks = transform.mask_func
             center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
             source = f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
-        return patch_file_name(
-            volume,
-            in_chans=self.in_chans,
-            patch_size=self.patch_size,
-            patches_per_slice=self.patches_per_slice,
-            seed=self.seed,
-            source=source,
-        )
+        return patch_file_name(volume, self._settings, in_chans=self.in_chans, source=source)
 
     def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastmri_ufloss.data.loading import EqualSizeBatches, OrderedBatches, ResumableLoader
+from fastmri_ufloss.data.loading import EqualSizeBatches, ResumableLoader, ordered_batches
 from fastmri_ufloss.data.segmentation import SegmentationSlices
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.pl_modules.data_module import loader_options, rank_and_world_size_of
@@ -127,7 +127,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         share = -(-count // world_size)
         first = rank * share
         indices = [index % count for index in range(first, first + share)]
-        batches = OrderedBatches(indices, self.val_slices.sizes, batch_size=self.batch_size)
+        batches = ordered_batches(indices, self.val_slices.sizes, batch_size=self.batch_size)
         return DataLoader(self.val_slices, batch_sampler=batches, **loader_options(self.num_workers))
 
 

@@ -1,13 +1,14 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fastmri_ufloss.data.patches import MARGIN, PatchDataset, patch_file_name, write_volume_patches
+from fastmri_ufloss.data.patches import MARGIN, PatchDataset, PatchSettings, patch_file_name, write_volume_patches
 
-SETTINGS = {"patch_size": 12, "patches_per_slice": 5, "seed": 0}
+SETTINGS = PatchSettings(patch_size=12, patches_per_slice=5, seed=0)
 
 
 def volume(slices=3, rows=30, cols=26, seed=0):
@@ -19,7 +20,7 @@ def volume(slices=3, rows=30, cols=26, seed=0):
 def write(folder, name="a.h5", images=None, **changes):
     images = volume() if images is None else images
     path = folder / f"{name}.npy"
-    return write_volume_patches(path, images, volume_name=name, **{**SETTINGS, **changes})
+    return write_volume_patches(path, images, replace(SETTINGS, **changes), volume_name=name)
 
 
 def is_window(image, patch):
@@ -51,13 +52,13 @@ def test_magnitude_images_have_one_channel(tmp_path):
 def test_places_depend_on_seed_volume_and_slice_only(tmp_path):
     same = np.repeat(volume(1), 2, axis=0)
     first = np.load(write(tmp_path, images=same))
-    again = np.load(write_volume_patches(tmp_path / "other.npy", same, volume_name="a.h5", **SETTINGS))
+    again = np.load(write_volume_patches(tmp_path / "other.npy", same, SETTINGS, volume_name="a.h5"))
     assert np.array_equal(first, again)
-    alone = write_volume_patches(tmp_path / "alone.npy", same[:1], volume_name="a.h5", **SETTINGS)
+    alone = write_volume_patches(tmp_path / "alone.npy", same[:1], SETTINGS, volume_name="a.h5")
     assert np.array_equal(first[:5], np.load(alone))
     assert not np.array_equal(first[:5], first[5:])
     assert not np.array_equal(first, np.load(write(tmp_path, "b.h5", images=same)))
-    seeded = write_volume_patches(tmp_path / "seed.npy", same, volume_name="a.h5", **{**SETTINGS, "seed": 1})
+    seeded = write_volume_patches(tmp_path / "seed.npy", same, replace(SETTINGS, seed=1), volume_name="a.h5")
     assert not np.array_equal(first, np.load(seeded))
 
 
@@ -86,19 +87,18 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 def test_the_file_name_changes_with_all_its_content_depends_on(tmp_path):
     path = tmp_path / "file1.h5"
     path.write_bytes(b"1234")
-    options = {"in_chans": 2, "patch_size": 60, "patches_per_slice": 80, "seed": 0}
-    name = patch_file_name(path, **options)
+    name = patch_file_name(path, SETTINGS, in_chans=2)
     assert name.startswith("file1-") and name.endswith(".npy")
-    assert patch_file_name(path, **options) == name
-    changes = [
-        {"in_chans": 1}, {"patch_size": 40}, {"patches_per_slice": 20}, {"seed": 1}, {"source": "rss"}
-    ]  # fmt: skip
-    names = [patch_file_name(path, **{**options, **change}) for change in changes]
+    assert patch_file_name(path, SETTINGS, in_chans=2) == name
+    changes = [{"patch_size": 40}, {"patches_per_slice": 20}, {"seed": 1}]
+    names = [patch_file_name(path, replace(SETTINGS, **change), in_chans=2) for change in changes]
+    names.append(patch_file_name(path, SETTINGS, in_chans=1))
+    names.append(patch_file_name(path, SETTINGS, in_chans=2, source="rss"))
     os.utime(path, ns=(0, 0))
-    names.append(patch_file_name(path, **options))
+    names.append(patch_file_name(path, SETTINGS, in_chans=2))
     path.write_bytes(b"12345")
     os.utime(path, ns=(0, 0))
-    names.append(patch_file_name(path, **options))
+    names.append(patch_file_name(path, SETTINGS, in_chans=2))
     assert len({name, *names}) == 8
 
 
