@@ -90,6 +90,7 @@ def write_volume_patches(
     check(fits, "patch_size and patches_per_slice", "at least 1", f"{patch_size} and {per_slice}")
     if path.is_file():
         return path
+    size = patch_size + 2 * MARGIN
     slices: list[NDArray[np.float16]] = []
     for number, image in enumerate(images):
         where = f"image {number} of {volume_name}"
@@ -97,13 +98,10 @@ def write_volume_patches(
         if slices and channels.shape[0] != slices[0].shape[1]:
             raise ValueError(f"images must be all complex or all real, got another kind at {where}")
         channels = _with_room(channels, patch_size, where)
-        rows, cols = _places(channels.shape[1:], patch_size, per_slice, (settings.seed, volume_name, number))
-        size = patch_size + 2 * MARGIN
-        patches = [channels[:, r : r + size, c : c + size] for r, c in zip(rows, cols, strict=True)]
-        slices.append(np.stack(patches))
+        places = _places(channels.shape[1:], size, per_slice, (settings.seed, volume_name, number))
+        slices.append(np.stack([channels[:, r : r + size, c : c + size] for r, c in places]))
     if not slices:
         raise ValueError(f"images must hold at least one image, got none for {volume_name}")
-    # no other process ever sees half a file
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.concatenate(slices).astype("<f2", copy=False))
     return path
@@ -131,16 +129,6 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
                     f"and {shape[1:]} in {file}"
                 )
         self._ends = np.cumsum([shape[0] for shape in shapes])
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of a patch."""
-        return self.patch_shape[0]
-
-    @property
-    def patch_size(self) -> int:
-        """Rows and columns of a patch without its margin."""
-        return self.patch_shape[1] - 2 * MARGIN
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -173,7 +161,7 @@ def _scaled_channels(image: Tensor, where: str) -> NDArray[np.float16]:
         raise ValueError(f"images must be finite, got NaN or infinity at {where}")
     if not image.is_complex():
         image = image.to(torch.promote_types(image.dtype, torch.float32))
-    scaled = image[None] / image_scale(image[None]).reshape(-1, 1, 1)
+    scaled = image[None] / image_scale(image[None])
     channels = to_patch_channels(scaled, 2 if image.is_complex() else 1)[0]
     if float(channels.abs().max()) > torch.finfo(torch.float16).max:
         raise ValueError(f"images must stay in the range of float16 at their 95th percentile, got {where}")
@@ -192,14 +180,12 @@ def _with_room(channels: NDArray[np.float16], patch_size: int, where: str) -> ND
     return np.pad(channels, [(0, 0), *((pad, pad) for pad in pads)], mode="reflect")
 
 
-def _places(
-    shape: tuple[int, ...], patch_size: int, number: int, key: tuple[Any, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(shape: tuple[int, ...], size: int, number: int, key: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """The upper left corners of so many windows."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "big"))
-    size = patch_size + 2 * MARGIN
-    rows = generator.integers(shape[0] - size + 1, size=number)
-    return rows, generator.integers(shape[1] - size + 1, size=number)
+    rows, cols = (generator.integers(length - size + 1, size=number).tolist() for length in shape)
+    return list(zip(rows, cols, strict=True))
 
 
 def _read_header(file: Path) -> tuple[tuple[int, ...], int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.files import name_some, open_hdf5
 
@@ -22,37 +23,26 @@ QUIET_SECONDS = 2.0  # a scan that takes longer shows its progress
 
 
 class SegmentationSample(NamedTuple):
-    """A slice and the class of each of its pixels.
+    """A slice and the class of each of its pixels."""
 
-    Args:
-        image: magnitudes of the reconstruction, in the file's intensities, float32 (1, rows, cols).
-        segmentation: class numbers, 0 is the background, int64 (rows, cols).
-        fname: name of the volume.
-        slice_num: number of the slice in the volume.
-    """
-
-    image: Tensor
-    segmentation: Tensor
+    image: Tensor  # magnitudes of the reconstruction, in the file's intensities, float32 (1, rows, cols)
+    segmentation: Tensor  # class numbers, 0 is the background, int64 (rows, cols)
     fname: str
     slice_num: int
 
 
 def find_reconstruction(volume: h5py.File) -> h5py.Dataset | None:
-    """The reconstruction of a volume: ``reconstruction_rss``, or ``reconstruction_esc`` of a single coil.
-
-    fastMRI's single-coil files have both, and what it trains them on is the latter. None if it has neither, as
-    undersampled volumes.
-    """
+    """``reconstruction_rss`` of a volume, or ``reconstruction_esc`` of a single coil; None if it is undersampled."""
     names = ["reconstruction_rss", "reconstruction_esc"]
     if getattr(volume.get("kspace"), "ndim", 4) == 3:
-        names.reverse()
+        names.reverse()  # fastMRI's single-coil files have both, and its training takes the latter
     return next((volume[name] for name in names if name in volume), None)
 
 
 class SegmentationSlices(Dataset[SegmentationSample]):
     """The slices of fully sampled fastMRI volumes with their segmentations; k-space is not read.
 
-    An index is a slice's number, or (epoch, number) as of `EqualSizeBatches`; slices are the same in every epoch.
+    An index is a slice's number, or (epoch, number) as of `EqualSizeBatches`.
 
     Args:
         folder: of volumes with a data set ``segmentation`` (slices, rows, cols), see
@@ -74,18 +64,15 @@ class SegmentationSlices(Dataset[SegmentationSample]):
                 f"{name_some(missing, shown=5)}; add it with {COMMAND}, or skip_missing"
             )
         self._shapes = {path: shape for path, shape in shapes.items() if shape is not None}
-        self._slices = [
-            (path, number)
-            for path, (count, _, _) in self._shapes.items()
-            for number in range(count)
-            if not only_with_classes or self._highest[path][number]
-        ]
+        self._slices = [(path, number) for path, shape in self._shapes.items() for number in range(shape[0])]
+        if only_with_classes:
+            self._slices = [(path, number) for path, number in self._slices if self._highest[path][number]]
         if not self._slices:
             raise ValueError(f"{folder} must have slices with a segmentation, got none that is left")
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """The size (rows, cols) of each slice, for `EqualSizeBatches`."""
+        """(rows, cols) of each slice, for `EqualSizeBatches`."""
         return [self._shapes[path][1:] for path, _ in self._slices]
 
     @property
@@ -126,10 +113,9 @@ def _read_shape(path: Path) -> tuple[int, int, int] | None:
         if NAME not in volume:
             return None
         images, classes = find_reconstruction(volume), volume[NAME]
-        shape = None if images is None else images.shape
-        kind, got = classes.dtype.kind, classes.shape
-    if shape is None:
-        raise ValueError(f"{path} must have a reconstruction beside its segmentation, got none: is it undersampled?")
-    if kind not in "biu" or got != shape:
-        raise ValueError(f"{path}: {NAME} must be integers of the reconstruction's shape {shape}, got {got}")
-    return shape
+        if images is None:
+            raise ValueError(f"{path} must have a reconstruction beside its segmentation: is it undersampled?")
+        shape = images.shape
+        fits = classes.dtype.kind in "biu" and classes.shape == shape
+        check(fits, f"{path}: {NAME}", f"integers of the reconstruction's shape {shape}", classes.shape)
+        return shape

@@ -33,7 +33,7 @@ def is_window(image, patch):
 def test_patches_are_windows_of_the_scaled_images(tmp_path):
     images = volume() * 1e-4
     data = PatchDataset([write(tmp_path, images=images)])
-    assert (len(data), data.in_chans, data.patch_size) == (15, 2, 12)
+    assert (len(data), *data.patch_shape) == (15, 2, 12 + 2 * MARGIN, 12 + 2 * MARGIN)
     for number in (0, 7, 14):
         patch, index = data[number]
         assert index == number
@@ -46,7 +46,7 @@ def test_patches_are_windows_of_the_scaled_images(tmp_path):
 def test_magnitude_images_have_one_channel(tmp_path):
     data = PatchDataset([write(tmp_path, images=[torch.from_numpy(image).abs() for image in volume()])])
     patch, _ = data[3]
-    assert data.in_chans == 1 and float(patch.min()) >= 0
+    assert data.patch_shape[0] == 1 and float(patch.min()) >= 0
 
 
 def test_places_depend_on_seed_volume_and_slice_only(tmp_path):
