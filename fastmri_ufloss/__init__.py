@@ -1,8 +1,7 @@
-"""MoDL and UFLoss for fastMRI.
+"""MoDL and UFLoss for fastMRI: the names that most users need.
 
 The rooms are imported by name: ``fastmri_ufloss.models``, ``.losses``, ``.mri``, ``.data``, ``.metrics``,
-``.pl_modules``, and the leaves ``.simulation``, ``.convert``, ``.baselines``, ``.report``. The names here are those
-that most users need.
+``.pl_modules``, and the leaves ``.simulation``, ``.convert``, ``.baselines``, ``.report``.
 """
 
 from typing import TYPE_CHECKING

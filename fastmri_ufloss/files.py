@@ -15,15 +15,9 @@ __all__ = ["atomic_path", "file_stamp", "name_some", "open_hdf5", "remove_leftov
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes the final name when the block ends well.
+    """A temporary path beside ``path`` to write to, which takes the final name when the block ends well.
 
-    If the block raises, the disk is full or the process dies, ``path`` is as it was before.
-
-    Args:
-        path: the final name; its folder is made if it is missing.
-
-    Yields:
-        The temporary path, in the same folder.
+    If the block raises, the disk is full or the process dies, ``path`` is as it was before. A missing folder is made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +41,10 @@ def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> l
 
     Args:
         paths: the final names.
-        stale_seconds: since the last write, after which a file is nobody's.
+        stale_seconds: time since the last write after which a file is nobody's.
 
     Returns:
-        Younger ones, which are kept: another process may be writing them.
+        Younger files, which are kept: another process may be writing them.
     """
     young = []
     for path in paths:
@@ -71,11 +65,7 @@ def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def open_hdf5(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file (``h5py.File``) to read from.
-
-    Raises:
-        ValueError: if the file cannot be opened, or what is read within the block is damaged.
-    """
+    """An HDF5 file (``h5py.File``) to read from; ValueError if the file, or what the block reads, is damaged."""
     import h5py  # losses and models need no HDF5
 
     try:

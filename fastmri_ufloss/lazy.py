@@ -8,12 +8,9 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """``__getattr__`` and ``__all__`` of a package.
+    """``__getattr__`` and ``__all__`` of a package from the public names, with blanks between them, of its modules.
 
-    Args:
-        package: its ``__name__``.
-        modules: of each module of the package, its public names with blanks between them. A name must not be that
-            of a module as well: Python gives the module, once that is loaded.
+    A name must not be that of a module as well: Python gives the module, once that is loaded.
     """
     homes = {name: module for module, names in modules.items() for name in names.split()}
 

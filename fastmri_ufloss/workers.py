@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -27,14 +28,9 @@ GRACE_SECONDS = 10.0  # to remove a temporary file
 def run_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, num_workers: int
 ) -> Generator[tuple[Task, Result | str], None, None]:
-    """Call a function for each task in processes of one thread each.
+    """Call a function, which processes can import, for each task in processes of one thread each.
 
     If the iterator is closed, or an exception ends it, waiting tasks are dropped and running ones get a SystemExit.
-
-    Args:
-        function: of a module, which processes can import.
-        tasks: its arguments.
-        num_workers: number of processes.
 
     Yields:
         A task and its result, in the order in which they end; a text for a task whose process died.
@@ -58,15 +54,18 @@ def run_in_processes(
 @contextlib.contextmanager
 def _inherited() -> Iterator[None]:
     """Processes that start meanwhile use one thread, and leave Ctrl-C to their parent."""
-    environment, mask = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    environment = dict(os.environ)
     os.environ.update(THREADS)
+    if sys.platform != "win32":  # which cannot block a signal: see `_start`
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         for name in THREADS:
             os.environ.pop(name)
         os.environ.update(environment)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _call(function: Callable[[Task], Result], task: Task) -> Result:
@@ -77,6 +76,7 @@ def _call(function: Callable[[Task], Result], task: Task) -> Result:
 
 
 def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _raise_outside_callbacks(SystemExit(1)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

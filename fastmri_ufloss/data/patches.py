@@ -18,9 +18,7 @@ from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_chann
 
 __all__ = ["MARGIN", "PatchDataset", "PatchSettings", "patch_file_name", "write_volume_patches"]
 
-MARGIN = 2
-"""Pixels around a stored patch, so that a copy of it can be shifted."""
-
+MARGIN = 2  # pixels around a stored patch, so that a copy of the patch can be shifted
 _FORMAT_VERSION = 1
 
 

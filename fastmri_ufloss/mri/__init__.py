@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from fastmri_ufloss.mri.center import *
     from fastmri_ufloss.mri.espirit import *
     from fastmri_ufloss.mri.intensity import *
-    from fastmri_ufloss.mri.residual import *
     from fastmri_ufloss.mri.sense import *
 
 __getattr__, __all__ = lazy_names(
@@ -19,7 +18,6 @@ __getattr__, __all__ = lazy_names(
         "conjugate_gradient": "conjugate_gradient",
         "espirit": "estimate_sens_maps",
         "intensity": "image_scale",
-        "residual": "data_residual",
-        "sense": "cg_sense sens_expand sens_reduce sense_normal_operator",
+        "sense": "cg_sense data_residual sens_expand sens_reduce sense_normal_operator",
     },
 )

@@ -5,28 +5,22 @@ from torch import Tensor
 
 __all__ = ["MIN_CENTER_LINES", "center_regions", "count_center_lines"]
 
-MIN_CENTER_LINES = 4
-"""What coil maps need: the smallest kernel is 2 wide, and its blocks must overlap."""
+MIN_CENTER_LINES = 4  # for coil maps: the smallest kernel is 2 wide, and its blocks must overlap
 
 
 def count_center_lines(mask: Tensor) -> Tensor:
-    """Size of the fully sampled center of k-space: of lines, or of a square.
+    """Size n of the fully sampled center [pad, pad + n), pad = (size - n + 1) // 2: of lines, or of a square.
 
-    In a mask of columns it is the number of contiguous sampled columns around the center, counted symmetrically.
-    For this n fastMRI's center [pad, pad + n), pad = (cols - n + 1) // 2, is sampled. It is the number that
-    ``fastmri.models.varnet.SensitivityModel`` counts in fastMRI's masks, and right for full ones as well.
-    In a mask of points it is the largest n for which that center of n columns is sampled in n rows around the
-    center at least.
+    In a mask of columns n is the number of contiguous sampled columns around the center, counted symmetrically as
+    by ``fastmri.models.varnet.SensitivityModel``; in a mask of points the largest n for which n columns are sampled
+    in n rows at least.
 
     Args:
-        mask: (batch, 1, 1 or rows, cols, 1): of columns or, with rows, of points.
+        mask: (batch, 1, 1 or rows, cols, 1), of columns or, with rows, of points; otherwise ValueError.
 
     Returns:
-        (batch,) int64; of columns: even, or 1 if the center is alone, or 0 if it is missing, or cols if all are
-        sampled; of points: from 0 to cols.
-
-    Raises:
-        ValueError: if the mask is not five-dimensional.
+        (batch,) int64; of columns: even, or 1 if the center is alone, or 0 if the center is missing, or cols if all
+        are sampled; of points: from 0 to cols.
     """
     if mask.ndim != 5 or mask.shape[1] != 1 or mask.shape[-1] != 1:
         raise ValueError(f"mask must have shape (batch, 1, 1 or rows, cols, 1), got {tuple(mask.shape)}")
@@ -66,10 +60,7 @@ def _count_symmetric(sampled: Tensor) -> Tensor:
 def center_regions(
     masked_kspace: Tensor, num_low_frequencies: int | Tensor | None, mask: Tensor | None, calibration_size: int
 ) -> list[tuple[int, int]]:
-    """(rows, cols) of the region for calibration of each sample; an empty sample has all of it.
-
-    Args:
-        masked_kspace, num_low_frequencies, mask, calibration_size: see `estimate_sens_maps`.
+    """(rows, cols) of the region for calibration of each sample; arguments as for `estimate_sens_maps`.
 
     Raises:
         ValueError: if num_low_frequencies has another shape, or is or counts less than 4, or more than cols.

@@ -23,21 +23,17 @@ def conjugate_gradient(
 ) -> Tensor:
     """Solve A x = b for each sample of a batch with a fixed number of conjugate gradient steps.
 
-    Every sample has step sizes of its own, so its solution does not depend on its neighbors in the batch.
-    A sample whose residual is zero stays where it is. The solve runs in at least float32 under autocast.
+    Every sample has step sizes of its own; a sample whose residual is zero stays. At least float32 under autocast.
 
     Args:
         operator: x -> A x, Hermitian and positive definite for each sample.
         rhs: b, (batch, ...), real or complex.
-        x0: the start, zero if not given.
-        num_iterations: number of steps.
+        x0: the start, of the shape of ``rhs``; zero if not given.
+        num_iterations: number of steps, at least 1.
         backward: how gradients reach ``rhs``, ``x0`` and whatever ``operator`` closes over.
             ``"unrolled"``: through the steps, exact for the truncated solve. ``"checkpoint"``: the same
             gradient, the steps recomputed instead of stored. ``"implicit"``: a second solve of
             A u = (gradient), which is exact only where the solve has converged, and has no gradient in ``x0``.
-
-    Returns:
-        x with the shape of ``rhs``.
 
     Raises:
         ValueError: if an argument is not as above.

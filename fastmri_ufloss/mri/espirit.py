@@ -42,8 +42,8 @@ def estimate_sens_maps(
         masked_kspace: (batch, coils, rows, cols, 2), centered as in fastMRI, of any scale.
         num_low_frequencies: fully sampled columns in the center, one number or (batch,); with a mask of points
             the side of the fully sampled square. None or 0: counted, see `count_center_lines`.
-        mask: (batch, 1, 1 or rows, cols, 1). Without it the center consists of lines, and what is counted are
-            columns, or the points of a square, that are not zero.
+        mask: (batch, 1, 1 or rows, cols, 1). Without a mask the columns, or the points of a square, that are not
+            zero are counted.
         calibration_size: largest number of rows and of columns in the calibration region.
         kernel_size: largest width of a block; half of a region that is smaller than two blocks.
         threshold: smallest singular value, relative to the largest.
@@ -52,9 +52,8 @@ def estimate_sens_maps(
         max_memory: bytes that the intermediate results of a chunk of rows may take, about.
 
     Returns:
-        Maps (batch, coils, rows, cols, 2), for several sets (batch, num_maps, coils, rows, cols, 2). Their
-        norm over the coils is 1 or 0; coil 0 is real and not negative. All ones for a single coil, all zero
-        for empty k-space.
+        Maps (batch, coils, rows, cols, 2), for several sets (batch, num_maps, coils, rows, cols, 2), of norm 1 or 0
+        over the coils; coil 0 is real and not negative. All ones for a single coil, all zero for empty k-space.
 
     Raises:
         ValueError: if an argument is out of range, or the sampled center is smaller than 4.
@@ -94,12 +93,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def _check(
-    masked_kspace: Tensor,
-    calibration_size: int,
-    kernel_size: int,
-    threshold: float,
-    crop: float,
-    num_maps: int,
+    masked_kspace: Tensor, calibration_size: int, kernel_size: int, threshold: float, crop: float, num_maps: int
 ) -> None:
     shape = tuple(masked_kspace.shape)
     if masked_kspace.ndim != 5 or shape[-1] != 2:

@@ -5,26 +5,20 @@ from torch import Tensor
 
 __all__ = ["SCALE_RULE", "image_scale", "to_patch_channels"]
 
-SCALE_RULE = "target_p95"
-"""The name of the rule in `image_scale`. It is stored with a feature network, which is valid for it only."""
+SCALE_RULE = "target_p95"  # the name of `image_scale`, stored with a feature network, which is valid for it only
 
 
 def image_scale(images: Tensor) -> Tensor:
-    """The 95th percentile of the magnitude of each image.
+    """The 95th percentile of the magnitude of each image: the smallest value that 95% of the pixels do not exceed.
 
-    An image divided by its scale has 1 as the 95th percentile. Two images that are compared are both
-    divided by the scale of the target (the reference). The percentile is the smallest value that at least
-    95% of the pixels do not exceed. Where it is 0, the largest magnitude takes its place, and where that
-    is 0 as well, 1. (Wang et al., MRM 2022, scale a subject so; here it is each image.)
+    Where the percentile is 0, the largest magnitude takes its place, and where that is 0 as well, 1. (Wang et al.,
+    MRM 2022, scale a subject so; here each image is scaled.)
 
     Args:
-        images: (batch, ..., rows, cols), real or complex, of any unit.
+        images: (batch, ..., rows, cols), real or complex, of any unit; ValueError without batch axis or pixel.
 
     Returns:
         (batch,), real, at least float32, positive, without gradient.
-
-    Raises:
-        ValueError: if images has no batch axis or no pixel.
     """
     if images.ndim < 2 or images.numel() == 0:
         raise ValueError(f"images must have shape (batch, ..., rows, cols), got {tuple(images.shape)}")
@@ -38,17 +32,14 @@ def image_scale(images: Tensor) -> Tensor:
 
 
 def to_patch_channels(images: Tensor, in_chans: int) -> Tensor:
-    """Images as the real channels that a feature network takes.
+    """Images (n, rows, cols) as the real channels (n, in_chans, rows, cols) that a feature network takes.
 
     Args:
-        images: (n, rows, cols), complex for 2 channels, real magnitude for 1 channel.
+        images: complex for 2 channels, real magnitude for 1 channel.
         in_chans: 2 for real and imaginary part, 1 for the magnitude.
 
-    Returns:
-        (n, in_chans, rows, cols), real, with the precision of images.
-
     Raises:
-        ValueError: if images has another shape, or is complex and in_chans is 1, or real and in_chans 2.
+        ValueError: if an argument is not as above.
     """
     if images.ndim != 3:
         raise ValueError(f"images must have shape (n, rows, cols), got {tuple(images.shape)}")

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = [
-    "cg_sense",
-    "check_mask_and_maps",
-    "data_consistency_step",
-    "sens_expand",
-    "sens_reduce",
-    "sense_normal_operator",
-]
+__all__ = ["cg_sense", "data_residual", "sens_expand", "sens_reduce", "sense_normal_operator"]
 
 
 def _check_real_complex(name: str, data: Tensor) -> None:
     if data.ndim != 5 or data.shape[-1] != 2:
         raise ValueError(f"{name} must have shape (batch, coils, rows, cols, 2), got {tuple(data.shape)}")
+
+
+def _check_same_shape(name: str, data: Tensor, other_name: str, other: Tensor) -> None:
+    if data.shape != other.shape:
+        raise ValueError(
+            f"{name} must have the shape of {other_name}, got {tuple(data.shape)} and {tuple(other.shape)}"
+        )
 
 
 def check_mask_and_maps(mask: Tensor, sens_maps: Tensor) -> None:
@@ -37,17 +37,9 @@ def check_mask_and_maps(mask: Tensor, sens_maps: Tensor) -> None:
 
 
 def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
-    """Image to multi-coil k-space, F S x, as in ``fastmri.models.VarNetBlock``.
+    """Image (batch, 1, rows, cols, 2) to fully sampled k-space F S x, of the shape of the maps.
 
-    Args:
-        image: (batch, 1, rows, cols, 2).
-        sens_maps: (batch, coils, rows, cols, 2).
-
-    Returns:
-        k-space (batch, coils, rows, cols, 2), fully sampled.
-
-    Raises:
-        ValueError: if a shape is not as above.
+    ``sens_maps`` are (batch, coils, rows, cols, 2); other shapes raise ValueError.
     """
     _check_real_complex("image", image)
     _check_real_complex("sens_maps", sens_maps)
@@ -56,31 +48,19 @@ def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
 
 
 def sens_reduce(kspace: Tensor, sens_maps: Tensor) -> Tensor:
-    """Multi-coil k-space to image, S^H F^H y, the adjoint of `sens_expand`.
+    """K-space (batch, coils, rows, cols, 2) to image S^H F^H y (batch, 1, rows, cols, 2), adjoint to `sens_expand`.
 
-    Args:
-        kspace: (batch, coils, rows, cols, 2).
-        sens_maps: the same shape.
-
-    Returns:
-        Image (batch, 1, rows, cols, 2).
-
-    Raises:
-        ValueError: if the two shapes differ.
+    ``sens_maps`` of another shape than the k-space raise ValueError.
     """
     _check_real_complex("kspace", kspace)
-    if kspace.shape != sens_maps.shape:
-        raise ValueError(
-            f"sens_maps must have the shape of kspace, got {tuple(sens_maps.shape)} and {tuple(kspace.shape)}"
-        )
+    _check_same_shape("sens_maps", sens_maps, "kspace", kspace)
     coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
     image = (torch.view_as_complex(sens_maps.contiguous()).conj() * coil_images).sum(dim=1, keepdim=True)
     return torch.view_as_real(image)
 
 
 class _SenseNormal(torch.autograd.Function):
-    """E^H E x for fixed maps. The operator is its own adjoint, so the backward pass is the forward pass
-    applied to the gradient, and no coil image is ever kept for it."""
+    """E^H E x for fixed maps: self-adjoint, so the backward pass is the forward pass and keeps no coil image."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -101,25 +81,23 @@ def _apply_normal(image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[in
 
 
 def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor], Tensor]:
-    """The normal operator x -> E^H E x of SENSE, as a function of complex images.
-
-    F^H U F is a circular convolution. It therefore commutes with the shifts of the centered transform, which
-    are left out here, and along an axis that is not undersampled its two transforms cancel: a mask of columns
-    costs one-dimensional transforms only.
+    """The normal operator x -> E^H E x of SENSE, self-adjoint and positive semi-definite.
 
     Args:
-        mask: (batch, 1, 1 or rows, cols, 1), as in fastMRI.
+        mask: (batch, 1, 1 or rows, cols, 1).
         sens_maps: (batch, coils, rows, cols, 2).
 
     Returns:
-        A self-adjoint, positive semi-definite map of complex images (batch, rows, cols). Its gradient reaches
-        the image, and the maps if they require one; it keeps no coil image for the backward pass otherwise.
+        A function of complex images (batch, rows, cols). The gradient reaches the image, and the maps if they
+        require one.
 
     Raises:
         ValueError: if mask and maps do not belong together.
     """
     check_mask_and_maps(mask, sens_maps)
     maps = torch.view_as_complex(sens_maps.contiguous())
+    # F^H U F is a circular convolution, which commutes with the shifts of the centered transform: they are left
+    # out. Along an axis that is not undersampled the two transforms cancel: columns cost 1D transforms only.
     dims = (-1,) if mask.shape[2] == 1 else (-2, -1)
     weights = torch.fft.ifftshift(mask[..., 0].to(sens_maps.dtype), dim=dims)
     if maps.requires_grad:
@@ -135,36 +113,24 @@ def data_consistency_step(
     .. math:: x - \eta \, E^H (E x - y)
 
     For one coil with a map of ones, :math:`\eta = 1` replaces the acquired samples of the image's k-space by the
-    measured ones, and :math:`\eta < 1` goes that part of the way. For several coils that is done in each coil and
-    the coils are combined. Without autocast.
+    measured samples. Without autocast.
 
     Args:
         image: x, complex (batch, rows, cols).
-        zero_filled: E^H y, the same shape; y is zero where not acquired.
+        zero_filled: E^H y, the same shape.
         normal: x -> E^H E x, see `sense_normal_operator`.
         step: eta.
-
-    Returns:
-        Complex image (batch, rows, cols).
 
     Raises:
         ValueError: if the shapes differ.
     """
-    if image.shape != zero_filled.shape:
-        raise ValueError(
-            f"zero_filled must have the shape of image, got {tuple(zero_filled.shape)} and {tuple(image.shape)}"
-        )
+    _check_same_shape("zero_filled", zero_filled, "image", image)
     with torch.autocast(image.device.type, enabled=False):
         return image - step * (normal(image) - zero_filled)
 
 
 def cg_sense(
-    masked_kspace: Tensor,
-    mask: Tensor,
-    sens_maps: Tensor,
-    *,
-    num_iterations: int = 10,
-    lam: float = 0.02,
+    masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, *, num_iterations: int = 10, lam: float = 0.02
 ) -> Tensor:
     """CG-SENSE: argmin_x |E x - y|^2 + lam |x|^2 by conjugate gradients from zero (Pruessmann, MRM 2001).
 
@@ -184,3 +150,41 @@ def cg_sense(
     normal = sense_normal_operator(mask, sens_maps)
     rhs = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
     return conjugate_gradient(lambda x: normal(x) + lam * x, rhs, num_iterations=num_iterations)
+
+
+@torch.no_grad()
+def data_residual(image: Tensor, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
+    r"""The part of the acquired samples that an image does not explain, a quality figure without a reference.
+
+    .. math:: r = \| U (F S x - y) \|_2 / \| U y \|_2
+
+    0 for an image that agrees with every sample, 1 for an empty image. The residual counts the noise of the samples
+    and the error of the maps too, and says nothing about what was not sampled. Float32 inside, also under autocast.
+
+    Args:
+        image: complex (batch, rows, cols), with its phase, in the unit of the k-space.
+        masked_kspace: (batch, coils, rows, cols, 2).
+        mask: (batch, 1, 1 or rows, cols, 1), or one for the whole batch; not zero where a sample was acquired.
+        sens_maps: (batch, coils, rows, cols, 2).
+
+    Returns:
+        (batch,), float32, at least 0, without gradient. 0 where every acquired sample is zero or there is none.
+
+    Raises:
+        ValueError: if the image is not complex or the shapes do not belong together.
+    """
+    if not image.is_complex():
+        raise ValueError(f"image must be complex, got {image.dtype}: a magnitude has lost the phase of the samples")
+    check_mask_and_maps(mask, sens_maps)
+    if image.shape != sens_maps.shape[:1] + sens_maps.shape[2:4]:
+        raise ValueError(
+            f"image must have shape (batch, rows, cols) to go with sens_maps of shape {tuple(sens_maps.shape)}, "
+            f"got {tuple(image.shape)}"
+        )
+    _check_same_shape("sens_maps", sens_maps, "masked_kspace", masked_kspace)
+    with torch.autocast(image.device.type, enabled=False):
+        samples = sens_expand(torch.view_as_real(image.to(torch.complex64)).unsqueeze(1), sens_maps.float())
+        sampled, measured = mask != 0, masked_kspace.float()
+        error = torch.where(sampled, samples - measured, 0).flatten(1).norm(dim=1)
+        norm = torch.where(sampled, measured, 0).flatten(1).norm(dim=1)
+    return torch.where(norm > 0, error / norm, 0)

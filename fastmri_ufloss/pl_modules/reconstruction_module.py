@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
-from fastmri_ufloss.mri.residual import data_residual
+from fastmri_ufloss.mri.sense import data_residual
 from fastmri_ufloss.pl_modules.mri_module import Batch, masks_of, with_maps
 from fastmri_ufloss.pl_modules.sense_module import SenseModule
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from fastmri_ufloss.data.sampling import sampled_points, volume_sampling
 from fastmri_ufloss.files import open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.residual import data_residual
-from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
+from fastmri_ufloss.mri.sense import cg_sense, data_residual, sens_reduce
 from fastmri_ufloss.report.reconstructions import VolumeFiles, read_mask
 
 __all__ = [

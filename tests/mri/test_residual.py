@@ -4,7 +4,7 @@ import torch
 from helpers import column_mask, randn_complex, smooth_maps
 
 from fastmri_ufloss.mri import sens_expand
-from fastmri_ufloss.mri.residual import data_residual
+from fastmri_ufloss.mri.sense import data_residual
 
 
 def test_zero_for_the_image_of_the_samples_and_one_for_none() -> None:
