@@ -39,12 +39,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> list[Path]:
     """Remove temporary files of `atomic_path` that a killed process left: fastMRI would take them for volumes.
 
-    Args:
-        paths: the final names.
-        stale_seconds: time since the last write after which a file is nobody's.
-
-    Returns:
-        Younger files, which are kept: another process may be writing them.
+    ``paths`` are the final names. Files that were written to within ``stale_seconds`` are kept and returned: another
+    process may be writing them.
     """
     young = []
     for path in paths:

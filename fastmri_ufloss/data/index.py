@@ -27,8 +27,7 @@ SAVE_EVERY_SECONDS = 30.0
 def list_volumes(folder: str | Path) -> list[Path]:
     """The HDF5 volumes of a folder in the order of their names; anything else is skipped with a warning.
 
-    Raises:
-        FileNotFoundError: if the folder is missing or has no volume.
+    A missing folder, or one without volumes, raises FileNotFoundError.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -52,7 +51,7 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
         else `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
 
     Raises:
-        ValueError: if the file cannot be used; the message names the file and says why.
+        ValueError: if the file cannot be used.
     """
     with open_hdf5(path) as volume:
         return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
@@ -77,7 +76,7 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
     facts["target_shape"] = None if target is None else list(target.shape[1:])
     facts["kspace_shape"] = list(shape)
     if "mask" in volume:
-        mask = mask_of_size(volume["mask"][()], *shape[-2:], where=str(path))
+        mask: np.ndarray | None = mask_of_size(volume["mask"][()], *shape[-2:], where=str(path))
     else:
         mask = volume_sampling(kspace, where=str(path))
     facts["sampling"] = None if mask is None else ("columns" if mask.ndim == 1 else "points")
@@ -102,16 +101,13 @@ def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
         raise ValueError(f"{path} has a broken 'ismrmrd_header' ({error})") from error
     # a negative padding, which some headers give, would blank every mask
     cols = volume["kspace"].shape[-1]
-    left = encoding_size[1] // 2 - center
-    padding = (max(left, 0), min(left + maximum + 1, cols))
-    if not padding[0] < cols // 2 < padding[1]:
-        raise ValueError(f"{path} has a broken 'ismrmrd_header': columns {padding} leave out the center of {cols}")
-    return {
-        "padding_left": padding[0],
-        "padding_right": padding[1],
-        "encoding_size": encoding_size,
-        "recon_size": recon_size,
-    }
+    start = encoding_size[1] // 2 - center
+    left, right = max(start, 0), min(start + maximum + 1, cols)
+    if not left < cols // 2 < right:
+        raise ValueError(
+            f"{path} has a broken 'ismrmrd_header': columns {left, right} leave out the center of {cols}"
+        )
+    return {"padding_left": left, "padding_right": right, "encoding_size": encoding_size, "recon_size": recon_size}
 
 
 def _plain(value: Any) -> Any:
@@ -130,13 +126,8 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
     """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its center.
 
     The images have the resolution of that center (rows, cols), all of which must have been acquired, and the
-    intensity of the zero-filled image of full size.
-
-    Returns:
-        The scale, positive, and the slices without any signal, which do not count.
-
-    Raises:
-        ValueError: if the center is not finite, or no slice has a signal.
+    intensity of the zero-filled image of full size. Returns the scale, positive, and the slices without any signal,
+    which do not count; a center that is not finite, or without a signal in any slice, raises ValueError.
     """
     magnitudes, empty = [], []
     with open_hdf5(path) as volume:

@@ -21,7 +21,6 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
     Args:
         sizes: the size of each sample, anything that can be compared.
         batch_size: samples of a batch in each process.
-        seed: of the shuffling.
         rank, world_size: this process and the number of processes.
     """
 
@@ -66,8 +65,7 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, index) for index in self._part(batches[number])]
 
     def _part(self, batch: list[int]) -> list[int]:
-        if self.world_size == 1:
-            return batch
+        """This process's part of a global batch."""
         share = -(-len(batch) // self.world_size)
         filled = [batch[i % len(batch)] for i in range(share * self.world_size)]
         return filled[self.rank * share : (self.rank + 1) * share]

@@ -25,16 +25,13 @@ class Gaussian1DMaskFunc(MaskFunc):
         w(k) = exp(-(k - N / 2)^2 / (2 (N / 10)^2)) + 1 / (2 R),    sum(mask) = round(N / R)
 
     N is the number of columns, R the acceleration. The center lines, ``round(N * center_fraction)`` and at least
-    one, are fully sampled; the others are drawn without replacement in proportion to w(k). Arguments as for
-    fastMRI's ``MaskFunc``; a call takes a shape (..., rows, cols, 2) and returns a mask (1, ..., 1, cols, 1) of 0
-    and 1, float32, and the number of center lines.
+    one, are fully sampled; the others are drawn without replacement in proportion to w(k), the density of M. Seitzer
+    et al., MICCAI 2018. Arguments as for fastMRI's ``MaskFunc``; a call takes a shape (..., rows, cols, 2) and gives
+    a mask (1, ..., 1, cols, 1) of 0 and 1, float32, and the number of center lines.
 
     Raises:
         ValueError: at a call, if there are fewer than 4 columns, or if for one of the pairs of center fraction and
             acceleration the center alone takes the lines that the acceleration leaves.
-
-    References:
-        M. Seitzer et al., Adversarial and perceptual refinement for compressed sensing MRI, MICCAI 2018 (density).
     """
 
     def sample_mask(self, shape: Sequence[int], offset: int | None) -> tuple[Tensor, Tensor, int]:
@@ -275,10 +272,8 @@ def min_center_shape(mask_func: MaskFunc, rows: int, cols: int) -> tuple[int, in
 
 
 def possible_pairs(mask_func: MaskFunc) -> list[tuple[float, float]]:
-    """The (center fraction, acceleration) that a mask may be drawn with.
-
-    A pair that cannot work must fail at the first mask, and not when chance draws it hours later.
-    """
+    """The (center fraction, acceleration) that a mask may be drawn with."""
+    # a pair that cannot work must fail at the first mask, and not when chance draws the pair hours later
     if mask_func.allow_any_combination:
         return list(itertools.product(mask_func.center_fractions, mask_func.accelerations))
     return list(zip(mask_func.center_fractions, mask_func.accelerations, strict=True))

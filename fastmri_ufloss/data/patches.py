@@ -24,32 +24,21 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """How the patches of a volume are cut.
+    """How the patches of a volume are cut."""
 
-    Args:
-        patch_size: p, rows and columns of a patch without the margin.
-        patches_per_slice: patches of each image (80 in the paper).
-        seed: of the places.
-    """
-
-    patch_size: int
-    patches_per_slice: int
-    seed: int
+    patch_size: int  # p, rows and columns of a patch without the margin
+    patches_per_slice: int  # 80 in the paper
+    seed: int  # of the places
 
 
 def patch_file_name(volume_path: str | Path, settings: PatchSettings, *, in_chans: int, source: str = "") -> str:
-    """The name of a volume's patch file, which changes with everything that the patches depend on.
-
-    A file of that name that exists is therefore complete and up to date.
+    """The name of a volume's patch file, which changes with all that the patches depend on: a file is up to date.
 
     Args:
         volume_path: the file that the images come from. Its name, size and time of change count.
         settings: of `write_volume_patches`.
         in_chans: 2 for complex images, 1 for magnitude images.
         source: whatever else the images depend on, such as the way the coils were combined.
-
-    Returns:
-        ``<stem of the volume>-<16 hexadecimal digits>.npy``.
     """
     volume_path = Path(volume_path)
     parts = (
@@ -73,10 +62,8 @@ def write_volume_patches(
 
     Args:
         path: the file, best named by `patch_file_name`.
-        images: fully sampled, coil-combined complex or magnitude images (rows, cols), all of one kind. They
-            are read one after another, and not at all if the file exists.
-        settings: of the patches.
-        volume_name: the name of the volume's file.
+        images: fully sampled, coil-combined complex or magnitude images (rows, cols), all of one kind, which are
+            read one after another, and not at all if the file exists.
 
     Raises:
         ValueError: if there is no image, an image is smaller than a patch, not 2D, of another kind than the
@@ -108,11 +95,8 @@ def write_volume_patches(
 class PatchDataset(Dataset[tuple[Tensor, int]]):
     """All patches of the files of `write_volume_patches`, numbered in the order of the files, which the caller keeps.
 
-    A patch is read from disk when it is asked for; nothing is held in memory or kept open.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if there is no file, one is no patch file, or they differ in channels or patch size.
+    Nothing is held in memory or kept open. Missing files raise FileNotFoundError; no file, a file that holds no
+    patches, and files that differ in channels or patch size raise ValueError.
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:
@@ -132,10 +116,7 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
         return int(self._ends[-1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """The patch with its margin, (in_chans, p + 2 * MARGIN, p + 2 * MARGIN) float32, and its number.
-
-        The key is the number, or (epoch, number) of `EqualSizeBatches`.
-        """
+        """The patch with its margin, float32, and its number; the key is the number, or (epoch, number)."""
         index = key[1] if isinstance(key, tuple) else key
         number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy import ndarray
 from scipy.ndimage import distance_transform_edt
 
 __all__ = ["poisson_disk", "spacing_for_count"]
@@ -19,7 +20,7 @@ FIRST_PASS = 0.98  # part of the samples for which the first pass makes room; th
 SHRINK = (0.8, 0.6, 0.4, 0.0)  # of the discs in the passes after it
 
 
-def spacing_for_count(distances: np.ndarray, count: int, *, max_slope: float = 8.0) -> tuple[float, float]:
+def spacing_for_count(distances: ndarray, count: int, *, max_slope: float = 8.0) -> tuple[float, float]:
     """How the spacing of samples must grow with the distance for a number of samples.
 
         r(k) = s (1 + a |k|),    sum_k 1 / r(k)^2 = count
@@ -27,12 +28,8 @@ def spacing_for_count(distances: np.ndarray, count: int, *, max_slope: float = 8
     with s = 1, where the density starts at one sample a grid point, and the a >= 0 that the number takes; if that
     is more than ``max_slope``, with a = ``max_slope`` and an s > 1.
 
-    Args:
-        distances: |k| >= 0 of the points that may be sampled, of any shape.
-        count: from 1 to the number of points.
-
-    Returns:
-        s in steps of the grid, and a. One sample takes r^2 points.
+    ``distances`` |k| are those of the points that may be sampled, of any shape, ``count`` is from 1 to their number.
+    Returns s in steps of the grid, and a. One sample takes r^2 points.
     """
     # the sum over every point, again and again, would take longer than the sampling
     points, edges = np.histogram(distances, bins=1024)
@@ -52,16 +49,16 @@ def spacing_for_count(distances: np.ndarray, count: int, *, max_slope: float = 8
 
 
 def poisson_disk(
-    spacing: np.ndarray, inside: np.ndarray, taken: np.ndarray, count: int, rng: np.random.RandomState
-) -> np.ndarray:
+    spacing: ndarray, inside: ndarray, taken: ndarray, count: int, rng: np.random.RandomState
+) -> ndarray:
     """Samples at random points of a grid that keep a distance from each other: Poisson discs.
 
-    Darts are thrown at the points in random order. One that hits a free point takes it and blocks the points
+    Darts are thrown at the points in random order. A dart that hits a free point takes the point and blocks those
     nearer than about 0.83 r(k), the distance at which discs thrown until none fits have the density 1 / r(k)^2.
     The squares of distances on a grid are 1, 2, 4, 5, 8...: a disc is, at random, one of the two next to the
     wanted distance, so that the density does not go in steps. The widest holes then get smaller and smaller
     discs, until the number of samples is reached (hierarchical dart throwing). Where more than half of the points
-    are to be sampled it is the others that keep their distance from each other.
+    are to be sampled, the others keep their distance from each other.
 
     Args:
         spacing: r(k), (rows, cols), in steps of the grid, at least 1.
@@ -103,9 +100,7 @@ def poisson_disk(
     return sampled & wanted
 
 
-def _take_dense(
-    spacing: np.ndarray, inside: np.ndarray, dense: np.ndarray, count: int, rng: np.random.RandomState
-) -> np.ndarray:
+def _take_dense(spacing: ndarray, inside: ndarray, dense: ndarray, count: int, rng: np.random.RandomState) -> ndarray:
     """The dense points, but for holes that keep a distance from each other, and at most so many inside."""
     if not dense.any():
         return dense
@@ -121,7 +116,7 @@ def _take_dense(
     return samples
 
 
-def _random_discs(spacing: np.ndarray, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+def _random_discs(spacing: ndarray, rng: np.random.RandomState) -> tuple[ndarray, ndarray]:
     """The squares of distances on a grid, ascending, and the number of the one that each point's disc has."""
     reach = math.ceil(1.1 * float(spacing.max())) + 4
     steps = np.arange(-reach, reach + 1) ** 2
@@ -134,13 +129,7 @@ def _random_discs(spacing: np.ndarray, rng: np.random.RandomState) -> tuple[np.n
 
 
 def _throw(
-    sampled: np.ndarray,
-    free: np.ndarray,
-    order: np.ndarray,
-    levels: np.ndarray,
-    squares: np.ndarray,
-    inside: np.ndarray,
-    count: int,
+    sampled: ndarray, free: ndarray, order: ndarray, levels: ndarray, squares: ndarray, inside: ndarray, count: int
 ) -> None:
     """Take free points in this order, each of which blocks its disc, until as many as that are inside."""
     cols = free.shape[1]

@@ -17,12 +17,7 @@ __all__ = ["ReconstructionWriter", "crop_like_fastmri", "leaderboard_size"]
 
 
 def crop_like_fastmri(image: Tensor, crop_size: Sequence[Any]) -> Tensor:
-    """Magnitude (batch, rows, cols), float32, cropped as fastMRI crops for its leaderboard.
-
-    Args:
-        image: (batch, 1, rows, cols), complex or magnitude.
-        crop_size: the collated field of a sample, rows and columns of each.
-    """
+    """Magnitude (batch, rows, cols), float32, of an image (batch, 1, rows, cols), cropped as for the leaderboard."""
     rows, cols = leaderboard_size(image, crop_size)
     cropped: Tensor = center_crop(image[:, 0].abs().float(), (min(rows, image.shape[-2]), cols))
     return cropped
@@ -59,16 +54,10 @@ class ReconstructionWriter:
     def add(
         self, fname: str, slice_num: int, image: np.ndarray | Tensor, *, mask: np.ndarray | Tensor | None = None
     ) -> None:
-        """Append a slice.
+        """Append the magnitude (rows, cols) of a slice.
 
-        Args:
-            fname: file name of its volume.
-            slice_num: larger than that of the slice before.
-            image: magnitude (rows, cols).
-            mask: not zero where a sample was acquired: (cols,), (rows, cols) or (1, 1 or rows, cols, 1).
-
-        Raises:
-            ValueError: if a slice comes before its turn, or has another size than the one before.
+        The mask is not zero where a sample was acquired: (cols,), (rows, cols) or (1, 1 or rows, cols, 1). A slice
+        that comes before its turn, or has another size than the slice before, raises ValueError.
         """
         if fname in self._written:
             return

@@ -58,11 +58,7 @@ def _between(sampled: np.ndarray, axis: int) -> np.ndarray:
 
 
 def mask_of_size(mask: np.ndarray, rows: int, cols: int, *, where: str) -> np.ndarray:
-    """A mask of columns as boolean (cols,), a mask of points as boolean (rows, cols).
-
-    Raises:
-        ValueError: if the mask has another shape; ``where`` names the file.
-    """
+    """A mask of columns as boolean (cols,), a mask of points as boolean (rows, cols); otherwise ValueError."""
     mask = np.asarray(mask).astype(bool)
     if mask.size == cols:
         return mask.ravel()
@@ -74,15 +70,8 @@ def mask_of_size(mask: np.ndarray, rows: int, cols: int, *, where: str) -> np.nd
 def volume_sampling(kspace: h5py.Dataset, *, where: str) -> np.ndarray | None:
     """`find_sampling` of a volume without a mask: of the slice with a signal that is nearest to the middle.
 
-    Args:
-        kspace: data set (slices, coils, rows, cols) or (slices, rows, cols).
-        where: the file, for the message.
-
-    Returns:
-        None for full k-space, and where nothing was acquired; otherwise the mask.
-
-    Raises:
-        ValueError: if that slice is full and another one is not.
+    ``kspace`` is a data set (slices, coils, rows, cols) or (slices, rows, cols). The result is None for full k-space,
+    and where nothing was acquired; a full slice beside others that are not raises ValueError.
     """
     middle = kspace.shape[0] // 2
     for number in sorted(range(kspace.shape[0]), key=lambda number: abs(number - middle)):
@@ -109,11 +98,7 @@ def _check_slices(kspace: h5py.Dataset, *, full: int, where: str) -> None:
 
 
 def padding_of(sampled: np.ndarray) -> tuple[int, int]:
-    """The range [left, right) of columns with any sample of ``sampled``, (cols,) or (rows, cols).
-
-    Raises:
-        ValueError: if the range leaves out the center, without which there is no image.
-    """
+    """The range [left, right) of columns with a sample of (cols,) or (rows, cols); ValueError without the center."""
     cols = sampled.shape[-1]
     columns = np.flatnonzero(sampled.reshape(-1, cols).any(axis=0))
     left, right = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)

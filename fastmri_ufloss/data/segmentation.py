@@ -51,8 +51,7 @@ class SegmentationSlices(Dataset[SegmentationSample]):
         skip_missing: leave out volumes without a segmentation, which are an error otherwise.
 
     Raises:
-        FileNotFoundError: if there is no volume.
-        ValueError: if a volume has no segmentation or none that fits, or no slice is left.
+        FileNotFoundError, ValueError: if there is no volume, or a segmentation does not fit, or no slice is left.
     """
 
     def __init__(self, folder: str | Path, *, only_with_classes: bool = False, skip_missing: bool = False) -> None:

@@ -16,17 +16,14 @@ __all__ = ["IndexedSliceDataset", "scale_center"]
 
 MAX_CENTER_LINES = 24
 
-MaskCenter = Callable[[int, int], tuple[int, int]]
+MaskCenter = Callable[[int, int], tuple[int, int]]  # from the size (rows, cols), the center that every mask samples
 
 
 def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tuple[int, int]:
-    """Center (rows, cols) of k-space for a volume's intensity scale: at most 24 acquired columns.
+    """Center (rows, cols) of k-space for a volume's intensity scale: at most 24 columns that were acquired.
 
-    The center has all rows or, where the mask is one of points, as many as columns.
-
-    Args:
-        metadata: see `read_metadata`.
-        mask_center: from the size (rows, cols), the center that every mask samples; None without masks.
+    The center has all rows or, where the mask is one of points, as many as columns; ``mask_center`` is None
+    without masks.
     """
     rows, cols = metadata["kspace_shape"][-2:]
     if metadata["mask_center"] is not None:
@@ -50,8 +47,7 @@ class IndexedSliceDataset(SliceDataset):
         skip_empty: leave out slices without signal, with a warning; a test keeps its volumes whole.
 
     Raises:
-        FileNotFoundError: if there is no volume.
-        ValueError: if a volume cannot be used, or no slice is left.
+        FileNotFoundError, ValueError: if there is no volume, or a volume cannot be used, or no slice is left.
     """
 
     def __init__(

@@ -16,9 +16,9 @@ from torch.utils.data._utils.collate import collate as torch_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from fastmri_ufloss.data.checks import check
-from fastmri_ufloss.data.sampling import center_shape, find_sampling, mask_of_size, sampled_points
+from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
-from fastmri_ufloss.mri.center import MIN_CENTER_LINES
+from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines
 from fastmri_ufloss.mri.sense import sens_reduce
 
 __all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
@@ -64,11 +64,7 @@ class MoDLSample(NamedTuple):
 
 def collate(samples: Sequence[Any]) -> Any:
     """A batch of samples, as torch collates them; a field that is None in all of them stays None."""
-    return torch_collate(list(samples), collate_fn_map={**default_collate_fn_map, type(None): _collate_none})
-
-
-def _collate_none(values: Sequence[None], **_: Any) -> None:
-    return None
+    return torch_collate(list(samples), collate_fn_map={**default_collate_fn_map, type(None): lambda *_, **__: None})
 
 
 @dataclass(eq=False)
@@ -97,15 +93,11 @@ class SliceMasking:
     def mask_slice(
         self, kspace: ndarray, mask: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
-        """Mask a slice of ``fastmri.data.SliceDataset``, with ``attrs["epoch"]``.
+        """Mask a slice of ``fastmri.data.SliceDataset``; ValueError for NaN, or a mask that does not fit.
 
         Returns:
-            K-space (coils, rows, cols, 2), all that the file has; the same, masked, and the mask, as in `MoDLSample`;
-            the number of fully sampled center lines, or the side of the center's square; and whether the file itself
-            is undersampled.
-
-        Raises:
-            ValueError: if k-space is not finite, or the mask does not fit.
+            K-space (coils, rows, cols, 2), all that the file has; ``masked_kspace``, ``mask`` and
+            ``num_low_frequencies`` of a `MoDLSample`; and whether the file itself is undersampled.
         """
         if not np.isfinite(kspace).all():
             raise ValueError(f"{fname}, slice {slice_num}: k-space has NaN or infinite values")
@@ -142,10 +134,8 @@ class SliceMasking:
         sampled = sampled_points(kspace)
         if not sampled.any():
             sampled = np.ones_like(sampled)
-        else:
-            mask = find_sampling(sampled)
-            if mask is None or (mask.ndim == 2 and sampling == "columns"):
-                raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the others")
+        elif (mask := find_sampling(sampled)) is None or (mask.ndim == 2 and sampling == "columns"):
+            raise ValueError(f"{fname}: slice {slice_num} is sampled in another way than the others")
         return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
 
 
@@ -155,8 +145,7 @@ def _apply_file_mask(full: Tensor, mask: ndarray, attrs: Attrs, fname: str) -> t
     sampled[:, : attrs["padding_left"]] = False
     sampled[:, attrs["padding_right"] :] = False
     mask_tensor = torch.from_numpy(sampled).reshape(1, -1, cols, 1)
-    center = center_shape(sampled[0] if len(sampled) == 1 else sampled, rows)
-    return full * mask_tensor, mask_tensor, center[1]
+    return full * mask_tensor, mask_tensor, int(count_center_lines(mask_tensor[None]))
 
 
 def _check_data_range(target: ndarray | None, attrs: Attrs, fname: str) -> None:
@@ -220,11 +209,8 @@ class UnetDataTransform(SliceMasking):
     magnitude, cropped to the target, less its mean, divided by its standard deviation and clamped to [-6, 6].
 
     Args:
-        which_challenge: ``"singlecoil"`` or ``"multicoil"``.
+        which_challenge: ``"singlecoil"`` or ``"multicoil"``; otherwise ValueError.
         mask_func, use_seed, seed, mask_per_volume: see `SliceMasking`.
-
-    Raises:
-        ValueError: if the challenge is neither.
     """
 
     def __init__(

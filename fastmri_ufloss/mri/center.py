@@ -69,28 +69,25 @@ def center_regions(
     given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
     if given.numel() not in (1, batch):
         raise ValueError(f"num_low_frequencies must be one number or have shape ({batch},), got {tuple(given.shape)}")
-    sizes = [int(n) for n in given.flatten().expand(batch).tolist()]
-    is_square = [mask is not None and mask.shape[2] > 1] * batch
-    if 0 in sizes:
-        counted, square = _count(masked_kspace, mask)
-        is_square = [s if n == 0 else q for n, s, q in zip(sizes, square.tolist(), is_square, strict=True)]
-        sizes = [n or c for n, c in zip(sizes, counted.tolist(), strict=True)]
+    is_square = mask is not None and mask.shape[2] > 1
+    centers = [(int(n), is_square) for n in given.flatten().expand(batch).tolist()]
+    if any(n == 0 for n, _ in centers):
+        counted = _count(masked_kspace, mask)
+        centers = [center if center[0] else count for center, count in zip(centers, counted, strict=True)]
+    sizes = [n for n, _ in centers]
     if min(sizes) < MIN_CENTER_LINES or max(sizes) > cols:
         raise ValueError(
             f"num_low_frequencies must be from {MIN_CENTER_LINES} to the number of columns ({cols}), got {sizes}"
         )
-    limits = [n if square else rows for n, square in zip(sizes, is_square, strict=True)]
-    return [
-        (min(limit, rows, calibration_size), min(n, calibration_size)) for n, limit in zip(sizes, limits, strict=True)
-    ]
+    heights = [min(n, rows) if square else rows for n, square in centers]
+    return [(min(h, calibration_size), min(n, calibration_size)) for h, n in zip(heights, sizes, strict=True)]
 
 
-def _count(masked_kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Size of the center of each sample, and whether it is that of a square."""
+def _count(masked_kspace: Tensor, mask: Tensor | None) -> list[tuple[int, bool]]:
+    """Size of the center of each sample, and whether the center is a square; all columns of an empty sample."""
     batch, _, rows, cols, _ = masked_kspace.shape
     if mask is not None:
-        square = torch.full((batch,), mask.shape[2] > 1, device=masked_kspace.device)
-        return count_center_lines(mask).expand(batch), square
+        return [(n, mask.shape[2] > 1) for n in count_center_lines(mask).expand(batch).tolist()]
     sampled = (masked_kspace != 0).any(dim=-1).any(dim=1)
     # the middle rows only: the outer ones may be zero, or undersampled in both directions
     size = min(rows, 24)
@@ -99,4 +96,5 @@ def _count(masked_kspace: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     # lines are counted symmetrically: one more on a side does not make them a square
     is_square = side > lines + 1
     is_empty = ~sampled.flatten(1).any(dim=1)
-    return torch.where(is_empty, cols, torch.where(is_square, side, lines)), is_square & ~is_empty
+    sizes = torch.where(is_empty, cols, torch.where(is_square, side, lines))
+    return list(zip(sizes.tolist(), (is_square & ~is_empty).tolist(), strict=True))

@@ -96,10 +96,9 @@ def _check(
     masked_kspace: Tensor, calibration_size: int, kernel_size: int, threshold: float, crop: float, num_maps: int
 ) -> None:
     shape = tuple(masked_kspace.shape)
-    if masked_kspace.ndim != 5 or shape[-1] != 2:
-        raise ValueError(f"masked_kspace must have shape (batch, coils, rows, cols, 2), got {shape}")
-    if shape[2] < MIN_CENTER_LINES:
-        raise ValueError(f"masked_kspace must have at least {MIN_CENTER_LINES} rows, got shape {shape}")
+    if masked_kspace.ndim != 5 or shape[-1] != 2 or shape[2] < MIN_CENTER_LINES:
+        layout = f"(batch, coils, rows, cols, 2), at least {MIN_CENTER_LINES} rows"
+        raise ValueError(f"masked_kspace must have shape {layout}, got {shape}")
     if calibration_size < MIN_CENTER_LINES:
         raise ValueError(f"calibration_size must be at least {MIN_CENTER_LINES}, got {calibration_size}")
     if kernel_size < 2:
@@ -124,10 +123,9 @@ def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: 
 
 
 def _coil_matrices(calibration: Tensor, kernel_size: int, threshold: float) -> Tensor:
-    """G, (batch, height, width, coils, coils), on the smallest grid that determines it.
+    """2 kernel - 1 samples per axis of G, a trigonometric polynomial of degree kernel - 1.
 
-    It is a trigonometric polynomial of degree kernel - 1, so 2 kernel - 1 samples per axis hold all of it.
-    Sample n of height is at n / height of the field of view from the image's center.
+    (batch, height, width, coils, coils); sample n of height is at n / height of the field of view from the center.
     """
     batch, coils = calibration.shape[:2]
     kernel = [min(kernel_size, size // 2) for size in calibration.shape[2:]]

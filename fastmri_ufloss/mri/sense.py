@@ -1,4 +1,8 @@
-"""The SENSE encoding operator E = U F S: coil maps S, centered Fourier transform F, sampling U."""
+"""The SENSE encoding operator E = U F S: coil maps S, centered Fourier transform F, sampling U.
+
+Everywhere k-space y and ``sens_maps`` are (batch, coils, rows, cols, 2), ``mask`` is (batch, 1, 1 or rows, cols, 1),
+or one for the whole batch, and complex images are (batch, rows, cols). Other shapes raise ValueError.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,10 +41,7 @@ def check_mask_and_maps(mask: Tensor, sens_maps: Tensor) -> None:
 
 
 def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
-    """Image (batch, 1, rows, cols, 2) to fully sampled k-space F S x, of the shape of the maps.
-
-    ``sens_maps`` are (batch, coils, rows, cols, 2); other shapes raise ValueError.
-    """
+    """Image (batch, 1, rows, cols, 2) to fully sampled k-space F S x (batch, coils, rows, cols, 2)."""
     _check_real_complex("image", image)
     _check_real_complex("sens_maps", sens_maps)
     coil_images = torch.view_as_complex(image.contiguous()) * torch.view_as_complex(sens_maps.contiguous())
@@ -48,10 +49,7 @@ def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
 
 
 def sens_reduce(kspace: Tensor, sens_maps: Tensor) -> Tensor:
-    """K-space (batch, coils, rows, cols, 2) to image S^H F^H y (batch, 1, rows, cols, 2), adjoint to `sens_expand`.
-
-    ``sens_maps`` of another shape than the k-space raise ValueError.
-    """
+    """K-space (batch, coils, rows, cols, 2) to image S^H F^H y (batch, 1, rows, cols, 2): `sens_expand`'s adjoint."""
     _check_real_complex("kspace", kspace)
     _check_same_shape("sens_maps", sens_maps, "kspace", kspace)
     coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
@@ -81,18 +79,9 @@ def _apply_normal(image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[in
 
 
 def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor], Tensor]:
-    """The normal operator x -> E^H E x of SENSE, self-adjoint and positive semi-definite.
+    """The normal operator x -> E^H E x of SENSE on complex images, self-adjoint and positive semi-definite.
 
-    Args:
-        mask: (batch, 1, 1 or rows, cols, 1).
-        sens_maps: (batch, coils, rows, cols, 2).
-
-    Returns:
-        A function of complex images (batch, rows, cols). The gradient reaches the image, and the maps if they
-        require one.
-
-    Raises:
-        ValueError: if mask and maps do not belong together.
+    The gradient reaches the image, and the maps if they require one.
     """
     check_mask_and_maps(mask, sens_maps)
     maps = torch.view_as_complex(sens_maps.contiguous())
@@ -120,9 +109,6 @@ def data_consistency_step(
         zero_filled: E^H y, the same shape.
         normal: x -> E^H E x, see `sense_normal_operator`.
         step: eta.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     _check_same_shape("zero_filled", zero_filled, "image", image)
     with torch.autocast(image.device.type, enabled=False):
@@ -134,18 +120,8 @@ def cg_sense(
 ) -> Tensor:
     """CG-SENSE: argmin_x |E x - y|^2 + lam |x|^2 by conjugate gradients from zero (Pruessmann, MRM 2001).
 
-    Args:
-        masked_kspace: (batch, coils, rows, cols, 2).
-        mask: (batch, 1, 1 or rows, cols, 1).
-        sens_maps: (batch, coils, rows, cols, 2).
-        num_iterations: the early stop is part of the regularization.
-        lam: weight of the Tikhonov term; E^H E has norm 1 where the maps have.
-
-    Returns:
-        Complex image (batch, rows, cols).
-
-    Raises:
-        ValueError: if the shapes do not belong together.
+    The result is a complex image (batch, rows, cols). The early stop is part of the regularization, and E^H E has
+    norm 1 where the maps have.
     """
     normal = sense_normal_operator(mask, sens_maps)
     rhs = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
@@ -162,16 +138,11 @@ def data_residual(image: Tensor, masked_kspace: Tensor, mask: Tensor, sens_maps:
     and the error of the maps too, and says nothing about what was not sampled. Float32 inside, also under autocast.
 
     Args:
-        image: complex (batch, rows, cols), with its phase, in the unit of the k-space.
-        masked_kspace: (batch, coils, rows, cols, 2).
-        mask: (batch, 1, 1 or rows, cols, 1), or one for the whole batch; not zero where a sample was acquired.
-        sens_maps: (batch, coils, rows, cols, 2).
+        image: complex (batch, rows, cols), with its phase, in the unit of the k-space; a magnitude raises ValueError.
+        mask: not zero where a sample was acquired.
 
     Returns:
         (batch,), float32, at least 0, without gradient. 0 where every acquired sample is zero or there is none.
-
-    Raises:
-        ValueError: if the image is not complex or the shapes do not belong together.
     """
     if not image.is_complex():
         raise ValueError(f"image must be complex, got {image.dtype}: a magnitude has lost the phase of the samples")

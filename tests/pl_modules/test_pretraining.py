@@ -77,7 +77,7 @@ def test_existing_files_are_kept_and_parameters_make_new_ones(source: MriDataMod
 def test_rss_patches_have_one_channel(source: MriDataModule, tmp_path: Path) -> None:
     patches = module(source, tmp_path, images="rss")
     patches.setup("fit")
-    assert patches.in_chans == patches.train_patches.in_chans == 1
+    assert patches.in_chans == patches.train_patches.patch_shape[0] == 1
     assert float(patches.train_patches[0][0].min()) >= 0
 
 
