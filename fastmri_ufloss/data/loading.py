@@ -16,12 +16,7 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
 
     The global batches depend on seed and epoch alone. Each of ``world_size`` processes takes its part of every
     global batch, so 2 processes with batches of b see what 1 process sees with batches of 2b; several processes
-    fill a last batch that is not full from its beginning.
-
-    Args:
-        sizes: the size of each sample, anything that can be compared.
-        batch_size: samples of a batch in each process.
-        rank, world_size: this process and the number of processes.
+    fill a last batch that is not full from its beginning. ``sizes`` has one entry a sample, of any kind.
     """
 
     def __init__(

@@ -80,13 +80,12 @@ def write_volume_patches(
     for number, image in enumerate(images):
         where = f"image {number} of {volume_name}"
         channels = _scaled_channels(torch.as_tensor(image), where)
-        if slices and channels.shape[0] != slices[0].shape[1]:
-            raise ValueError(f"images must be all complex or all real, got another kind at {where}")
+        fits = not slices or channels.shape[0] == slices[0].shape[1]
+        check(fits, "images", "all complex or all real", f"another kind at {where}")
         channels = _with_room(channels, patch_size, where)
         places = _places(channels.shape[1:], size, per_slice, (settings.seed, volume_name, number))
         slices.append(np.stack([channels[:, r : r + size, c : c + size] for r, c in places]))
-    if not slices:
-        raise ValueError(f"images must hold at least one image, got none for {volume_name}")
+    check(len(slices) > 0, "images", "at least one image", f"none for {volume_name}")
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.concatenate(slices).astype("<f2", copy=False))
     return path
@@ -105,11 +104,8 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
         shapes, self._offsets = zip(*map(_read_header, self.files), strict=True)
         self.patch_shape: tuple[int, ...] = shapes[0][1:]
         for file, shape in zip(self.files, shapes, strict=True):
-            if shape[1:] != self.patch_shape:
-                raise ValueError(
-                    f"files must agree in the shape of a patch, got {self.patch_shape} in {self.files[0]} "
-                    f"and {shape[1:]} in {file}"
-                )
+            got = f"{self.patch_shape} in {self.files[0]} and {shape[1:]} in {file}"
+            check(shape[1:] == self.patch_shape, "files", "alike in the shape of a patch", got)
         self._ends = np.cumsum([shape[0] for shape in shapes])
 
     def __len__(self) -> int:
@@ -134,27 +130,23 @@ class PatchDataset(Dataset[tuple[Tensor, int]]):
 
 
 def _scaled_channels(image: Tensor, where: str) -> NDArray[np.float16]:
-    if image.ndim != 2 or image.numel() == 0:
-        raise ValueError(f"images must be (rows, cols), got {tuple(image.shape)} at {where}")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError(f"images must be finite, got NaN or infinity at {where}")
+    check(image.ndim == 2 and image.numel() > 0, "images", "(rows, cols)", f"{tuple(image.shape)} at {where}")
+    check(bool(torch.isfinite(image).all()), "images", "finite", f"NaN or infinity at {where}")
     if not image.is_complex():
         image = image.to(torch.promote_types(image.dtype, torch.float32))
     scaled = image[None] / image_scale(image[None])
     channels = to_patch_channels(scaled, 2 if image.is_complex() else 1)[0]
-    if float(channels.abs().max()) > torch.finfo(torch.float16).max:
-        raise ValueError(f"images must stay in the range of float16 at their 95th percentile, got {where}")
+    fits = float(channels.abs().max()) <= torch.finfo(torch.float16).max
+    check(fits, "images", "in the range of float16 over their 95th percentile", where)
     return channels.numpy().astype(np.float16)
 
 
 def _with_room(channels: NDArray[np.float16], patch_size: int, where: str) -> NDArray[np.float16]:
     """Channels extended by reflection in each direction that has room for the patch only."""
     num_rows, num_cols = channels.shape[1:]
-    if min(num_rows, num_cols) < patch_size or min(num_rows, num_cols) <= MARGIN:
-        raise ValueError(
-            f"images must be at least as large as a patch of {patch_size}x{patch_size}, "
-            f"got {num_rows}x{num_cols} at {where}"
-        )
+    fits = min(num_rows, num_cols) >= max(patch_size, MARGIN + 1)
+    expected = f"at least as large as a patch of {patch_size}x{patch_size}"
+    check(fits, "images", expected, f"{num_rows}x{num_cols} at {where}")
     pads = [MARGIN if n < patch_size + 2 * MARGIN else 0 for n in (num_rows, num_cols)]
     return np.pad(channels, [(0, 0), *((pad, pad) for pad in pads)], mode="reflect")
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
@@ -111,14 +112,10 @@ class SensMapFiles:
                 raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
             stored = volume["sens_maps"]
             maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
-        if not np.isfinite(maps).all():
-            raise ValueError(f"{file}: sens_maps of slice {slice_num} has NaN or infinite values")
-        expected = tuple(masked_kspace.shape[:-1])
-        if maps.shape != expected or not np.iscomplexobj(maps):
-            raise ValueError(
-                f"{file}: sens_maps of slice {slice_num} must be complex of shape {expected}, "
-                f"got {maps.dtype} of shape {maps.shape}"
-            )
+        name, shape = f"{file}: sens_maps of slice {slice_num}", tuple(masked_kspace.shape[:-1])
+        check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
+        fits = maps.shape == shape and np.iscomplexobj(maps)
+        check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
         return torch.view_as_real(torch.from_numpy(maps.astype(np.complex64)))
 
 
@@ -133,8 +130,7 @@ class UnitSensMaps:
     def __call__(
         self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
     ) -> Tensor:
-        if len(masked_kspace) != 1:
-            raise ValueError(f"{path}: maps of ones are for a single coil, got {len(masked_kspace)} coils")
+        check(len(masked_kspace) == 1, f"{path}: coils", "1 for maps of ones", len(masked_kspace))
         maps = torch.zeros_like(masked_kspace)
         maps[..., 0] = 1
         return maps

@@ -39,7 +39,6 @@ class MoDLSample(NamedTuple):
         num_low_frequencies: fully sampled center lines; with a mask of points, the side of the center's square.
         target: root-sum-of-squares (or single-coil) image of the file, or 0.
         max_value: maximum of the target's volume.
-        crop_size: of the image that is written.
         scale: the volume's intensity scale, see `volume_scale`.
         sens_maps: (coils, rows, cols, 2); None if the device is to make maps.
         reference: complex coil-combined image (rows, cols) of fully sampled k-space; None where the file is
@@ -78,7 +77,6 @@ class SliceMasking:
     Args:
         mask_func: draws the masks. A file that has a mask, or whose zeros show how it was sampled, keeps that; None
             is for such files, and for fully sampled files.
-        use_seed: one mask for each file.
         seed: of the training masks.
         mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
             samples.

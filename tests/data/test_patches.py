@@ -163,7 +163,7 @@ def test_files_that_do_not_belong_together(tmp_path):
         PatchDataset([])
     with pytest.raises(FileNotFoundError):
         PatchDataset([tmp_path / "none.npy"])
-    with pytest.raises(ValueError, match="files must agree in the shape of a patch"):
+    with pytest.raises(ValueError, match="files must be alike in the shape of a patch"):
         PatchDataset([good, write(tmp_path, "b.h5", patch_size=10)])
     np.save(tmp_path / "float.npy", np.zeros((2, 2, 16, 16), dtype=np.float32))
     with pytest.raises(ValueError, match="must hold float16 patches"):
