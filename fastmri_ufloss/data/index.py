@@ -43,15 +43,12 @@ def list_volumes(folder: str | Path) -> list[Path]:
 
 
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
-    """What fastMRI's ``SliceDataset`` knows of a volume, checked, in plain values.
+    """What fastMRI's ``SliceDataset`` knows of a volume, in plain values; ValueError names what cannot be used.
 
     Returns:
         ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes,
         ``kspace_shape`` and ``target_shape``; ``sampling`` (``"columns"`` or ``"points"``) by the file's ``mask`` or
         else `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
-
-    Raises:
-        ValueError: if the file cannot be used.
     """
     with open_hdf5(path) as volume:
         return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
@@ -161,8 +158,7 @@ class MetadataIndex:
     """
 
     def __init__(self, path: str | Path, *, challenge: str) -> None:
-        known = challenge in ("singlecoil", "multicoil")
-        check(known, "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
+        check(challenge in ("singlecoil", "multicoil"), "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
         self.path = Path(path)
         self.challenge = challenge
         self._entries = self._read()

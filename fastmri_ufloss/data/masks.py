@@ -87,8 +87,7 @@ class PointMaskFunc(MaskFunc):
         elliptical: bool = False,
     ) -> None:
         if center_size is not None:
-            fits = center_size == int(center_size) and center_size >= 1
-            check(fits, "center_size", "an integer from 1", center_size)
+            check(center_size == int(center_size) >= 1, "center_size", "an integer from 1", center_size)
             center_fractions = center_fractions or [0.0] * len(accelerations)
         super().__init__(center_fractions, accelerations, allow_any_combination, seed)
         self.center_size = center_size
@@ -220,9 +219,13 @@ def create_mask_for_mask_type(
         only = f"only for the mask types {', '.join(POINT_MASKS)}"
         check(center_size is None, "center_size", only, f"{center_size} for {mask_type!r}")
         check(not elliptical, "elliptical", only, f"{elliptical} for {mask_type!r}")
-    if center_size is None or center_fractions:
-        _check_fractions(center_fractions, accelerations)
-    _check_accelerations(mask_type, center_fractions, accelerations)
+    needs_fractions = center_size is None or len(center_fractions) > 0
+    if needs_fractions and not 0 < len(center_fractions) == len(accelerations):
+        raise ValueError(
+            "center_fractions and accelerations must have the same number of values, at least one, got "
+            f"{list(center_fractions)} and {list(accelerations)}"
+        )
+    _check_values(mask_type, center_fractions, accelerations)
     if mask_type in POINT_MASKS:
         return POINT_MASKS[mask_type](center_fractions, accelerations, center_size=center_size, elliptical=elliptical)
     if mask_type == "gaussian_1d":
@@ -232,17 +235,9 @@ def create_mask_for_mask_type(
     return fastmri.data.subsample.create_mask_for_mask_type(mask_type, center_fractions, accelerations)
 
 
-def _check_fractions(center_fractions: Sequence[float], accelerations: Sequence[float]) -> None:
-    if not center_fractions or len(center_fractions) != len(accelerations):
-        raise ValueError(
-            "center_fractions and accelerations must have the same number of values, at least one, got "
-            f"{list(center_fractions)} and {list(accelerations)}"
-        )
+def _check_values(mask_type: str, center_fractions: Sequence[float], accelerations: Sequence[float]) -> None:
     for fraction in center_fractions:
         check(0 < fraction <= 1, "center_fractions", "above 0 and at most 1", fraction)
-
-
-def _check_accelerations(mask_type: str, center_fractions: Sequence[float], accelerations: Sequence[float]) -> None:
     check(len(accelerations) > 0, "accelerations", "at least one", list(accelerations))
     for acceleration in accelerations:
         check(1 <= acceleration < math.inf, "accelerations", "at least 1", acceleration)

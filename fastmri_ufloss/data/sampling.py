@@ -26,15 +26,12 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
     (partial Fourier, asymmetric echoes) and ellipses; what is around them counts as zero-filled.
 
     Args:
-        sampled: (rows, cols), where k-space is not zero.
+        sampled: (rows, cols), where k-space is not zero; ValueError if nowhere.
         max_zeros: share of the acquired points that may be zero by chance.
 
     Returns:
         None for full k-space; columns (cols,) if all rows between the first and the last sampled row are alike;
         otherwise ``sampled`` itself.
-
-    Raises:
-        ValueError: if nothing was sampled.
     """
     check(sampled.ndim == 2, "sampled", "of shape (rows, cols)", sampled.shape)
     sampled = np.asarray(sampled, dtype=bool)

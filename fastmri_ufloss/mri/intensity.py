@@ -36,10 +36,7 @@ def to_patch_channels(images: Tensor, in_chans: int) -> Tensor:
 
     Args:
         images: complex for 2 channels, real magnitude for 1 channel.
-        in_chans: 2 for real and imaginary part, 1 for the magnitude.
-
-    Raises:
-        ValueError: if an argument is not as above.
+        in_chans: 2 for real and imaginary part, 1 for the magnitude; otherwise ValueError.
     """
     if images.ndim != 3:
         raise ValueError(f"images must have shape (n, rows, cols), got {tuple(images.shape)}")
