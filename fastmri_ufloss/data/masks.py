@@ -72,8 +72,8 @@ class PointMaskFunc(MaskFunc):
         elliptical: sample nothing beyond the ellipse that touches the borders of k-space.
 
     Raises:
-        ValueError: if an argument is not as above. A call raises it if the shape is below 4 x 4, or if for one of
-            the pairs the center alone takes the samples, or the ellipse has too few points or does not hold it.
+        ValueError: if an argument is not as above; at a call, if the shape is below 4 x 4, or if for one of the
+            pairs the center alone takes the samples, or the ellipse has too few points or does not hold the center.
     """
 
     def __init__(
@@ -172,8 +172,8 @@ class Poisson2DMaskFunc(PointMaskFunc):
 
     d_row and d_col are how far a point is out of the square center, r is in steps of the grid, and one sample
     takes r^2 points. As in sigpy.mri.poisson s = 1, so that the density falls steadily from the fully sampled
-    center, and a follows from the acceleration; beyond a = 8 it is s that grows (`spacing_for_count`). Samples
-    are about 0.8 r apart at least; a few of them, to get the number right, about 0.6 r (`poisson_disk`).
+    center, and a follows from the acceleration; beyond a = 8 s grows (`spacing_for_count`). Samples are about 0.8 r
+    apart at least; a few of them, to get their number right, about 0.6 r (`poisson_disk`).
     """
 
     def draw(self, inside: np.ndarray, center: np.ndarray, count: int, acceleration: float) -> np.ndarray:
@@ -256,7 +256,7 @@ def _check_values(mask_type: str, center_fractions: Sequence[float], acceleratio
 def min_center_shape(mask_func: MaskFunc, rows: int, cols: int) -> tuple[int, int]:
     """(rows, cols), at least 1, of a center that every mask samples fully: of all rows, or a square of points.
 
-    Along a side the center lies from ``(size - n + 1) // 2`` to there plus n, as those of the masks.
+    Along a side the center lies from ``(size - n + 1) // 2`` to there plus n, as the centers of the masks.
     """
     if isinstance(mask_func, PointMaskFunc):
         side = min(mask_func.center_side(rows, cols, fraction) for fraction in mask_func.center_fractions)
@@ -277,7 +277,7 @@ def possible_pairs(mask_func: MaskFunc) -> list[tuple[float, float]]:
 def draw_without_replacement(weights: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
     """True for ``count`` elements, drawn one after another, each with a probability in proportion to its weight.
 
-    They are those with the shortest of the random times -log(u) / w, u uniform in (0, 1]: P. Efraimidis and P.
+    The elements have the shortest of the random times -log(u) / w, u uniform in (0, 1]: P. Efraimidis and P.
     Spirakis, Weighted random sampling with a reservoir, Inf. Process. Lett. 97 (2006). Weights are at least 0, of
     any shape, and above 0 for ``count`` elements or more.
     """

@@ -75,8 +75,8 @@ class SliceMasking:
     points leaves out those that the scan has left out: zero in all coils, such as the corners in many 3D scans.
 
     Args:
-        mask_func: draws the masks. A file that has a mask, or whose zeros show how it was sampled, keeps that; None
-            is for such files, and for fully sampled files.
+        mask_func: draws the masks. A file keeps the mask that it has or that its zeros show; None is for such files,
+            and for fully sampled files.
         seed: of the training masks.
         mask_per_volume: training masks do not depend on the slice, as in a 3D scan, whose slices share the
             samples.
