@@ -1,8 +1,7 @@
-"""What the recipes of this folder share: flags and config files, data, losses, trainer, and the end of a run.
+"""What the recipes share: flags and config files, data, losses, trainer, and the end of a run.
 
-Each script puts this folder on the path. The defaults of most flags stand in a constructor's signature, those that
-belong to the recipes stand here. A value is a flag's default, a recipe's setting for its demo, one of ``--config``,
-or typed: the later wins.
+The defaults of most flags stand in a constructor's signature, those of the recipes stand here. A value is a flag's
+default, a recipe's setting for its demo, one of ``--config``, or typed: the later wins.
 """
 
 import argparse
@@ -29,32 +28,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from fastmri_ufloss.baselines import volume_slices
 from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, remove_leftovers, run_jobs
-from fastmri_ufloss.data import (
-    MASK_TYPES,
-    MoDLDataTransform,
-    SensMapCache,
-    SensMapFiles,
-    SensMapSource,
-    UnetDataTransform,
-    UnitSensMaps,
-    create_mask_for_mask_type,
-)
+from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
+from fastmri_ufloss.data.segmentation import find_reconstruction
+from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
 from fastmri_ufloss.files import atomic_path, open_hdf5, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
-from fastmri_ufloss.metrics import METRIC_NAMES, VolumeMetric, make_metrics, mean_scores, score_run
+from fastmri_ufloss.metrics import METRIC_NAMES, make_metrics, mean_scores, score_run
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
-from fastmri_ufloss.pl_modules import (
-    FeatureModule,
-    MriDataModule,
-    MriModule,
-    PatchDataModule,
-    SeededSteps,
-    UnetModule,
-    read_checkpoint,
-)
-from fastmri_ufloss.pl_modules.base_module import BaseModule
+from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, MriModule, PatchDataModule, UnetModule
+from fastmri_ufloss.pl_modules.base_module import BaseModule, SeededSteps, read_checkpoint
 from fastmri_ufloss.report import format_table, save_picture
 from fastmri_ufloss.simulation.demo import make_demo_dataset
 
@@ -82,9 +67,8 @@ class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 def make_parser(description: str | None) -> ArgumentParser:
     """A parser with ``--config FILE`` and ``--print_config``."""
     parser = Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=True)
-    parser.add_argument(
-        "--config", action="config", metavar="FILE", help=f"YAML file of flags, such as the {CONFIG} of a run"
-    )
+    text = f"YAML file of flags, such as the {CONFIG} of a run"
+    parser.add_argument("--config", action="config", metavar="FILE", help=text)
     return parser
 
 
@@ -96,28 +80,20 @@ def add_arguments(
     A bool becomes ``--name`` and ``--no-name``; an argument without a type gets that of its default. Where a
     docstring says no more than "see ...", the words are those of its base classes and of ``more_words``.
     """
-    names, classes = list(names), inspect.getmro(function) if inspect.isclass(function) else ()
-    hints = typing.get_type_hints(function.__init__ if classes else function)
-    defaults = {name: default_of(function, name) for name in names}
-    by_hand = {name: hints.get(name, type(defaults[name])) for name in names if hints.get(name, bool) is bool}
-    # what a class hands on by **kwargs has flags, too, unless it is left out
-    constructors = [cls.__init__ for cls in classes] or [function]
-    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-    add = group.add_class_arguments if classes else group.add_function_arguments
-    add(function, skip=known - {*names} | {*by_hand}, as_group=False)
-    for name, kind in by_hand.items():
-        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        group.add_argument(f"--{name}", default=defaults[name], **options)
-    # jsonargparse reads no entries of several names, such as "lr, lr_gamma: words"
+    classes = inspect.getmro(function) if inspect.isclass(function) else ()
     words: dict[str, str] = {}
     for source in (function, *(source for cls in (*classes, *more_words) for source in (cls, cls.__init__))):
         for entry in docstring_parser.parse(source.__doc__ or "").params:
             for name in entry.arg_name.split(", "):
                 if words.get(name, "see").startswith("see"):
                     words[name] = entry.description or ""
-    for action in group._group_actions:
-        if action.dest in names:
-            action.help = words.get(action.dest, "").replace("%", "%%").replace("``", "").removesuffix(".")
+    hints = typing.get_type_hints(function.__init__ if classes else function)
+    for name in names:
+        default = default_of(function, name)
+        kind = hints.get(name, type(default))
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        text = words.get(name, "").replace("%", "%%").replace("``", "").removesuffix(".")
+        group.add_argument(f"--{name}", default=default, help=text, **options)
 
 
 def arguments_of(*functions: Callable[..., Any], skip: Collection[str] = ()) -> tuple[str, ...]:
@@ -134,26 +110,32 @@ def default_of(function: Callable[..., Any], name: str) -> Any:
 def parse(parser: ArgumentParser, demo: Mapping[str, Any], *rules: Rule) -> Namespace:
     """What was typed and what ``--config`` holds, over the parser's defaults.
 
-    These become those of ``demo`` where there are no data, and what ``rules`` make of the flags before.
+    Where there are no data, ``demo`` replaces some defaults, then each of ``rules`` what follows from the flags.
+
+    Raises:
+        ValueError: if a checkpoint to test is typed for a training.
     """
     quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
     args = parser.parse_args(quiet)
-    for rule in (lambda args: demo if uses_demo(args) else {}, *rules, _without_fractions):
+    if uses_demo(args):
+        parser.set_defaults(**demo)
+        args = parser.parse_args(quiet)
+    for rule in rules:
         parser.set_defaults(**rule(args))
         args = parser.parse_args(quiet)
+    if args.get("center_size") is not None:  # which takes the place of the fraction that is the default
+        parser.set_defaults(center_fractions=None)
     args = parser.parse_args()  # ends here with --print_config
+    if args.get("mode") == "train" and args.checkpoint is not None:
+        begins = "--init_checkpoint begins a training, " if "init_checkpoint" in args else ""
+        raise ValueError(f"--checkpoint is for --mode test; {begins}--resume goes on with a training")
     if demo and uses_demo(args):
         say(f"Settings: {', '.join(f'{name} {args[name]}' for name in demo)}")
     return args
 
 
-def _without_fractions(args: Namespace) -> Mapping[str, Any]:
-    """A center of so many lines takes the place of the fraction that is the default."""
-    return {"center_fractions": None} if "center_size" in args and args.center_size is not None else {}
-
-
 def changed(parser: ArgumentParser, args: Namespace, names: Iterable[str]) -> list[str]:
-    """Those flags that do not have their defaults."""
+    """The flags whose values are not their defaults."""
     return [name for name in names if args[name] != parser.get_default(name)]
 
 
@@ -169,7 +151,7 @@ def say(text: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script; errors about input end it with their message, not with a traceback."""
+    """Run a script, which an error about input ends with a message, not with a traceback."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
@@ -279,7 +261,7 @@ def run_folder(args: Namespace, name: str) -> Path:
 
 
 def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples: Samples) -> MriDataModule:
-    """The data module of a recipe, whose batches are for a network of this kind; for MoDL they have coil maps."""
+    """The data module whose batches are made for a kind of network; those of MoDL have coil maps."""
     if samples != "modl" and args.sens_maps_path is not None:
         raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
     known = {name for name in ("seed", "mask_per_volume", *DATA_ARGS) if name in args}
@@ -312,19 +294,14 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
 def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -> None:
     """Make the volumes that are missing in the data folder, which may hold no others; ``flag`` names the sources."""
     remove_leftovers(jobs)
-    places = {job.output.name: job.output for job in jobs}
-    folders = {job.output.parent for job in jobs}
-    splits = {name.with_name(f"{name.name.rpartition('_')[0]}_{part}") for name in folders for part in SPLITS}
+    outputs = {job.output for job in jobs}
+    folders = {path.parent for path in outputs}
+    splits = {path.with_name(f"{path.name.rpartition('_')[0]}_{part}") for path in folders for part in SPLITS}
     for path in sorted(path for split in splits for path in split.glob("*.h*5")):
-        place = places.get(path.name)
-        if place is None:
+        if path not in outputs:
             raise ValueError(
-                f"{path} is none of the volumes that {folder} is to give: choose another --data_path, or call "
-                f"without {flag} to train on what is there"
-            )
-        if place != path:
-            raise ValueError(
-                f"{path} would now go into {place.parent.name}: type --split as before, or choose another --data_path"
+                f"{path} is none of the volumes that {folder} is to give: type --split as before, choose another "
+                f"--data_path, or call without {flag} to train on what is there"
             )
     try:
         missing = missing_jobs(jobs)
@@ -350,11 +327,10 @@ def uses_gpu(args: Namespace) -> bool:
 
 
 def split_to_score(data: MriDataModule) -> Path:
-    """The test split where its first volume has a reference, as in the demo; or else, as in fastMRI's data, the
-    validation split."""
+    """The test split where its first volume has a reference, as in the demo; otherwise the validation split."""
     for path in sorted(data.folder("test").glob("*.h5"))[:1]:
         with h5py.File(path, "r") as volume:
-            if "reconstruction_rss" in volume or "reconstruction_esc" in volume:
+            if find_reconstruction(volume) is not None:
                 return data.folder("test")
     return data.folder("val")
 
@@ -407,54 +383,23 @@ def add_vgg_args(group: Any, loss: str, *, default: str) -> None:
     )
 
 
-class Losses:
-    """What the flags of the loss ask for; ValueError if one cannot be read, or is for a loss that is not there."""
+def read_loss(parser: ArgumentParser, args: Namespace) -> dict[str, Any] | None:
+    """The weights of the losses, None where none is typed.
 
-    def __init__(self, parser: ArgumentParser, args: Namespace) -> None:
-        self._args = args
-        self._vgg: VGGFeatures | None = None
-        self.weights = None if args.loss is None else read_weights("--loss", args.loss, names=LOSS_NAMES)
-        used = {*(self.weights or {}), *args.metrics}
-        for flag in changed(parser, args, LOSS_OF_FLAG):
-            if LOSS_OF_FLAG[flag] not in used:
-                raise ValueError(f"--{flag} is for the loss {LOSS_OF_FLAG[flag]}, which --loss does not name")
-        if self.weights is None and (args.normalize_losses or args.grad_norms_every is not None):
-            raise ValueError("--normalize_losses and --grad_norms_every are for terms that --loss names")
-
-    @property
-    def needs_feature_net(self) -> bool:
-        """Whether a feature network is part of the loss or of the metrics."""
-        return "ufloss" in (self.weights or {}) or "ufloss" in self._args.metrics
-
-    def check_feature_net(self) -> None:
-        """A feature network that is named must be needed, where it scores nothing."""
-        if self._args.mode == "train" and self._args.feature_net is not None and not self.needs_feature_net:
-            raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
-
-    def prepare(self) -> None:
-        """Read the VGG, and make the loss without a feature network, to fail before that is trained."""
-        if "perceptual" in (self.weights or {}):
-            self._vgg = load_vgg(self._args)
-        self.make_loss(nn.Identity())
-
-    def make_loss(self, feature_net: nn.Module | None) -> WeightedLoss | None:
-        """The loss, or None where the user has typed none."""
-        if self.weights is None:
-            return None
-        settings = {"ufloss": pick(self._args, UFLOSS_ARGS), "ms_ssim": {"num_scales": self._args.ms_ssim_scales}}
-        return make_loss(
-            self.weights,
-            feature_net=feature_net,
-            vgg=self._vgg,
-            settings={name: value for name, value in settings.items() if name in self.weights},
-            normalize=self._args.normalize_losses,
-            grad_norms_every=self._args.grad_norms_every,
-        )
-
-    def make_metrics(self, feature_net: PatchFeatureNet | None) -> dict[str, VolumeMetric]:
-        """The metrics that ``--metrics`` names."""
-        ufloss = pick(self._args, ("stride", "chunk_size"))
-        return make_metrics(self._args.metrics, feature_net=feature_net, ufloss=ufloss)
+    Raises:
+        ValueError: if a weight cannot be read, or a flag is for a loss that ``--loss`` does not name.
+    """
+    weights = None if args.loss is None else read_weights("--loss", args.loss, names=LOSS_NAMES)
+    used = {*(weights or ()), *args.metrics}
+    for flag in changed(parser, args, LOSS_OF_FLAG):
+        if LOSS_OF_FLAG[flag] not in used:
+            raise ValueError(f"--{flag} is for the loss {LOSS_OF_FLAG[flag]}, which --loss does not name")
+    if weights is None and (args.normalize_losses or args.grad_norms_every is not None):
+        raise ValueError("--normalize_losses and --grad_norms_every are for terms that --loss names")
+    scores_nothing = args.get("mode") == "train" and "score" not in args
+    if scores_nothing and args.feature_net is not None and "ufloss" not in used:
+        raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
+    return weights
 
 
 def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> dict[str, Any]:
@@ -463,6 +408,23 @@ def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> 
         return parse_weights(items, names=names)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from error
+
+
+def make_weighted_loss(
+    args: Namespace, weights: dict[str, Any] | None, feature_net: nn.Module | None, vgg: VGGFeatures | None
+) -> WeightedLoss | None:
+    """The loss of the flags, None where none is typed."""
+    if weights is None:
+        return None
+    settings = {"ufloss": pick(args, UFLOSS_ARGS), "ms_ssim": {"num_scales": args.ms_ssim_scales}}
+    return make_loss(
+        weights,
+        feature_net=feature_net,
+        vgg=vgg,
+        settings={name: value for name, value in settings.items() if name in weights},
+        normalize=args.normalize_losses,
+        grad_norms_every=args.grad_norms_every,
+    )
 
 
 def load_vgg(args: Namespace) -> VGGFeatures:
@@ -620,19 +582,16 @@ def score(
     has_maps: bool = True,
     ufloss: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Write ``scores.json`` and ``reconstruction.png`` of the files that a test has written, and print the means.
+    """`write_scores` of the files of a test, in folders by the method's title.
 
-    ``folders`` of the run's folder are named by the title of a method, ``reference`` is that of the references, which
-    are coil-combined if the network ``has_maps``; ``ufloss`` is that of volumes, by the name of their stage.
+    The references are coil-combined if the network ``has_maps``; ``ufloss`` is by stage and file name.
     """
     trainer.strategy.barrier("test")  # the files of all processes
     run_dir = Path(trainer.default_root_dir)
     outputs = {title: run_dir / folder for title, folder in folders.items()}
-    slices: dict[str, list[int]] = {}
-    for sample in data.dataset("test").raw_samples:
-        fname = Path(sample.fname).name
-        if all((folder / fname).is_file() for folder in (*outputs.values(), run_dir / reference)):
-            slices.setdefault(fname, []).append(sample.slice_ind)
+    needed = (*outputs.values(), run_dir / reference)
+    slices = volume_slices(data.dataset("test"))
+    slices = {name: of for name, of in slices.items() if all((folder / name).is_file() for folder in needed)}
     if not slices or not trainer.is_global_zero:
         return
     references = {"RSS": data.folder("test"), **({"coil-combined": run_dir / reference} if has_maps else {})}
@@ -668,10 +627,10 @@ def middle_slices(folders: Mapping[str, Path], fname: str) -> dict[str, np.ndarr
     return images
 
 
-def best_checkpoint(trainer: pl.Trainer) -> Path:
-    """The best checkpoint of a fit, or its last one if nothing was validated."""
-    callback: Any = trainer.checkpoint_callback
-    return Path(callback.best_model_path or Path(callback.dirpath) / "last.ckpt")
+def best_checkpoint(run_dir: Path) -> Path:
+    """The best checkpoint of a run, or its last one if nothing was validated."""
+    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    return last if last.is_file() and not best.is_file() else best
 
 
 # ---------------------------------------------------------------------------------------- network, training or test
@@ -700,13 +659,6 @@ def add_mode_args(
         parser.add_argument("--init_checkpoint", type=Path | None, help=text)
 
 
-def check_mode(args: Namespace) -> None:
-    """A checkpoint to test is none to train on."""
-    if args.mode == "train" and args.checkpoint is not None:
-        begins = "--init_checkpoint begins a training, " if "init_checkpoint" in args else ""
-        raise ValueError(f"--checkpoint is for --mode test; {begins}--resume goes on with a training")
-
-
 def settings_of_init_checkpoint(args: Namespace, *, kind: type[MriModule]) -> dict[str, Any]:
     """The settings of the network that a training begins with, as defaults."""
     if args.init_checkpoint is None:
@@ -727,6 +679,51 @@ def load_network(module: MriModule, path: Path | None) -> None:
         raise ValueError(f"{path} does not fit the model's settings {dict(module.hparams)} ({error})") from error
 
 
+def train_and_test(
+    parser: ArgumentParser,
+    args: Namespace,
+    run_dir: Path,
+    *,
+    kind: type[MriModule],
+    names: Collection[str],
+    data_path: Path | None = None,
+) -> MriDataModule:
+    """Train a reconstruction network and test its best checkpoint, or test a checkpoint; returns the data.
+
+    ``names`` are the flags that are arguments of the module ``kind``; the data are those of `find_data`, or here.
+    """
+    weights = read_loss(parser, args)
+    pl.seed_everything(args.seed, workers=True)
+    data = make_data_module(args, data_path or find_data(args), run_dir, samples=kind.samples)
+    trainer = make_trainer(args, run_dir)
+    in_chans = 2 if kind.is_complex else 1
+    if args.mode == "train":
+        vgg = load_vgg(args) if "perceptual" in (weights or ()) else None
+        make_weighted_loss(args, weights, nn.Identity(), vgg)  # to fail before a feature network is trained
+        compared = {*names, *LOSS_ARGS, "init_checkpoint"} - {"score_stride", "num_log_images"}
+        resume = begin(parser, args, run_dir, compared, kind=kind)
+        needed = "ufloss" in (*(weights or ()), *args.metrics)
+        net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=needed)
+        pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
+        module = kind(**pick(args, names), loss=make_weighted_loss(args, weights, net, vgg))
+        load_network(module, args.get("init_checkpoint"))
+        module.add_metrics(make_metrics(args.metrics, feature_net=net, ufloss=pick(args, ("stride", "chunk_size"))))
+        fit(trainer, module, data, resume)
+        if not args.get("score"):
+            return data
+        data.test_path = split_to_score(data)
+        say(f"\nThe best checkpoint on {data.test_path}:")
+    elif kind.is_complex:
+        net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=False)
+    scoring = {"score_feature_net": net, "score_stride": args.score_stride} if kind.is_complex else {}
+    module = kind.load_from_checkpoint(args.checkpoint or best_checkpoint(run_dir), **scoring)
+    trainer.test(module, datamodule=data, verbose=False)
+    if kind.is_complex:
+        folders = {"zero-filled": "stages/zero_filled", "CG-SENSE": "stages/cg_sense", kind.title: "reconstructions"}
+        score(trainer, data, folders, ufloss=module.ufloss_of_volumes())
+    return data
+
+
 # ------------------------------------------------------------------------------------------------- feature network
 
 FEATURE_NET = "feature_net.safetensors"
@@ -735,6 +732,7 @@ FEATURE_ARGS = ("num_features", "temperature", "lr", "phase_augmentation", "magn
 PRETRAIN_MAX_EPOCHS = 100
 # what fits the demo's small images, and minutes on two cores
 DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}
+DEMO = {"num_workers": 2, "stride": 10, **DEMO_FEATURE_NET}
 
 
 def add_feature_network_args(parser: ArgumentParser) -> None:
@@ -813,7 +811,7 @@ def pretrain(parser: ArgumentParser, args: Namespace, source: MriDataModule, run
     trainer = make_trainer(args, run_dir, monitor="retrieval@1", mode="max")
     resume = begin(parser, args, run_dir, ("patch_size", *FEATURE_ARGS), kind=FeatureModule, facts=facts)
     fit(trainer, module, patches, resume)
-    module.load_state_dict(read_checkpoint(best_checkpoint(trainer))["state_dict"])
+    module.load_state_dict(read_checkpoint(best_checkpoint(run_dir))["state_dict"])
     file = run_dir / FEATURE_NET
     if trainer.is_global_zero:
         module.export(file)

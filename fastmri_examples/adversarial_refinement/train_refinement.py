@@ -4,10 +4,9 @@
 
 CHECKPOINT is one of train_recnet.py, modl_ufloss/train.py, varnet/train.py or unet/train.py; type its data and mask
 flags again. Its network stays as it is; a second one learns to add what is missing, against a discriminator and with
-a perceptual loss. --joint trains one network for everything from the start instead, the baseline of the paper; of
---recon it then takes the architecture only. After training, and with --mode test, the test writes
-reconstructions/*.h5, and beside them the images of the stages before. The same command again goes on from the last
-checkpoint.
+a perceptual loss. --joint trains one network for everything from the start instead, the baseline of the paper, and
+takes the architecture of --recon alone. The test writes reconstructions/*.h5, and beside them the images of the
+stages before. The same command again goes on from the last checkpoint.
 """
 
 import sys
@@ -23,14 +22,9 @@ import recipe
 
 from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
 from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures
-from fastmri_ufloss.pl_modules import (
-    JointModule,
-    MriModule,
-    RecNetModule,
-    RefinementModule,
-    load_reconstruction,
-)
+from fastmri_ufloss.pl_modules import JointModule, MriModule, RecNetModule, RefinementModule, load_reconstruction
 from fastmri_ufloss.pl_modules.adversarial_module import ADVERSARIAL_TERMS, AdversarialModule
+from fastmri_ufloss.pl_modules.data_module import MriDataModule
 from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 
 NETWORKS = (RefinementNet, PatchDiscriminator)
@@ -46,15 +40,7 @@ KEPT = {*JOINT_ARGS, *REFINEMENT_ARGS, *VGG_ARGS, *recipe.UFLOSS_ARGS} - {"num_l
     *("recon", "joint", "perceptual", "weights", "preset", "images", "feature_net", "seed", "accumulate_grad_batches")
 }
 # what trains in minutes on two cores
-DEMO = {
-    "max_epochs": 4,
-    "batch_size": 4,
-    "refinement_chans": 8,
-    "discriminator_chans": 8,
-    "num_workers": 2,
-    "stride": 10,
-    **recipe.DEMO_FEATURE_NET,
-}
+DEMO = {**recipe.DEMO, "max_epochs": 4, "batch_size": 4, "refinement_chans": 8, "discriminator_chans": 8}
 
 
 def make_parser() -> ArgumentParser:
@@ -66,23 +52,14 @@ def make_parser() -> ArgumentParser:
     group = parser.add_argument_group("stages")
     group.add_argument("--recon", type=Path | None, help="checkpoint of the network to refine")
     group.add_argument("--joint", action="store_true", help="train one network for all terms together")
-    group.add_argument(
-        "--images", choices=("complex", "magnitude"), help="to refine (default: what the network gives)"
-    )
+    text = "to refine (default: what the network gives)"
+    group.add_argument("--images", choices=("complex", "magnitude"), help=text)
     group = parser.add_argument_group("objective")
-    group.add_argument(
-        "--perceptual",
-        choices=("vgg19", "ufloss", "none"),
-        default="ufloss",
-        help="what the perceptual term compares; the paper has vgg19",
-    )
-    group.add_argument(
-        "--weights",
-        nargs="+",
-        metavar="NAME=WEIGHT",
-        help="of the terms, if not the paper's: adversarial, feature_matching, penalty, perceptual; "
-        f"with --joint also {', '.join(PIXEL_LOSSES)}",
-    )
+    text = "what the perceptual term compares; the paper has vgg19"
+    group.add_argument("--perceptual", choices=("vgg19", "ufloss", "none"), default="ufloss", help=text)
+    text = "of the terms, if not the paper's: adversarial, feature_matching, penalty, perceptual; "
+    text += f"with --joint also {', '.join(PIXEL_LOSSES)}"
+    group.add_argument("--weights", nargs="+", metavar="NAME=WEIGHT", help=text)
     group.add_argument("--preset", choices=tuple(JOINT_PRESETS), default="equal", help="weights of --joint")
     recipe.add_vgg_args(group, "of the perceptual term", default="vgg19")
     recipe.add_feature_net_arg(group)
@@ -110,11 +87,16 @@ def main() -> None:
     data = recipe.make_data_module(args, data_path, run_dir, samples=first.samples)
     trainer = recipe.make_trainer(args, run_dir, num_optimizers=2)
     if args.mode == "train":
-        vgg = load_vgg(args)
+        vgg = load_vgg(args) if args.perceptual == "vgg19" else None
         resume = recipe.begin(parser, args, run_dir, KEPT, kind=kind)
-        net = find_feature_net(args, first, data, run_dir)
+        net = find_feature_net(args, first, data, run_dir) if args.perceptual == "ufloss" else None
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
-        module = make_module(kind, args, weights, perceptual_loss(args, vgg, net))
+        losses: dict[str, nn.Module] = {}
+        if vgg is not None:
+            losses["perceptual"] = PerceptualLoss(vgg)
+        elif net is not None:
+            losses["perceptual"] = UFLoss(net, **recipe.pick(args, recipe.UFLOSS_ARGS))
+        module = make_module(args, weights, losses)
         recipe.fit(trainer, module, data, resume)
         if not args.score:
             return
@@ -130,7 +112,6 @@ def main() -> None:
 
 def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, Any]) -> None:
     """What would be ignored is refused."""
-    recipe.check_mode(args)
     for name in recipe.changed(parser, args, ("recon", "images")):
         if args.mode == "test":
             raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
@@ -164,46 +145,36 @@ def find_reconstruction(args: Namespace) -> MriModule:
     return RecNetModule(data_consistency="cg" if args.challenge == "multicoil" else "hard")
 
 
-def load_vgg(args: Namespace) -> VGGFeatures | None:
+def load_vgg(args: Namespace) -> VGGFeatures:
     """The network of the perceptual term."""
-    if args.perceptual != "vgg19":
-        return None
     try:
         return recipe.load_vgg(args)
     except OSError as error:
         raise type(error)(f"{error}; or take --perceptual ufloss, which needs no download") from error
 
 
-def find_feature_net(args: Namespace, reconstruction: MriModule, data: Any, run_dir: Path) -> PatchFeatureNet | None:
+def find_feature_net(
+    args: Namespace, reconstruction: MriModule, data: MriDataModule, run_dir: Path
+) -> PatchFeatureNet | None:
     """The network of UFLoss: of complex images where those are refined, unless the file is of magnitudes."""
-    if args.perceptual != "ufloss":
-        return None
     takes_complex = reconstruction.is_complex and args.images != "magnitude"
     if takes_complex and args.feature_net is not None:
         return PatchFeatureNet.load(args.feature_net)
     return recipe.find_feature_net(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
 
 
-def perceptual_loss(args: Namespace, vgg: VGGFeatures | None, net: PatchFeatureNet | None) -> dict[str, nn.Module]:
-    """The perceptual term by its name, or nothing."""
-    if vgg is not None:
-        return {"perceptual": PerceptualLoss(vgg)}
-    return {} if net is None else {"perceptual": UFLoss(net, **recipe.pick(args, recipe.UFLOSS_ARGS))}
-
-
-def make_module(
-    kind: type[AdversarialModule], args: Namespace, weights: dict[str, Any], losses: dict[str, nn.Module]
-) -> AdversarialModule:
+def make_module(args: Namespace, weights: dict[str, Any], losses: dict[str, nn.Module]) -> AdversarialModule:
     """The module with the paper's terms, or those of a preset of --joint, as the user has changed them."""
-    if args.joint:
-        preset = JOINT_PRESETS[args.preset]["weights"].items()
-        weights = {name: weight for name, weight in preset if name != "perceptual" or losses} | weights
-        pixel_losses = make_loss({name: 1.0 for name in weights if name in PIXEL_LOSSES}).terms
-        losses = {**pixel_losses, **losses}
-    else:
-        weights = {**kind.default_weights(losses), **weights}
-    names = (*JOINT_ARGS, "images", "accumulate_grad_batches", "seed", *(() if args.joint else REFINEMENT_ARGS))
-    return kind(find_reconstruction(args), image_losses=losses, weights=weights, **recipe.pick(args, names))
+    reconstruction = find_reconstruction(args)
+    options = recipe.pick(args, (*JOINT_ARGS, "images", "accumulate_grad_batches", "seed"))
+    if not args.joint:
+        weights = {**RefinementModule.default_weights(losses), **weights}
+        options |= recipe.pick(args, REFINEMENT_ARGS)
+        return RefinementModule(reconstruction, image_losses=losses, weights=weights, **options)
+    preset = JOINT_PRESETS[args.preset]["weights"].items()
+    weights = {name: weight for name, weight in preset if name != "perceptual" or losses} | weights
+    pixel_losses = make_loss({name: 1.0 for name in weights if name in PIXEL_LOSSES}).terms
+    return JointModule(reconstruction, image_losses={**pixel_losses, **losses}, weights=weights, **options)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main() -> None:
     trainer = recipe.make_trainer(args, run_dir, monitor="val_dice", mode="max")
     recipe.fit(trainer, module, data, resume)
 
-    best = recipe.best_checkpoint(trainer)
+    best = recipe.best_checkpoint(run_dir)
     module.load_state_dict(read_checkpoint(best)["state_dict"])
     (scores,) = trainer.validate(module, datamodule=data, verbose=False)
     recipe.say(f"\nDice of {data.folder('val')}:")

@@ -2,9 +2,9 @@
 
     python fastmri_examples/classical/reconstruct.py --challenge multicoil --data_path DATA --output_path OUT
 
-searches the regularization weights on some slices of {challenge}_val, never on what it reconstructs, and writes
-OUT/weights.json; then of {challenge}_test OUT/reconstructions/METHOD/*.h5, leaderboard files as a network writes
-them, and, where k-space is fully sampled, OUT/reference/*.h5 and scores.json. Without --data_path (or knee_path in
+searches the regularization weights on some slices of {challenge}_val, never on what it reconstructs, into
+OUT/weights.json; then reconstructs {challenge}_test into OUT/reconstructions/METHOD/*.h5, leaderboard files, and,
+where k-space is fully sampled, writes OUT/reference/*.h5 and scores.json. Without --data_path (or knee_path in
 fastmri_dirs.yaml) it uses a generated demo data set. The same command again goes on where it was interrupted.
 
 Slices run side by side in --num_workers processes, times --devices. Started by srun or torchrun on several nodes,
@@ -78,7 +78,7 @@ def main() -> None:
             settings["volumes"] = baselines.volume_stamps(data.folder("test"), args.sens_maps_path)
             baselines.check_settings(run_dir, settings, by_hand)
             to_search = [name for name in methods if name not in by_hand]
-            searched = search(args, to_search, data, run_dir / "weights.json", settings, num_workers)
+            searched = search(args, to_search, data, run_dir, settings, num_workers)
             baselines.note_by_hand(run_dir / "weights.json", by_hand)
             weights = {name: {**searched, **by_hand}.get(name) for name in methods}
             dataset = data.dataset("test")
@@ -86,8 +86,8 @@ def main() -> None:
             if finished := baselines.finished_files(run_dir, slices, methods):
                 num_files = (len(methods) + 1) * len(slices)
                 recipe.say(f"{len(finished)} of {num_files} files in {run_dir} are there already")
-            share = {"num_workers": num_workers, "rank": rank, "world_size": world_size}
-            baselines.reconstruct_volumes(dataset, weights, run_dir, settings=settings, **share)
+            processes = {"num_workers": num_workers, "rank": rank, "world_size": world_size}
+            baselines.reconstruct_volumes(dataset, weights, run_dir, settings=settings, **processes)
             finished = baselines.finished_files(run_dir, slices, methods)
             if finished.issuperset((name, fname) for name in methods for fname in slices):  # of all processes
                 report(run_dir, data.folder("test"), methods, slices)
@@ -98,17 +98,16 @@ def main() -> None:
 
 def choose_methods(args: Namespace) -> list[str]:
     """The methods that the user asks for, or all that can be run; ValueError if one cannot."""
-    asked = list(args.methods or [])
-    for name in [] if asked else OWN:
-        if CLASSICAL_METHODS[name].missing:
-            recipe.say(f"Left out: {CLASSICAL_METHODS[name].missing}")
-        else:
-            asked.append(name)
-    asked += [name for name in CLASSICAL_METHODS if args.bart and name not in OWN]
+    reasons = {name: method.missing for name, method in CLASSICAL_METHODS.items() if method.missing}
+    for name in OWN if args.methods is None else ():
+        if name in reasons:
+            recipe.say(f"Left out: {reasons[name]}")
+    asked = args.methods or [name for name in OWN if name not in reasons]
+    asked = list(dict.fromkeys([*asked, *(name for name in CLASSICAL_METHODS if args.bart and name not in OWN)]))
     for name in asked:
-        if CLASSICAL_METHODS[name].missing:
-            raise ValueError(CLASSICAL_METHODS[name].missing)
-    return list(dict.fromkeys(asked))
+        if name in reasons:
+            raise ValueError(reasons[name])
+    return asked
 
 
 def share_work(args: Namespace, num_workers: int) -> tuple[int, int, int]:
@@ -127,12 +126,7 @@ def share_work(args: Namespace, num_workers: int) -> tuple[int, int, int]:
 
 
 def search(
-    args: Namespace,
-    methods: list[str],
-    data: MriDataModule,
-    file: Path,
-    settings: Mapping[str, Any],
-    num_workers: int,
+    args: Namespace, methods: list[str], data: MriDataModule, run_dir: Path, settings: Mapping[str, Any], workers: int
 ) -> dict[str, float]:
     """The weights of those methods that have one, from the validation split."""
     titles = {name: CLASSICAL_METHODS[name].title for name in methods if CLASSICAL_METHODS[name].bounds is not None}
@@ -144,9 +138,9 @@ def search(
     searched = baselines.search_weights(
         data.dataset("val"),
         list(titles),
-        file,
+        run_dir / "weights.json",
         settings={name: settings[name] for name in ("mask", "challenge", "sens_maps_path")},
-        num_workers=num_workers,
+        num_workers=workers,
         num_slices=args.search_slices,
     )
     rows = []

@@ -3,7 +3,7 @@
     python -m fastmri_ufloss.report RESULTS... --reference DATA/multicoil_test --feature_net NET --output_path OUT
     python fastmri_examples/figures/box_plots.py --report OUT/report.json --output figure_9.png
 
-A dot is a subject, the mean over its volumes of a contrast; with --unit slice it is a slice, as in the paper, though
+A dot is a subject, the mean over its volumes of a contrast, or with --unit slice, as in the paper, a slice, though
 slices of one subject are not independent. The JSON file beside the picture has medians and quartiles.
 """
 
@@ -17,15 +17,13 @@ import recipe
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.box_plots import choose_scores, quartiles, read_report, save_box_plots
 
-METRICS = ("NRMSE", "SSIM", "UFLoss")
-
 
 def main() -> None:
     parser = recipe.make_parser(__doc__)
     parser.add_argument("--report", type=Path, required=True, help="report.json of python -m fastmri_ufloss.report")
     figure_flags.add_output_arg(parser)
     text = "names or labels of the report's; UFLoss is that of each network"
-    parser.add_argument("--metrics", nargs="+", default=list(METRICS), help=text)
+    parser.add_argument("--metrics", nargs="+", default=["NRMSE", "SSIM", "UFLoss"], help=text)
     parser.add_argument("--reference", help="of the report's (default: its first)")
     parser.add_argument("--contrasts", nargs="+", help="of the report's (default: all)")
     parser.add_argument("--unit", choices=("subject", "slice"), default="subject", help="what a dot is")

@@ -3,10 +3,9 @@
     python fastmri_examples/figures/correlation_maps.py --feature_net FILE --data_path FOLDER --output figure_5b.png
 
 Source patches of an image are compared with all patches on a grid of (1) the same image, (2) an image of another
-subject with the same contrast, (3) an image of another subject with another contrast (attribute ``acquisition``), and
-(4) an image of --other_data_path, such as another anatomy. What the data do not have is left out, and said. The maps
-of SSIM beside those of the features are of the magnitudes. A second picture, *_best.*, shows the best patch of each
-image by either measure (figure S2). The JSON file has the places and the values.
+subject with the same contrast, (3) one with another contrast (attribute ``acquisition``), and (4) an image of
+--other_data_path, such as another anatomy. What the data do not have is left out, and said. The maps of SSIM are of
+magnitudes. A second picture, *_best.*, shows the best patch of each image by either measure (figure S2).
 """
 
 import sys
@@ -38,8 +37,7 @@ def main() -> None:
     recipe.add_arguments(group, draw_correlation_maps, GRID_ARGS)
     args = parser.parse_args()
 
-    net, data_path = figure_flags.load_network_and_data(args)
-    images = figure_flags.open_images(data_path, net, args.challenge)
+    net, _, images = figure_flags.load_network_and_images(args)
     others = args.other_data_path
     numbers, pictures, missing = draw_correlation_maps(
         args.output,

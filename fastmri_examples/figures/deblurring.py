@@ -2,9 +2,9 @@
 
     python fastmri_examples/figures/deblurring.py --feature_net FILE --data_path FOLDER --output figure_4b.png
 
-The start is the central 1/R of the image's k-space, R = 4. Curves of UFLoss and of NRMSE, which the descent does not
-see, and images on the way. Plain gradient descent is the paper's; --optimizer adam is there too. The JSON file has
-the curves, whether UFLoss falls from each measurement to the next, and both values at the end relative to the start.
+The start is the central 1/R of the image's k-space, R = 4. The picture has curves of UFLoss and of NRMSE, which the
+descent does not see, and images on the way. Gradient descent is the paper's, --optimizer adam another one. The JSON
+file has the curves, whether UFLoss falls all the way, and both values at the end relative to the start.
 """
 
 import sys
@@ -33,8 +33,7 @@ def main() -> None:
     recipe.add_arguments(parser.add_argument_group("descent"), descend, DESCENT_ARGS)
     args = parser.parse_args()
 
-    net, data_path = figure_flags.load_network_and_data(args)
-    images = figure_flags.open_images(data_path, net, args.challenge)
+    net, _, images = figure_flags.load_network_and_images(args)
     place = images.place(args.volume, args.slice, otherwise=len(images.volumes) // 2)
     options = {"num_images": args.num_images, **recipe.pick(args, DESCENT_ARGS)}
     numbers = draw_deblurring(args.output, images, place, size=args.size, factor=args.factor, options=options)

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: flags of pictures, networks and images, and how these are opened."""
+"""What the figures share: flags of pictures, networks and images, and how these are opened."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,6 @@ from fastmri_ufloss.files import write_json
 from fastmri_ufloss.metrics import UFLossMetric
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures.images import FigureImages
-
-SUFFIXES = (".png", ".pdf")
 
 
 def add_output_arg(group: Any) -> None:
@@ -49,10 +47,10 @@ def load_score_net(parser: ArgumentParser, args: Namespace) -> PatchFeatureNet |
     return None
 
 
-def load_network_and_data(args: Namespace) -> tuple[PatchFeatureNet, Path]:
-    """The feature network on its device, and the data folder; what would fail in the end is refused at once."""
-    if args.output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {args.output}")
+def load_network_and_images(args: Namespace) -> tuple[PatchFeatureNet, Path, FigureImages]:
+    """The feature network on its device, the data folder and its test images; a wrong --output is refused at once."""
+    if args.output.suffix.lower() not in (".png", ".pdf"):
+        raise ValueError(f"--output must end in one of .png, .pdf, got {args.output}")
     data_path, file = recipe.find_data(args), args.feature_net
     if file is None:
         demo = recipe.uses_demo(args)
@@ -65,7 +63,8 @@ def load_network_and_data(args: Namespace) -> tuple[PatchFeatureNet, Path]:
             )
         recipe.say(f"Feature network: {file}")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return PatchFeatureNet.load(file).requires_grad_(False).to(device), data_path
+    net = PatchFeatureNet.load(file).requires_grad_(False).to(device)
+    return net, data_path, open_images(data_path, net, args.challenge)
 
 
 def open_images(folder: Path, net: PatchFeatureNet, challenge: str, *, split: str = "test") -> FigureImages:

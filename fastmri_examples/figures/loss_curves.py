@@ -2,10 +2,10 @@
 
     python fastmri_examples/figures/loss_curves.py --run RUN [RUN2 ...] --epochs 1 5 10 --output figure_10.png
 
-RUN is the folder of a training recipe, or NAME=FOLDER. The JSON file beside the picture has the means of each term
-over the steps of an epoch that were logged, its value in validation, by which epoch each curve has done 95% of its
-fall, and whether the pixel loss is flat while UFLoss still falls. Several runs stand side by side, on the same
-scales; one that trains without a term logs it all the same with a weight of 0, --loss l2=1 ufloss=0.
+RUN is the folder of a training recipe, or NAME=FOLDER. Several runs stand side by side, on the same scales; a run
+logs a term that it does not train with if --loss gives it a weight of 0, as l2=1 ufloss=0. The JSON file has the
+means of each term over the logged steps of an epoch, its value in validation, by which epoch each curve has done 95%
+of its fall, and whether the pixel loss is flat while UFLoss still falls.
 
 The images are those of the validation that fastMRI's module logs: of 8 bits, each divided by its maximum. For the
 NRMSE below an image and, with --feature_net, its UFLoss a reconstruction is multiplied by the factor that brings it

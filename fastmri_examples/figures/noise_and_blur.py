@@ -4,9 +4,9 @@
 
 Noise: (1 - b) x + b n, b from 0 to 10%, the same noise at each level. Blur: the central 1/R of k-space, R from 1
 to 4. Mean and spread are over images that are evenly spaced over all slices of the folder. The JSON file has the
-curves of all images, Spearman's rho of the mean curve and the level (1 if it rises all the way), the share of
-images whose own curve rises all the way, and the share of second differences of the mean curve that are not
-negative (1 for a convex curve). VGG is drawn only with --vgg_weights.
+curves of all images, Spearman's rho of the mean curve and the level (1 if the curve rises all the way), the fraction
+of images whose own curve rises all the way, and of second differences of the mean curve that are not negative (1 for
+a convex curve). VGG is drawn only with --vgg_weights.
 """
 
 import sys
@@ -32,8 +32,7 @@ def main() -> None:
     recipe.add_arguments(parser.add_argument_group("distances"), make_distances, GRID_ARGS)
     args = parser.parse_args()
 
-    net, data_path = figure_flags.load_network_and_data(args)
-    images = figure_flags.open_images(data_path, net, args.challenge)
+    net, _, images = figure_flags.load_network_and_images(args)
     vgg = None
     if args.vgg_weights is not None:
         weights = "download" if args.vgg_weights == "download" else Path(args.vgg_weights)

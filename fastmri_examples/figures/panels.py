@@ -5,8 +5,8 @@
 
 Folders hold leaderboard files, as every recipe's test writes them; --reference may hold fastMRI volumes instead.
 Without --volume and --slice it is the slice with the most textured part, of all volumes or those of --contrast; the
-zoom is that part. Below each image stand NRMSE and SSIM of the slice (fastMRI's, with the maximum of the volume as
-data range) and, with --feature_net, a network of magnitudes, UFLoss. A JSON file beside the picture has the numbers.
+zoom is that part. Below each image stand the slice's NRMSE and SSIM (fastMRI's, with the volume's maximum as data
+range) and, with --feature_net, UFLoss of magnitudes. A JSON file beside the picture has the numbers.
 """
 
 import sys

@@ -3,10 +3,9 @@
     python fastmri_examples/figures/retrieval.py --feature_net FILE --data_path FOLDER --output figure_5a.png
 
 FOLDER has {challenge}_test, whose patches are looked up, and {challenge}_train, the bank; or --data_path and
---bank_path name two folders, or one folder is both. A query's own subject is left out of the bank. The bank holds
---bank_size patches at random places, the same number of each slice. It is kept in --cache_dir volume by volume, so a
-command that was interrupted goes on, and the next figure takes seconds. The search compares with every patch. The
-JSON file has all places and inner products.
+--bank_path name two folders, or one folder is both. The bank holds --bank_size patches at random places, the same
+number of each slice, without the query's own subject. The same command goes on where it was, and the next figure
+takes seconds: --cache_dir keeps the bank volume by volume. The JSON file has all places and inner products.
 """
 
 import sys
@@ -34,8 +33,7 @@ def main() -> None:
     group.add_argument("--seed", type=int, default=0, help="of the places of the bank")
     args = parser.parse_args()
 
-    net, data_path = figure_flags.load_network_and_data(args)
-    images = figure_flags.open_images(data_path, net, args.challenge)
+    net, data_path, images = figure_flags.load_network_and_images(args)
     others = figure_flags.open_images(args.bank_path or data_path, net, args.challenge, split="train")
     if args.query:
         try:

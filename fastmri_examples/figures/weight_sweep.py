@@ -4,13 +4,12 @@
         --weights 0 0.0067 0.02 0.053 alone --seeds 1 2 3 --output_path OUT -- --max_epochs 50 --num_workers 4
 
 trains each run in OUT/runs/weight_W/seed_S by modl_ufloss/train.py, whose further flags stand after "--"; tests its
-best checkpoint, or its last one where nothing was validated, in OUT/tests/weight_W/seed_S, with a feature network
-other than the one of the loss; and draws NRMSE, SSIM and UFLoss against the weight, UFLoss against NRMSE (sweep.png,
-.pdf), and a slice by all weights (panels.png, .pdf). sweep.json has all numbers. What is done is not done again: the
-same command goes on where it was. --mode test takes the runs as they are.
+best checkpoint in OUT/tests/weight_W/seed_S, with a feature network other than that of the loss; and draws NRMSE,
+SSIM and UFLoss against the weight, UFLoss against NRMSE (sweep.png, .pdf), and a slice by all weights (panels.png,
+.pdf). sweep.json has all numbers. The same command goes on where it was. --mode test takes the runs as they are.
 
-The paper's weights 0, 0.5, 1.5, 4 and "alone" are for a network that was trained with temperature 1. With this
-project's temperature of 0.1 a weight of 0.02 is what 1.5 is there, so the defaults are 0, 0.0067, 0.02, 0.053, alone.
+The paper's weights 0, 0.5, 1.5, 4 and "alone" are for a network that was trained with temperature 1; with this
+project's 0.1 a weight of 0.02 is what 1.5 is there, so the defaults are 0, 0.0067, 0.02, 0.053, alone.
 """
 
 import json
@@ -54,6 +53,9 @@ OWN = (
 )
 
 
+Task = tuple[Sequence[str], Any]  # the recipe's flags, and what its folder notes when the run is done
+
+
 class Run(NamedTuple):
     """A training of the sweep: the weight of UFLoss as it was typed, its seed, and the folder of all runs."""
 
@@ -77,10 +79,9 @@ class Run(NamedTuple):
         return ["l2=1"] + ([f"ufloss={self.weight}"] if float(self.weight) else [])
 
     @property
-    def checkpoint(self) -> Path | None:
-        """The best of the training, or its last."""
-        paths = (self.path("train") / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-        return next((path for path in paths if path.is_file()), None)
+    def checkpoint(self) -> Path:
+        """The best of the training, or its last; there may be none yet."""
+        return recipe.best_checkpoint(self.path("train"))
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def main() -> None:
     runs = [Run(weight, seed, args.output_path) for seed in args.seeds for weight in args.weights]
     if args.mode == "train":
         train(args, runs, further, typed_flags(parser, args, recipe.UFLOSS_ARGS))
-    tested = [run for run in runs if run.checkpoint is not None]
+    tested = [run for run in runs if run.checkpoint.is_file()]
     missing = [run.name for run in runs if run not in tested]
     if not tested:
         raise ValueError(f"--mode test needs runs with a checkpoint in {args.output_path / 'runs'}, got none")
@@ -123,8 +124,10 @@ def main() -> None:
 
 
 def typed_flags(parser: ArgumentParser, args: Namespace, names: Sequence[str]) -> list[str]:
-    values = {name: args[name] for name in recipe.changed(parser, args, names)}
-    return [text for name, value in values.items() for text in (f"--{name}", "null" if value is None else str(value))]
+    flags = []
+    for name in recipe.changed(parser, args, names):
+        flags += [f"--{name}", "null" if args[name] is None else str(args[name])]
+    return flags
 
 
 def check_arguments(args: Namespace, further: Sequence[str]) -> None:
@@ -161,7 +164,7 @@ def train(args: Namespace, runs: Sequence[Run], common: Sequence[str], ufloss_fl
     Raises:
         ValueError: if a run was trained otherwise: runs that are compared must differ in weight and seed alone.
     """
-    tasks: dict[Run, tuple[list[str], Any]] = {}
+    tasks: dict[Path, Task] = {}
     for run in runs:
         flags, net = [*common, "--seed", str(run.seed), "--loss", *run.loss, "--no-score"], None
         if run.loss[-1].startswith("ufloss"):
@@ -169,14 +172,15 @@ def train(args: Namespace, runs: Sequence[Run], common: Sequence[str], ufloss_fl
             net = digest(args.feature_net)
         folder, settings = run.path("train"), {**by_flag(flags), "--feature_net": net}
         stored, note = read_note(folder), {"settings": settings, "done": True}
-        for flag in {**settings, **stored["settings"]} if stored and run.checkpoint is not None else ():
+        is_begun = run.checkpoint.is_file()
+        for flag in {**settings, **stored["settings"]} if stored and is_begun else ():
             old, new = stored["settings"].get(flag), settings.get(flag)
             if flag not in MAY_CHANGE and old != new:
                 again = "type the same flags again, or take another --output_path"
                 raise ValueError(f"{folder} was trained with {flag} {old}, not {new}: {again}")
-        if stored != note or run.checkpoint is None:
+        if stored != note or not is_begun:
             write_json(folder / NOTE, {"settings": settings, "done": False})
-            tasks[run] = (flags, note)
+            tasks[folder] = flags, note
     carry_out(args, "train", tasks)
 
 
@@ -195,27 +199,26 @@ def by_flag(flags: Sequence[str]) -> dict[str, str]:
 def test(args: Namespace, runs: Sequence[Run], common: Sequence[str]) -> None:
     """Scores and leaderboard files of the checkpoints that have none."""
     flags = [*common, "--mode", "test", "--feature_net", str(args.score_feature_net)]
-    tasks: dict[Run, tuple[list[str], Any]] = {}
+    tasks: dict[Path, Task] = {}
     for run in runs:
         hashes = {"checkpoint": digest(run.checkpoint), "feature_net": digest(args.score_feature_net)}
-        note = {"arguments": flags, **hashes}
-        if read_note(run.path("test")) != note:
-            (run.path("test") / NOTE).unlink(missing_ok=True)
-            tasks[run] = ([*flags, "--checkpoint", str(run.checkpoint)], note)
+        folder, note = run.path("test"), {"arguments": flags, **hashes}
+        if read_note(folder) != note:
+            (folder / NOTE).unlink(missing_ok=True)
+            tasks[folder] = [*flags, "--checkpoint", str(run.checkpoint)], note
     carry_out(args, "test", tasks)
 
 
-def carry_out(args: Namespace, mode: str, tasks: Mapping[Run, tuple[Sequence[str], Any]]) -> None:
-    """Run the recipe with the flags of each task, and note in its folder that it is done."""
-    by_name = {run.name: (run.path(mode), *task) for run, task in tasks.items()}
+def carry_out(args: Namespace, mode: str, tasks: Mapping[Path, Task]) -> None:
+    """Run the recipe with the flags of each folder, and note there that the run is done."""
+    folders = {f"{folder.parent.name}_{folder.name}": folder for folder in tasks}
     commands = {
-        name: [str(RECIPE), *flags, "--default_root_dir", str(folder)] for name, (folder, flags, _) in by_name.items()
+        name: [str(RECIPE), *tasks[folder][0], "--default_root_dir", str(folder)] for name, folder in folders.items()
     }
     log_dir, desc = args.output_path / "logs" / mode, FOLDERS[mode].capitalize()
     try:
         for name in run_side_by_side(commands, log_dir, jobs=args.jobs, desc=desc):
-            folder, _, note = by_name[name]
-            write_json(folder / NOTE, note)
+            write_json(folders[name] / NOTE, tasks[folders[name]][1])
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on where it was")
 
@@ -243,10 +246,9 @@ def draw(args: Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
     distortion, _, perception = metrics
     scores: dict[str, dict[int, dict[str, float]]] = {}
     firsts: dict[str, Run] = {}
-    for weight in args.weights:
-        for run in (run for run in runs if run.weight == weight):
-            scores.setdefault(weight, {})[run.seed] = read_scores(run)
-            firsts.setdefault(weight, run)
+    for run in sorted(runs, key=lambda run: args.weights.index(run.weight)):
+        scores.setdefault(run.weight, {})[run.seed] = read_scores(run)
+        firsts.setdefault(run.weight, run)
     rows, differences = sweep_rows(scores, list(metrics)), difference_rows(scores, list(metrics))
     for suffix in ("png", "pdf"):
         file = args.output_path / f"sweep.{suffix}"
@@ -261,21 +263,14 @@ def draw(args: Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
     seeds = sorted({run.seed for run in firsts.values()})
     title = f"{volume.name}, slice {number}, seed {', '.join(map(str, seeds))}"
     pictures = [args.output_path / f"panels.{suffix}" for suffix in ("png", "pdf")]
-    document = {
-        "weights": list(scores),
-        "reference": args.reference,
-        "left out": list(missing),
-        "scores": rows,
-        "differences": differences,
-        "panels": {"title": title, "scores": draw_panels(pictures, volume, number, title=title)},
-    }
-    write_json(args.output_path / "sweep.json", document)
+    panels = {"title": title, "scores": draw_panels(pictures, volume, number, title=title)}
+    document = {"weights": list(scores), "reference": args.reference, "left out": list(missing), "scores": rows}
+    write_json(args.output_path / "sweep.json", {**document, "differences": differences, "panels": panels})
     recipe.say(format_table([{k: v for k, v in row.items() if k != "seeds"} for row in rows]))
     shown = [{k: "-" if v is None else v for k, v in row.items()} for row in differences]
     recipe.say(f"\nDifferences, paired by seed, with 95% intervals by Student's t:\n{format_table(shown)}")
-    recipe.say(
-        f"Pictures: {args.output_path / 'sweep.png'}, {pictures[0]}\nNumbers: {args.output_path / 'sweep.json'}"
-    )
+    sweep = args.output_path / "sweep"
+    recipe.say(f"Pictures: {sweep}.png, {pictures[0]}\nNumbers: {sweep}.json")
 
 
 if __name__ == "__main__":

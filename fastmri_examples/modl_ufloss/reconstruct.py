@@ -3,8 +3,8 @@
     python fastmri_examples/modl_ufloss/reconstruct.py --data_path FOLDER --output_path OUT --checkpoint CKPT
 
 writes OUT/reconstructions/METHOD/*.h5, a picture of each volume, and each method's residual on the acquired samples.
-Files need no reference. How a file was sampled is in its mask, or shows in the zeros of its k-space; fully sampled
-files are undersampled if --mask_type and its companions ask for it, and then scored as well.
+Files need no reference. The mask of a file, or the zeros of its k-space, say how it was sampled; fully sampled files
+are undersampled if --mask_type and its companions ask for it, and then scored as well.
 """
 
 import sys
@@ -37,12 +37,8 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, required=True, help="folder of HDF5 volumes")
     parser.add_argument("--output_path", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path | None, help="of train.py, for the method modl")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=("all", *TITLES),
-        help="(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice",
-    )
+    text = "(default: modl with a checkpoint, otherwise zero_filled and cg_sense); pics_, dlmri: seconds a slice"
+    parser.add_argument("--methods", nargs="+", choices=("all", *TITLES), help=text)
     text = "regularization weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
     parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=text)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
@@ -66,12 +62,8 @@ def main() -> None:
         test_path=args.data_path,
         **recipe.pick(args, LOADER_ARGS),
     )
-    trainer = pl.Trainer(
-        **recipe.pick(args, recipe.DEVICE_ARGS),
-        default_root_dir=args.output_path,
-        use_distributed_sampler=False,
-        logger=False,
-    )
+    devices = recipe.pick(args, recipe.DEVICE_ARGS)
+    trainer = pl.Trainer(**devices, default_root_dir=args.output_path, use_distributed_sampler=False, logger=False)
     module = ReconstructionModule(methods)
     trainer.test(module, datamodule=data, verbose=False)
     residuals = module.residuals()
@@ -109,8 +101,8 @@ def report(folder: Path, rows: list[dict[str, Any]]) -> None:
         save_comparison(picture, images, compare_with=compared, notes=notes, title=fname)
     table = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        values = [row["residual"] for row in rows if row["method"] == method]
-        table.append({"method": TITLES[method], "residual": float(np.mean(values))})
+        residual = np.mean([row["residual"] for row in rows if row["method"] == method])
+        table.append({"method": TITLES[method], "residual": float(residual)})
     print(f"\nResidual on the acquired samples, mean over the volumes:\n{format_table(table)}")
     print(f"Images: {folder / 'reconstructions'}\nPictures: {folder / 'pictures'}", flush=True)
 

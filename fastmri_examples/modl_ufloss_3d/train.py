@@ -3,9 +3,9 @@
     python fastmri_examples/modl_ufloss_3d/train.py --raw_path SCANS --data_path DATA
 
 converts the scans to fastMRI volumes in DATA, each position along the readout a slice (ky, kz), and goes on like
-modl_ufloss/train.py, with the settings of the UFLoss paper: 8x Poisson disk in each volume with a fully sampled
-center of 24x24, patches of 40x40. The volumes of the test are reconstructed as a whole: three orthogonal views and
-maximum intensity projections of each. Without --raw_path and --data_path it generates scans, as raw files.
+modl_ufloss/train.py with the settings of the UFLoss paper: 8x Poisson disk in each volume with a fully sampled center
+of 24x24, patches of 40x40. Three orthogonal views and maximum intensity projections show each volume of the test.
+Without --raw_path and --data_path it generates scans, as raw files.
 """
 
 import sys
@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "modl_ufloss"))
 import recipe
 import train as recipe_2d
 
-from fastmri_ufloss.convert.jobs import plan_jobs
+from fastmri_ufloss.convert.jobs import find_inputs, plan_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.volume_file import read_voxel_size
-from fastmri_ufloss.pl_modules import MriDataModule
+from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
 from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 
@@ -55,19 +55,15 @@ def main() -> None:
     parser = recipe_2d.make_parser(__doc__)
     group = parser.add_argument_group("raw data")
     group.add_argument("--raw_path", type=Path | None, help="folder of ISMRMRD files, to be converted")
-    group.add_argument(
-        "--split",
-        type=int,
-        nargs=3,
-        metavar=("TRAIN", "VAL", "TEST"),
-        help="numbers of scans, in the order of their names (default: 16 2 2 of 20, or in proportion)",
-    )
+    text = "numbers of scans, in the order of their names (default: 16 2 2 of 20, or in proportion)"
+    group.add_argument("--split", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help=text)
     group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once")
     parser.set_defaults(**PAPER)
     args = recipe.parse(parser, DEMO, without_center)
-    recipe.Losses(parser, args)  # what is wrong with them is said before anything is converted
+    recipe.read_loss(parser, args)  # what is wrong with the flags is said before anything is converted
     run_dir = recipe.run_folder(args, NAME)
-    data = recipe_2d.train_and_test(parser, args, find_scans(parser, args), run_dir)
+    network = {"kind": MoDLModule, "names": recipe_2d.MODULE_ARGS}
+    data = recipe.train_and_test(parser, args, run_dir, data_path=find_scans(parser, args), **network)
     if args.score or args.mode == "test":
         save_views(data, run_dir)
 
@@ -100,17 +96,14 @@ def convert(args: Namespace, raw_path: Path, data_path: Path) -> None:
     """ISMRMRD files to fastMRI volumes, split by scan; what an earlier call has made is kept."""
     if not raw_path.is_dir():
         raise FileNotFoundError(f"no folder {raw_path}: check --raw_path")
-    split = args.split or share(len(plan_jobs("ismrmrd", [raw_path], data_path)))
+    split, count = args.split, len(find_inputs("ismrmrd", [raw_path]))
+    if split is None:
+        if count < 3:
+            raise ValueError(f"{count} scans are too few for training, validation and test: at least 3 are needed")
+        held_out = max(1, round(count * SHARES[1] / sum(SHARES)))
+        split = (count - 2 * held_out, held_out, held_out)
     jobs = plan_jobs("ismrmrd", [raw_path], data_path, settings={"dimensions": "3d"}, split=split)
     recipe.convert(jobs, raw_path, flag="--raw_path", num_workers=args.convert_workers)
-
-
-def share(count: int) -> tuple[int, int, int]:
-    """Numbers of scans for training, validation and test in the paper's proportion, at least one each."""
-    if count < 3:
-        raise ValueError(f"{count} scans are too few for training, validation and test: at least 3 are needed")
-    held_out = max(1, round(count * SHARES[1] / sum(SHARES)))
-    return count - 2 * held_out, held_out, held_out
 
 
 def save_views(data: MriDataModule, run_dir: Path) -> None:
@@ -123,9 +116,9 @@ def save_views(data: MriDataModule, run_dir: Path) -> None:
             continue
         with h5py.File(source, "r") as reference, h5py.File(path, "r") as output:
             volumes = {"MoDL": output["reconstruction"]}
-            shape = reference["reconstruction_rss"].shape if "reconstruction_rss" in reference else None
-            if shape == volumes["MoDL"].shape:
-                volumes = {"reference": reference["reconstruction_rss"], **volumes}
+            target = reference.get("reconstruction_rss")
+            if target is not None and target.shape == volumes["MoDL"].shape:
+                volumes = {"reference": target, **volumes}
             picture = run_dir / "views" / f"{path.stem}.png"
             save_orthogonal_views(picture, volumes, voxel_size=read_voxel_size(source))
         recipe.say(f"Views: {picture}")

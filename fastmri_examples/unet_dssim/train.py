@@ -3,15 +3,13 @@
     python fastmri_examples/unet_dssim/train.py --nifti FOLDER --data_path DATA
 
 is the experiment of Pawar et al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM
-2019, with its settings. Magnitude volumes such as IXI's T1 images become single-coil fastMRI volumes in DATA, split
-by subject; Net-mse and Net-mse-dssim are trained on them with the same initial weights, batches and masks (2D
-variable density, 10x), and the best of each by its own validation loss is compared with the zero-filled image.
-Without --nifti DATA is a fastMRI folder; without both it is a generated demo data set. The same command again goes on
-where it was. The two can be trained side by side, --nets net_mse and --nets net_mse_dssim in the same folder; a last
-call without --nets makes the table.
+2019. Magnitude volumes such as IXI's T1 images become single-coil fastMRI volumes in DATA, split by subject. Net-mse
+and Net-mse-dssim are trained with the same initial weights, batches and masks (2D variable density, 10x); the best of
+each by its own validation loss is compared with the zero-filled image. Without --nifti DATA is a fastMRI folder;
+without both a demo is generated. The same command again goes on where it was. Two calls may train side by side, with
+--nets net_mse and --nets net_mse_dssim in the same folder; a last call without --nets makes the table.
 """
 
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +29,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
+from fastmri_ufloss.baselines import volume_slices
 from fastmri_ufloss.convert.jobs import SPLITS, Job, find_inputs, plan_jobs, volume_name
 from fastmri_ufloss.convert.nifti import convert_nifti
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
@@ -102,24 +101,21 @@ def main() -> None:
     run_dir = recipe.run_folder(args, NAME)
     data_path = recipe.find_data(args) if args.nifti is None else convert(args)
     data = recipe.make_data_module(args, data_path, run_dir, samples="unet")
-    folder = recipe.split_to_score(data)
-    if folder != data.folder("test") and recipe.changed(parser, args, ("test_path", "test_split")):
+    scored = recipe.split_to_score(data)
+    if scored != data.folder("test") and recipe.changed(parser, args, ("test_path", "test_split")):
         key = REFERENCES[args.challenge]
-        raise ValueError(
-            f"{data.folder('test')} has no volumes with '{key}' to score against: choose another --test_path"
-        )
-    data.test_path = folder
+        raise ValueError(f"{data.folder('test')} has no volumes with '{key}' to score: choose another --test_path")
+    data.test_path = scored
     for net in nets:
-        own = args.clone()
-        own.nets, own.data_path, own.default_root_dir = [net], data_path.resolve(), run_dir
-        train(parser, own, net, run_dir / net)
+        of_net = args.clone()
+        of_net.nets, of_net.data_path, of_net.default_root_dir = [net], data_path.resolve(), run_dir
+        train(parser, of_net, net, run_dir / net)
     if len(nets) < len(NETS):
         return
     recipe.say(f"\nThe best checkpoints on {data.test_path}:")
     for net in NETS:
         trainer = recipe.make_trainer(args, run_dir / net)
-        checkpoints = (run_dir / net / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-        module = UnetModule.load_from_checkpoint(next(path for path in checkpoints if path.is_file()))
+        module = UnetModule.load_from_checkpoint(recipe.best_checkpoint(run_dir / net))
         trainer.test(module, datamodule=data, verbose=False)
         trainer.strategy.barrier("test")  # the files of all processes
     if trainer.is_global_zero:
@@ -183,15 +179,15 @@ def convert(args: Namespace) -> Path:
         )
     if count > sum(split):
         recipe.say(f"--split: {count - sum(split)} of {count} subjects of {folder} are left out")
+    settings = {**SIMULATION, "slice_axis": args.slice_axis}
+    parts = [part for part, number in zip(SPLITS, split, strict=True) for _ in range(number)]
     jobs: list[Job] = []
-    names = iter(sorted(subjects))
-    for part, number in zip(SPLITS, split, strict=True):
-        if files := [file for subject in itertools.islice(names, number) for file in subjects[subject]]:
-            settings = {**SIMULATION, "slice_axis": args.slice_axis}
-            jobs += plan_jobs("nifti", files, data_path / f"singlecoil_{part}", settings=settings)
-    table = {volume_name("nifti", file): subject for subject, files in subjects.items() for file in files}
+    subject_of: dict[str, str] = {}
+    for part, subject in zip(parts, sorted(subjects), strict=False):  # the rest is left out
+        jobs += plan_jobs("nifti", subjects[subject], data_path / f"singlecoil_{part}", settings=settings)
+        subject_of |= {volume_name("nifti", file): subject for file in subjects[subject]}
     recipe.convert(jobs, folder, flag="--nifti", num_workers=args.convert_workers)
-    write_json(data_path / SUBJECTS_FILE, {job.output.name: table[job.output.name] for job in jobs})
+    write_json(data_path / SUBJECTS_FILE, subject_of)
     return data_path
 
 
@@ -201,8 +197,8 @@ def group_by_subject(files: list[Path], separator: str) -> dict[str, list[Path]]
         raise ValueError("--subject_separator must have at least one character")
     subjects: dict[str, list[Path]] = {}
     for file in files:
-        stem = volume_name("nifti", file).removesuffix(".h5")
-        subjects.setdefault(stem.partition(separator)[0], []).append(file)
+        name = volume_name("nifti", file).removesuffix(".h5")
+        subjects.setdefault(name.partition(separator)[0], []).append(file)
     if len(subjects) < 2:
         raise ValueError(
             f"{len(files)} NIfTI files of 1 subject, {next(iter(subjects))!r}, are too few: training and validation "
@@ -231,52 +227,49 @@ def zero_filled(
 
 
 def compare(data: MriDataModule, run_dir: Path) -> None:
-    """Write ``scores.json`` and ``comparison.png`` into the run's folder, and print the tables.
+    """Write ``comparison.png``, and `report` the scores of the files.
 
     The reference is the file's own image: that of the training is clamped, as fastMRI does it for its U-Net.
     """
-    slices: dict[Path, list[int]] = {}
-    for sample in data.dataset("test").raw_samples:
-        slices.setdefault(Path(sample.fname), []).append(sample.slice_ind)
     file = data.data_path / SUBJECTS_FILE
     subjects = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    key = REFERENCES[data.challenge]
     rows: list[dict[str, Any]] = []
-    for path, numbers in tqdm(slices.items(), desc="Scores", unit="volume"):
+    for fname, numbers in tqdm(volume_slices(data.dataset("test")).items(), desc="Scores", unit="volume"):
         images = {}
         for folder, name in METHODS.items():
-            with h5py.File(run_dir / folder / "reconstructions" / path.name, "r") as volume:
+            with h5py.File(run_dir / folder / "reconstructions" / fname, "r") as volume:
                 images[name] = volume["reconstruction"][()]
-        with h5py.File(path, "r") as volume:
-            key = REFERENCES[data.challenge]
+        with h5py.File(data.folder("test") / fname, "r") as volume:
             if key not in volume:
-                raise ValueError(f"{path} has no '{key}' to score against: move it out of the split")
+                raise ValueError(f"{volume.filename} has no '{key}' to score against: move it out of the split")
             whole = volume[key][()]
-            subject = subjects.get(path.name) or str(volume.attrs.get("patient_id", "")) or path.stem
+            subject = subjects.get(fname) or str(volume.attrs.get("patient_id", "")) or fname.removesuffix(".h5")
         reference = ReferenceVolume(center_crop(whole[numbers], images["Net-mse"].shape[1:]), max_value=whole.max())
         scores = {name: reference.score(volume, names=SCORES) for name, volume in images.items()}
         if not rows:
             middle = len(numbers) // 2
-            ssim = {name: f"{name}, SSIM {values.slices['SSIM'][middle]:.3f}" for name, values in scores.items()}
-            shown = {ssim[name]: volume[middle] for name, volume in images.items()}
+            titles = {name: f"{name}, SSIM {of_name.slices['SSIM'][middle]:.3f}" for name, of_name in scores.items()}
+            shown = {titles[name]: volume[middle] for name, volume in images.items()}
             save_picture(run_dir / "comparison.png", reference.images[middle], shown)
         for name, (of_slices, of_volume) in scores.items():
-            row = {"volume": path.name, "subject": subject, "method": name, "SSIM": of_volume["SSIM"]}
+            row = {"volume": fname, "subject": subject, "method": name, "SSIM": of_volume["SSIM"]}
             row |= {"SSIM (Gaussian)": of_volume["SSIM Gaussian"], "PSNR": of_volume["PSNR"]}
             row |= {"relative error": np.nanmean(of_slices["NRMSE"]).item(), "MSE": 10 ** (-of_volume["PSNR"] / 10)}
             rows.append(row)
     report(rows, run_dir)
 
 
-def report(rows: list[dict[str, Any]], run_dir: Path) -> None:
+def report(rows: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
     """Means over subjects and paired differences, on the terminal and in ``scores.json``."""
-    means, by_subject = [], {}
+    by_subject, means = {}, []
     for method in METHODS.values():
-        own = [row for row in rows if row["method"] == method]
-        groups = {
-            subject: [row for row in own if row["subject"] == subject] for subject in {r["subject"] for r in own}
-        }
-        by_subject[method] = {subject: mean(group) for subject, group in groups.items()}
-        means.append({"method": method, "subjects": len(groups), **mean([*by_subject[method].values()])})
+        volumes: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            if row["method"] == method:
+                volumes.setdefault(row["subject"], []).append(row)
+        by_subject[method] = {subject: mean(group) for subject, group in volumes.items()}
+        means.append({"method": method, "subjects": len(volumes), **mean(list(by_subject[method].values()))})
     first, second = NETS.values()
     differences = paired_rows((first, by_subject[first]), (second, by_subject[second]), LARGER_IS_BETTER)
     note = p_value_note(len(by_subject[first]))

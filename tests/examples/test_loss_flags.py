@@ -49,7 +49,7 @@ def test_a_flag_without_its_loss_is_named(flags: list[str], message: str) -> Non
     parser = recipe.make_parser(None)
     recipe.add_loss_args(parser, default=None)
     with pytest.raises(ValueError, match=message):
-        recipe.Losses(parser, parser.parse_args(flags))
+        recipe.read_loss(parser, parser.parse_args(flags))
 
 
 def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_path: Path) -> None:
