@@ -4,12 +4,12 @@ The defaults of most flags stand in a constructor's signature, those of the reci
 default, a recipe's setting for its demo, one of ``--config``, or typed: the later wins.
 """
 
-import argparse
 import inspect
 import os
 import sys
 import typing
 import warnings
+from argparse import BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -50,8 +50,6 @@ AGAIN = "type the same flags again, or start anew with --resume never or another
 
 # ---------------------------------------------------------------------------------------------------- command line
 
-Rule = Callable[[Namespace], Mapping[str, Any]]  # defaults that depend on flags
-
 
 class Parser(ArgumentParser):
     """A parser whose errors are one line, behind its usage."""
@@ -60,7 +58,7 @@ class Parser(ArgumentParser):
         super().error(" ".join(message.split()), ex)
 
 
-class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Types and defaults after the words of each flag; the description as it is written."""
 
 
@@ -91,7 +89,7 @@ def add_arguments(
     for name in names:
         default = default_of(function, name)
         kind = hints.get(name, type(default))
-        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        options = {"action": BooleanOptionalAction} if kind is bool else {"type": kind}
         text = words.get(name, "").replace("%", "%%").replace("``", "").removesuffix(".")
         group.add_argument(f"--{name}", default=default, help=text, **options)
 
@@ -103,17 +101,15 @@ def arguments_of(*functions: Callable[..., Any], skip: Collection[str] = ()) -> 
 
 
 def default_of(function: Callable[..., Any], name: str) -> Any:
-    """The default of an argument, where it stands."""
     return inspect.signature(function).parameters[name].default
 
 
-def parse(parser: ArgumentParser, demo: Mapping[str, Any], *rules: Rule) -> Namespace:
+def parse(
+    parser: ArgumentParser, demo: Mapping[str, Any], *rules: Callable[[Namespace], Mapping[str, Any]]
+) -> Namespace:
     """What was typed and what ``--config`` holds, over the parser's defaults.
 
     Where there are no data, ``demo`` replaces some defaults, then each of ``rules`` what follows from the flags.
-
-    Raises:
-        ValueError: if a checkpoint to test is typed for a training.
     """
     quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
     args = parser.parse_args(quiet)
@@ -140,7 +136,6 @@ def changed(parser: ArgumentParser, args: Namespace, names: Iterable[str]) -> li
 
 
 def pick(args: Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Some flags by name."""
     return {name: args[name] for name in names}
 
 
@@ -184,8 +179,9 @@ MASK_OPTIONS = ("center_size", "elliptical")
 MASK = {"mask_type": "random", "center_fractions": [0.08], "accelerations": [5]}  # of the UFLoss paper
 
 
-def add_data_args(parser: ArgumentParser) -> None:
-    """fastMRI's data flags."""
+def make_training_parser(description: str | None, *, run_name: str, max_epochs: int) -> ArgumentParser:
+    """A parser with fastMRI's data flags and the trainer's."""
+    parser = make_parser(description)
     group = parser.add_argument_group("data")
     add_folder_args(group, "{challenge}_train, _val and _test")
     group.add_argument("--cache_dir", type=Path | None, help="for index, maps and patches (default: beside the run)")
@@ -194,10 +190,11 @@ def add_data_args(parser: ArgumentParser) -> None:
     add_arguments(group, MoDLDataTransform, ("mask_per_volume",))
     add_arguments(group, MriDataModule, DATA_ARGS)
     parser.set_defaults(**MASK)
+    add_trainer_args(parser, run_name=run_name, max_epochs=max_epochs)
+    return parser
 
 
 def add_folder_args(group: Any, content: str) -> None:
-    """Where the data are."""
     group.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
     text = f"folder with {content}; otherwise that of {DIRS_FILE} in the working folder; otherwise a generated demo"
     group.add_argument("--data_path", type=Path | None, help=text)
@@ -205,7 +202,6 @@ def add_folder_args(group: Any, content: str) -> None:
 
 
 def add_mask_args(group: Any) -> None:
-    """fastMRI's mask flags."""
     group.add_argument("--mask_type", help=f"one of {', '.join(MASK_TYPES)}")
     group.add_argument("--center_fractions", nargs="+", type=float)
     group.add_argument("--accelerations", nargs="+", type=int | float)
@@ -213,7 +209,6 @@ def add_mask_args(group: Any) -> None:
 
 
 def make_mask_func(args: Namespace) -> MaskFunc:
-    """The mask function that the flags ask for."""
     if args.center_size is not None and args.center_fractions is not None:
         raise ValueError("--center_size takes the place of --center_fractions: type one of the two")
     fractions = args.center_fractions or []
@@ -237,8 +232,7 @@ def log_path() -> Path:
 
 
 def uses_demo(args: Namespace) -> bool:
-    """Whether there are no data, so that some are generated."""
-    has_source = any(name in args and args[name] is not None for name in ("data_path", "raw_path", "nifti"))
+    has_source = any(args.get(name) is not None for name in ("data_path", "raw_path", "nifti"))
     return not has_source and f"{args.anatomy}_path" not in read_dirs()
 
 
@@ -359,36 +353,23 @@ def add_loss_args(
     group.add_argument("--normalize_losses", action="store_true", help=text)
     text = "log the norm of each term's gradient every so many steps"
     group.add_argument("--grad_norms_every", type=int | None, help=text)
-    add_feature_net_arg(group)
+    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
+    add_arguments(group, UFLoss, UFLOSS_ARGS)
     text = "num_scales of ms_ssim, fewer for small images"
     group.add_argument("--ms_ssim_scales", type=int, default=default_of(MSSSIMLoss, "num_scales"), help=text)
     add_vgg_args(group, "of perceptual", default=default_of(VGGFeatures, "arch"))
     group.add_argument("--metrics", nargs="+", default=[], choices=metrics, help="further metrics of the validation")
 
 
-def add_feature_net_arg(group: Any) -> None:
-    """Flags of UFLoss."""
-    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
-    add_arguments(group, UFLoss, UFLOSS_ARGS)
-
-
 def add_vgg_args(group: Any, loss: str, *, default: str) -> None:
-    """Flags of a VGG."""
     group.add_argument("--vgg", choices=("vgg16", "vgg19"), default=default, help=loss)
-    group.add_argument(
-        "--vgg_weights",
-        metavar="FILE",
-        help=f"{loss}: a file with torchvision's ImageNet weights, 'download', or 'random' to try things (default: "
-        "the file that torchvision has downloaded before)",
-    )
+    text = f"{loss}: a file with torchvision's ImageNet weights, 'download', or 'random' to try things "
+    text += "(default: the file that torchvision has downloaded before)"
+    group.add_argument("--vgg_weights", metavar="FILE", help=text)
 
 
 def read_loss(parser: ArgumentParser, args: Namespace) -> dict[str, Any] | None:
-    """The weights of the losses, None where none is typed.
-
-    Raises:
-        ValueError: if a weight cannot be read, or a flag is for a loss that ``--loss`` does not name.
-    """
+    """The weights of the losses, None where none is typed; ValueError if a flag is for a loss that is not named."""
     weights = None if args.loss is None else read_weights("--loss", args.loss, names=LOSS_NAMES)
     used = {*(weights or ()), *args.metrics}
     for flag in changed(parser, args, LOSS_OF_FLAG):
@@ -403,7 +384,6 @@ def read_loss(parser: ArgumentParser, args: Namespace) -> dict[str, Any] | None:
 
 
 def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> dict[str, Any]:
-    """Weights by name; errors name the flag."""
     try:
         return parse_weights(items, names=names)
     except ValueError as error:
@@ -427,7 +407,7 @@ def make_weighted_loss(
     )
 
 
-def load_vgg(args: Namespace) -> VGGFeatures:
+def load_vgg(args: Namespace, *, hint: str = "") -> VGGFeatures:
     """The network of a perceptual loss; errors name the flag."""
     if args.vgg_weights == "random":
         say("--vgg_weights random: the perceptual loss compares features of an untrained VGG")
@@ -436,7 +416,7 @@ def load_vgg(args: Namespace) -> VGGFeatures:
     try:
         return load_vgg_features(args.vgg, weights=weights if weights in (None, "download") else Path(weights))
     except (OSError, ValueError) as error:
-        raise type(error)(f"--vgg_weights: {error}") from error
+        raise type(error)(f"--vgg_weights: {error}{hint}") from error
 
 
 # --------------------------------------------------------------------------------------------------------- trainer
@@ -446,7 +426,6 @@ TRAINER_ARGS = ("gradient_clip_val", "limit_train_batches", "limit_val_batches",
 
 
 def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) -> None:
-    """Trainer flags by Lightning's names."""
     group = parser.add_argument_group("trainer")
     group.add_argument("--max_epochs", type=int, default=max_epochs)
     group.add_argument("--max_steps", type=int, default=-1)
@@ -465,7 +444,6 @@ def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) 
 
 
 def add_device_args(group: Any) -> None:
-    """Where a trainer runs."""
     group.add_argument("--accelerator", default="auto")
     group.add_argument("--devices", type=int | str, default="auto")
     group.add_argument("--num_nodes", type=int, default=1)
@@ -536,14 +514,15 @@ def begin(
     settings = yaml.safe_load(parser.dump(args, skip_unset=False))
     resume = {"auto": last if last.is_file() else None, "never": None}.get(args.resume, Path(args.resume))
     if resume is not None:
-        stored = read_checkpoint(resume, prefix=kind.prefix)["hyper_parameters"]
+        where, stored = resume, read_checkpoint(resume, prefix=kind.prefix)["hyper_parameters"]
+        before = stored  # a checkpoint by itself knows nothing of the loss
+        if args.resume == "auto":
+            where, before = run_dir, read_config(config)
         kept = {name: value for name, value in settings.items() if name in compared}
-        # a checkpoint by itself knows nothing of the loss
-        for now, before in ((facts or {}, stored), (kept, read_config(config) if args.resume == "auto" else stored)):
+        for now, then in ((facts or {}, stored), (kept, before)):
             for name, value in now.items():
-                if before.get(name, value) != value:
-                    where = run_dir if args.resume == "auto" else resume
-                    raise ValueError(f"{where} was trained with {name}={before[name]}, not {value}: {AGAIN}")
+                if then.get(name, value) != value:
+                    raise ValueError(f"{where} was trained with {name}={then[name]}, not {value}: {AGAIN}")
         say(f"Resuming from {resume}")
     if pl.utilities.rank_zero_only.rank == 0:
         named = [Path(value).resolve() for value in settings.values() if isinstance(value, str)]
@@ -556,11 +535,10 @@ def begin(
 
 
 def read_config(config: Path) -> dict[str, Any]:
-    """The settings of a run that is to go on."""
     if not config.is_file():
         raise ValueError(
-            f"{config.parent} has a checkpoint and no {CONFIG}: it is of an earlier version of this package, which "
-            "this one cannot go on with; start anew with --resume never or another --default_root_dir"
+            f"{config.parent} has a checkpoint and no {CONFIG}, as of an earlier version of this package; start anew "
+            "with --resume never or another --default_root_dir"
         )
     return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
 
@@ -619,7 +597,6 @@ def write_scores(
 
 
 def middle_slices(folders: Mapping[str, Path], fname: str) -> dict[str, np.ndarray]:
-    """The middle slice of a volume from each folder."""
     images = {}
     for title, folder in folders.items():
         with open_hdf5(folder / fname) as file:
@@ -652,8 +629,7 @@ def add_mode_args(
     parser.add_argument("--mode", choices=("train", "test"), default="train")
     parser.add_argument("--checkpoint", type=Path | None, help=f"for --mode test (default: {default})")
     if has_score:
-        action = argparse.BooleanOptionalAction
-        parser.add_argument("--score", action=action, default=True, help="test after training")
+        parser.add_argument("--score", action=BooleanOptionalAction, default=True, help="test after training")
     if has_init_checkpoint:
         text = "begin with the network of a checkpoint of an earlier run, or of weights as fastMRI publishes them"
         parser.add_argument("--init_checkpoint", type=Path | None, help=text)
@@ -736,7 +712,6 @@ DEMO = {"num_workers": 2, "stride": 10, **DEMO_FEATURE_NET}
 
 
 def add_feature_network_args(parser: ArgumentParser) -> None:
-    """Flags of a feature network that a training recipe trains first."""
     group = parser.add_argument_group("feature network, where it is trained first: see pretrain.py for more")
     add_arguments(group, PatchDataModule, ("patch_size", "patches_per_slice"))
     add_arguments(group, FeatureModule, ("num_features", "temperature"))
@@ -746,10 +721,7 @@ def add_feature_network_args(parser: ArgumentParser) -> None:
 
 
 def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
-    """The flags of ``pretrain.py``."""
-    parser = make_parser(description)
-    add_data_args(parser)
-    add_trainer_args(parser, run_name="feature_net", max_epochs=PRETRAIN_MAX_EPOCHS)
+    parser = make_training_parser(description, run_name="feature_net", max_epochs=PRETRAIN_MAX_EPOCHS)
     add_arguments(parser.add_argument_group("patches"), PatchDataModule, PATCH_ARGS)
     add_arguments(parser.add_argument_group("feature network"), FeatureModule, FEATURE_ARGS)
     parser.set_defaults(batch_size=default_of(PatchDataModule, "batch_size"))

@@ -24,9 +24,7 @@ MODULE_ARGS = recipe.arguments_of(RecNetModule, skip=("loss", "score_feature_net
 
 
 def main() -> None:
-    parser = recipe.make_parser(__doc__)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=1500)
+    parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=1500)
     recipe.add_loss_args(parser, default=["l2"], metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))

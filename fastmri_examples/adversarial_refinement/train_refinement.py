@@ -21,10 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 from fastmri_ufloss.losses import LOSS_NAMES, PerceptualLoss, UFLoss, make_loss
-from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet, VGGFeatures
+from fastmri_ufloss.models import PatchDiscriminator, PatchFeatureNet, RefinementNet
 from fastmri_ufloss.pl_modules import JointModule, MriModule, RecNetModule, RefinementModule, load_reconstruction
 from fastmri_ufloss.pl_modules.adversarial_module import ADVERSARIAL_TERMS, AdversarialModule
-from fastmri_ufloss.pl_modules.data_module import MriDataModule
 from fastmri_ufloss.pl_modules.refinement_module import JOINT_PRESETS
 
 NETWORKS = (RefinementNet, PatchDiscriminator)
@@ -44,9 +43,7 @@ DEMO = {**recipe.DEMO, "max_epochs": 4, "batch_size": 4, "refinement_chans": 8, 
 
 
 def make_parser() -> ArgumentParser:
-    parser = recipe.make_parser(__doc__)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name="refinement", max_epochs=200)
+    parser = recipe.make_training_parser(__doc__, run_name="refinement", max_epochs=200)
     recipe.add_feature_network_args(parser)
     recipe.add_mode_args(parser, default="the run's last", has_score=True)
     group = parser.add_argument_group("stages")
@@ -62,7 +59,8 @@ def make_parser() -> ArgumentParser:
     group.add_argument("--weights", nargs="+", metavar="NAME=WEIGHT", help=text)
     group.add_argument("--preset", choices=tuple(JOINT_PRESETS), default="equal", help="weights of --joint")
     recipe.add_vgg_args(group, "of the perceptual term", default="vgg19")
-    recipe.add_feature_net_arg(group)
+    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
+    recipe.add_arguments(group, UFLoss, recipe.UFLOSS_ARGS)
     group = parser.add_argument_group("model")
     recipe.add_arguments(group, RefinementModule, (*REFINEMENT_ARGS, *JOINT_ARGS), more_words=NETWORKS)
     parser.set_defaults(batch_size=5)
@@ -87,9 +85,15 @@ def main() -> None:
     data = recipe.make_data_module(args, data_path, run_dir, samples=first.samples)
     trainer = recipe.make_trainer(args, run_dir, num_optimizers=2)
     if args.mode == "train":
-        vgg = load_vgg(args) if args.perceptual == "vgg19" else None
+        hint = "; or take --perceptual ufloss, which needs no download"
+        vgg = recipe.load_vgg(args, hint=hint) if args.perceptual == "vgg19" else None
         resume = recipe.begin(parser, args, run_dir, KEPT, kind=kind)
-        net = find_feature_net(args, first, data, run_dir) if args.perceptual == "ufloss" else None
+        takes_complex = first.is_complex and args.images != "magnitude"
+        net = None
+        if args.perceptual == "ufloss" and takes_complex and args.feature_net is not None:
+            net = PatchFeatureNet.load(args.feature_net)  # which may be of magnitudes
+        elif args.perceptual == "ufloss":
+            net = recipe.find_feature_net(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
         losses: dict[str, nn.Module] = {}
         if vgg is not None:
@@ -111,10 +115,8 @@ def main() -> None:
 
 
 def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, Any]) -> None:
-    """What would be ignored is refused."""
-    for name in recipe.changed(parser, args, ("recon", "images")):
-        if args.mode == "test":
-            raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
+    for name in recipe.changed(parser, args, ("recon", "images") if args.mode == "test" else ()):
+        raise ValueError(f"--{name} is for --mode train: the checkpoint of a test has its own network")
     if args.gradient_clip_val is not None:
         raise ValueError("--gradient_clip_val is not for two optimizers: lower --lr")
     for name in recipe.changed(parser, args, REFINEMENT_ARGS if args.joint else ("preset",)):
@@ -127,9 +129,8 @@ def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, 
         raise ValueError("--weights: penalty is of the refinement network, which --joint has not")
     if args.perceptual == "none" and "perceptual" in weights:
         raise ValueError("--weights: perceptual is for a term that --perceptual none leaves out")
-    for name in weights:
-        if name in PIXEL_LOSSES and not args.joint:
-            raise ValueError(f"--weights: {name} is for --joint, a refinement has no pixel loss")
+    for name in [name for name in weights if name in PIXEL_LOSSES and not args.joint]:
+        raise ValueError(f"--weights: {name} is for --joint, a refinement has no pixel loss")
 
 
 def find_reconstruction(args: Namespace) -> MriModule:
@@ -138,29 +139,9 @@ def find_reconstruction(args: Namespace) -> MriModule:
         module = load_reconstruction(args.recon)
         return type(module)(**module.hparams) if args.joint else module
     if not args.joint:
-        raise ValueError(
-            "--recon must name a checkpoint of the network to refine: one of train_recnet.py, modl_ufloss/train.py, "
-            "varnet/train.py or unet/train.py"
-        )
+        scripts = "train_recnet.py, modl_ufloss/train.py, varnet/train.py or unet/train.py"
+        raise ValueError(f"--recon must name a checkpoint of the network to refine: one of {scripts}")
     return RecNetModule(data_consistency="cg" if args.challenge == "multicoil" else "hard")
-
-
-def load_vgg(args: Namespace) -> VGGFeatures:
-    """The network of the perceptual term."""
-    try:
-        return recipe.load_vgg(args)
-    except OSError as error:
-        raise type(error)(f"{error}; or take --perceptual ufloss, which needs no download") from error
-
-
-def find_feature_net(
-    args: Namespace, reconstruction: MriModule, data: MriDataModule, run_dir: Path
-) -> PatchFeatureNet | None:
-    """The network of UFLoss: of complex images where those are refined, unless the file is of magnitudes."""
-    takes_complex = reconstruction.is_complex and args.images != "magnitude"
-    if takes_complex and args.feature_net is not None:
-        return PatchFeatureNet.load(args.feature_net)
-    return recipe.find_feature_net(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
 
 
 def make_module(args: Namespace, weights: dict[str, Any], losses: dict[str, nn.Module]) -> AdversarialModule:

@@ -15,7 +15,6 @@ from fastmri_ufloss.report.figures.images import FigureImages
 
 
 def add_output_arg(group: Any) -> None:
-    """Where the picture goes."""
     text = "a PNG or PDF; the numbers go to a JSON file beside it"
     group.add_argument("--output", type=Path, required=True, help=text)
 
@@ -32,14 +31,12 @@ def add_image_args(parser: ArgumentParser) -> Any:
 
 
 def add_score_args(parser: ArgumentParser) -> None:
-    """The flags of UFLoss of the images of a picture."""
     group = parser.add_argument_group("UFLoss of the images")
     group.add_argument("--feature_net", type=Path | None, help="of magnitudes")
     recipe.add_arguments(group, UFLossMetric, ("stride",))
 
 
 def load_score_net(parser: ArgumentParser, args: Namespace) -> PatchFeatureNet | None:
-    """The network that these flags ask for."""
     if args.feature_net is not None:
         return recipe.load_feature_net(args.feature_net, in_chans=1)
     if recipe.changed(parser, args, ("stride",)):

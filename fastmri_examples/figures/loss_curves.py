@@ -4,16 +4,14 @@
 
 RUN is the folder of a training recipe, or NAME=FOLDER. Several runs stand side by side, on the same scales; a run
 logs a term that it does not train with if --loss gives it a weight of 0, as l2=1 ufloss=0. The JSON file has the
-means of each term over the logged steps of an epoch, its value in validation, by which epoch each curve has done 95%
-of its fall, and whether the pixel loss is flat while UFLoss still falls.
-
-The images are those of the validation that fastMRI's module logs: of 8 bits, each divided by its maximum. For the
-NRMSE below an image and, with --feature_net, its UFLoss a reconstruction is multiplied by the factor that brings it
-nearest to its target. Without that network the UFLoss, "val.", is the mean of the validation.
+means of each term by epoch, by which epoch a curve has done 95% of its fall, and whether the pixel loss is flat while
+UFLoss still falls. Images are those of the validation that fastMRI's module logs: of 8 bits, each divided by its
+maximum, and for NRMSE and, with --feature_net, UFLoss scaled to be nearest to the target. Without --feature_net the
+UFLoss below an image, "val.", is the mean of the validation.
 """
 
-import argparse
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +33,7 @@ def main() -> None:
     figure_flags.add_output_arg(parser)
     text = "of the images, from 1 (default: first, middle, last)"
     parser.add_argument("--epochs", nargs="+", type=int, help=text)
-    action = argparse.BooleanOptionalAction
-    parser.add_argument("--images", action=action, default=True, help="show images of the validation")
+    parser.add_argument("--images", action=BooleanOptionalAction, default=True, help="show images of the validation")
     text = "number of its validation batch (default: the most textured logged)"
     parser.add_argument("--image", type=int | None, help=text)
     parser.add_argument("--terms", nargs=2, default=["l2", "ufloss"], metavar="TERM", help="of the loss")
@@ -47,9 +44,9 @@ def main() -> None:
     logs = read_runs(args.run)
     labels = {term: LABELS.get(term, f"pixel loss ({term})") for term in args.terms}
     for term in labels:
-        has_term = {name: log.curves("train", [term]) or log.curves("val", [term]) for name, log in logs.items()}
-        lacking = [name for name in logs if not has_term[name]]
-        if len(lacking) == len(logs):
+        logged = [name for name, log in logs.items() if log.curves("train", [term]) or log.curves("val", [term])]
+        lacking = [name for name in logs if name not in logged]
+        if not logged:
             tags = sorted({tag.partition("/")[2] for log in logs.values() for tag in log.scalars if "_terms/" in tag})
             known = ", ".join(tags) or "none"
             raise ValueError(f"no run has logged the term {term!r}, only {known}: {HINT.format(term)}")
@@ -65,7 +62,6 @@ def main() -> None:
 
 
 def read_runs(texts: Sequence[str]) -> dict[str, RunLog]:
-    """The logs by name."""
     logs: dict[str, RunLog] = {}
     for text in texts:
         name, equals, folder = text.partition("=")

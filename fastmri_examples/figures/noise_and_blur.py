@@ -3,10 +3,9 @@
     python fastmri_examples/figures/noise_and_blur.py --feature_net FILE --data_path FOLDER --output figure_4a.png
 
 Noise: (1 - b) x + b n, b from 0 to 10%, the same noise at each level. Blur: the central 1/R of k-space, R from 1
-to 4. Mean and spread are over images that are evenly spaced over all slices of the folder. The JSON file has the
-curves of all images, Spearman's rho of the mean curve and the level (1 if the curve rises all the way), the fraction
-of images whose own curve rises all the way, and of second differences of the mean curve that are not negative (1 for
-a convex curve). VGG is drawn only with --vgg_weights.
+to 4. Mean and spread are over images that are evenly spaced over all slices of the folder. The JSON file has all
+curves, Spearman's rho of the mean curve and the level, and the fractions of the images whose curve rises all the way,
+and of the mean curve's second differences that are not negative. VGG is drawn only with --vgg_weights.
 """
 
 import sys

@@ -4,8 +4,8 @@
 
 FOLDER has {challenge}_test, whose patches are looked up, and {challenge}_train, the bank; or --data_path and
 --bank_path name two folders, or one folder is both. The bank holds --bank_size patches at random places, the same
-number of each slice, without the query's own subject. The same command goes on where it was, and the next figure
-takes seconds: --cache_dir keeps the bank volume by volume. The JSON file has all places and inner products.
+number of each slice, without the query's own subject, and is kept in --cache_dir: the same command goes on where it
+was, and the next figure takes seconds. The JSON file has all places and inner products.
 """
 
 import sys

@@ -13,18 +13,23 @@ project's 0.1 a weight of 0.02 is what 1.5 is there, so the defaults are 0, 0.00
 """
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
-from side_by_side import run_side_by_side
 
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import UFLoss
@@ -159,11 +164,7 @@ def digest(file: Path) -> str:
 
 
 def train(args: Namespace, runs: Sequence[Run], common: Sequence[str], ufloss_flags: Sequence[str]) -> None:
-    """Train what is not trained; the recipe goes on from a last checkpoint.
-
-    Raises:
-        ValueError: if a run was trained otherwise: runs that are compared must differ in weight and seed alone.
-    """
+    """Train what is not trained; ValueError if a run was trained otherwise but for its weight and seed."""
     tasks: dict[Path, Task] = {}
     for run in runs:
         flags, net = [*common, "--seed", str(run.seed), "--loss", *run.loss, "--no-score"], None
@@ -185,7 +186,7 @@ def train(args: Namespace, runs: Sequence[Run], common: Sequence[str], ufloss_fl
 
 
 def by_flag(flags: Sequence[str]) -> dict[str, str]:
-    """The values of each flag, as one text."""
+    """The values of each flag, as a single text."""
     values: dict[str, list[str]] = {}
     for text in flags:
         flag, equals, value = text.partition("=") if text.startswith("--") else ("", "", text)
@@ -223,6 +224,57 @@ def carry_out(args: Namespace, mode: str, tasks: Mapping[Path, Task]) -> None:
         sys.exit("interrupted: the same command goes on where it was")
 
 
+def run_side_by_side(commands: Mapping[str, Sequence[str]], log_dir: Path, *, jobs: int, desc: str) -> Iterator[str]:
+    """Run commands of Python as processes, so many at a time, and yield the name of each that ends well.
+
+    A command that fails does not stop the others; in the end ValueError names its log, ``NAME.txt``. The processes
+    share the cores unless OMP_NUM_THREADS is set. Ctrl-C and SIGTERM go to the running ones, which finish what they
+    write.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {jobs}")
+    log_dir.mkdir(parents=True, exist_ok=True)
+    threads = max((os.cpu_count() or 1) // min(jobs, max(len(commands), 1)), 1)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    running: set[subprocess.Popen[bytes]] = set()
+    lock, is_over = threading.Lock(), False
+
+    def run(name: str) -> int:
+        with lock, open(log_dir / f"{name}.txt", "ab") as log:
+            if is_over:
+                return 1
+            command = [sys.executable, *commands[name]]
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            running.add(process)
+        code = process.wait()
+        with lock:
+            running.discard(process)
+        return code
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            futures = {pool.submit(run, name): name for name in commands}
+            for future in tqdm(as_completed(futures), desc, len(futures), unit="run", disable=not futures):
+                if future.result() == 0:
+                    yield futures[future]
+                else:
+                    failed.append(futures[future])
+        finally:
+            with lock:
+                is_over = True
+                for process in running:  # a terminal may have sent it already: Lightning ignores the second
+                    process.send_signal(signal.SIGINT)
+            signal.signal(signal.SIGTERM, before)
+    if failed:
+        failed.sort(key=list(commands).index)
+        log = log_dir / f"{failed[0]}.txt"
+        lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+        last = ([line for line in lines if line.startswith("error: ")] or lines or ["nothing"])[-1]
+        raise ValueError(f"{', '.join(failed)} failed, see {log}, which ends with: {last}")
+
+
 def read_note(folder: Path) -> Any:
     file = folder / NOTE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -232,9 +284,7 @@ def read_scores(run: Run) -> dict[str, float]:
     """The means over volumes of a test."""
     file = run.path("test") / "scores.json"
     if not file.is_file():
-        raise FileNotFoundError(
-            f"no {file}: the volumes of the test have no references; --test_split or --test_path names others"
-        )
+        raise FileNotFoundError(f"no {file}: the test has no references; --test_split or --test_path names others")
     means = json.loads(file.read_text(encoding="utf-8"))["means"]
     (mean,) = (row for row in means if row["method"] == "MoDL")
     return {name: value for name, value in mean.items() if isinstance(value, float)}

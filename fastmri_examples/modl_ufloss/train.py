@@ -23,23 +23,14 @@ NAME = "modl_ufloss"
 # temperature 0.1 gives larger values of UFLoss; with this weight the two are of one size on the demo data.
 LOSS = ["l2=1", "ufloss=0.02"]
 # what trains in minutes on two cores
-DEMO = {
-    **recipe.DEMO,
-    "chans": 16,
-    "num_unrolls": 3,
-    "lr": 1e-3,
-    "max_epochs": 12,
-    "lr_step_size": 8,
-    "lr_gamma": 0.2,
-    "score_stride": 10,
-}
+DEMO = recipe.DEMO | dict(
+    chans=16, num_unrolls=3, lr=1e-3, max_epochs=12, lr_step_size=8, lr_gamma=0.2, score_stride=10
+)
 MODULE_ARGS = recipe.arguments_of(MoDLModule, skip=("loss", "score_feature_net"))
 
 
 def make_parser(description: str) -> ArgumentParser:
-    parser = recipe.make_parser(description)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
+    parser = recipe.make_training_parser(description, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS, more_words=(MoDL,))

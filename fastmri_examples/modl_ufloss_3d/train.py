@@ -28,27 +28,13 @@ from fastmri_ufloss.report import save_orthogonal_views
 from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 
 NAME = "modl_ufloss_3d"
-PAPER = {
-    "mask_type": "poisson_2d",
-    "accelerations": [8],
-    "center_fractions": None,
-    "center_size": 24,
-    "elliptical": True,
-    "mask_per_volume": True,
-    "patch_size": 40,
-}
+MASK = {"mask_type": "poisson_2d", "accelerations": [8], "center_fractions": None, "mask_per_volume": True}
+PAPER = {**MASK, "center_size": 24, "elliptical": True, "patch_size": 40}
 SHARES = (16, 2, 2)  # the paper's scans for training, validation and test
 # what trains in minutes on two cores, on small scans
-DEMO = {
-    **recipe_2d.DEMO,
-    "accelerations": [6],
-    "center_size": 14,
-    "patches_per_slice": 4,
-    "pretrain_max_epochs": 3,
-    "max_epochs": 4,
-    "lr_step_size": 3,
-    "patch_size": 32,
-}
+DEMO_MASK = {"accelerations": [6], "center_size": 14}
+DEMO_PATCHES = {"patch_size": 32, "patches_per_slice": 4, "pretrain_max_epochs": 3}
+DEMO = {**recipe_2d.DEMO, **DEMO_MASK, **DEMO_PATCHES, "max_epochs": 4, "lr_step_size": 3}
 
 
 def main() -> None:
@@ -76,24 +62,17 @@ def without_center(args: Namespace) -> dict[str, Any]:
 
 
 def find_scans(parser: ArgumentParser, args: Namespace) -> Path:
-    """The data folder, with raw files converted into it."""
-    if args.raw_path is not None:
-        data_path = args.data_path or recipe.log_path() / f"{NAME}_data"
-        convert(args, args.raw_path, data_path)
-        return data_path
-    if not recipe.uses_demo(args):
+    """The data folder, with raw files converted into it; what an earlier call has made is kept."""
+    raw_path, data_path = args.raw_path, args.data_path or recipe.log_path() / f"{NAME}_data"
+    if recipe.uses_demo(args):
+        data_path = recipe.log_path() / "demo_data_3d"
+        raw_path = data_path / "raw"
+        recipe.say(f"No --raw_path and no --data_path: using generated scans in {data_path}")
+        make_demo_scans_3d(raw_path)
+    elif raw_path is None:
         for name in recipe.changed(parser, args, ("split", "convert_workers")):
             raise ValueError(f"--{name} is for raw files, which --raw_path names")
         return recipe.find_data(args)
-    root = recipe.log_path() / "demo_data_3d"
-    recipe.say(f"No --raw_path and no --data_path: using generated scans in {root}")
-    make_demo_scans_3d(root / "raw")
-    convert(args, root / "raw", root)
-    return root
-
-
-def convert(args: Namespace, raw_path: Path, data_path: Path) -> None:
-    """ISMRMRD files to fastMRI volumes, split by scan; what an earlier call has made is kept."""
     if not raw_path.is_dir():
         raise FileNotFoundError(f"no folder {raw_path}: check --raw_path")
     split, count = args.split, len(find_inputs("ismrmrd", [raw_path]))
@@ -104,6 +83,7 @@ def convert(args: Namespace, raw_path: Path, data_path: Path) -> None:
         split = (count - 2 * held_out, held_out, held_out)
     jobs = plan_jobs("ismrmrd", [raw_path], data_path, settings={"dimensions": "3d"}, split=split)
     recipe.convert(jobs, raw_path, flag="--raw_path", num_workers=args.convert_workers)
+    return data_path
 
 
 def save_views(data: MriDataModule, run_dir: Path) -> None:

@@ -22,9 +22,7 @@ DEMO = {**recipe.DEMO, "chans": 16, "max_epochs": 10}
 
 
 def main() -> None:
-    parser = recipe.make_parser(__doc__)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
+    parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=None, words="fastMRI's L1 of normalized images")
     recipe.add_feature_network_args(parser)
     recipe.add_unet_args(parser.add_argument_group("model"))

@@ -73,9 +73,7 @@ LARGER_IS_BETTER = {"SSIM": True, "SSIM (Gaussian)": True, "PSNR": True, "relati
 
 
 def make_parser() -> ArgumentParser:
-    parser = recipe.make_parser(__doc__)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=100)
+    parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=100)
     recipe.add_unet_args(parser.add_argument_group("model; its defaults, and those of the mask, are the abstract's"))
     group = parser.add_argument_group("networks")
     group.add_argument("--nets", nargs="+", choices=tuple(NETS), default=list(NETS), help="to train and compare")
@@ -124,7 +122,6 @@ def main() -> None:
 
 
 def check_arguments(parser: ArgumentParser, args: Namespace, nets: list[str]) -> None:
-    """What would be ignored, or would fail late, is refused at once."""
     if not 0 <= args.dssim_weight < float("inf"):
         raise ValueError(f"--dssim_weight must be a number >= 0, got {args.dssim_weight}")
     if recipe.changed(parser, args, ("lr_gamma",)) and args.lr_step_size == PAPER["lr_step_size"]:
@@ -174,7 +171,7 @@ def convert(args: Namespace) -> Path:
         recipe.say(f"{count} subjects in {folder}: {split[0]} for training, {held_out} for validation")
     if min(split[:2]) < 1 or split[2] < 0 or sum(split) > count:
         raise ValueError(
-            f"--split must be numbers of subjects for training and validation, from 1, and for the test, from 0, "
+            "--split must be numbers of subjects for training and validation, from 1, and for the test, from 0, "
             f"and no more than the {count} of {folder} in all, got {' '.join(map(str, split))}"
         )
     if count > sum(split):

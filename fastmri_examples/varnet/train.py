@@ -25,9 +25,7 @@ MODULE_ARGS = recipe.arguments_of(fastmri.pl_modules.VarNetModule)
 
 
 def main() -> None:
-    parser = recipe.make_parser(__doc__)
-    recipe.add_data_args(parser)
-    recipe.add_trainer_args(parser, run_name=NAME, max_epochs=50)
+    parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=None, words="fastMRI's SSIM")
     recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), fastmri.pl_modules.VarNetModule, MODULE_ARGS)

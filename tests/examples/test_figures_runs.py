@@ -190,7 +190,7 @@ def stub(demo: Path, tmp_path: Path, nets: dict[str, Path], monkeypatch: pytest.
         return (tmp_path / "calls.txt").read_text()
 
     yield call
-    for name in ("weight_sweep", "side_by_side", "recipe"):
+    for name in ("weight_sweep", "recipe"):
         module: ModuleType | None = sys.modules.get(name)
         if module is not None and str(EXAMPLES) in str(module.__file__):
             del sys.modules[name]
@@ -268,7 +268,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, FOLDER)
-from side_by_side import run_side_by_side
+from weight_sweep import run_side_by_side
 
 Path("nap.py").write_text(
     "import pathlib, sys, time\\n"
