@@ -752,34 +752,27 @@ def find_feature_net(
         say("No --feature_net: training the feature network of UFLoss on the training split first")
         parser = make_pretraining_parser()
         other = ("config", "max_epochs", "max_steps", "accumulate_grad_batches", "lr")
-        settings = {
-            **pick(args, (name for name in parser.get_defaults().as_dict() if name in args and name not in other)),
+        names = [name for name in parser.get_defaults().as_dict() if name in args and name not in other]
+        defaults = pick(args, names) | {
             "images": "combined" if in_chans == 2 else "rss",
             "max_epochs": args.pretrain_max_epochs,
             "batch_size": args.pretrain_batch_size,
             "default_root_dir": folder,
             "resume": "never" if args.resume == "never" else "auto",
         }
-        parser.set_defaults(**settings)
+        parser.set_defaults(**defaults)
         file = pretrain(parser, parser.get_defaults(), data, folder)
     return None if file is None else load_feature_net(file, in_chans=in_chans)
 
 
 def pretrain(parser: ArgumentParser, args: Namespace, source: MriDataModule, run_dir: Path) -> Path:
     """Train a feature network on a data module's training split; returns the file of the network."""
-    patches = PatchDataModule(
-        source,
-        patch_dir=source.cache_dir / "patches",
-        seed=args.seed,
-        **pick(args, (*PATCH_ARGS, "batch_size", "num_workers")),
-    )
+    options = pick(args, (*PATCH_ARGS, "batch_size", "num_workers", "seed"))
+    patches = PatchDataModule(source, patch_dir=source.cache_dir / "patches", **options)
     facts = {"num_patches": patches.num_patches(), "in_chans": patches.in_chans}
-    module = FeatureModule(
-        **facts,
-        patch_size=patches.patch_size,
-        **pick(args, FEATURE_ARGS),
-        training_data=f"{source.challenge} {source.data_path.name}, {patches.images} images",
-    )
+    options = {"patch_size": patches.patch_size, **pick(args, FEATURE_ARGS)}
+    training_data = f"{source.challenge} {source.data_path.name}, {patches.images} images"
+    module = FeatureModule(**facts, **options, training_data=training_data)
     trainer = make_trainer(args, run_dir, monitor="retrieval@1", mode="max")
     resume = begin(parser, args, run_dir, ("patch_size", *FEATURE_ARGS), kind=FeatureModule, facts=facts)
     fit(trainer, module, patches, resume)

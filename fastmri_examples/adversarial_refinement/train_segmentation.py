@@ -56,7 +56,7 @@ def main() -> None:
         if name.startswith("val_dice"):
             title = name.removeprefix("val_dice").strip("/").replace("_", " ") or "mean"
             recipe.say(f"  {title}: {value:.4f}")
-    recipe.say(f"Segmentation network: {best}")
+    recipe.say(f"Segmentation network: {best.resolve()}")
 
 
 if __name__ == "__main__":
