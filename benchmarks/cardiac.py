@@ -2,11 +2,11 @@
 
     python benchmarks/cardiac.py --data FOLDER --work FOLDER [--json FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), one file a subject). They become
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), a file for each subject). They become
 8-coil volumes by simulation, 24 subjects for training and 6 for validation; such data are optimistic: the noise is
-white and the coils are exact. Two feature networks are trained with different seeds: one for the loss, and one only
-to score, since a loss should not grade itself. The subjects are the unit of the statistics. An interrupted run
-goes on where it was.
+white and the coils are exact. Two feature networks are trained with different seeds: the first for the loss, the
+second for the scores, since a loss should not grade itself. The subjects are the unit of the statistics. The same
+command again goes on where an interrupted run was.
 """
 
 import argparse
@@ -85,9 +85,9 @@ def report(args: argparse.Namespace) -> None:
     by_subject: dict[str, dict[str, dict[str, float]]] = {}
     for name in RUNS:
         by_subject[name] = volume_scores(args.work / f"{name}_score")
-        own = volume_scores(args.work / f"{name}_loss")
+        by_loss_network = volume_scores(args.work / f"{name}_loss")
         for subject, row in by_subject[name].items():
-            row["UFLoss, network of the loss"] = own[subject]["UFLoss"]
+            row["UFLoss, network of the loss"] = by_loss_network[subject]["UFLoss"]
             row["UFLoss, another network"] = row.pop("UFLoss")
     baselines = []
     for method in ("zero-filled", "CG-SENSE"):

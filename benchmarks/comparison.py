@@ -2,12 +2,12 @@
 
     python benchmarks/comparison.py --data FOLDER --work FOLDER [--json FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), one file a subject).
-They become 8-coil volumes by simulation, with phase and noise: 6 subjects are tested; of the 24 others 20 train the
-networks, and on 4 the checkpoints and the weights of the classical methods are chosen. Sampling is the UFLoss
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), a file for each
+subject). They become 8-coil volumes by simulation, with phase and noise: 6 subjects are tested; of the 24 others 20
+train the networks, and 4 choose the checkpoints and the weights of the classical methods. Sampling is the UFLoss
 paper's, random columns with 8% center. UFLoss is learned from the training subjects, and scored by another network
-of magnitudes, of another seed, beside the one that was trained on. A U-Net trained on the fully sampled images gives
-the semantic interpretability score. An interrupted run goes on where it was.
+of magnitudes, of another seed, beside the network of the loss. A U-Net trained on the fully sampled images gives the
+semantic interpretability score. The same command again goes on where an interrupted run was.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 MASK = ("--mask_type", "random", "--center_fractions", 0.08, "--accelerations", 5)
 SNR = 30.0
-SCORE_STRIDE = 20  # of the patches of UFLoss: those of its default take a second each image and method
+SCORE_STRIDE = 20  # of the patches of UFLoss: the default takes a second each image and method
 # a weight of 0 changes nothing but the log, which has UFLoss then too; all patches of stride 5, which a validation
 # takes, would cost a quarter of a minute an image
 MODL = {
@@ -143,8 +143,8 @@ def report(args: argparse.Namespace, root: Path, nets: dict[str, Path], segmente
         searched = json.loads((args.work / "classical" / "weights.json").read_text(encoding="utf-8"))
         weights = {name: searched[name] for name in ("score", "methods")}
         settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
-        found = {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
-        kept = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}, "weights": weights, **found}
+        tables = {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
+        kept = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}, "weights": weights, **tables}
         write_json(args.json, kept)
 
 

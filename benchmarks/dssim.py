@@ -2,11 +2,11 @@
 
     python benchmarks/dssim.py --data FOLDER --work FOLDER [--seeds 1 2] [--json FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), one file a subject). They become
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), a file for each subject). They become
 single-coil volumes without phase and noise, 24 subjects for training and 6 for validation, sampled 10x with a 2D
 variable density. For each seed both networks are trained side by side by unet_dssim/train.py. As in the abstract, the
-subjects that choose the best checkpoint are those that are scored. Scores of a subject are averaged over the seeds;
-the subjects are the unit of the statistics. An interrupted run goes on where it was.
+scored subjects also choose the best checkpoint. Scores of a subject are averaged over the seeds; the subjects are the
+unit of the statistics. The same command again goes on where an interrupted run was.
 """
 
 import argparse

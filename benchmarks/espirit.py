@@ -6,7 +6,7 @@ A simulated slice, 640 x 368 with 15 coils, 24 center lines: median time (least 
 repeats, the largest memory beyond the imports (BART: its whole process), and the mean and least inner product
 of the maps with this package's over the object. Then fully sampled k-space from FOLDER (``*.npy``, (coils,
 rows, cols)): the same agreement, and the error of CG-SENSE from every fourth line and 24 in the center with
-each one's maps. BART runs as its own process and is left out where it is not installed. OMP_NUM_THREADS
+the maps of each program. BART runs as its own process and is left out where it is not installed. OMP_NUM_THREADS
 limits all three.
 """
 
@@ -106,7 +106,7 @@ def high_water() -> int:
 
 
 def print_memory(method: str) -> None:
-    """In a process of its own: what the method needs beyond the imports and its input, in MB."""
+    """Print the MB that a method needs beyond the imports and its input; for a process of its own."""
     kspace = simulate()
     # a first call of a small problem loads the libraries, which are no part of it
     (ours if method == "ours" else sigpy_maps)(kspace[:2, ::8, ::8])

@@ -2,12 +2,12 @@
 
     python benchmarks/loss_runs.py --data FOLDER --work FOLDER [--json FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), one file a subject). The heart's
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), a file for each subject). The heart's
 128x128 pixels of each become 4-coil volumes by simulation, 24 subjects for training and 6 for validation. Every run
 is a recipe of `fastmri_examples` as a user types it; the feature networks are trained first. The table has the loss
-in the first, the middle and the last twenty steps, and NMSE and SSIM of the validation by volume, beside those of
-the zero-filled image. A loss that is not finite stops a run, so a row is a run without one. VGG has random weights
-unless `--vgg_weights` names a file. Finished runs are not repeated.
+in the first, the middle and the last twenty steps, and NMSE and SSIM of the validation by volume, beside the
+zero-filled image's. A loss that is not finite would stop its run. VGG has random weights unless `--vgg_weights` names
+a file. Finished runs are not repeated.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def row(network: str, data: str, loss: str, folder: Path, unaided: dict[str, flo
     events = EventAccumulator(str(folder / "tensorboard" / "version_0"), size_guidance={"scalars": 0}).Reload()
     curve = [event.value for event in events.Scalars(f"train_terms/{loss}")]
     middle = len(curve) // 2
-    found = {
+    numbers = {
         "network": network,
         "data": data,
         "loss": loss,
@@ -148,7 +148,7 @@ def row(network: str, data: str, loss: str, folder: Path, unaided: dict[str, flo
     }
     if not np.isfinite(curve).all():
         raise SystemExit(f"error: the loss of {folder} is not finite in its log")
-    return found
+    return numbers
 
 
 def main() -> None:

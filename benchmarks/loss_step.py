@@ -21,14 +21,14 @@ from fastmri_ufloss.report import format_table
 
 
 def memory(field: str) -> float:
-    """A field of this process's status in MiB: VmRSS for what it has now, VmHWM for the peak."""
+    """A field of this process's status in MiB: VmRSS is the memory now, VmHWM the peak."""
     # not ru_maxrss: a child starts with that of its parent
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field)) / 1024
 
 
 def networks_of(loss: str, feature_net: Path | None) -> dict[str, Any]:
-    """The network of a loss, if it has one. Which weights it has changes neither time nor memory."""
+    """The network of a loss that has a network, whose weights change neither time nor memory."""
     if loss == "ufloss":
         return {"feature_net": PatchFeatureNet.load(feature_net) if feature_net else PatchFeatureNet(1)}
     return {"vgg": VGGFeatures("vgg16")} if loss == "perceptual" else {}

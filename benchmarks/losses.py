@@ -2,7 +2,7 @@
 
     python benchmarks/losses.py --images FOLDER [--feature_net FILE] [--json FILE] [--picture FILE]
 
-FOLDER holds magnitudes as npz files (`images` (n, rows, cols), one file a subject, all of one size); of the
+FOLDER holds magnitudes as npz files (`images` (n, rows, cols), a file for each subject, all of a size); of the
 Sunnybrook images only the subjects that `cardiac.py` holds out are used. `--kspace FILE`, a fully sampled slice as
 npy (coils, rows, cols), adds a complex image, combined with this project's maps.
 
@@ -10,8 +10,8 @@ Noise: |(1 - b) x + b n|, n complex noise whose deviation is the 95th percentile
 magnitudes. Complex images stay complex. Blur: the central 1/R of k-space in both directions. The tables have means
 over the images of the loss, and of the norm of its gradient in the output times the 95th percentile of the image, so
 that it has no unit; Spearman's rho of the mean loss and the level; and in how many images the loss rises from each
-level to the next. ufloss takes all patches of the grid at `--stride`; without a feature network it is left out, since
-none is trained here. perceptual is VGG-16, up to relu2_2. The training step is that of `loss_step.py`.
+level to the next. ufloss takes all patches of the grid at `--stride`; without a feature network, which is not trained
+here, there is no ufloss. perceptual is VGG-16, up to relu2_2. The training step is that of `loss_step.py`.
 """
 
 import argparse
@@ -200,9 +200,7 @@ def main() -> None:
     parser.add_argument("--complex_feature_net", type=Path, help="of ufloss for complex images, 2 channels")
     parser.add_argument("--vgg_weights", default=RANDOM, help="of VGG-16: a file, or random (default)")
     parser.add_argument("--stride", type=int, default=20, help="of ufloss's grid along noise and blur")
-    parser.add_argument(
-        "--only", choices=("curves", "times"), help="measure one part; of the other the JSON file keeps what it has"
-    )
+    parser.add_argument("--only", choices=("curves", "times"), help="measure a part; the JSON file keeps the other")
     parser.add_argument("--size", type=int, default=256, help="rows and columns of the training step's image")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each process")
     parser.add_argument("--repeats", type=int, default=3)

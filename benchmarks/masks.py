@@ -7,8 +7,8 @@ worst over the seeds, and the median CPU time of a mask. Printed is the worst ov
 Then how evenly the Poisson discs fill the plane, in units of the local spacing (one over the root of the density,
 which is the mean over many masks): distance of a sample from the next one, and the radius of the largest hole;
 random points of the same density beside. The picture shows a mask of each type and its point spread function.
-The center is 8 % of the columns up to 5x, 4 % beyond; sigpy.mri.poisson without cropped corners, first call left
-out, as it compiles.
+The center is 8 % of the columns up to 5x, 4 % beyond. sigpy.mri.poisson has no cropped corners; its first call, which
+compiles, is left out.
 """
 
 import argparse

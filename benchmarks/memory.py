@@ -27,7 +27,7 @@ COILS, ROWS, COLS = 8, 160, 128
 
 
 def peak_memory(*command: object) -> float:
-    """MB of the process at its largest, as Linux counts it; looked up while it runs."""
+    """MB of the process at its largest, as Linux counts; looked up while the process runs."""
     line = [sys.executable, *map(str, command)]
     with tempfile.TemporaryFile() as log, subprocess.Popen(line, stdout=log, stderr=log) as process:
         peak = 0
@@ -35,7 +35,7 @@ def peak_memory(*command: object) -> float:
             with contextlib.suppress(OSError, StopIteration, IndexError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 # not that of getrusage, which begins with the size of this process
-                peak = max(peak, int(next(one for one in status.splitlines() if one.startswith("VmHWM")).split()[1]))
+                peak = max(peak, int(next(row for row in status.splitlines() if row.startswith("VmHWM")).split()[1]))
             time.sleep(0.02)
         if process.returncode:
             log.seek(0)
@@ -44,7 +44,7 @@ def peak_memory(*command: object) -> float:
 
 
 def make_scan(path: Path, slices: int) -> None:
-    """Smooth noise in the image: what it shows does not matter here."""
+    """Smooth noise in the image, whose content does not matter here."""
     if path.is_file():
         return
     y, x = np.mgrid[-1 : 1 : ROWS * 1j, -1 : 1 : COLS * 1j]

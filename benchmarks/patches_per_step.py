@@ -3,7 +3,7 @@
     python benchmarks/patches_per_step.py --work FOLDER [--json FILE]
 
 Trains MoDL with l2 + UFLoss on the demo data set, with the same seeds for each number of patches, and scores the
-test split after the last step. An interrupted run goes on where it was.
+test split after the last step. The same command again goes on where an interrupted run was.
 """
 
 import argparse
@@ -36,15 +36,15 @@ def main() -> None:
     options += ["--max_steps", args.max_steps, "--max_epochs", 1000, "--limit_val_batches", 0, "--no-score"]
     for number in args.patches:
         folders = {seed: args.work / f"patches_{number}_seed_{seed}" for seed in args.seeds}
-        for mode in (["--mode", "train"], ["--mode", "test"]):
-            commands = {
-                folder.name: recipe(
-                    "train.py", root, folder, *options, *mode, "--patches_per_step", number, "--seed", seed,
-                    "--checkpoint", folder / "checkpoints" / "last.ckpt",
-                )
-                for seed, folder in folders.items()
-                if not (folder / "scores.json").is_file()
-            }  # fmt: skip
+        for mode in ("train", "test"):
+            commands = {}
+            for seed, folder in folders.items():
+                if (folder / "scores.json").is_file():
+                    continue
+                more = ["--mode", mode, "--patches_per_step", number, "--seed", seed]
+                if mode == "test":
+                    more += ["--checkpoint", folder / "checkpoints" / "last.ckpt"]
+                commands[folder.name] = recipe("train.py", root, folder, *options, *more)
             run_together(commands, args.work / "logs")
     rows = []
     for number in args.patches:

@@ -2,13 +2,13 @@
 
     python benchmarks/refinement.py --data FOLDER --work FOLDER [--json FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), one file a subject).
-They become volumes of a single coil and of 8 simulated coils, 24 subjects for training and 6 that are scored, sampled
-8x with lines of a 1D Gaussian density. The perceptual term is UFLoss, with a feature network that is trained here; a
-second one, of another seed, scores. A U-Net that is trained on the fully sampled images and the masks of the left
-ventricle gives the semantic interpretability score; it is taken from its best epoch on the subjects that are scored,
-fully sampled. The other networks are taken after their last step. The subjects are the unit of the statistics. An
-interrupted run goes on where it was.
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), a file for each
+subject). They become volumes of a single coil and of 8 simulated coils, 24 subjects for training and 6 for scores,
+sampled 8x with lines of a 1D Gaussian density. The perceptual term is UFLoss, with a feature network that is trained
+here; a second network, of another seed, scores. A U-Net that is trained on the fully sampled images and the masks of
+the left ventricle gives the semantic interpretability score, from its best epoch on the scored subjects, fully
+sampled. The other networks are taken after their last step. The subjects are the unit of the statistics. The same
+command again goes on where an interrupted run was.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FOLDER = "../adversarial_refinement"  # from that of the other recipes
 CHALLENGES = {"singlecoil": None, "multicoil": 8}  # and their coils
 MASK = ("--mask_type", "gaussian_1d", "--center_fractions", 0.03125, "--accelerations", 8)
 SNR = 30.0
-SCORE_STRIDE = 20  # of the patches of UFLoss: those of its default take a second each image and method
+SCORE_STRIDE = 20  # of the patches of UFLoss: the default takes a second each image and method
 
 
 def script(name: str) -> Path:

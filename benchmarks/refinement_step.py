@@ -1,4 +1,4 @@
-"""Time and peak memory of a training step of stage 2 against one of stage 1, and of joint training.
+"""Time and peak memory of a training step of stage 2, of stage 1, and of joint training.
 
     python benchmarks/refinement_step.py [--json FILE]
 

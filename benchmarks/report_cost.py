@@ -2,10 +2,10 @@
 
     python benchmarks/report_cost.py --work FOLDER [--volumes 6 200] [--json FILE]
 
-Every volume has 16 slices of 256 x 256 of generated knees; five methods are made of it by noise and by blur. The
+Every volume has 16 slices of 256 x 256 of generated knees; noise and blur make five methods of each. The
 report scores them with all that needs no network, tests by subject, and makes its page and pictures. Time is that of
 the whole command; memory is the largest resident size of the process that the user starts and of the largest of its
-workers, as Linux counts it. A second call of the same command shows what a report costs whose scores are there.
+workers, as Linux counts. A second call of the same command shows what a report costs whose scores are there.
 """
 
 import argparse
@@ -86,10 +86,10 @@ def measure(root: Path, output: Path, num_workers: int) -> dict[str, Any]:
         if code:
             log.seek(0)
             sys.exit(f"error: {line} failed:\n{log.read().decode()[-3000:]}")
-    own = peaks.pop(process.pid)
+    peak = peaks.pop(process.pid)
     return {
         "s": time.perf_counter() - start,
-        "MB": own / 1e3,
+        "MB": peak / 1e3,
         "MB of the largest worker": max(peaks.values(), default=0) / 1e3,
     }
 
@@ -102,7 +102,7 @@ def watch_memory(process: "subprocess.Popen[bytes]", peaks: dict[int, int]) -> N
             for pid in (process.pid, *map(int, children)):
                 with contextlib.suppress(OSError, StopIteration):
                     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                    peak = int(next(one for one in lines if one.startswith("VmHWM")).split()[1])
+                    peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
                     peaks[pid] = max(peaks.get(pid, 0), peak)
         time.sleep(0.05)
 
@@ -121,14 +121,14 @@ def main() -> None:
         make_volumes(root, count, images)
         shutil.rmtree(output, ignore_errors=True)
         for call in ("first", "again"):
-            found = measure(root, output, args.num_workers)
+            cost = measure(root, output, args.num_workers)
             size = (output / "report.html").stat().st_size / 1e6
             rows.append(
                 {
                     "volumes": count,
                     "images": count * SLICES * len(NOISE_AND_BLUR),
                     "call": call,
-                    **found,
+                    **cost,
                     "page, MB": size,
                 }
             )

@@ -18,7 +18,7 @@ def recipe(script: str, root: Path, run_dir: Path, *options: object) -> list[str
 
 
 def run_together(commands: Mapping[str, Sequence[str]], log_dir: Path, *, threads: int = 1) -> None:
-    """Run commands side by side, each with its number of threads and a log; stop if one fails."""
+    """Run commands side by side, each with its number of threads and a log; stop if a command fails."""
     log_dir.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     running = {}

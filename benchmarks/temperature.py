@@ -3,7 +3,7 @@
     python benchmarks/temperature.py --data FOLDER --json FILE
 
 FOLDER holds the subjects as ``SC-*.npz`` with magnitudes ``images`` (n, rows, cols), which get a smooth
-random phase. For each temperature it prints retrieval@1 on held-out subjects, 1 - <f, f^> under noise and
+random phase. For each temperature the table has retrieval@1 on held-out subjects, 1 - <f, f^> under noise and
 blur, and what is left of the error of a blurred image after descent on UFLoss alone. An untrained network
 (--steps 0) is the row to compare with: retrieval alone says little.
 """
@@ -67,7 +67,7 @@ def patches_of(subjects: Sequence[Path], folder: Path, patch_size: int, per_slic
 
 
 def measure(temperature: float, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train with one temperature and measure it."""
+    """Train with a temperature and measure the network."""
     pl.seed_everything(0)
     subjects = sorted(args.data.glob("SC-*.npz"))
     train = patches_of([s for s in subjects if s.stem not in HELD_OUT], folder, args.patch_size, 14)
