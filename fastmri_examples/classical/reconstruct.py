@@ -28,14 +28,14 @@ from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.report import format_table, save_comparison
 from fastmri_ufloss.workers import interruptible
 
-OWN = [name for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"]
+WITHOUT_BART = [name for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"]
 # what the images depend on; of these flags two runs into one folder must have the same
 SETTINGS = ("challenge", "sens_maps_path", "test_sample_rate", "test_volume_sample_rate")
 
 
 def make_parser() -> ArgumentParser:
     parser = recipe.make_parser(__doc__)
-    parser.add_argument("--methods", nargs="+", choices=OWN, help="(default: all that can be run)")
+    parser.add_argument("--methods", nargs="+", choices=WITHOUT_BART, help="(default: all that can be run)")
     parser.add_argument("--bart", action="store_true", help="also PICS by BART, which must be installed")
     text = "regularization weights by hand, such as pics_wavelet=0.002 (default: searched on the validation split)"
     parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", default=[], help=text)
@@ -99,11 +99,12 @@ def main() -> None:
 def choose_methods(args: Namespace) -> list[str]:
     """The methods that the user asks for, or all that can be run; ValueError if one cannot."""
     reasons = {name: method.missing for name, method in CLASSICAL_METHODS.items() if method.missing}
-    for name in OWN if args.methods is None else ():
+    for name in [] if args.methods else WITHOUT_BART:
         if name in reasons:
             recipe.say(f"Left out: {reasons[name]}")
-    asked = args.methods or [name for name in OWN if name not in reasons]
-    asked = list(dict.fromkeys([*asked, *(name for name in CLASSICAL_METHODS if args.bart and name not in OWN)]))
+    asked = args.methods or [name for name in WITHOUT_BART if name not in reasons]
+    bart = [name for name in CLASSICAL_METHODS if args.bart and name not in WITHOUT_BART]
+    asked = list(dict.fromkeys([*asked, *bart]))
     for name in asked:
         if name in reasons:
             raise ValueError(reasons[name])
@@ -159,7 +160,7 @@ def report(run_dir: Path, test: Path, methods: list[str], slices: Mapping[str, l
     for fname in slices:
         picture = run_dir / "pictures" / f"{Path(fname).stem}.png"
         save_comparison(picture, recipe.middle_slices(outputs, fname), compare_with=compare_with, title=fname)
-    scored = {fname: numbers for fname, numbers in slices.items() if (folders["reference"] / fname).is_file()}
+    scored = {fname: slice_nums for fname, slice_nums in slices.items() if (folders["reference"] / fname).is_file()}
     if scored:
         references = {"RSS": test, "coil-combined": folders["reference"]}
         recipe.write_scores(run_dir, outputs, references, folders["reference"], slices=scored)

@@ -3,8 +3,8 @@
     python fastmri_examples/figures/correlation_maps.py --feature_net FILE --data_path FOLDER --output figure_5b.png
 
 Source patches of an image are compared with all patches on a grid of (1) the same image, (2) an image of another
-subject with the same contrast, (3) one with another contrast (attribute ``acquisition``), and (4) an image of
---other_data_path, such as another anatomy. What the data do not have is left out, and said. The maps of SSIM are of
+subject with the same contrast, (3) an image of another contrast (attribute ``acquisition``), and (4) an image of
+--other_data_path, such as another anatomy; what the data lack is left out, and said. The maps of SSIM are of
 magnitudes. A second picture, *_best.*, shows the best patch of each image by either measure (figure S2).
 """
 

@@ -4,9 +4,9 @@
         --methods PICS=OUT/pics MoDL=RUN/reconstructions --feature_net NET --contrast CORPD_FBK
 
 Folders hold leaderboard files, as every recipe's test writes them; --reference may hold fastMRI volumes instead.
-Without --volume and --slice it is the slice with the most textured part, of all volumes or those of --contrast; the
-zoom is that part. Below each image stand the slice's NRMSE and SSIM (fastMRI's, with the volume's maximum as data
-range) and, with --feature_net, UFLoss of magnitudes. A JSON file beside the picture has the numbers.
+Without --volume and --slice the slice with the most textured part is shown, of all volumes or of --contrast, with a
+zoom on that part. Below each image stand NRMSE and SSIM of the slice (fastMRI's, with the volume's maximum as data
+range) and, with --feature_net, UFLoss of magnitudes; a JSON file beside the picture has the numbers.
 """
 
 import sys
@@ -55,14 +55,14 @@ def main() -> None:
 
     net = figure_flags.load_score_net(parser, args)
     data = Reconstructions(parse_methods(args.methods), {REFERENCE: args.reference}, common=args.common)
-    volume, number = choose_slice(data.volumes, args.volume, args.slice, contrast=args.contrast)
-    place = f"{volume.name}, slice {number}"
+    volume, slice_num = choose_slice(data.volumes, args.volume, args.slice, contrast=args.contrast)
+    place = f"{volume.name}, slice {slice_num}"
     title = place if args.title is None else args.title
     options = recipe.pick(args, ("zoom", "error_gain", "stride"))
-    scores = draw_panels([args.output], volume, number, title=title, net=net, **options)
+    scores = draw_panels([args.output], volume, slice_num, title=title, net=net, **options)
     table = format_table([{"method": method, **of_method} for method, of_method in scores.items()])
     recipe.say(f"{table}\n{place}")
-    numbers = {"volume": volume.name, "contrast": volume.contrast, "slice": number, "scores": scores}
+    numbers = {"volume": volume.name, "contrast": volume.contrast, "slice": slice_num, "scores": scores}
     figure_flags.finish(args.output, numbers)
 
 

@@ -51,7 +51,7 @@ MAY_CHANGE = (
     *("--checkpoint_every_n_steps", "--accelerator", "--devices", "--num_nodes", "--strategy"),
 )
 # what the sweep itself says to the recipe
-OWN = (
+SWEEP_FLAGS = (
     *("--mode", "--data_path", "--challenge", "--loss", "--feature_net", "--seed", "--default_root_dir"),
     *("--checkpoint", "--score", "--no-score", "--resume", *(f"--{name}" for name in recipe.UFLOSS_ARGS)),
     *(f"--{name}" for name in TEST_ARGS),
@@ -145,7 +145,7 @@ def check_arguments(args: Namespace, further: Sequence[str]) -> None:
         if len(different) != len(args[name]):
             raise ValueError(f"--{name} must differ, got {' '.join(map(str, args[name]))}")
     for flag in further:
-        if flag.partition("=")[0] in OWN:
+        if flag.partition("=")[0] in SWEEP_FLAGS:
             raise ValueError(f"{flag} is the sweep's own: type it before --, or leave it out")
     for name in ("feature_net", "score_feature_net"):
         if args[name] is not None and not args[name].is_file():
@@ -309,11 +309,11 @@ def draw(args: Namespace, runs: Sequence[Run], missing: Sequence[str]) -> None:
     }
     references = args.test_path or args.data_path / f"{args.challenge}_{args.test_split}"
     data = Reconstructions(methods, {"reference": references}, common=True)
-    volume, number = choose_slice(data.volumes, args.volume, args.slice)
+    volume, slice_num = choose_slice(data.volumes, args.volume, args.slice)
     seeds = sorted({run.seed for run in firsts.values()})
-    title = f"{volume.name}, slice {number}, seed {', '.join(map(str, seeds))}"
+    title = f"{volume.name}, slice {slice_num}, seed {', '.join(map(str, seeds))}"
     pictures = [args.output_path / f"panels.{suffix}" for suffix in ("png", "pdf")]
-    panels = {"title": title, "scores": draw_panels(pictures, volume, number, title=title)}
+    panels = {"title": title, "scores": draw_panels(pictures, volume, slice_num, title=title)}
     document = {"weights": list(scores), "reference": args.reference, "left out": list(missing), "scores": rows}
     write_json(args.output_path / "sweep.json", {**document, "differences": differences, "panels": panels})
     recipe.say(format_table([{k: v for k, v in row.items() if k != "seeds"} for row in rows]))

@@ -26,8 +26,8 @@ from fastmri_ufloss.files import write_json
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
 from fastmri_ufloss.report import format_table, save_comparison
 
-OWN = {name: method for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"}
-TITLES = {**{name: method.title for name, method in OWN.items()}, "modl": "MoDL"}
+WITHOUT_BART = {name: method for name, method in CLASSICAL_METHODS.items() if method.needs != "bart"}
+TITLES = {**{name: method.title for name, method in WITHOUT_BART.items()}, "modl": "MoDL"}
 LOADER_ARGS = ("batch_size", "num_workers")
 COMPANIONS = ("center_fractions", "accelerations", *recipe.MASK_OPTIONS)
 
@@ -74,22 +74,20 @@ def main() -> None:
 
 
 def make_methods(args: Namespace) -> dict[str, Callable[..., Any]]:
-    """The methods by name, a network or a function."""
     modl = None if args.checkpoint is None else MoDLModule.load_from_checkpoint(args.checkpoint)
     names = args.methods or (["zero_filled", "cg_sense"] if modl is None else ["modl"])
     if "all" in names:
-        names = [name for name, method in OWN.items() if not method.missing] + (["modl"] if modl else [])
+        names = [name for name, method in WITHOUT_BART.items() if not method.missing] + (["modl"] if modl else [])
     if "modl" in names and modl is None:
         raise ValueError("--methods: modl needs a network, whose file --checkpoint names")
     weights = read_weights(args.weights or [], names)
     for name in names:
-        if name != "modl" and OWN[name].missing:
-            raise ImportError(OWN[name].missing)
-    return {name: modl if name == "modl" else partial(OWN[name], lam=weights.get(name)) for name in names}
+        if name != "modl" and WITHOUT_BART[name].missing:
+            raise ImportError(WITHOUT_BART[name].missing)
+    return {name: modl if name == "modl" else partial(WITHOUT_BART[name], lam=weights.get(name)) for name in names}
 
 
 def report(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Residuals and pictures of all volumes."""
     write_json(folder / "residuals.json", {"residuals": rows})
     for fname in dict.fromkeys(row["volume"] for row in rows):
         residuals = {row["method"]: row["residual"] for row in rows if row["volume"] == fname}

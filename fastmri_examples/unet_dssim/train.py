@@ -177,7 +177,7 @@ def convert(args: Namespace) -> Path:
     if count > sum(split):
         recipe.say(f"--split: {count - sum(split)} of {count} subjects of {folder} are left out")
     settings = {**SIMULATION, "slice_axis": args.slice_axis}
-    parts = [part for part, number in zip(SPLITS, split, strict=True) for _ in range(number)]
+    parts = [part for part, subjects_of_part in zip(SPLITS, split, strict=True) for _ in range(subjects_of_part)]
     jobs: list[Job] = []
     subject_of: dict[str, str] = {}
     for part, subject in zip(parts, sorted(subjects), strict=False):  # the rest is left out
@@ -232,7 +232,7 @@ def compare(data: MriDataModule, run_dir: Path) -> None:
     subjects = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     key = REFERENCES[data.challenge]
     rows: list[dict[str, Any]] = []
-    for fname, numbers in tqdm(volume_slices(data.dataset("test")).items(), desc="Scores", unit="volume"):
+    for fname, slice_nums in tqdm(volume_slices(data.dataset("test")).items(), desc="Scores", unit="volume"):
         images = {}
         for folder, name in METHODS.items():
             with h5py.File(run_dir / folder / "reconstructions" / fname, "r") as volume:
@@ -242,10 +242,11 @@ def compare(data: MriDataModule, run_dir: Path) -> None:
                 raise ValueError(f"{volume.filename} has no '{key}' to score against: move it out of the split")
             whole = volume[key][()]
             subject = subjects.get(fname) or str(volume.attrs.get("patient_id", "")) or fname.removesuffix(".h5")
-        reference = ReferenceVolume(center_crop(whole[numbers], images["Net-mse"].shape[1:]), max_value=whole.max())
+        target = center_crop(whole[slice_nums], images["Net-mse"].shape[1:])
+        reference = ReferenceVolume(target, max_value=whole.max())
         scores = {name: reference.score(volume, names=SCORES) for name, volume in images.items()}
         if not rows:
-            middle = len(numbers) // 2
+            middle = len(slice_nums) // 2
             titles = {name: f"{name}, SSIM {of_name.slices['SSIM'][middle]:.3f}" for name, of_name in scores.items()}
             shown = {titles[name]: volume[middle] for name, volume in images.items()}
             save_picture(run_dir / "comparison.png", reference.images[middle], shown)
