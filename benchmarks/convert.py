@@ -24,10 +24,10 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.mrd_file import write_mrd
 from fastmri_ufloss.simulation.simulate import fft3c
+from fastmri_ufloss.simulation.volume_file import fft2c, ifft2c
 
 COILS, SLICES, ROWS, COLS = 8, 20, 320, 256  # 105 MB of k-space in 2D
 READOUT, KY, KZ = 160, 128, 96  # 126 MB in 3D

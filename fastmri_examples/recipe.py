@@ -29,11 +29,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from fastmri_ufloss.baselines import volume_slices
-from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, remove_leftovers, run_jobs
+from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, run_jobs
 from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
-from fastmri_ufloss.files import atomic_path, open_hdf5, write_json
+from fastmri_ufloss.files import atomic_path, open_hdf5, remove_leftovers, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, make_metrics, mean_scores, score_run
@@ -287,8 +287,8 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
 
 def convert(jobs: Sequence[Job], folder: Path, *, flag: str, num_workers: int) -> None:
     """Make the volumes that are missing in the data folder, which may hold no others; ``flag`` names the sources."""
-    remove_leftovers(jobs)
     outputs = {job.output for job in jobs}
+    remove_leftovers(outputs)
     folders = {path.parent for path in outputs}
     splits = {path.with_name(f"{path.name.rpartition('_')[0]}_{part}") for path in folders for part in SPLITS}
     for path in sorted(path for split in splits for path in split.glob("*.h*5")):

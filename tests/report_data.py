@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from helpers import smooth_maps
 
-from fastmri_ufloss.data.volume_file import fft2c, write_volume
+from fastmri_ufloss.simulation.volume_file import fft2c, write_volume
 
 NAMES = ("a.h5", "b.h5", "c.h5")
 SIZE = 40

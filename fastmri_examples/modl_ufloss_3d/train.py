@@ -22,10 +22,10 @@ import train as recipe_2d
 
 from fastmri_ufloss.convert.jobs import find_inputs, plan_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
-from fastmri_ufloss.data.volume_file import read_voxel_size
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
 from fastmri_ufloss.simulation.demo import make_demo_scans_3d
+from fastmri_ufloss.simulation.volume_file import read_voxel_size
 
 NAME = "modl_ufloss_3d"
 MASK = {"mask_type": "poisson_2d", "accelerations": [8], "center_fractions": None, "mask_per_volume": True}

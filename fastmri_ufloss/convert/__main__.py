@@ -10,25 +10,24 @@ import argparse
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+import time
+import types
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 import h5py
 
-from fastmri_ufloss.convert.jobs import FORMATS, missing_jobs, plan_jobs, remove_leftovers, run_jobs
-from fastmri_ufloss.convert.segmentation import plan_labels
+from fastmri_ufloss.convert.jobs import FORMATS, missing_jobs, plan_jobs, run_jobs
+from fastmri_ufloss.convert.segmentation import add_segmentation, plan_labels
+from fastmri_ufloss.files import remove_leftovers
+from fastmri_ufloss.simulation.simulate import simulate_kspace
 
 RUNNER = ("format", "inputs", "output_path", "num_workers", "overwrite", "split")  # arguments for all formats
-UNTYPED = ("attributes", "patient_id")  # options of converters without a flag: one value would be that of all inputs
-HELP = {
-    "ismrmrd": "raw data of scanners in ISMRMRD files, such as siemens_to_ismrmrd makes",
-    "bart": "k-space of BART, centered and unitary as that of 'bart fft -u': pairs of .cfl and .hdr",
-    "numpy": "k-space or images in .npy and .npz files",
-    "nifti": "magnitude images in NIfTI files, with simulated coils, phase and noise",
-    "dicom": "magnitude images in DICOM series, with simulated coils, phase and noise",
-    "segmentation": "class numbers for volumes that are there: NumPy or NIfTI files, or folders of label images",
-}
+UNTYPED = ("attributes", "patient_id", "overwrite")  # of converters: one value would be that of all inputs
+SHOWN = {"max_memory": 1074}  # MB, the default as a flag has it
 EXAMPLES = {
     "ismrmrd": "ismrmrd raw/*.h5 --output_path data --split 16 2 2",
     "bart": "bart scans --output_path data/multicoil_train --num_workers 4",
@@ -37,80 +36,22 @@ EXAMPLES = {
     "dicom": "dicom patients --output_path data/multicoil_train --num_coils 16",
     "segmentation": "segmentation masks --output_path data --key lv_masks",
 }
-SEGMENTATION = """
-Labels belong to the volume of their name, in FOLDER or in its folders {multicoil,singlecoil}_{train,val,test},
-whatever made it; a folder of label images (.png, .tif; slices by their names) is named as the volume. They have
-the shape (slices, rows, cols) of its reconstruction, or of its k-space, to be cropped alike. NIfTI is brought
-into the order of a volume that was made of NIfTI or DICOM files.
-
-The volume gets a data set 'segmentation', uint8, where 0 is the background; all else in it stays as it is. It is
-copied for that and has a new time of modification: what the index and the cache of coil maps know of it is made
-again when it is used."""
+INPUTS = {
+    "dicom": "folders of one series, folders of such, or files",
+    "segmentation": "files, folders of label images, or folders of them",
+}
 SIMULATED = (
     "k-space that is simulated of images makes optimistic results: coils are exact, noise is white, and the "
     "scanner has filtered and interpolated the magnitude. It is no substitute for raw data."
 )
-COUNTER: dict[str, Any] = {"type": int, "metavar": "NUMBER", "help": "which one, if a scan has several"}
-FLAGS: dict[str, dict[str, Any]] = {  # options of the converters; their defaults are added to the help
-    "acquisition": {"metavar": "NAME", "help": "fastMRI's name of the contrast, such as AXT2"},
-    "dimensions": {"choices": ("auto", "2d", "3d"), "help": "of the encoding"},
-    "contrast": COUNTER,
-    "phase": COUNTER,
-    "repetition": COUNTER,
-    "set_": COUNTER,
-    "average_repeats": {
-        "action": "store_true",
-        "help": "average lines that were acquired twice without being marked as averages",
-    },
-    "prewhiten": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "whiten the coils by the scan of noise, if there is one",
-    },
-    "noise_file": {"type": Path, "metavar": "FILE", "help": "with the scan of noise, if it is another one"},
-    "kind": {
-        "choices": ("auto", "kspace", "image"),
-        "help": "of the arrays; auto takes complex ones for k-space, real ones for images",
-    },
-    "axes": {
-        "metavar": "NAMES",
-        "help": "of the arrays, in order, such as rows,cols,coils; of rows, cols, coils, slices, and readout instead "
-        "of slices for 3D k-space, to be transformed along it (default: slices,coils,rows,cols, or slices,rows,cols "
-        "of images; the last ones of these if there are fewer)",
-    },
-    "key": {"metavar": "NAME", "help": "of the array in .npz files"},
-    "mask": {
-        "type": Path,
-        "metavar": "FILE",
-        "help": ".npy of what was sampled, (cols,) or (rows, cols), if zeros do not show it",
-    },
-    "noise": {
-        "type": Path,
-        "metavar": "FILE",
-        "help": ".npy of a scan of noise, (coils, ...), to whiten coils",
-    },
-    "slice_axis": {"choices": ("axial", "coronal", "sagittal"), "help": "of the slices that are cut"},
-    "series": {"metavar": "UID", "help": "which one, if a folder has several"},
-    "num_coils": {
-        "type": lambda text: int(text) or None,
-        "metavar": "N",
-        "help": "simulated coils; 0 for single-coil data",
-    },
-    "snr": {"type": float, "help": "of the object in a coil's image"},
-    "phase_strength": {"type": float, "metavar": "RADIANS", "help": "of the phase"},
-    "seed": {"type": int, "help": "of coils, phase and noise"},
-    "max_memory": {
-        "type": lambda text: int(float(text) * 1e6),
-        "metavar": "MB",
-        "help": "for 3D k-space of a file; less takes longer, the volume is the same (default: 1074)",
-    },
+TYPES: dict[str, Callable[[str], Any]] = {  # of flags that are not typed as converters have them: 0 for None, MB
+    "num_coils": lambda text: int(text) or None,
+    "max_memory": lambda text: int(float(text) * 1e6),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
+    """Run the command with its arguments, those of the process by default.
 
     Returns:
         The exit status: 0 if all volumes are made, 1 if not, 130 if it was interrupted.
@@ -127,45 +68,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: dict[str, Any]) -> int:
+    folder, failure = args["output_path"], "inputs were not converted"
+    settings = {name: value for name, value in args.items() if name not in RUNNER}
+    lost: dict[Path, str] = {}
+    without_labels = 0
     if args["format"] == "segmentation":
-        options = {name: args[name] for name in ("key", "overwrite") if name in args}
-        jobs, lost, without_labels = plan_labels(args["inputs"], args["output_path"], **options)
-        missing, failure = jobs, "segmentations were not added"
-        remove_leftovers(jobs)
+        failure = "segmentations were not added"
+        jobs, lost, without_labels = plan_labels(args["inputs"], folder, overwrite=args["overwrite"], **settings)
     else:
-        settings = {name: value for name, value in args.items() if name not in RUNNER}
-        jobs = plan_jobs(args["format"], args["inputs"], args["output_path"], settings=settings, split=args["split"])
-        lost, without_labels, failure = {}, 0, "inputs were not converted"
-        remove_leftovers(jobs)
-        missing = missing_jobs(jobs, overwrite=args["overwrite"])
-        if len(missing) < len(jobs):
-            print(f"{len(jobs) - len(missing)} of {len(jobs)} are done", flush=True)
+        jobs = plan_jobs(args["format"], args["inputs"], folder, settings=settings, split=args["split"])
+    young = remove_leftovers(job.output for job in jobs)
+    missing = jobs if args["format"] == "segmentation" else missing_jobs(jobs, overwrite=args["overwrite"])
     if any(job.simulated for job in missing):
         print(f"warning: {SIMULATED}", file=sys.stderr)
+    start = time.monotonic()
     summary = run_jobs(missing, num_workers=args.get("num_workers", 1))
-    for path in remove_leftovers(jobs):
-        print(f"warning: {path} is of a process that runs or was killed; if so, delete it", file=sys.stderr)
-    if summary.kept:
-        print(f"{summary.kept} of {len(jobs)} are done", flush=True)
+    seconds = time.monotonic() - start
+    if done := len(jobs) - len(missing) + summary.kept:
+        print(f"{done} of {len(jobs)} are done")
     if without_labels:
-        print(f"note: {without_labels} volumes in {args['output_path']} have no labels among the inputs")
-    for text in summary.warnings:
+        print(f"note: {without_labels} volumes in {folder} have no labels among the inputs")
+    notes = [f"{path} is of a process that runs or was killed; if so, delete it" for path in young]
+    for text in notes + summary.warnings:
         print(f"warning: {text}", file=sys.stderr)
     failed, count = lost | summary.failed, len(missing) + len(lost) - summary.kept
-    for reason in failed.values():
-        print(f"error: {reason}", file=sys.stderr)
+    errors = [*failed.values()]
     if summary.full is not None:
-        print(
-            f"error: no space is left in {summary.full}: make room, then the same command goes on with the "
-            f"{count - len(summary.converted)} volumes that are missing",
-            file=sys.stderr,
-        )
+        left = f"{count - len(summary.converted)} volumes that are missing"
+        errors.append(f"no space is left in {summary.full}: make room, then the same command goes on with the {left}")
     if failed:
-        print(f"error: {len(failed)} of {count} {failure}", file=sys.stderr)
-    size, seconds = summary.size / 1e6, summary.seconds
+        errors.append(f"{len(failed)} of {count} {failure}")
+    for text in errors:
+        print(f"error: {text}", file=sys.stderr)
+    size = sum(job.size for job in missing if job.output in summary.converted) / 1e6
     speed = f", {size / seconds:.1f} MB/s" if summary.converted else ""
     print(f"{len(summary.converted)} volumes of {size:.1f} MB in {seconds:.1f} s{speed}")
-    return 1 if failed or summary.full is not None else 0
+    return 1 if errors else 0
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -177,46 +115,56 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    for name, text in HELP.items():
+    for name, example in EXAMPLES.items():
+        convert = FORMATS[name].convert if name in FORMATS else add_segmentation
+        text = (inspect.getdoc(convert) or "").partition("Args:")[0].replace("`", "")
         command = formats.add_parser(
             name,
-            help=text,
-            description=text if name != "segmentation" else f"{text}\n{SEGMENTATION}",
-            epilog=f"example:\n  python -m fastmri_ufloss.convert {EXAMPLES[name]}",
+            help=text.splitlines()[0],
+            description=text,
+            epilog=f"example:\n  python -m fastmri_ufloss.convert {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # what the user does not type, the converter decides
         )
         add = command.add_argument
-        if name == "segmentation":
-            add("inputs", nargs="+", metavar="LABELS", help="files, folders of label images, or folders of them")
-            add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
-            default = "(default: the only one, or segmentation, masks or labels)"
-            add("--key", metavar="NAME", help=f"of the array in .npz files {default}")
-            add("--overwrite", action="store_true", help="replace other segmentations that are there")
-            continue
-        what = "files, or folders of them" if name != "dicom" else "folders of one series, folders of such, or files"
-        add("inputs", nargs="+", metavar="INPUT", help=what)
-        add("--output_path", type=Path, required=True, metavar="FOLDER", help="for the volumes")
-        add(
-            "--split",
-            type=int,
-            nargs=3,
-            default=None,
-            metavar=("TRAIN", "VAL", "TEST"),
-            help="numbers of volumes, in the order of their names, for the folders multicoil_train, _val and _test "
-            "in FOLDER (singlecoil_ without coils)",
-        )
-        add("--num_workers", type=int, default=1, metavar="N", help="files that are converted at once (default: 1)")
-        add("--overwrite", action="store_true", default=False, help="make volumes anew that were made otherwise")
-        group = command.add_argument_group(f"options of {FORMATS[name].title}")
-        for option, parameter in inspect.signature(FORMATS[name].convert).parameters.items():
-            if parameter.kind is not parameter.KEYWORD_ONLY or option in UNTYPED:
-                continue
-            flag = {"default": argparse.SUPPRESS, **FLAGS[option]}
-            if parameter.default is not None and "(default: " not in flag["help"]:
-                flag["help"] += f" (default: {parameter.default})"
-            group.add_argument(f"--{option.rstrip('_')}", dest=option, **flag)
+        add("inputs", nargs="+", metavar="INPUT", help=INPUTS.get(name, "files, or folders of them"))
+        add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
+        add("--overwrite", action="store_true", default=False, help="make anew what was made otherwise")
+        if name in FORMATS:
+            places = "the folders multicoil_train, _val and _test in FOLDER (singlecoil_ without coils)"
+            text = f"numbers of volumes, in the order of their names, for {places}"
+            add("--split", type=int, nargs=3, default=None, metavar=("TRAIN", "VAL", "TEST"), help=text)
+            add(
+                "--num_workers",
+                type=int,
+                default=1,
+                metavar="N",
+                help="files that are converted at once (default: 1)",
+            )
+        _add_options(command.add_argument_group(f"options of {name}"), convert)
     return parser
+
+
+def _add_options(group: Any, convert: Callable[..., Any]) -> None:
+    """Flags for the options of a converter, with the types, defaults and words that it has for them."""
+    hints = typing.get_type_hints(convert)
+    entries = [entry for part in (convert, simulate_kspace) for entry in docstring_parser.parse(part.__doc__).params]
+    words = {name: entry.description or "" for entry in entries for name in entry.arg_name.split(", ")}
+    for name, parameter in inspect.signature(convert).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in UNTYPED:
+            continue
+        kind = hints[name]
+        if isinstance(kind, types.UnionType):
+            kind = typing.get_args(kind)[0]  # an option or None
+        text = words[name].replace("`", "").replace("None", "0").replace("bytes", "MB").removesuffix(".")
+        if parameter.default is not None:
+            text += f" (default: {SHOWN.get(name, parameter.default)})"
+        options: dict[str, Any] = {"type": TYPES.get(name, kind)}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction if parameter.default else "store_true"}
+        elif typing.get_origin(kind) is typing.Literal:
+            options = {"choices": typing.get_args(kind)}
+        group.add_argument(f"--{name.rstrip('_')}", dest=name, default=argparse.SUPPRESS, help=text, **options)
 
 
 if __name__ == "__main__":

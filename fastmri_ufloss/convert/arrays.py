@@ -1,6 +1,7 @@
 """Arrays in files: NumPy's ``.npy`` and ``.npz``, and BART's pairs of ``.cfl`` and ``.hdr``."""
 
 import contextlib
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import naming, noise_covariance, whitening_matrix, write_images, write_kspace
+from fastmri_ufloss.convert.volumes import (
+    naming,
+    noise_covariance,
+    scan_images,
+    whitening_matrix,
+    write_kspace,
+)
 from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.simulation.volume_file import write_volume
 
 __all__ = ["convert_bart", "convert_numpy", "open_cfl", "open_numpy", "read_layout"]
 
@@ -45,8 +53,8 @@ def convert_numpy(
     """Write an array as a fastMRI volume: k-space as it is, images as if they had been scanned.
 
     K-space is centered and unitary: ``image = fftshift(ifft2(ifftshift(kspace), norm="ortho"))``. With gaps of zeros
-    it gets a mask, see `write_kspace`; without an axis of coils it becomes single-coil data. The values of images
-    stay as they are; k-space is made of them by `simulate_kspace`.
+    it gets a mask, without an axis of coils it becomes single-coil data. The values of images stay as they are;
+    k-space is made of them by `simulate_kspace`.
 
     Args:
         source: a ``.npy`` or ``.npz`` file.
@@ -54,15 +62,14 @@ def convert_numpy(
         kind: ``"auto"`` takes complex arrays for k-space and real ones for magnitude images.
         axes: names of the array's axes, in order, with commas: ``rows`` and ``cols``, and ``slices`` or ``coils``;
             ``readout`` instead of ``slices`` for 3D k-space, which is transformed along it. By default
-            ``slices,coils,rows,cols`` for k-space and ``slices,rows,cols`` for images, without the first ones if
-            there are fewer axes.
+            ``slices,coils,rows,cols`` for k-space and ``slices,rows,cols`` for images, or the last ones of these.
         key: name of the array in a ``.npz`` file; by default the only one, or ``kspace``, or ``images``.
         mask: a ``.npy`` file with what was sampled, (cols,) or (rows, cols); by default the zeros tell.
-        noise: a ``.npy`` file with a scan of noise, (coils, ...), by which the coils are whitened; k-space is then in
-            units of the noise, see `whitening_matrix`.
+        noise: a ``.npy`` file with a scan of noise, (coils, ...), by which the coils are whitened, see
+            `whitening_matrix`.
         num_coils, snr, phase_strength, seed: of images, see `simulate_kspace`.
-        max_memory: bytes of 3D k-space that are transformed at once; a larger scan is read several times.
-        acquisition: name of the contrast.
+        max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
+        acquisition: fastMRI's name of the contrast, such as AXT2.
         attributes: further attributes of the volume.
 
     Raises:
@@ -73,25 +80,27 @@ def convert_numpy(
     array = open_numpy(source, key)
     coils = array.shape[names.index("coils")] if "coils" in names else None
     whitener = None if noise is None else _read_whitener(noise, source, coils)
-    sampled = None if mask is None else _read_mask(mask)
+    sampled = None if mask is None else np.asarray(open_numpy(mask))
+    if sampled is not None:
+        fits = sampled.dtype.kind in "biuf" and np.isfinite(sampled).all() and sampled.any()
+        check(bool(fits), "mask", "zeros and ones", f"{mask} with {sampled.dtype} values")
+        sampled = sampled != 0
     attributes = {"source_format": "NumPy", **(attributes or {})}
-    array = array.transpose(
-        [names.index(name) for name in ("slices", "readout", "coils", "rows", "cols") if name in names]
-    )
-    array = array if {"slices", "readout"} & set(names) else array[None]
+    order = [names.index(name) for name in ("slices", "readout", "coils", "rows", "cols") if name in names]
+    array = array.transpose(order)
+    array = array if {"slices", "readout"} & {*names} else array[None]
     if is_image:
-        write_images(
-            source,
-            output,
-            array.astype(np.complex64 if np.iscomplexobj(array) else np.float32),
-            num_coils=num_coils,
-            snr=snr,
-            phase_strength=phase_strength,
-            seed=seed,
-            mask=sampled,
-            acquisition=acquisition,
-            attributes=attributes,
-        )
+        images = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
+        with naming(source):
+            slices, shape, simulated = scan_images(images, num_coils, snr, phase_strength, seed)
+            write_volume(
+                output,
+                slices,
+                shape=shape,
+                mask=sampled,
+                acquisition=acquisition or "UNKNOWN",
+                attributes={**simulated, **attributes},
+            )
         return
     write_kspace(
         source,
@@ -107,21 +116,9 @@ def convert_numpy(
 
 
 def read_layout(
-    source: Path,
-    *,
-    kind: Literal["auto", "kspace", "image"] = "auto",
-    axes: str | None = None,
-    key: str | None = None,
+    source: Path, *, kind: str = "auto", axes: str | None = None, key: str | None = None
 ) -> tuple[tuple[str, ...], bool]:
-    """The names of an array's axes, in order, and whether it has images, from its file's header.
-
-    Args:
-        source, kind, axes, key: see `convert_numpy`.
-
-    Raises:
-        ValueError: if the file is broken, or an argument does not fit.
-        OSError: if it cannot be read.
-    """
+    """The names of an array's axes and whether it has images, from its file's header; see `convert_numpy`."""
     check(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
     shape, dtype = _read_header(source, key)
     if dtype.kind not in "biufc":
@@ -129,21 +126,16 @@ def read_layout(
     if kind == "kspace" and dtype.kind != "c":
         raise ValueError(f"{source}: k-space must be complex, got {dtype}")
     is_image = kind == "image" or (kind == "auto" and dtype.kind != "c")
-    defaults = IMAGE_AXES if is_image else KSPACE_AXES
-    word = "images" if is_image else "k-space"
+    word, defaults = ("images", IMAGE_AXES) if is_image else ("k-space", KSPACE_AXES)
     if axes is None and len(shape) not in defaults:
-        raise ValueError(
-            f"{source}: {word} must have one of the axes {'; '.join(defaults.values())}, got the shape {shape}: "
-            f"name its axes"
-        )
+        known = "; ".join(defaults.values())
+        raise ValueError(f"{source}: {word} must have one of the axes {known}, got the shape {shape}: name its axes")
     names = tuple((defaults[len(shape)] if axes is None else axes).replace(" ", "").split(","))
-    known = {"slices", "rows", "cols"} if is_image else {"slices", "readout", "coils", "rows", "cols"}
-    fits = len(set(names)) == len(names) and {"rows", "cols"} <= set(names) <= known
-    if not fits or {"slices", "readout"} <= set(names):
-        raise ValueError(
-            f"axes of {word} must be rows, cols and at most {', '.join(sorted(known - {'rows', 'cols'}))}"
-            f"{'' if is_image else ' (slices or readout)'}, each once, got {axes!r}"
-        )
+    further = {*names} - {"rows", "cols"}
+    fits = len({*names}) == len(names) == len(further) + 2 and not further >= {"slices", "readout"}
+    fits = fits and further <= ({"slices"} if is_image else {"slices", "readout", "coils"})
+    layout = f"rows, cols and at most {'slices' if is_image else 'coils, and slices or readout'}, each once"
+    check(fits, f"axes of {word}", layout, repr(axes))
     if len(names) != len(shape):
         raise ValueError(f"{source}: axes must have {len(shape)} names for the shape {shape}, got {','.join(names)}")
     return names, is_image
@@ -155,35 +147,35 @@ def open_numpy(source: Path, key: str | None = None, *, names: Sequence[str] = K
     Raises:
         ValueError: if the file is broken, or has no such array.
     """
-    if source.suffix.lower() == ".npz":
-        name = _find_key(source, key, names)
-        with _reading(source), np.load(source, allow_pickle=False) as archive:
-            return archive[name]
     with _reading(source):
-        array = np.load(source, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{source} is a .npz archive under another name: rename it")
-    return array
+        content = np.load(source, mmap_mode="r", allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        name = _find_key(source, key, names, content.files)
+        with _reading(source):
+            return content[name]
 
 
 def _read_header(source: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the array, without reading it."""
-    if source.suffix.lower() != ".npz":
-        array = open_numpy(source, key)
-        return array.shape, array.dtype
-    name = _find_key(source, key, KEYS)
-    with _reading(source), zipfile.ZipFile(source) as archive, archive.open(f"{name}.npy") as file:
-        first = np.lib.format.read_magic(file) == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype
+    with _reading(source):
+        content = np.load(source, mmap_mode="r", allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content.shape, content.dtype
+    with content:
+        name = _find_key(source, key, KEYS, content.files)
+        with _reading(source), content.zip.open(f"{name}.npy") as file:
+            first = np.lib.format.read_magic(file) == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            return shape, dtype
 
 
-def _find_key(source: Path, key: str | None, usual: Sequence[str]) -> str:
-    with _reading(source), zipfile.ZipFile(source) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    wanted = usual if key is None else (key,)
-    fitting = names if key is None and len(names) == 1 else [name for name in wanted if name in names]
+def _find_key(source: Path, key: str | None, usual: Sequence[str], names: Sequence[str]) -> str:
+    fitting = [name for name in (usual if key is None else (key,)) if name in names]
+    if key is None and len(names) == 1:
+        fitting = [*names]
     if len(fitting) != 1:
         text = f"{', '.join(usual[:-1])} or {usual[-1]}, or a single one" if key is None else key
         raise ValueError(f"{source} must have an array named {text}, got {', '.join(names) or 'none'}: name its key")
@@ -199,13 +191,6 @@ def _reading(source: Path) -> Iterator[None]:
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    mask = open_numpy(path)
-    if mask.dtype.kind not in "biuf" or not np.isfinite(mask).all() or not mask.any():
-        raise ValueError(f"mask must have zeros and ones, got {path} with {mask.dtype} values")
-    return np.asarray(mask) != 0
-
-
 def _read_whitener(noise: Path, source: Path, coils: int | None) -> np.ndarray:
     """The matrix that whitens the coils of a scan, from its scan of noise."""
     if coils is None:
@@ -218,13 +203,7 @@ def _read_whitener(noise: Path, source: Path, coils: int | None) -> np.ndarray:
 
 
 def open_cfl(path: Path) -> np.ndarray:
-    """Map the array of a ``.cfl`` file and its ``.hdr`` into memory.
-
-    Args:
-        path: of the ``.cfl`` file.
-
-    Returns:
-        complex64, with BART's 16 dimensions.
+    """The array of a ``.cfl`` file and its ``.hdr``, mapped into memory: complex64, with BART's 16 dimensions.
 
     Raises:
         ValueError: if the header is broken, or the data have another size than it says.
@@ -239,13 +218,13 @@ def open_cfl(path: Path) -> np.ndarray:
         sizes = [int(size) for size in lines[lines.index("# Dimensions") + 1].split()]
     except (ValueError, IndexError) as error:
         raise ValueError(f"{header} has no line of sizes after a line '# Dimensions'") from error
-    if not 1 <= len(sizes) <= len(BART_DIMENSIONS) or min(sizes) < 1:
-        raise ValueError(f"{header} must have 1 to {len(BART_DIMENSIONS)} sizes, each at least 1, got {sizes}")
-    sizes += [1] * (len(BART_DIMENSIONS) - len(sizes))
-    expected, size = 8 * int(np.prod(sizes, dtype=object)), path.stat().st_size
+    count = len(BART_DIMENSIONS)
+    if not 1 <= len(sizes) <= count or min(sizes) < 1:
+        raise ValueError(f"{header} must have 1 to {count} sizes, each at least 1, got {sizes}")
+    expected, size = 8 * math.prod(sizes), path.stat().st_size
     if size != expected:
         raise ValueError(f"{path} must have {expected} bytes for the sizes in its .hdr, got {size}: is it truncated?")
-    return np.memmap(path, dtype="<c8", mode="r", shape=tuple(sizes), order="F")
+    return np.memmap(path, dtype="<c8", mode="r", shape=(*sizes, *[1] * (count - len(sizes))), order="F")
 
 
 def convert_bart(
@@ -265,32 +244,30 @@ def convert_bart(
     Args:
         source: a ``.cfl`` file with its ``.hdr`` beside it.
         output: path of the volume.
-        max_memory, acquisition, attributes: see `convert_numpy`.
+        max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
+        acquisition: name of the contrast.
+        attributes: further attributes of the volume.
 
     Raises:
         ValueError: if the file is broken, is not finite, or has another dimension larger than 1.
         OSError: if it cannot be read, or the volume cannot be written.
     """
     array = open_cfl(source)
-    for axis, (name, size) in enumerate(zip(BART_DIMENSIONS, array.shape, strict=True)):
-        if size > 1 and name not in BART_USED:
-            raise ValueError(
-                f"{source}: dimension {axis} ({name}) must be 1, got {size}: take one with "
-                f"'bart slice {axis} INDEX', or combine them"
-            )
-    if array.shape[2] > 1 and array.shape[13] > 1:
-        raise ValueError(
-            f"{source}: only one of dimension 2 (phase 2) and dimension 13 (slices) may be larger than 1, "
-            f"got {array.shape[2]} and {array.shape[13]}"
-        )
-    along_readout = array.shape[2] > 1
-    order = (0, 3, 1, 2, 13) if along_readout else (13, 3, 0, 1, 2)
-    kspace = array.transpose(*order, *(axis for axis in range(len(BART_DIMENSIONS)) if axis not in order))
+    unused = [axis for axis, name in enumerate(BART_DIMENSIONS) if name not in BART_USED]
+    for axis in unused:
+        if array.shape[axis] > 1:
+            advice = f"take one with 'bart slice {axis} INDEX', or combine them"
+            name, size = BART_DIMENSIONS[axis], array.shape[axis]
+            raise ValueError(f"{source}: dimension {axis} ({name}) must be 1, got {size}: {advice}")
+    array = array.squeeze(tuple(unused))
+    is_3d = array.shape[2] > 1
+    if is_3d and array.shape[4] > 1:
+        raise ValueError(f"{source}: only one of dimensions 2 (phase 2) and 13 (slices) may be larger than 1")
     write_kspace(
         source,
         output,
-        kspace.reshape(kspace.shape[:4]),
-        along_readout=along_readout,
+        array[..., 0].transpose(0, 3, 1, 2) if is_3d else array[:, :, 0].transpose(3, 2, 0, 1),
+        along_readout=is_3d,
         max_memory=max_memory,
         acquisition=acquisition,
         attributes={"source_format": "BART", **(attributes or {})},

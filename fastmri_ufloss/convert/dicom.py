@@ -1,32 +1,19 @@
-"""From a series of DICOM magnitude images to a fastMRI volume, by simulation of coils, phase and noise.
-
-Rows and columns are as stored, which is as a viewer shows them. Slices are in the order of their positions along
-the normal of the images, towards the patient's head, back or left, whichever is closest, as `convert_nifti` has
-them. Pixel values are those of the files after their rescale slope and intercept, as float32.
-
-Attributes of the volume, besides fastMRI's own; those of positions are missing if a single image has none:
-
-- ``image_orientation_patient``: (6,), DICOM's direction of a row (of growing column number), then of a column.
-- ``image_position_patient``: (slices, 3), the center of the first pixel of each slice, in mm.
-- ``pixel_spacing``: (2,), distance of rows, then of columns, in mm.
-- ``affine``: (4, 4), of (slice, row, column, 1) to the patient's (left, posterior, superior, 1) in mm;
-  ``affine_convention`` says so.
-- ``modality``, such as ``"MR"``; ``simulated_snr``, ``simulated_phase_strength``, ``simulated_seed``.
+"""From a series of DICOM magnitude images to a fastMRI volume; docs/data.md describes its axes and attributes.
 
 Nothing personal is copied: no name, date, description, institution or identifier. ``patient_id`` is the start of a
-SHA-256 of the issuer and the PatientID, so that the volumes of one subject can be told from those of another. It is
-a pseudonym: who knows a PatientID, or tries all of them, can recognize it.
+SHA-256 of the issuer and the PatientID, a pseudonym: who knows a PatientID, or tries all of them, can recognize it.
 """
 
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, write_images
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, naming, scan_images
+from fastmri_ufloss.simulation.volume_file import write_volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -40,9 +27,6 @@ VARIANTS = (
     *("EchoTime", "EchoNumbers", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber"),
     *("DiffusionBValue", "ImageType"),
 )
-TO_NIFTI = "make a NIfTI volume of it, with dcm2niix for example, and convert that"
-SAME_POSITION = 1e-3  # mm
-SAME_SPACING = 0.05  # of the smallest distance
 HEADER = (
     *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "IssuerOfPatientID"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
@@ -50,13 +34,9 @@ HEADER = (
 )
 VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_MAGNITUDE = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}  # in ImageType
-
-
-class Image(NamedTuple):
-    """A file of one image, and its header without the pixels."""
-
-    path: Path
-    header: "Dataset"
+TO_NIFTI = "make a NIfTI volume of it, with dcm2niix for example, and convert that"
+SAME_POSITION = 1e-3  # mm
+SAME_SPACING = 0.05  # of the smallest distance
 
 
 def is_dicom(path: Path) -> bool:
@@ -91,15 +71,14 @@ def convert_dicom(
     acquisition: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a series of magnitude images as a fastMRI volume: order and attributes are those of the module.
+    """Write a series of magnitude images as a fastMRI volume, by simulation of coils, phase and noise.
 
     Args:
-        source: a folder with one file for each slice, in any order, beside others that are not DICOM; folders in
-            it are not searched. Or a file.
+        source: a folder with one file for each slice, in any order, beside others that are not DICOM, or a file.
         output: the HDF5 file.
         series: SeriesInstanceUID of the one to take, for a folder with several.
         num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
-        acquisition: fastMRI's name of the contrast; None for ``"UNKNOWN"``: DICOM's descriptions may be personal.
+        acquisition: fastMRI's name of the contrast, such as AXT2; "UNKNOWN" by default: descriptions may be personal.
         attributes: further attributes of the volume; they replace the converter's of the same name.
 
     Raises:
@@ -112,28 +91,27 @@ def convert_dicom(
         _check_image(image)
     _check_uniform(source, images)
     images, between, geometry = _place_images(source, images)
-    header = images[0].header
-    modality = str(header.get("Modality") or "unknown")
+    modality = str(images[0].get("Modality") or "unknown")
     if modality != "MR":
         warnings.warn(f"{source}: images of modality {modality}, not MR", stacklevel=2)
     spacing = _read_numbers(images[0], "PixelSpacing", 2)
-    own = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
-    write_images(
-        source,
-        output,
-        check_magnitude(source, np.stack([_read_pixels(image) for image in images])),
-        num_coils=num_coils,
-        snr=snr,
-        phase_strength=phase_strength,
-        seed=seed,
-        acquisition=acquisition,
-        patient_id=_pseudonym(header),
-        voxel_size=(float(spacing[0]), float(spacing[1]), between),
-        attributes={**own, **(attributes or {})},
-    )
+    facts = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
+    patient, issuer = (str(images[0].get(name) or "") for name in ("PatientID", "IssuerOfPatientID"))
+    values = np.stack([_read_pixels(image) for image in images])
+    with naming(source):
+        slices, shape, simulated = scan_images(check_magnitude(values), num_coils, snr, phase_strength, seed)
+        write_volume(
+            output,
+            slices,
+            shape=shape,
+            acquisition=acquisition or "UNKNOWN",
+            patient_id=hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else "",
+            voxel_size=(float(spacing[0]), float(spacing[1]), between),
+            attributes={**simulated, **facts, **(attributes or {})},
+        )
 
 
-def _read(path: Path, *, header_only: bool) -> "Dataset":
+def _read(path: str | Path, *, header_only: bool) -> "Dataset":
     try:
         import pydicom
     except ImportError as error:
@@ -149,8 +127,8 @@ def _read(path: Path, *, header_only: bool) -> "Dataset":
         raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
 
 
-def _find_images(source: Path) -> list[Image]:
-    """The DICOM images of a folder, or the file."""
+def _find_images(source: Path) -> list["Dataset"]:
+    """The headers of the DICOM images of a folder, or of the file."""
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder")
     files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
@@ -158,17 +136,16 @@ def _find_images(source: Path) -> list[Image]:
     for path in files:
         if path.name.startswith("."):
             continue
-        if is_dicom(path):
-            header = _read(path, header_only=True)
-            kind = _kind(header)
-            if "Rows" in header and "Columns" in header:
-                images.append(Image(path, header))
-            elif not kind or "Image Storage" in kind:  # else a report, a presentation or the like
-                raise ValueError(
-                    f"{path} has no size of an image, it is damaged or truncated; copy it again or remove it"
-                )
-        elif path.suffix.lower() in SUFFIXES:
-            raise ValueError(f"{path} is no DICOM file, or it is damaged or truncated; copy it again or remove it")
+        if not is_dicom(path):
+            if path.suffix.lower() in SUFFIXES:
+                raise ValueError(f"{path} is no DICOM file, or it is damaged; copy it again or remove it")
+            continue
+        header = _read(path, header_only=True)
+        kind = _kind(header)
+        if "Rows" in header and "Columns" in header:
+            images.append(header)
+        elif not kind or "Image Storage" in kind:  # else a report, a presentation or the like
+            raise ValueError(f"{path} has no size of an image, it is damaged; copy it again or remove it")
     if not images:
         names = ", ".join(path.name for path in files[:5]) or "nothing"
         raise ValueError(f"{source}: no DICOM image, only {names}; give the folder of one series")
@@ -182,55 +159,52 @@ def _kind(header: "Dataset") -> str:
     return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
 
 
-def _choose(source: Path, images: list[Image], series: str | None) -> list[Image]:
+def _choose(source: Path, images: list["Dataset"], series: str | None) -> list["Dataset"]:
     """The images of one series."""
-    by_uid: dict[str, list[Image]] = {}
+    by_uid: dict[str, list[Dataset]] = {}
     for image in images:
-        by_uid.setdefault(str(image.header.get("SeriesInstanceUID") or ""), []).append(image)
+        by_uid.setdefault(str(image.get("SeriesInstanceUID") or ""), []).append(image)
     if series is None and len(by_uid) == 1:
         return images
     if series in by_uid:
         return by_uid[series]
     listed = "; ".join(
-        f"{uid or 'no UID'} ({of_uid[0].header.get('SeriesDescription') or 'no description'}, {len(of_uid)} images)"
+        f"{uid or 'no UID'} ({of_uid[0].get('SeriesDescription') or 'no description'}, {len(of_uid)} images)"
         for uid, of_uid in sorted(by_uid.items())
     )
     wanted = "one series is needed" if series is None else f"no series {series}"
     raise ValueError(f"{source}: {wanted}, got {listed}; choose one by series=")
 
 
-def _check_image(image: Image) -> None:
+def _check_image(image: "Dataset") -> None:
     """Refuse what is no plain gray image of one slice."""
-    path, header = image
-    kind = _kind(header)
-    frames = int(_read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
-    if "Enhanced" in kind or frames > 1:
-        raise ValueError(f"{path}: one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}")
-    parts = {str(part) for part in np.atleast_1d(header.get("ImageType") or "")}
-    if "MOSAIC" in parts:
-        raise ValueError(f"{path}: one slice an image is needed, got a mosaic of several; {TO_NIFTI}")
-    if other := sorted(parts & NO_MAGNITUDE):
-        raise ValueError(f"{path}: magnitude images are needed, got {other[0]!r} in its ImageType; leave it out")
-    samples, color = header.get("SamplesPerPixel"), header.get("PhotometricInterpretation")
-    if samples not in (1, None) or color != "MONOCHROME2":
-        raise ValueError(
-            f"{path}: gray values that grow with brightness are needed, PhotometricInterpretation MONOCHROME2 of one "
-            f"sample a pixel, got {color} of {samples}; leave it out, or take the original images"
-        )
+    kind, frames = _kind(image), int(_read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
+    parts = {str(part) for part in np.atleast_1d(image.get("ImageType") or "")}
+    samples, color = image.get("SamplesPerPixel"), image.get("PhotometricInterpretation")
     spacing = _read_numbers(image, "PixelSpacing", 2)
-    if not spacing.min() > 0:
-        raise ValueError(f"{path}: PixelSpacing must be above 0, got {spacing.tolist()}")
+    reasons = {
+        f"one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}": "Enhanced" in kind or frames > 1,
+        f"one slice an image is needed, got a mosaic of several; {TO_NIFTI}": "MOSAIC" in parts,
+        f"magnitude images are needed, got {sorted(parts & NO_MAGNITUDE)} in its ImageType": parts & NO_MAGNITUDE,
+        f"gray values, MONOCHROME2, are needed, got {color} of {samples} samples": color != "MONOCHROME2",
+        f"one sample a pixel is needed, got {color} of {samples}": samples not in (1, None),
+        f"PixelSpacing must be above 0, got {spacing.tolist()}": not spacing.min() > 0,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            raise ValueError(f"{image.filename}: {reason}")
 
 
-def _read_pixels(image: Image) -> np.ndarray:
+def _read_pixels(image: "Dataset") -> np.ndarray:
     """The values of an image after slope and intercept, float32 (rows, cols)."""
     from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    dataset = _read(image.path, header_only=False)
+    path = image.filename
+    dataset = _read(path, header_only=False)
     if not any(name in dataset for name in VALUES):
-        raise ValueError(f"{image.path} has no pixel data, or it is truncated; copy it again or remove it")
+        raise ValueError(f"{path} has no pixel data, or it is truncated; copy it again or remove it")
     if "ModalityLUTSequence" in dataset:
-        raise ValueError(f"{image.path}: values by a ModalityLUTSequence are not supported; {TO_NIFTI}")
+        raise ValueError(f"{path}: values by a ModalityLUTSequence are not supported; {TO_NIFTI}")
     if "TransferSyntaxUID" not in dataset.file_meta:  # a file without the preamble
         implicit = dataset.original_encoding[0]
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -238,60 +212,58 @@ def _read_pixels(image: Image) -> np.ndarray:
         values = dataset.pixel_array
     except Exception as error:  # by pydicom or one of its decoders
         syntax, reason = UID(str(dataset.file_meta.TransferSyntaxUID)), " ".join(str(error).split())
-        raise ValueError(
-            f"{image.path}: its pixels, of transfer syntax {syntax.name} ({syntax}), cannot be decoded ({reason}); "
-            "if compressed, pip install 'pylibjpeg[all]' or decompress it with gdcmconv --raw; else copy it again"
-        ) from error
+        text = f"its pixels, of transfer syntax {syntax.name} ({syntax}), cannot be decoded ({reason})"
+        advice = "if compressed, pip install 'pylibjpeg[all]' or gdcmconv --raw; else copy it again"
+        raise ValueError(f"{path}: {text}; {advice}") from error
     slope = _read_numbers(image, "RescaleSlope", 1, default=[1])
     intercept = _read_numbers(image, "RescaleIntercept", 1, default=[0])
     with np.errstate(over="ignore"):  # beyond float32: infinite, and refused later
         return (values * slope + intercept).astype(np.float32)
 
 
-def _pseudonym(header: "Dataset") -> str:
-    """The start of a digest of the PatientID, empty without one."""
-    patient, issuer = (str(header.get(name) or "") for name in ("PatientID", "IssuerOfPatientID"))
-    return hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else ""
-
-
-def _read_numbers(image: Image, keyword: str, count: int, *, default: Sequence[float] | None = None) -> np.ndarray:
+def _read_numbers(image: "Dataset", keyword: str, count: int, *, default: Sequence[float] = ()) -> np.ndarray:
     """The numbers of an element, (count,), or a default if it is missing."""
-    value = image.header.get(keyword)
-    if value in (None, "") and default is not None:
+    value = image.get(keyword)
+    if value in (None, "") and default:
         return np.array(default, dtype=float)
     try:
         numbers = np.array(value, dtype=float).reshape(-1)
     except (TypeError, ValueError):
         numbers = np.array([])
     if numbers.size != count or not np.isfinite(numbers).all():  # None is a NaN
-        raise ValueError(f"{image.path}: {keyword} must be {count} numbers, got {value}; {TO_NIFTI}")
+        raise ValueError(f"{image.filename}: {keyword} must be {count} numbers, got {value}; {TO_NIFTI}")
     return numbers
 
 
-def _check_uniform(source: Path, images: list[Image]) -> None:
+def _name(image: "Dataset") -> str:
+    return Path(image.filename).name
+
+
+def _check_uniform(source: Path, images: list["Dataset"]) -> None:
     """Refuse images of other sizes, spacings or orientations than the first."""
-    first = images[0]
     for keyword, count in UNIFORM.items():
-        expected = _read_numbers(first, keyword, count, default=[0.0] * count)
-        for image in images[1:]:
-            values = _read_numbers(image, keyword, count, default=[0.0] * count)
-            if not np.allclose(values, expected, rtol=0, atol=1e-4):
-                raise ValueError(
-                    f"{source}: the images of a volume must have one {keyword}, "
-                    f"got {first.header.get(keyword)} in {first.path.name} and {image.header.get(keyword)} in "
-                    f"{image.path.name}; put those that belong together in a folder of their own"
-                )
+        values = np.stack([_read_numbers(image, keyword, count, default=[0.0] * count) for image in images])
+        for other in np.flatnonzero(np.abs(values - values[0]).max(axis=1) > 1e-4):
+            got = " and ".join(f"{image.get(keyword)} in {_name(image)}" for image in (images[0], images[other]))
+            raise ValueError(f"{source}: images must have one {keyword}, got {got}; sort them into folders")
 
 
-def _place_images(source: Path, images: list[Image]) -> tuple[list[Image], float, dict[str, Any]]:
+def _place_images(source: Path, images: list["Dataset"]) -> tuple[list["Dataset"], float, dict[str, Any]]:
     """The images in order, the distance of slices in mm, and the attributes of their place, if they have one."""
     first = images[0]
     thickness = _read_numbers(first, "SliceThickness", 1, default=[1.0]).tolist()
     between = abs(float(_read_numbers(first, "SpacingBetweenSlices", 1, default=thickness)[0])) or 1.0
-    placed = all(first.header.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
+    placed = all(first.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
     if len(images) == 1 and not placed:
         return images, between, {}
-    orientation, normal = _orientation(first)
+    orientation = _read_numbers(first, "ImageOrientationPatient", 6)
+    along_row, along_column = orientation.reshape(2, 3)
+    products = orientation.reshape(2, 3) @ orientation.reshape(2, 3).T
+    if not np.allclose(products, np.eye(2), atol=0.02):
+        got = f"{orientation.tolist()}; {TO_NIFTI}"
+        raise ValueError(f"{first.filename}: ImageOrientationPatient must be two orthogonal unit vectors, got {got}")
+    normal = np.cross(along_row, along_column)
+    normal /= np.linalg.norm(normal) * np.sign(normal[np.argmax(np.abs(normal))])
     positions = np.stack([_read_numbers(image, "ImagePositionPatient", 3) for image in images])
     order = np.argsort(positions @ normal, kind="stable")
     images, positions = [images[index] for index in order], positions[order]
@@ -302,10 +274,10 @@ def _place_images(source: Path, images: list[Image]) -> tuple[list[Image], float
     spacing = _read_numbers(first, "PixelSpacing", 2)
     off = np.abs(positions - positions[0] - np.arange(len(images))[:, None] * step).max(axis=1)
     if off.max() > spacing.min() / 2:
-        worst = images[int(off.argmax())].path.name
+        worst = _name(images[int(off.argmax())])
         raise ValueError(f"{source}: slices must lie on a line, {worst} is {off.max():.2f} mm off it; {TO_NIFTI}")
     affine = np.eye(4)
-    affine[:3] = np.stack([step, orientation[3:] * spacing[0], orientation[:3] * spacing[1], positions[0]], axis=1)
+    affine[:3] = np.stack([step, along_column * spacing[0], along_row * spacing[1], positions[0]], axis=1)
     attributes = {
         "image_orientation_patient": orientation,
         "image_position_patient": positions,
@@ -315,36 +287,21 @@ def _place_images(source: Path, images: list[Image]) -> tuple[list[Image], float
     return images, between, attributes
 
 
-def _orientation(image: Image) -> tuple[np.ndarray, np.ndarray]:
-    """The directions of rows and columns, and the normal towards the head, the back or the left."""
-    orientation = _read_numbers(image, "ImageOrientationPatient", 6)
-    products = orientation.reshape(2, 3) @ orientation.reshape(2, 3).T
-    if not np.allclose(products, np.eye(2), atol=0.02):
-        raise ValueError(
-            f"{image.path}: ImageOrientationPatient must be two orthogonal unit vectors, "
-            f"got {orientation.tolist()}; {TO_NIFTI}"
-        )
-    normal = np.cross(orientation[:3], orientation[3:])
-    return orientation, normal / (np.linalg.norm(normal) * np.sign(normal[np.argmax(np.abs(normal))]))
-
-
-def _check_spacing(source: Path, images: list[Image], heights: np.ndarray) -> float:
+def _check_spacing(source: Path, images: list["Dataset"], heights: np.ndarray) -> float:
     """The distance of slices, if it is the same everywhere."""
     gaps = np.diff(heights)
+
+    def around(gap: int) -> str:
+        return f"{_name(images[gap])} and {_name(images[gap + 1])}"
+
     closest, widest = int(gaps.argmin()), int(gaps.argmax())
     if gaps[closest] < SAME_POSITION:
-        names = f"{images[closest].path.name} and {images[closest + 1].path.name}"
-        kinds = {name: {str(image.header.get(name)) for image in images} for name in VARIANTS}
+        kinds = {name: {str(image.get(name)) for image in images} for name in VARIANTS}
         differing = [f"{name} ({len(values)} values)" for name, values in kinds.items() if len(values) > 1]
-        raise ValueError(
-            f"{source}: one image at each position is needed, got {int((gaps < SAME_POSITION).sum())} more, such as "
-            f"{names}; they differ in {', '.join(differing) or 'nothing that is known: are they copies?'}; "
-            "put the images of one volume (an echo, a time, the magnitude) in a folder of their own"
-        )
+        got = f"{int((gaps < SAME_POSITION).sum())} more, such as {around(closest)}; they differ in "
+        got += ", ".join(differing) or "nothing that is known: are they copies?"
+        raise ValueError(f"{source}: one image at each position is needed, got {got}; sort them into folders")
     if gaps[widest] > (1 + SAME_SPACING) * gaps[closest]:
-        names = f"{images[widest].path.name} and {images[widest + 1].path.name}"
-        raise ValueError(
-            f"{source}: slices must be at even distances, got {gaps[widest]:.3f} mm between {names} and "
-            f"{gaps[closest]:.3f} mm elsewhere; find the missing slices, or leave out those beyond the gap"
-        )
+        got = f"{gaps[widest]:.3f} mm between {around(widest)} and {gaps[closest]:.3f} mm elsewhere"
+        raise ValueError(f"{source}: slices must be at even distances, got {got}; find the missing slices")
     return float(gaps.mean())

@@ -1,7 +1,7 @@
 """ISMRMRD raw data files (MRD): many acquisitions at once, and what the XML header says of a scan."""
 
 import contextlib
-import copy
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,35 +10,37 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.mrd_file import import_ismrmrd
 
 __all__ = ["Geometry", "RawScan", "open_scan", "read_geometry"]
 
 GROUP = "dataset"
 FIELDS = (
-    *("number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
+    *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
     *("encoding_space_ref", "sample_time_us"),
 )
 COUNTERS = (
     *("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice"),
     *("contrast", "phase", "repetition", "set"),
 )
-HEAD = np.dtype(
-    [("flags", np.uint64), *((name, np.float64 if name == "sample_time_us" else np.int64) for name in FIELDS)]
-    + [(name, np.int64) for name in COUNTERS]
-)
+TYPES = {"flags": np.uint64, "sample_time_us": np.float64}
+HEAD = np.dtype([(name, TYPES.get(name, np.int64)) for name in (*FIELDS, *COUNTERS)])
 ATTRIBUTES = {
     "system_vendor": "acquisitionSystemInformation.systemVendor",
     "system_model": "acquisitionSystemInformation.systemModel",
     "field_strength": "acquisitionSystemInformation.systemFieldStrength_T",
     "protocol_name": "measurementInformation.protocolName",
 }
-# of the subject, or that lead to it; patientPosition must stay
-MEASUREMENT = ("patientPosition", "protocolName", "sequenceName")
-SYSTEM = (
-    *("systemVendor", "systemModel", "systemFieldStrength_T"),
-    *("relativeReceiverNoiseBandwidth", "receiverChannels"),
-)
+# what neither identifies the subject nor leads to it; patientPosition must be there
+KEPT = {
+    "measurementInformation": ("patientPosition", "protocolName", "sequenceName"),
+    "acquisitionSystemInformation": (
+        *("systemVendor", "systemModel", "systemFieldStrength_T"),
+        *("relativeReceiverNoiseBandwidth", "receiverChannels"),
+    ),
+    "userParameters": ("userParameterLong", "userParameterDouble"),
+}
 SLAB_BYTES = 2**23  # of acquisitions that are read and transformed at once
 SLAB_HEADS = 2**8  # whose samples come along
 
@@ -49,39 +51,33 @@ class RawScan:
 
     path: Path
     header: Any  # as ismrmrd parses the XML
-    heads: np.ndarray  # of all acquisitions, with the fields flags, FIELDS and COUNTERS
+    heads: np.ndarray  # of all acquisitions, with the fields FIELDS and COUNTERS
     data: h5py.Dataset  # of the acquisitions
 
     def read_slabs(self, numbers: np.ndarray, wanted: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """The samples of acquisitions, in slabs that depend on nothing but ``numbers``.
-
-        Args:
-            numbers: of the acquisitions in the file, rising, all of the same size.
-            wanted: boolean, one for each of ``numbers``: slabs without any that is wanted are left out.
+        """Acquisitions of one size, in slabs that depend on nothing but their rising ``numbers`` in the file.
 
         Yields:
-            Which of the ``numbers``, and their samples, complex64 (acquisitions, coils, samples).
+            Which of the ``numbers``, and their samples, complex64 (acquisitions, coils, samples); slabs without any
+            that is ``wanted``, boolean for each number, are left out.
         """
         coils, samples = (int(self.heads[name][numbers[0]]) for name in ("active_channels", "number_of_samples"))
         step = max(SLAB_BYTES // (8 * coils * samples), 1)
         # ranges of the file, rather than as many numbers: there may be any distance between two numbers
         for first in range(int(numbers[0]), int(numbers[-1]) + 1, step):
             part = slice(*np.searchsorted(numbers, (first, first + step)).tolist())
-            if part.start == part.stop or not (wanted is None or wanted[part].any()):
-                continue
-            yield part, self._read(numbers[part], coils, samples)
+            if part.start < part.stop and (wanted is None or wanted[part].any()):
+                yield part, self._read(numbers[part], coils, samples)
 
     def _read(self, numbers: np.ndarray, coils: int, samples: int) -> np.ndarray:
-        first = int(numbers[0])
         with _reading(self.path):
-            records = self.data[first : int(numbers[-1]) + 1]["data"]
-        values = [records[number - first] for number in numbers.tolist()]
+            records = self.data[int(numbers[0]) : int(numbers[-1]) + 1]["data"]
+        values = records[numbers - numbers[0]]
         for number, value in zip(numbers.tolist(), values, strict=True):
             if value.size != 2 * coils * samples:
-                raise ValueError(
-                    f"{self.path}: acquisition {number} must have {2 * coils * samples} numbers for {coils} coils "
-                    f"and {samples} complex samples, got {value.size}: it is damaged, or compressed"
-                )
+                layout = f"{2 * coils * samples} numbers for {coils} coils and {samples} complex samples"
+                got = f"{value.size}: it is damaged, or compressed"
+                raise ValueError(f"{self.path}: acquisition {number} must have {layout}, got {got}")
         lines = np.concatenate(values).view(np.complex64).reshape(len(numbers), coils, samples)
         finite = np.isfinite(lines).all(axis=(1, 2))
         if not finite.all():
@@ -97,14 +93,18 @@ def open_scan(path: Path) -> Iterator[RawScan]:
         ValueError: if it is no MRD file, is damaged, or has no acquisitions.
         OSError: if it is missing.
     """
-    with contextlib.ExitStack() as stack:
+    with _reading(path):
+        file = h5py.File(path, "r")
+    with file:
         with _reading(path):
-            file = stack.enter_context(h5py.File(path, "r"))
             group = _find_group(path, file)
-            xml = group["xml"][()]
-            data = group["data"]
-            heads = _read_heads(path, data)
-        yield RawScan(path, _parse(path, xml), heads, data)
+            xml = np.asarray(group["xml"][()]).ravel()[0]
+            heads = _read_heads(path, group["data"])
+        try:
+            header = import_ismrmrd().xsd.CreateFromDocument(xml if isinstance(xml, bytes) else str(xml).encode())
+        except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
+            raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
+        yield RawScan(path, header, heads, group["data"])
 
 
 @contextlib.contextmanager
@@ -120,13 +120,11 @@ def _reading(path: Path) -> Iterator[None]:
 def _find_group(path: Path, file: h5py.File) -> h5py.Group:
     groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group)}
     scans = [name for name, group in groups.items() if isinstance(group.get("data"), h5py.Dataset)]
-    name = GROUP if GROUP in scans else scans[0] if len(scans) == 1 else None
-    if name is None:
-        content = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
-        raise ValueError(
-            f"{path} must have acquisitions, a data set 'data', in the group '{GROUP}' or in a single other one, got "
-            f"{content}: is it an ISMRMRD file of raw data?"
-        )
+    if GROUP not in scans and len(scans) != 1:
+        got = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
+        where = f"in the group '{GROUP}' or in a single other one, got {got}: is it an ISMRMRD file of raw data?"
+        raise ValueError(f"{path} must have acquisitions, a data set 'data', {where}")
+    name = GROUP if GROUP in scans else scans[0]
     if "xml" not in groups[name]:
         raise ValueError(f"{path}: the group '{name}' has no header, a data set 'xml'")
     if groups[name]["data"].size == 0:
@@ -141,20 +139,9 @@ def _read_heads(path: Path, data: h5py.Dataset) -> np.ndarray:
     for start in range(0, len(data), SLAB_HEADS):
         # whole records: HDF5 never frees the samples of fields that are left out
         part = data[start : start + SLAB_HEADS]["head"]
-        for name in ("flags", *FIELDS):
-            heads[name][start : start + SLAB_HEADS] = part[name]
-        for name in COUNTERS:
-            heads[name][start : start + SLAB_HEADS] = part["idx"][name]
+        for name in HEAD.names or ():
+            heads[name][start : start + SLAB_HEADS] = part[name] if name in FIELDS else part["idx"][name]
     return heads
-
-
-def _parse(path: Path, xml: Any) -> Any:
-    value = np.asarray(xml).ravel()[0]
-    document = value if isinstance(value, bytes) else str(value).encode()
-    try:
-        return import_ismrmrd().xsd.CreateFromDocument(document)
-    except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
-        raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -174,57 +161,48 @@ def read_geometry(path: Path, encoding: Any, dimensions: Literal["auto", "2d", "
     """The grid that an encoding of the header describes.
 
     Images are cropped to the field of view of ``reconSpace``: ``round(encoded matrix * recon fov / encoded fov)``
-    points, at most those encoded, which is the recon matrix unless that is interpolated. Dimensions ``"auto"`` are 3D
-    if more than one step is encoded along z.
+    points, at most those encoded, which is the recon matrix unless that is interpolated.
 
     Raises:
         ValueError: if a field is missing or of no use, or the trajectory is not Cartesian.
     """
-    trajectory = _require(path, encoding, "trajectory")
-    trajectory = getattr(trajectory, "value", trajectory)
+    trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
     if trajectory != "cartesian":
         raise ValueError(
-            f"{path}: trajectory must be cartesian, got {trajectory}: grid the data with a tool for it, such as "
-            "BART, and convert what it writes"
+            f"{path}: trajectory must be cartesian, got {trajectory}: grid the data, with BART for example"
         )
-    matrix, recon, sizes = _read_spaces(path, encoding)
-    if dimensions == "3d" and matrix[2] == 1:
+
+    def read(name: str) -> list[float]:
+        values = {axis: float(field_of(encoding, f"{name}.{axis}")) for axis in "xyz"}
+        for axis, value in values.items():
+            check(0 < value < np.inf, f"{path}: {name}.{axis} of the header", "above 0", f"{value:g}: correct it")
+        return list(values.values())
+
+    read("reconSpace.matrixSize")
+    x, y, z = matrix = [int(size) for size in read("encodedSpace.matrixSize")]
+    fields = list(zip(read("encodedSpace.fieldOfView_mm"), read("reconSpace.fieldOfView_mm"), strict=True))
+    sizes = [round(size * recon / encoded) for size, (encoded, recon) in zip(matrix, fields, strict=True)]
+    counts = np.clip(sizes, 1, matrix).tolist()
+    spacing = [min(field) / count for field, count in zip(fields, counts, strict=True)]
+    if dimensions == "3d" and z == 1:
         raise ValueError(f"{path}: dimensions '3d' needs encodedSpace.matrixSize.z above 1, got 1")
-    is_3d = dimensions == "3d" or (dimensions == "auto" and matrix[2] > 1)
-    steps = [1, 2] if is_3d else [1]
-    limits = [f"encodingLimits.kspace_encoding_step_{step}.center" for step in steps]
-    shifts = [
-        matrix[step] // 2 - int(_require(path, encoding, name)) for step, name in zip(steps, limits, strict=True)
-    ]
+    is_3d = dimensions == "3d" or (dimensions == "auto" and z > 1)
+    shifts = [0, 0]
+    for axis in (1, 2) if is_3d else (1,):
+        name = f"encodingLimits.kspace_encoding_step_{axis}.center"
+        center = field_of(encoding, name)
+        if center is None:
+            raise ValueError(f"{path}: the header has no {name}: add it to the XML of the file")
+        shifts[axis - 1] = matrix[axis] // 2 - int(center)
     return Geometry(
         is_3d=is_3d,
-        samples=matrix[0],
-        readout=recon[0],
-        size=(matrix[1], matrix[2]) if is_3d else (recon[0], matrix[1]),
-        recon_size=(recon[1], recon[2]) if is_3d else (recon[0], recon[1]),
-        voxel_size=(sizes[1], sizes[2], sizes[0]) if is_3d else (sizes[0], sizes[1], sizes[2]),
-        shifts=(shifts[0], shifts[1] if is_3d else 0),
+        samples=x,
+        readout=counts[0],
+        size=(y, z) if is_3d else (counts[0], y),
+        recon_size=(counts[1], counts[2]) if is_3d else (counts[0], counts[1]),
+        voxel_size=(spacing[1], spacing[2], spacing[0]) if is_3d else (spacing[0], spacing[1], spacing[2]),
+        shifts=(shifts[0], shifts[1]),
     )
-
-
-def _read_spaces(path: Path, encoding: Any) -> tuple[list[int], list[int], list[float]]:
-    """Encoded matrix, points in the field of view of the reconstruction, and their distances, of x, y and z."""
-
-    def size_of(name: str) -> float:
-        value = float(_require(path, encoding, name))
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{path}: {name} of the header must be above 0, got {value:g}: correct it")
-        return value
-
-    encoded, cropped, sizes = [], [], []
-    for axis in "xyz":
-        size_of(f"reconSpace.matrixSize.{axis}")
-        matrix = int(size_of(f"encodedSpace.matrixSize.{axis}"))
-        field, recon_field = (size_of(f"{space}.fieldOfView_mm.{axis}") for space in ("encodedSpace", "reconSpace"))
-        encoded.append(matrix)
-        cropped.append(min(max(round(matrix * recon_field / field), 1), matrix))
-        sizes.append(min(recon_field, field) / cropped[-1])
-    return encoded, cropped, sizes
 
 
 def field_of(header: Any, name: str) -> Any:
@@ -234,39 +212,19 @@ def field_of(header: Any, name: str) -> Any:
     return header
 
 
-def _require(path: Path, header: Any, name: str) -> Any:
-    value = field_of(header, name)
-    if value is None:
-        raise ValueError(f"{path}: the header has no {name}: add it to the XML of the file")
-    return value
-
-
 def header_attributes(header: Any) -> dict[str, Any]:
     """What is worth keeping of a header and does not identify the subject; what it does not have is left out."""
     values = {name: field_of(header, place) for name, place in ATTRIBUTES.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def acquisition_name(header: Any) -> str:
-    """The name of the protocol, or else of the sequence, or else ``"UNKNOWN"``."""
-    names = (field_of(header, f"measurementInformation.{name}") for name in ("protocolName", "sequenceName"))
-    return next((name for name in names if name), "UNKNOWN")
-
-
-def anonymous_header(scan: RawScan) -> bytes:
-    """The XML header without what identifies the subject.
-
-    Left out are subject and study, dates, identifiers, names of the institution and of the device, waveforms, and
-    texts of the user parameters.
-    """
-    header = copy.deepcopy(scan.header)
-    header.subjectInformation = header.studyInformation = None
-    for part, kept in ((header.measurementInformation, MEASUREMENT), (header.acquisitionSystemInformation, SYSTEM)):
-        for name, value in vars(part).items() if part is not None else ():
-            if name not in kept and value:
-                setattr(part, name, [] if isinstance(value, list) else None)
-    header.waveformInformation = []
-    if header.userParameters is not None:
-        header.userParameters.userParameterString = []
-        header.userParameters.userParameterBase64 = []
-    return str(import_ismrmrd().xsd.ToXML(header, encoding="utf-8")).encode()
+def anonymous_header(header: Any) -> bytes:
+    """The XML of a header without what identifies the subject, such as dates, names and texts of user parameters."""
+    parts = {name: getattr(header, name) for name in KEPT}
+    kept = {
+        name: type(part)(**{field: getattr(part, field) for field in KEPT[name]})
+        for name, part in parts.items()
+        if part is not None
+    }
+    nothing: dict[str, Any] = {"subjectInformation": None, "studyInformation": None, "waveformInformation": []}
+    return str(import_ismrmrd().xsd.ToXML(dataclasses.replace(header, **nothing, **kept), encoding="utf-8")).encode()

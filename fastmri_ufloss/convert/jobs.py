@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fastmri_ufloss import files
 from fastmri_ufloss.convert.arrays import convert_bart, convert_numpy, read_layout
 from fastmri_ufloss.convert.dicom import SUFFIXES, convert_dicom, is_dicom
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
 from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
@@ -37,9 +36,6 @@ class InputFormat:
     convert: Callable[..., None]  # called with source, output and settings
     suffixes: tuple[str, ...]
     simulated: bool = False  # k-space is made of images
-
-    def __str__(self) -> str:
-        return f"{self.title} file ({', '.join(f'*{suffix}' for suffix in self.suffixes)})"
 
 
 FORMATS = {
@@ -72,40 +68,37 @@ class Summary:
     failed: dict[Path, str] = field(default_factory=dict)  # the reasons, by the volume
     warnings: list[str] = field(default_factory=list)  # each once
     kept: int = 0  # volumes for which nothing was to be done
-    size: int = 0  # of what was converted, in bytes
-    seconds: float = 0.0
     full: Path | None = None  # folder that had no space left, which ended it
 
 
 def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
-    """The inputs of a format, one for each volume: files, or folders of one DICOM series.
+    """The inputs of a format, one for each volume, in their order and each once.
 
     Args:
-        name: of the format.
-        inputs: files, and folders whose files are taken; for DICOM, folders in them too.
-
-    Returns:
-        Paths in the order of the inputs, each once.
+        name: of the format, see `FORMATS`.
+        inputs: files, and folders whose files are taken; for DICOM, folders of a series, and folders of such.
 
     Raises:
         ValueError: if an input is missing or not of the format, or a folder has none.
     """
-    kind = FORMATS[name]
+    suffixes = FORMATS[name].suffixes
+    described = f"{FORMATS[name].title} {{}} ({', '.join(f'*{suffix}' for suffix in suffixes)})"
     paths: dict[Path, Path] = {}
     for given in map(Path, inputs):
         path = given
-        if name == "bart" and not given.is_dir():
-            path = given.with_suffix(".cfl") if given.suffix == ".hdr" else given
-            path = path if path.suffix == ".cfl" else Path(f"{given}.cfl")  # BART names files without
+        if name == "bart" and not given.is_dir() and given.suffix != ".cfl":
+            path = (
+                given.with_suffix(".cfl") if given.suffix == ".hdr" else Path(f"{given}.cfl")
+            )  # as BART names files
         here = [path]
         if path.is_dir():
-            here = list(_dicom_folders(path)) if name == "dicom" else list(files_in(path, kind.suffixes))
+            here = list(_dicom_folders(path) if name == "dicom" else files_in(path, suffixes))
             if not here:
-                raise ValueError(f"no {str(kind).replace('file', 'files')} in {path}")
+                raise ValueError(f"no {described.format('files')} in {path}")
         elif not path.is_file():
             raise ValueError(f"no file or folder {given}")
-        elif not (_is_image(path) if name == "dicom" else path.name.lower().endswith(kind.suffixes)):
-            raise ValueError(f"{path} is no {kind}")
+        elif not (_is_image(path) if name == "dicom" else path.name.lower().endswith(suffixes)):
+            raise ValueError(f"{path} is no {described.format('file')}")
         for place in here:
             paths.setdefault(place.resolve(), place)
     if not paths:
@@ -134,11 +127,7 @@ def volume_name(name: str, source: Path) -> str:
 
 
 def stamp_of(path: Path) -> dict[str, Any]:
-    """What tells an input from a later version of itself: a file, a ``.cfl`` for its pair, or a folder of DICOM.
-
-    Returns:
-        ``name``, ``size`` in bytes, and ``mtime`` in ns, or a digest of several files' names, sizes and mtimes.
-    """
+    """What tells an input from a later version of itself: a file, a ``.cfl`` for its pair, or a folder of DICOM."""
     if path.is_dir():
         parts = [file for file in sorted(path.iterdir()) if _is_image(file)]
     else:
@@ -165,8 +154,8 @@ def plan_jobs(
         inputs: see `find_inputs`.
         output_path: folder for the volumes.
         settings: options of the format's converter, those that are not its defaults.
-        split: numbers of volumes for training, validation and test: the volumes then go into the folders
-            ``multicoil_train``, ``_val`` and ``_test`` of ``output_path`` (``singlecoil_`` without coils).
+        split: numbers of volumes for the folders ``multicoil_train``, ``_val`` and ``_test`` of ``output_path``
+            (``singlecoil_`` without coils).
 
     Raises:
         ValueError: if an input is missing, two would give the same volume, an input would be written over, or
@@ -176,112 +165,101 @@ def plan_jobs(
     call = inspect.signature(convert).bind("", "", **(settings or {}))
     call.apply_defaults()
     options = {option: value for option, value in call.arguments.items() if option not in NEUTRAL}
-    facts = {option: _setting(option, value) for option, value in options.items()}
+    files = {option: value for option, value in options.items() if isinstance(value, Path)}
+    for option, file in files.items():
+        check(file.is_file(), option, "a file", file)
+    facts = options | {option: stamp_of(file) for option, file in files.items()}  # which tell a file from another
     sources: dict[str, Path] = {}
     for source in find_inputs(name, inputs):
-        other = sources.setdefault(volume_name(name, source), source)
-        if other != source:
-            raise ValueError(f"{other} and {source} would both become {volume_name(name, source)}: rename one")
-    if split is not None and (len(split) != len(SPLITS) or min(split) < 0 or sum(split) != len(sources)):
-        raise ValueError(
-            f"split must be three numbers, from 0, whose sum is that of the inputs, {len(sources)}, got {split}"
-        )
+        output = volume_name(name, source)
+        if sources.setdefault(output, source) != source:
+            raise ValueError(f"{sources[output]} and {source} would both become {output}: rename one")
+    if split is not None:
+        fits = len(split) == len(SPLITS) and min(split) >= 0 and sum(split) == len(sources)
+        check(fits, "split", f"three numbers, from 0, whose sum is that of the inputs, {len(sources)}", split)
     parts = [part for part, count in zip(SPLITS, split or (), strict=bool(split)) for _ in range(count)]
     jobs = []
-    for index, (file, source) in enumerate(sorted(sources.items())):
+    for index, (output, source) in enumerate(sorted(sources.items())):
         has_coils, simulated = _peek(name, source, options)
         place = f"{'multi' if has_coils else 'single'}coil_{parts[index]}" if parts else ""
         stamp = stamp_of(source)
         document = {"format": name, "version": VERSION, "source": stamp, "settings": facts}
         conversion = json.dumps(document, sort_keys=True)
         given = {**(settings or {}), "attributes": {"conversion": conversion}}
-        jobs.append(Job(source, output_path / place / file, convert, given, stamp["size"], conversion, simulated))
+        jobs.append(Job(source, output_path / place / output, convert, given, stamp["size"], conversion, simulated))
     _check_places(jobs, output_path, is_split=bool(parts))
     return jobs
 
 
 def missing_jobs(jobs: Sequence[Job], *, overwrite: bool = False) -> list[Job]:
-    """Those jobs whose volumes are still to be made.
-
-    Args:
-        jobs: see `plan_jobs`.
-        overwrite: make volumes anew that are there but were made otherwise.
+    """Those jobs whose volumes are still to be made; with ``overwrite`` also those that were made otherwise.
 
     Raises:
-        ValueError: if a volume is there that was made otherwise, or by something else.
+        ValueError: without ``overwrite``, if a volume is there that was made otherwise, or by something else.
     """
     missing, strangers = [], []
     for job in jobs:
         if job.output.exists():
-            before = _conversion_of(job.output)
-            if before == job.conversion:
+            difference = _difference(job)
+            if not difference:
                 continue
-            strangers.append(f"{job.output} ({_difference(before, job.conversion)})")
+            strangers.append(f"{job.output} ({difference})")
         missing.append(job)
     if strangers and not overwrite:
-        raise ValueError(
-            f"{len(strangers)} volumes are there but were made otherwise: {name_some(strangers, shown=3)}; choose "
-            "another output_path, or overwrite"
-        )
+        listed = f"{name_some(strangers, shown=3)}; choose another output_path, or overwrite"
+        raise ValueError(f"{len(strangers)} volumes are there but were made otherwise: {listed}")
     return missing
 
 
 def run_jobs(jobs: Sequence[Job], *, num_workers: int = 1) -> Summary:
-    """Make volumes, with a progress bar. A job that fails does not stop the others; a full disk does.
-
-    Args:
-        jobs: see `missing_jobs`.
-        num_workers: processes; the volumes do not depend on it.
+    """Make volumes in processes, with a progress bar; a job that fails does not stop the others, a full disk does.
 
     Raises:
         ValueError: if ``num_workers`` is below 1.
     """
-    if num_workers < 1:
-        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-    summary, start = Summary(), time.monotonic()
-    total = sum(job.size for job in jobs)
-    with interruptible(), tqdm(total=total, unit="B", unit_scale=True, disable=not jobs) as bar:
-        if min(num_workers, len(jobs)) > 1:
-            outcomes = run_in_processes(_attempt, jobs, num_workers=min(num_workers, len(jobs)))
-        else:
-            outcomes = ((job, _attempt(job)) for job in jobs if not bar.set_postfix_str(job.source.name))
+    check(num_workers >= 1, "num_workers", "at least 1", num_workers)
+    num_workers = min(num_workers, len(jobs))
+    summary = Summary()
+    with (
+        interruptible(),
+        tqdm(total=sum(job.size for job in jobs), unit="B", unit_scale=True, disable=not jobs) as bar,
+    ):
+        outcomes: Iterable[tuple[Job, Summary | str]] = ((job, _attempt(job)) for job in jobs)
+        if num_workers > 1:
+            outcomes = run_in_processes(_attempt, jobs, num_workers=num_workers)
         for job, outcome in outcomes:
-            error, is_full, made, texts = (outcome, False, False, []) if isinstance(outcome, str) else outcome
+            part = Summary(failed={job.output: outcome}) if isinstance(outcome, str) else outcome
             bar.set_postfix_str(job.source.name, refresh=False)
             bar.update(job.size)
-            summary.warnings += [text for text in texts if text not in summary.warnings]
-            if is_full:
-                summary.full = job.output.parent
+            summary.warnings += [text for text in part.warnings if text not in summary.warnings]
+            summary.converted += part.converted
+            summary.failed |= part.failed
+            summary.kept += part.kept
+            if part.full is not None:
+                summary.full = part.full
                 break
-            if error is not None:
-                summary.failed[job.output] = error
-            elif made:
-                summary.converted.append(job.output)
-                summary.size += job.size
-            else:
-                summary.kept += 1
-    summary.seconds = time.monotonic() - start
     return summary
 
 
-def remove_leftovers(jobs: Iterable[Job]) -> list[Path]:
-    """`fastmri_ufloss.files.remove_leftovers` of the jobs' volumes."""
-    return files.remove_leftovers(job.output for job in jobs)
-
-
-def _attempt(job: Job) -> tuple[str | None, bool, bool, list[str]]:
-    """An error with the name of its file, whether the disk is full, whether something was made, and warnings."""
-    reason, is_full, made = None, False, False
+def _attempt(job: Job) -> Summary:
+    """What comes of a job; errors have the name of its file."""
+    summary = Summary()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            made = job.function(job.source, job.output, **job.settings) is not False
+            if job.function(job.source, job.output, **job.settings) is False:
+                summary.kept = 1
+            else:
+                summary.converted = [job.output]
         except Exception as error:  # readers of foreign files raise whatever they like
-            is_full = _is_disk_full(error)
             known = isinstance(error, ValueError | OSError | ImportError) and str(error)
             reason = str(error) if known else f"{type(error).__name__}: {error}"
-            reason = reason if str(job.source) in reason else f"{job.source}: {reason}"
-    return reason, is_full, made, [str(text.message) for text in caught if issubclass(text.category, UserWarning)]
+            if _is_disk_full(error):
+                summary.full = job.output.parent
+            else:
+                summary.failed = {job.output: reason if str(job.source) in reason else f"{job.source}: {reason}"}
+    summary.warnings = [str(text.message) for text in caught if issubclass(text.category, UserWarning)]
+    return summary
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -296,22 +274,15 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 def _peek(name: str, source: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether a volume gets an axis of coils, and whether it is simulated, before it is made."""
+    is_image = FORMATS[name].simulated
     if name == "numpy":
         try:
             axes, is_image = read_layout(source, **{option: settings[option] for option in ("kind", "axes", "key")})
         except (ValueError, OSError):  # its conversion will say so
             return True, False
-        return settings["num_coils"] is not None if is_image else "coils" in axes, is_image
-    return settings.get("num_coils", 0) is not None, FORMATS[name].simulated
-
-
-def _setting(name: str, value: Any) -> Any:
-    """A setting as a plain value; of a file, what tells it from another."""
-    if not isinstance(value, Path):
-        return value
-    if not value.is_file():
-        raise ValueError(f"{name} must be a file, got {value}")
-    return stamp_of(value)
+        if not is_image:
+            return "coils" in axes, False
+    return settings.get("num_coils", 0) is not None, is_image
 
 
 def _check_places(jobs: Sequence[Job], output_path: Path, *, is_split: bool) -> None:
@@ -323,11 +294,10 @@ def _check_places(jobs: Sequence[Job], output_path: Path, *, is_split: bool) -> 
         if job.output.resolve() in sources:
             raise ValueError(f"{job.output} is an input: choose another output_path")
         for folder in split_folders(output_path) if is_split else ():
-            if folder != job.output.parent and (folder / job.output.name).exists():
-                raise ValueError(
-                    f"{folder / job.output.name} is of another split, now it would go into {job.output.parent.name}: "
-                    "split as before, or delete it"
-                )
+            other = folder / job.output.name
+            if other != job.output and other.exists():
+                place = f"{job.output.parent.name}: split as before, or delete it"
+                raise ValueError(f"{other} is of another split, now it would go into {place}")
 
 
 def split_folders(folder: Path) -> list[Path]:
@@ -335,23 +305,20 @@ def split_folders(folder: Path) -> list[Path]:
     return [folder / f"{challenge}_{part}" for challenge in ("multicoil", "singlecoil") for part in SPLITS]
 
 
-def _conversion_of(volume: Path) -> str | None:
+def _difference(job: Job) -> str:
+    """What differs between a volume that is there and the job's, empty if nothing does."""
     try:
-        with open_hdf5(volume) as file:
+        with open_hdf5(job.output) as file:
             conversion = file.attrs.get("conversion")
     except ValueError:
-        return None
-    return conversion if isinstance(conversion, str) else None
-
-
-def _difference(before: str | None, conversion: str) -> str:
-    """Which of the things that a volume depends on differ."""
-    if before is None:
+        conversion = None
+    if conversion == job.conversion:
+        return ""
+    if not isinstance(conversion, str):
         return "by something else"
-    then, now = json.loads(before), json.loads(conversion)
-    names = [name for name in now if name != "settings" and then.get(name) != now[name]]
-    settings = then.get("settings", {})
-    names += [name for name, value in now["settings"].items() if name not in settings or settings[name] != value]
+    documents = json.loads(conversion), json.loads(job.conversion)
+    then, now = ({**document, **document.get("settings", {}), "settings": None} for document in documents)
+    names = [name for name in now if name not in then or then[name] != now[name]]
     return f"another {', '.join(names)}"
 
 

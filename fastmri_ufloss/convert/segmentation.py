@@ -1,7 +1,4 @@
-"""Segmentations for volumes that are there: labels become a data set of the volume of their name.
-
-Labels are class numbers in NumPy's files, in NIfTI, or in folders of label images.
-"""
+"""Segmentations for volumes that are there, of labels in NumPy's files, in NIfTI, or in folders of label images."""
 
 import itertools
 import os
@@ -14,7 +11,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from fastmri.data.transforms import center_crop
 
 from fastmri_ufloss.convert.arrays import open_numpy
@@ -38,13 +34,7 @@ MAX_SHIFT = 0.1  # of a voxel, between two affines of one grid
 
 
 def find_labels(inputs: Iterable[str | Path]) -> list[Path]:
-    """The labels of volumes: files, or folders of one volume's label images.
-
-    Args:
-        inputs: files and folders; of a folder without label images, the files and the folders of images in it.
-
-    Returns:
-        Paths in the order of the inputs, each once.
+    """The labels of volumes, files or folders of a volume's label images, among the inputs and in folders of such.
 
     Raises:
         ValueError: if an input is missing or holds no labels.
@@ -77,13 +67,12 @@ def plan_labels(
 
     Args:
         inputs: see `find_labels`.
-        output_path: folder of the volumes, or of folders ``{multicoil,singlecoil}_{train,val,test}`` of them; where
-            several have a volume of a name, each of these gets its labels.
+        output_path: folder of the volumes, or of folders ``{multicoil,singlecoil}_{train,val,test}`` of them, where
+            each volume of a name gets its labels.
         key, overwrite: see `add_segmentation`.
 
     Returns:
-        A job for each volume that has labels, the reasons why labels have no volume, and the number of volumes that
-        have no labels.
+        Jobs, the reasons why labels have no volume, and the number of volumes without labels.
 
     Raises:
         ValueError: if an input is missing, two are of the same name, or there is no volume at all.
@@ -91,43 +80,37 @@ def plan_labels(
     sources: dict[str, Path] = {}
     for source in find_labels(inputs):
         name = source.absolute().name if source.is_dir() else stem_of(source, ARRAYS)
-        other = sources.setdefault(name, source)
-        if other != source:
-            raise ValueError(f"{other} and {source} would both belong to {name}.h5: leave one out")
+        if sources.setdefault(name, source) != source:
+            raise ValueError(f"{sources[name]} and {source} would both belong to {name}.h5: leave one out")
     if not output_path.is_dir():
         raise ValueError(f"output_path must be a folder of volumes, got {output_path}")
     places = [place for place in (output_path, *split_folders(output_path)) if place.is_dir()]
     volumes = [path for place in places for path in files_in(place, VOLUMES)]
     if not volumes:
-        raise ValueError(
-            f"output_path must have volumes (*.h5), in it or in its folders of splits, got {output_path}"
-        )
+        raise ValueError(f"output_path must have volumes (*.h5), or folders of splits with them, got {output_path}")
     settings = {"key": key, "overwrite": overwrite}
-    jobs = [
-        Job(source, volume, add_segmentation, settings, volume.stat().st_size)
-        for name, source in sorted(sources.items())
-        for volume in volumes
-        if volume.stem == name
-    ]
-    without = {
-        source: f"{source}: there is no volume {name}.h5 in {output_path} or its folders of splits"
-        for name, source in sorted(sources.items())
-        if name not in {volume.stem for volume in volumes}
-    }
+    jobs, without = [], {}
+    for name, source in sorted(sources.items()):
+        fitting = [volume for volume in volumes if volume.stem == name]
+        jobs += [Job(source, volume, add_segmentation, settings, volume.stat().st_size) for volume in fitting]
+        if not fitting:
+            without[source] = f"{source}: there is no volume {name}.h5 in {output_path} or its folders of splits"
     return jobs, without, sum(volume.stem not in sources for volume in volumes)
 
 
 def add_segmentation(source: Path, volume: Path, *, key: str | None = None, overwrite: bool = False) -> bool:
     """Add labels to a volume as its data set ``segmentation``: uint8, (slices, rows, cols), as its reconstruction.
 
-    All else in the volume stays as it is. A copy with the segmentation takes the volume's name when it is complete,
-    so that the volume is never half-written; a symbolic link is replaced, and what it leads to is left alone.
+    Labels have the shape of the reconstruction, or of the k-space, to be cropped as fastMRI crops images. NIfTI is
+    brought into the order of a volume that was made of NIfTI or DICOM files. The command takes labels for the
+    volume of their name, in FOLDER or in its folders {multicoil,singlecoil}_{train,val,test}.
+
+    All else in the volume stays as it is. A copy with the segmentation takes the volume's name when it is complete;
+    a symbolic link is replaced, and what it leads to is left alone.
 
     Args:
-        source: labels, see `find_labels`: integers from 0 to 255, of the reconstruction's shape or of the k-space's,
-            which are cropped as fastMRI crops images, with a warning. NIfTI needs a volume with an affine, as the
-            converters of NIfTI and DICOM write it. Images are slices in the order of their names, where numbers
-            count: ``slice10.png`` comes after ``slice9.png``.
+        source: labels, integers from 0 to 255, where 0 is the background: a file, or a folder of label images, which
+            are slices in the order of their names, where numbers count: ``slice10.png`` comes after ``slice9.png``.
         volume: an HDF5 volume with a reconstruction.
         key: name of the array in a ``.npz`` file; by default the only one, or ``segmentation``, ``masks`` or
             ``labels``.
@@ -144,16 +127,12 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     with open_hdf5(volume) as file:
         images = find_reconstruction(file)
         if images is None:
-            raise ValueError(
-                f"{volume} has no reconstruction whose pixels could get labels, it is undersampled; take the fully "
-                "sampled volume"
-            )
-        name, shape, kspace, present = images.name.lstrip("/"), images.shape, file.get("kspace"), file.get(NAME)
-        kspace_shape = shape if kspace is None else (kspace.shape[0], *kspace.shape[-2:])
+            raise ValueError(f"{volume} has no reconstruction whose pixels could get labels, it is undersampled")
+        name, shape, kspace = images.name.lstrip("/"), images.shape, file.get("kspace", images)
+        kspace_shape = (kspace.shape[0], *kspace.shape[-2:])
         affine = file.attrs.get("affine") if file.attrs.get("affine_convention") == AFFINE_CONVENTION else None
-        is_taken = present is not None
-        same_kind = isinstance(present, h5py.Dataset) and present.dtype == np.uint8
-        before = present[()] if same_kind else None
+        is_taken = NAME in file
+        before = np.asarray(file[NAME][()]) if isinstance(file.get(NAME), h5py.Dataset) else None
     classes = _check_classes(source, _read(source, key, affine))
     if classes.shape != shape and classes.shape == kspace_shape:
         warnings.warn(
@@ -161,15 +140,13 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
             f"of the reconstruction, {shape[1:]}, as fastMRI crops images",
             stacklevel=2,
         )
-        classes = np.ascontiguousarray(center_crop(torch.from_numpy(classes), shape[1:]).numpy())
+        classes = np.ascontiguousarray(center_crop(classes, shape[1:]))
     elif classes.shape != shape:
         turned = sorted(classes.shape) == sorted(shape)
         advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
-        raise ValueError(
-            f"{source}: labels must have the shape (slices, rows, cols) of {name} in {volume}, {shape}, "
-            f"got {classes.shape}; {advice}"
-        )
-    if before is not None and np.array_equal(before, classes):
+        layout = f"the shape (slices, rows, cols) of {name} in {volume}, {shape}"
+        raise ValueError(f"{source}: labels must have {layout}, got {classes.shape}; {advice}")
+    if before is not None and before.dtype == np.uint8 and np.array_equal(before, classes):
         return False
     if is_taken and not overwrite:
         raise ValueError(f"{source}: {volume} has another {NAME} already: overwrite it, or leave the labels out")
@@ -191,23 +168,19 @@ def _read(source: Path, key: str | None, volume_affine: np.ndarray | None) -> np
         return _read_images(source)
     if source.name.lower().endswith(NIFTI):
         return _read_aligned(source, volume_affine)
-    values = open_numpy(source, key, names=KEYS)
+    values = np.asarray(open_numpy(source, key, names=KEYS))
     if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{source} must have labels of the axes (slices, rows, cols) or (rows, cols), got {values.dtype} "
-            f"{values.shape}"
-        )
-    return np.asarray(values[None] if values.ndim == 2 else values)
+        got = f"{values.dtype} {values.shape}"
+        raise ValueError(f"{source} must have labels of the axes (slices, rows, cols) or (rows, cols), got {got}")
+    return values[None] if values.ndim == 2 else values
 
 
 def _read_aligned(source: Path, volume_affine: np.ndarray | None) -> np.ndarray:
     """NIfTI labels, whose axes are swapped and flipped to those of a volume, never resampled."""
     labels, affine, _ = read_nifti(source)
     if volume_affine is None:
-        raise ValueError(
-            f"{source}: the volume was not made of NIfTI or placed DICOM files and has no affine, so the order of "
-            "NIfTI's voxels in it is unknown; save labels of its reconstruction, (slices, rows, cols), as .npz"
-        )
+        advice = "save labels of its reconstruction, (slices, rows, cols), as .npz"
+        raise ValueError(f"{source}: the volume has no affine, and NIfTI's voxels no known place in it; {advice}")
     from nibabel import orientations
 
     # from indices of the labels to indices of the volume: on the same grid, axes are swapped and flipped
@@ -218,11 +191,8 @@ def _read_aligned(source: Path, volume_affine: np.ndarray | None) -> np.ndarray:
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in values.shape))]).T
     shift = np.abs((between @ corners - corners)[:3]).max()
     if not shift <= MAX_SHIFT:
-        raise ValueError(
-            f"{source}: labels must be on the grid of the volume, got an affine that moves a corner by {shift:.2f} "
-            f"voxels; labels of shape {values.shape} in its order; resample them to the image that the volume was "
-            "made of"
-        )
+        got = f"an affine that moves a corner by {shift:.2f} voxels; resample them to the image of the volume"
+        raise ValueError(f"{source}: labels must be on the grid of the volume, got {got}")
     return values
 
 
@@ -232,10 +202,8 @@ def _check_classes(source: Path, values: np.ndarray) -> np.ndarray:
         raise ValueError(f"{source}: labels must be integers from 0 to {MAX_CLASS}, got NaN or infinite values")
     odd = values[(values < 0) | (values > MAX_CLASS) | (values != np.trunc(values))]
     if odd.size:
-        raise ValueError(
-            f"{source}: labels must be integers from 0 to {MAX_CLASS}, got {odd.size} others, such as {odd[0]:g}; "
-            "an image instead of labels, probabilities, or labels that were interpolated?"
-        )
+        got = f"{odd.size} others, such as {odd[0]:g}; an image, probabilities, or labels that were interpolated?"
+        raise ValueError(f"{source}: labels must be integers from 0 to {MAX_CLASS}, got {got}")
     classes = values.astype(np.uint8)
     if (classes == MAX_CLASS).any() and np.isin(classes, (0, MAX_CLASS)).all():
         warnings.warn(f"{source}: its labels are 0 and {MAX_CLASS} only, {MAX_CLASS} becomes class 1", stacklevel=3)
@@ -275,8 +243,6 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_labels(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
     if path.is_dir():
-        return bool(_images(path))
-    return path.is_file() and path.name.lower().endswith(ARRAYS)
+        return not path.name.startswith(".") and bool(_images(path))
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(ARRAYS)

@@ -11,7 +11,7 @@ from scipy import fft
 from scipy.interpolate import RectBivariateSpline, make_interp_spline
 
 from fastmri_ufloss.data.checks import check
-from fastmri_ufloss.data.volume_file import fft2c, write_volume
+from fastmri_ufloss.simulation.volume_file import fft2c, write_volume
 
 __all__ = [
     "fft3c",

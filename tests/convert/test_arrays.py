@@ -7,8 +7,8 @@ from helpers import DATA, needs_data
 from fastmri_ufloss.convert.arrays import convert_numpy
 from fastmri_ufloss.convert.volumes import transform_readout
 from fastmri_ufloss.data.index import read_metadata
-from fastmri_ufloss.data.volume_file import fft2c, ifft2c
 from fastmri_ufloss.simulation.simulate import simulate_kspace
+from fastmri_ufloss.simulation.volume_file import fft2c, ifft2c
 
 
 def random_images(*shape, seed=0):
@@ -129,7 +129,7 @@ def test_mask_of_a_file(tmp_path, shape):
     with pytest.raises(ValueError, match=r"scan.npy: mask must be of shape"):
         convert(tmp_path, full, mask=tmp_path / "mask.npy")
     np.save(tmp_path / "mask.npy", np.full(12, np.nan))
-    with pytest.raises(ValueError, match=r"mask must have zeros and ones, got .*mask.npy"):
+    with pytest.raises(ValueError, match=r"mask must be zeros and ones, got .*mask.npy"):
         convert(tmp_path, full, mask=tmp_path / "mask.npy")
 
 

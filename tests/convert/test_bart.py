@@ -10,7 +10,7 @@ from fastmri_ufloss.convert.arrays import convert_bart, open_cfl
 from fastmri_ufloss.convert.volumes import scan_sampling, transform_readout
 from fastmri_ufloss.data.index import read_metadata
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
-from fastmri_ufloss.data.volume_file import fft2c, ifft2c
+from fastmri_ufloss.simulation.volume_file import fft2c, ifft2c
 
 
 def random_images(*shape, seed=0):

@@ -19,7 +19,7 @@ from fastmri.data import SliceDataset
 ismrmrd = pytest.importorskip("ismrmrd")
 from ismrmrd import xsd  # noqa: E402
 
-from fastmri_ufloss.convert import ismrmrd_file, ismrmrd_raw  # noqa: E402
+from fastmri_ufloss.convert import ismrmrd_file  # noqa: E402
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd  # noqa: E402
 from fastmri_ufloss.data.index import read_metadata  # noqa: E402
 
@@ -367,15 +367,20 @@ def test_little_memory_gives_the_same_volume(tmp_path: Path, is_3d: bool) -> Non
     output = convert(tmp_path, header, lines)
     many = [read(output, name) for name in names]
     passes = []
-    original = ismrmrd_raw._fill_block
+    original = ismrmrd_file.RawScan.read_slabs
+
+    def read_slabs(scan: Any, numbers: np.ndarray, *wanted: np.ndarray) -> Any:
+        passes.extend(wanted)  # of the image; noise has none
+        return original(scan, numbers, *wanted)
+
     for max_memory in (1, 8 * COILS * 9 * 12 * 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ismrmrd_raw, "_fill_block", lambda *args: passes.append(args[4]) or original(*args))
+            patch.setattr(ismrmrd_file.RawScan, "read_slabs", read_slabs)
             output = convert(tmp_path, header, lines, max_memory=max_memory)
         for one, name in zip(many, names, strict=True):
             np.testing.assert_array_equal(read(output, name), one)
     slices = len(many[0])
-    assert [shape[0] for shape in passes[:slices]] == [1] * slices and passes[slices][0] > 1
+    assert slices < len(passes) < 2 * slices  # the first volume took a pass for each slice, the second fewer
 
 
 @pytest.mark.parametrize("is_3d", [False, True])
@@ -443,7 +448,9 @@ def test_one_of_several_images_is_chosen(tmp_path: Path, name: str) -> None:
     option = "set_" if name == "set" else name
     truth, header = coil_images(1, 12, 10), make_header((12, 10, 1))
     lines = lines_2d(truth, **{name: 0}) + lines_2d(2 * truth, **{name: 3})
-    with pytest.raises(ValueError, match=rf"raw.mrd must have one {name}, got 0, 3: choose one by {option}="):
+    with pytest.raises(
+        ValueError, match=rf"raw.mrd must have one {name}, got 0 in acquisition 0, 3 in .*: choose one by {option}="
+    ):
         convert(tmp_path, header, lines)
     with pytest.raises(ValueError, match=rf"raw.mrd: {option} must be one of those in the file, 0, 3, got 1"):
         convert(tmp_path, header, lines, **{option: 1})
@@ -453,11 +460,15 @@ def test_one_of_several_images_is_chosen(tmp_path: Path, name: str) -> None:
 def test_dimensions_can_be_set(tmp_path: Path) -> None:
     truth = coil_images(4, 12, 10)
     header, lines = make_header((12, 10, 4)), lines_2d(truth)  # some writers count slices as z
-    with pytest.raises(ValueError, match=r"must have one slice, got 4 from 0 to 3: .* or choose dimensions '2d'"):
+    with pytest.raises(
+        ValueError, match=r"must have one slice, got 0 in .*, 3 in acquisition 30: .* or choose dimensions '2d'"
+    ):
         convert(tmp_path, header, lines)
     assert_close(images_of(convert(tmp_path, header, lines, dimensions="2d")), truth)
     volume = coil_images(1, 12, 10, 4)[0]
-    with pytest.raises(ValueError, match=r"must have one kspace_encode_step_2, got 4 .* or choose dimensions '3d'"):
+    with pytest.raises(
+        ValueError, match=r"must have one kspace_encode_step_2, got 0 in .* or choose dimensions '3d'"
+    ):
         convert(tmp_path, header, lines_3d(volume), dimensions="2d")
     output = convert(tmp_path, header, lines_3d(volume), dimensions="3d")
     assert_close(images_of(output), np.moveaxis(volume, 1, 0))
@@ -502,14 +513,14 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
             "slice lacks lines",
             r"has missing lines: slice 1 has no lines \[2, 7\] .*2 in all.*, which other slices have",
         ),
-        ("no slice", r"has missing lines: none of slices \[1\], but of 0 to 2"),
-        ("samples", "same number of samples in all acquisitions, got 12 in acquisition 0, 6 in acquisition 4"),
-        ("coils", "same number of coils in all acquisitions, got 3 in acquisition 0, 2 in acquisition 4"),
+        ("no slice", r"has missing lines: slice 1 has no lines \[0, 1, .*10 in all.*, which other slices have"),
+        ("samples", "must have one number_of_samples, got 6 in acquisition 4, 12 in acquisition 0"),
+        ("coils", "must have one active_channels, got 2 in acquisition 4, 3 in acquisition 0"),
         ("repeated", "has 1 repeated lines: acquisitions 4 and 30 are both of slice 0, kspace_encode_step_1 4"),
         ("outside", "kspace_encode_step_1 must be from 0 to 9, .* got 10 in acquisition 4: correct"),
         ("center", "readout must be in the encoded matrix of 12 samples, got 12 samples, center_sample 3"),
         ("not finite", "acquisition 17 has NaN or infinite values"),
-        ("encodings", r"acquisitions of one encoding, got those of encodings \[0, 1\]"),
+        ("encodings", "must have one encoding_space_ref, got 0 in acquisition 0, 1 in acquisition 4"),
         ("no such encoding", "refer to encoding 1 .*, but the header has 1"),
         ("noise only", "must have acquisitions of an image, got 0 of calibration and 30 of noise"),
         ("off center", "columns from 7 to 10 were sampled, which leave out the cent(er|re) of 10"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from fastmri.data import SliceDataset
 
+from fastmri_ufloss.convert import volumes
 from fastmri_ufloss.convert.__main__ import EXAMPLES, RUNNER, main
 from fastmri_ufloss.convert.arrays import convert_numpy
 from fastmri_ufloss.convert.jobs import (
@@ -27,7 +28,7 @@ from fastmri_ufloss.convert.jobs import (
     stamp_of,
     volume_name,
 )
-from fastmri_ufloss.data.volume_file import VolumeWriter
+from fastmri_ufloss.simulation.volume_file import write_volume
 
 SHAPE = (2, 3, 10, 8)  # of the k-space of each file
 
@@ -59,6 +60,20 @@ def contents(folder):
 
 def replace_converter(monkeypatch, function):
     monkeypatch.setitem(FORMATS, "numpy", dataclasses.replace(FORMATS["numpy"], convert=function))
+
+
+def acting_after_each_slice(act):
+    """`write_volume`, which calls a function with the path when a slice has been written."""
+
+    def write(path, kspace, **options):
+        def slices():
+            for values in kspace:
+                yield values
+                act(path)
+
+        write_volume(path, slices(), **options)
+
+    return write
 
 
 def times(folder):
@@ -183,15 +198,18 @@ def test_processes_give_the_same_volumes(raw, tmp_path, capsys, monkeypatch):
 
 SLOW = """
 import sys, time
+from fastmri_ufloss.convert import volumes
 from fastmri_ufloss.convert.__main__ import main
-from fastmri_ufloss.data.volume_file import VolumeWriter
-write = VolumeWriter.write
-def slow(self, number, kspace):
-    write(self, number, kspace)
-    if "scan1" in self.path.name:
-        print("writing", flush=True)
-        time.sleep(60)
-VolumeWriter.write = slow
+write_volume = volumes.write_volume
+def slow(path, kspace, **options):
+    def slices():
+        for values in kspace:
+            yield values
+            if "scan1" in path.name:
+                print("writing", flush=True)
+                time.sleep(60)
+    write_volume(path, slices(), **options)
+volumes.write_volume = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -212,15 +230,12 @@ def test_a_killed_command_goes_on(raw, tmp_path, capsys):
 
 
 def test_an_interrupted_command_goes_on(raw, tmp_path, capsys, monkeypatch):
-    write = VolumeWriter.write
-
-    def interrupt(self, number, kspace):
-        write(self, number, kspace)
-        if "scan2" in self.path.name:
+    def interrupt(path):
+        if "scan2" in path.name:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(VolumeWriter, "write", interrupt)
+        patch.setattr(volumes, "write_volume", acting_after_each_slice(interrupt))
         assert command(raw, tmp_path / "out") == 130
     assert "interrupted: the same command goes on" in capsys.readouterr().err
     assert sorted(contents(tmp_path / "out")) == ["scan0.h5", "scan1.h5"]
@@ -230,11 +245,8 @@ def test_an_interrupted_command_goes_on(raw, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_full_disk_ends_it(raw, tmp_path, capsys, monkeypatch, late):
-    write = VolumeWriter.write
-
-    def fail(self, number, kspace):
-        write(self, number, kspace)
-        if "scan2" in self.path.name:
+    def fail(path):
+        if "scan2" in path.name:
             try:
                 raise OSError(errno.ENOSPC, "No space left on device")
             except OSError as error:
@@ -244,7 +256,7 @@ def test_a_full_disk_ends_it(raw, tmp_path, capsys, monkeypatch, late):
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(VolumeWriter, "write", fail)
+        patch.setattr(volumes, "write_volume", acting_after_each_slice(fail))
         assert command(raw, out) == 1
     message = f"error: no space is left in {out}: make room, then the same command goes on with the 2 volumes"
     assert message in capsys.readouterr().err

@@ -13,7 +13,6 @@ from fastmri.data.transforms import center_crop
 from report_data import SIZE, columns, make_acquired, make_folders, read, write, zero_filled
 from torch import nn
 
-from fastmri_ufloss.data.volume_file import fft2c
 from fastmri_ufloss.losses import ufloss_per_image
 from fastmri_ufloss.metrics.volumes import sharpness
 from fastmri_ufloss.models import PatchFeatureNet
@@ -22,6 +21,7 @@ from fastmri_ufloss.report.reconstructions import Reconstructions, VolumeFiles
 from fastmri_ufloss.report.scores import score_settings
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
 from fastmri_ufloss.report.scores.scoring import score_files
+from fastmri_ufloss.simulation.volume_file import fft2c
 
 
 class Threshold(nn.Module):
