@@ -134,13 +134,7 @@ def _make_parser() -> argparse.ArgumentParser:
             places = "the folders multicoil_train, _val and _test in FOLDER (singlecoil_ without coils)"
             text = f"numbers of volumes, in the order of their names, for {places}"
             add("--split", type=int, nargs=3, default=None, metavar=("TRAIN", "VAL", "TEST"), help=text)
-            add(
-                "--num_workers",
-                type=int,
-                default=1,
-                metavar="N",
-                help="files that are converted at once (default: 1)",
-            )
+            add("--num_workers", type=int, default=1, metavar="N", help="files at once (default: 1)")
         _add_options(command.add_argument_group(f"options of {name}"), convert)
     return parser
 

@@ -10,13 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import (
-    naming,
-    noise_covariance,
-    scan_images,
-    whitening_matrix,
-    write_kspace,
-)
+from fastmri_ufloss.convert.volumes import naming, noise_covariance, scan_images, whitening_matrix, write_kspace
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 

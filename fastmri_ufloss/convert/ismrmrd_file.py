@@ -169,7 +169,7 @@ def read_geometry(path: Path, encoding: Any, dimensions: Literal["auto", "2d", "
     trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
     if trajectory != "cartesian":
         raise ValueError(
-            f"{path}: trajectory must be cartesian, got {trajectory}: grid the data, with BART for example"
+            f"{path}: trajectory must be cartesian, got {trajectory}: grid the data, for example in BART"
         )
 
     def read(name: str) -> list[float]:
