@@ -15,7 +15,7 @@ import figure_flags
 import recipe
 
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.figures.box_plots import choose_scores, quartiles, read_report, save_box_plots
+from fastmri_ufloss.report.figures.score_plots import choose_scores, quartiles, read_report, save_box_plots
 
 
 def main() -> None:

@@ -11,17 +11,16 @@ from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["save_comparison", "save_picture"]
 
+_GAIN = drawing.ERROR_GAIN
+
 
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write a PNG, JPG or PDF: a column for the reference and for each method; rows for image, error x5 and zoom.
+    """A PNG, JPG or PDF has a column for the reference and for each method, with image, error x5 and zoom.
 
-    Args:
-        path: of the picture, its suffix says what it is.
-        reference: magnitude (rows, cols), it gives the gray scale.
-        outputs: magnitude images of the same shape by name; an error has fastMRI's NMSE as its square root, NRMSE.
+    All are magnitudes (rows, cols) on the reference's gray scale; an error has its NRMSE, the root of fastMRI's NMSE.
 
     Raises:
-        ValueError: if a shape differs, or the suffix is not that of a PNG, JPG or PDF.
+        ValueError: if a shape differs, or as `drawing.write_figure`.
     """
     for name, image in outputs.items():
         if image.shape != reference.shape:
@@ -34,13 +33,11 @@ def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, 
     figure = Figure(figsize=(2.6 * len(columns), 2.6 * (2 * aspect + 1) + 0.5), layout="constrained")
     axes = figure.subplots(3, len(columns), squeeze=False, height_ratios=[aspect, aspect, 1])
     for (name, image), (whole, error, zoom) in zip(columns.items(), axes.T, strict=True):
-        drawing.show(whole, image, white)
-        drawing.outline(whole, square)
+        drawing.show_with_zoom(whole, zoom, image, white, square)
         whole.set_title(name)
         if name != "reference":
-            drawing.show(error, drawing.ERROR_GAIN * np.abs(image - reference), white, heat=True)
-            error.set_title(f"error x{drawing.ERROR_GAIN} (NRMSE {np.sqrt(nmse(reference, image)):.3f})", fontsize=9)
-        drawing.show(zoom, drawing.cut(image, square), white)
+            drawing.show(error, _GAIN * np.abs(image - reference), white, heat=True)
+            error.set_title(f"error x{_GAIN} (NRMSE {np.sqrt(nmse(reference, image)):.3f})", fontsize=9)
     for axis in axes.flat:
         axis.set_axis_off()
     drawing.write_figure(path, figure, dpi=110)
@@ -54,53 +51,40 @@ def save_comparison(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG, JPG or PDF: a column for each image; rows for it, a zoom, and the difference from one of them.
+    """A PNG, JPG or PDF has a column for each image, with a zoom, and the difference from one of them.
 
-    All images have one gray scale, up to the 99.5th percentile of the one that they are compared with. The zoom is
-    where the mean of all images has the largest gradients. The difference is that of the magnitudes, x5; without a
-    reference it shows where two reconstructions disagree, and not which of them is wrong. A single image has no
-    such row.
+    The gray scale is that of the image that the others are compared with. The zoom is where the mean of all images
+    has the largest gradients. The difference is that of the magnitudes, x5; without a reference it shows where two
+    reconstructions disagree, and not which of them is wrong. A single image has no such row.
 
     Args:
-        path: of the picture, its suffix says what it is.
         images: (rows, cols) by name, in one unit; of complex images the magnitude is shown.
         compare_with: name of the image that the others are compared with, the first one if not given.
         notes: a short text for an image, by its name, such as "residual 0.036".
-        title: above the picture.
 
     Raises:
-        ValueError: if there is no image, an image has not two axes or another shape than the first, a note or
-            compare_with has no image, or the suffix is not that of a PNG, JPG or PDF.
+        ValueError: if an argument is not as above, the images differ in shape, or as `drawing.write_figure`.
     """
     notes = notes or {}
     magnitudes = drawing.check_magnitudes(images)
-    for name in notes:
-        if name not in magnitudes:
-            raise ValueError(f"notes must have the names of images {sorted(magnitudes)}, got {name!r}")
+    drawing.check_names(magnitudes, notes=notes)
     first_name = next(iter(magnitudes)) if compare_with is None else compare_with
     if first_name not in magnitudes:
         raise ValueError(f"compare_with must be one of the images {sorted(magnitudes)}, got {compare_with!r}")
     first = magnitudes[first_name]
-    white, square = (
-        drawing.white_of(first),
-        drawing.most_textured(np.mean(list(magnitudes.values()), axis=0), organ=True),
-    )
+    white = drawing.white_of(first)
+    square = drawing.most_textured(np.mean(list(magnitudes.values()), axis=0), organ=True)
     are_squares = [False, True, False] if len(magnitudes) > 1 else [False, True]
     figure, axes, width = drawing.image_columns(first.shape, len(magnitudes), are_squares=are_squares, margin=1)
     for (name, image), column in zip(magnitudes.items(), axes.T, strict=True):
-        drawing.show(column[0], image, white)
-        drawing.outline(column[0], square)
+        drawing.show_with_zoom(column[0], column[1], image, white, square)
         column[0].set_title(drawing.wrap(width, name, notes.get(name, "")), fontsize=11)
-        drawing.show(column[1], drawing.cut(image, square), white)
         if name != first_name:
-            drawing.show(column[2], drawing.ERROR_GAIN * np.abs(image - first), white, heat=True)
-            column[2].set_title(
-                drawing.wrap(width, f"difference from {first_name} x{drawing.ERROR_GAIN}"), fontsize=9
-            )
-    if len(magnitudes) > 1:
-        caveat = drawing.wrap(width, "Where the images disagree. It does not tell which one is wrong.")
-        cell = axes[2, list(magnitudes).index(first_name)]
-        cell.text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=cell.transAxes)
+            drawing.show(column[2], _GAIN * np.abs(image - first), white, heat=True)
+            column[2].set_title(drawing.wrap(width, f"difference from {first_name} x{_GAIN}"), fontsize=9)
+        elif len(magnitudes) > 1:
+            caveat = drawing.wrap(width, "Where the images disagree. It does not tell which one is wrong.")
+            column[2].text(0.5, 0.5, caveat, ha="center", va="center", fontsize=9, transform=column[2].transAxes)
     if title:
         figure.suptitle(title)
     drawing.write_figure(path, figure, dpi=140)

@@ -25,36 +25,34 @@ def save_contours(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """Write a PNG, JPG or PDF: a column for each image, with the outlines of its segmentations; below it a zoom.
+    """A PNG, JPG or PDF has a column for each image, with the outlines of its segmentations, and a zoom.
 
     The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
-    images have one gray scale, up to the 99.5th percentile of the first, and all zooms another, up to that of the
-    first zoom. The zoom is a square around the truth, at least a quarter of the image wide; without a truth it is
-    around the predictions, and without these in the middle (as figure 2 of Seitzer et al., "Adversarial and
-    perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018).
+    images have the first's gray scale, and all zooms that of the first zoom. The zoom is a square around the truth,
+    at least a quarter of the image wide; without a truth around the predictions, or else in the middle.
 
     Args:
-        path: of the picture, its suffix says what it is.
         images: (rows, cols) by name, in one unit, the reference first; of complex images the magnitude is shown.
         truth: class numbers (rows, cols), 0 is the background.
         predictions: class numbers (rows, cols) by the name of their image; an image may have none.
         notes: a short text for an image, by its name, such as "PSNR 29.1 dB, Dice 0.83".
-        title: above the picture.
 
     Raises:
-        ValueError: if there is no image, an image or a segmentation has not two axes or another shape than the
-            first image, a segmentation is not of an integer dtype, a prediction or a note has no image, or the
-            suffix is not that of a PNG, JPG or PDF.
+        ValueError: if an argument is not as above, images or segmentations differ in shape, or as
+            `drawing.write_figure`.
+
+    As figure 2 of Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction",
+    MICCAI 2018.
     """
     notes = notes or {}
     magnitudes = drawing.check_magnitudes(images)
-    for argument, names in (("notes", notes), ("predictions", predictions)):
-        for name in names:
-            if name not in magnitudes:
-                raise ValueError(f"{argument} must have the names of images {sorted(magnitudes)}, got {name!r}")
+    drawing.check_names(magnitudes, notes=notes, predictions=predictions)
     first = next(iter(magnitudes.values()))
     for name, classes in (("truth", truth), *((f"predictions[{name!r}]", p) for name, p in predictions.items())):
-        _check_classes(name, classes, first.shape)
+        if classes.shape != first.shape:
+            raise ValueError(f"{name} must have the shape of images, got {classes.shape} and {first.shape}")
+        if classes.dtype.kind not in "iu":
+            raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
     white = drawing.white_of(first)
     row, col, side = square = _zoom(truth, predictions)
     # a dark organ beside bright fat is seen in the zoom
@@ -81,15 +79,8 @@ def save_contours(
     drawing.write_figure(path, figure, dpi=140)
 
 
-def _check_classes(name: str, classes: np.ndarray, shape: tuple[int, ...]) -> None:
-    if classes.shape != shape:
-        raise ValueError(f"{name} must have the shape of images, got {classes.shape} and {shape}")
-    if classes.dtype.kind not in "iu":
-        raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
-
-
 def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> drawing.Square:
-    """Row, column and side of the square to enlarge; it is in the image unless it is wider than that."""
+    """The square to enlarge, which is inside the image unless it is wider than that."""
     least = -(-min(truth.shape) // 4)
     shown = truth > 0
     if not shown.any():
@@ -104,7 +95,6 @@ def _zoom(truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> drawing.S
 
 
 def _draw(axis: Any, classes: np.ndarray, color: str, *, linewidth: float) -> None:
-    """The outline of each class."""
     rows, cols = (np.arange(-1, size + 1) for size in classes.shape)
     for number in np.unique(classes[classes > 0]):
         # with a frame of background, so that the outline is closed where a class reaches the border

@@ -17,17 +17,9 @@ from fastmri_ufloss.losses.ufloss import patch_features
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
-from fastmri_ufloss.report.figures.retrieval import features_at
+from fastmri_ufloss.report.figures.retrieval import features_at, textured_corners
 
-__all__ = [
-    "MappedImage",
-    "best_match",
-    "draw_correlation_maps",
-    "feature_maps",
-    "save_best_matches",
-    "save_correlation_maps",
-    "ssim_maps",
-]
+__all__ = ["MappedImage", "draw_correlation_maps", "save_best_matches", "save_correlation_maps"]
 
 PATCH_COLORS = ("limegreen", "deepskyblue", "orange", "magenta")
 NUM_PATCHES = 2  # unless the user says which
@@ -47,10 +39,10 @@ class MappedImage(NamedTuple):
 def feature_maps(
     feature_net: nn.Module, source: Tensor, corners: Tensor, image: Tensor, *, stride: int, chunk_size: int = 256
 ) -> Tensor:
-    """Inner products of the features of some patches of a source with those of all patches on a grid of an image.
+    """Inner products of the features of n patches of a source with those of all patches on a grid of an image.
 
     Args:
-        feature_net, source, corners: see `features_at`; the source is (rows, cols), of n patches.
+        feature_net, source, corners: see `features_at`.
         image: like source, of any size from that of a patch.
         stride: of the grid, which starts at the upper left corner.
         chunk_size: patches that go through the network at once.
@@ -71,11 +63,10 @@ def feature_maps(
 def ssim_maps(
     source: Tensor, corners: Tensor, image: Tensor, *, patch_size: int, stride: int, chunk_size: int = 256
 ) -> Tensor:
-    """SSIM of some patches of a source with all patches on a grid of an image; of complex images, of the magnitudes.
+    """SSIM, instead of the inner products of `feature_maps`; of complex images, of the magnitudes.
 
     SSIM is fastMRI's, with windows of 7x7 inside the patch. Each image is divided by its `image_scale` first, since
-    SSIM minds the brightness; the data range is the source's largest value then. Arguments, result and errors are
-    those of `feature_maps`.
+    SSIM minds the brightness; the data range is the source's largest value then.
     """
     source, image = (part.abs() / image_scale(part[None]) for part in (source, image))
     data_range = source.max().clamp(min=torch.finfo(source.dtype).tiny)
@@ -90,7 +81,7 @@ def ssim_maps(
     for row, col in corners.tolist():
         wanted = source[row : row + patch_size, col : col + patch_size].expand(1, 1, -1, -1)
         values = []
-        for numbers in torch.arange(grid[0] * grid[1]).split(chunk_size):
+        for numbers in torch.arange(grid.numel()).split(chunk_size):
             chunk = patches[numbers // grid[1], numbers % grid[1]].unsqueeze(1)
             values.append(1 - ssim_loss(chunk, wanted.expand_as(chunk), data_range, reduction="none"))
         maps.append(torch.cat(values).reshape(grid))
@@ -113,15 +104,13 @@ def draw_correlation_maps(
     stride: int = 4,
     chunk_size: int = 256,
 ) -> tuple[dict[str, Any], list[Path], list[str]]:
-    """Write the figure and, where there are several images, ``*_best.*`` beside it with the best patches.
+    """The figure and, where there are several images, ``*_best.*`` beside it with the best patches are written.
 
     The source is compared with itself, with the slice at the same height of the next volume of another subject with
     the same contrast, with that of one with another contrast, and with the middle of ``others``.
 
     Args:
-        path: of the picture.
         images: folder of the source.
-        source: its place.
         corners: upper left corners of the source patches; the most textured ones, put on the grid, if not given.
         others: a folder with images of another kind.
         stride: of the grid, which starts at the upper left corner.
@@ -134,7 +123,10 @@ def draw_correlation_maps(
         ValueError: if a source patch is not inside its image.
     """
     net, image = images.net, images.read(source)
-    where = _corners(image, net.patch_size, corners, stride)
+    if corners is None:
+        textured = textured_corners(image, net.patch_size, NUM_PATCHES)
+        corners = [(row // stride * stride, col // stride * stride) for row, col in textured]
+    where = [(row, col) for row, col in corners]
     targets = {f"same image\n{images.label(source)}": image}
     missing = []
     contrast = images.volumes[source[0]].contrast
@@ -171,20 +163,6 @@ def draw_correlation_maps(
     return {"source": images.label(source), "stride": stride, "patches": rows}, paths, missing
 
 
-def _corners(image: Tensor, patch_size: int, corners: Sequence[Sequence[int]] | None, stride: int) -> list[Corner]:
-    if corners is None:
-        magnitude = image.abs().cpu().double().numpy()
-        squares = drawing.textured_squares(magnitude, patch_size, count=NUM_PATCHES, organ=True)
-        return [(row // stride * stride, col // stride * stride) for row, col, _ in squares]
-    for row, col in corners:
-        if not (0 <= row <= image.shape[0] - patch_size and 0 <= col <= image.shape[1] - patch_size):
-            raise ValueError(
-                f"corners must be those of patches of {patch_size}x{patch_size} inside the image of "
-                f"{image.shape[0]}x{image.shape[1]}, got {row} {col}"
-            )
-    return [(row, col) for row, col in corners]
-
-
 def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Place | None:
     """The slice at the same height of the next volume of another subject, of the same contrast or of another."""
     number, slice_num = source
@@ -209,13 +187,13 @@ def _describe(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
 def save_correlation_maps(
     path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
-    """Draw a row for each image: the image, and for each measure and source patch the map.
+    """A PNG, JPG or PDF has a row for each image: the image, and for each measure and source patch the map.
 
     The source patches are outlined in the first image, each in a color that its maps have as border. A map shows
     positive values only, from 0 to 1, at the center of each patch; a white cross is where it is largest.
 
     Raises:
-        ValueError: if there is no image, there are no patches or more than 4, or the suffix is not that of a picture.
+        ValueError: if there is no image, there are no patches or more than 4, or as `drawing.write_figure`.
     """
     if not images or not 1 <= len(corners) <= len(PATCH_COLORS):
         raise ValueError(
@@ -226,25 +204,23 @@ def save_correlation_maps(
     heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
     figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False, height_ratios=heights)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    for item, row in zip(images, axes, strict=True):
-        drawing.show(row[0], item.image, drawing.white_of(item.image))
-        row[0].set_ylabel(item.name, fontsize=8.5)
-        for axis, (measure, index) in zip(row[1:], columns, strict=True):
-            _heat(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
-            axis.spines[:].set(color=PATCH_COLORS[index], linewidth=2.5)
+    for item, (whole, *cells) in zip(images, axes, strict=True):
+        drawing.show(whole, item.image, drawing.white_of(item.image))
+        whole.set(xticks=[], yticks=[])
+        whole.set_ylabel(item.name, fontsize=8.5)
+        for axis, (measure, index) in zip(cells, columns, strict=True):
+            _draw_map(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
+            _frame(axis, PATCH_COLORS[index])
     for (row, col), color in zip(corners, PATCH_COLORS, strict=False):
         drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
     for axis, title in zip(axes[0], ("image", *(measure for measure, _ in columns)), strict=True):
         axis.set_title(title, fontsize=9)
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, fraction=0.02, pad=0.01)
-    bar.set_label("inner product of the features, or SSIM", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    colors = ScalarMappable(Normalize(0, 1), "inferno")
+    drawing.color_bar(figure, axes, colors, "inner product of the features, or SSIM", fraction=0.02)
     drawing.write_figure(path, figure, dpi=150)
 
 
-def _heat(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: int, stride: int) -> None:
+def _draw_map(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: int, stride: int) -> None:
     """A map where the centers of its patches are, in the frame of the image."""
     center = patch_size / 2 - 0.5
     first = center - stride / 2
@@ -258,15 +234,20 @@ def _heat(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: in
     axis.text(0.98, 0.02, f"max {value:.2f}", color="white", fontsize=7, **place)
 
 
+def _frame(axis: Axes, color: str) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(color=color, linewidth=2.5)
+
+
 def save_best_matches(
     path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
-    """Draw a row for each source patch: the patch, and the patch of each other image that is best by each measure.
+    """A PNG, JPG or PDF has a row for each source patch, with the best patch of each other image by each measure.
 
-    Each image has its own gray scale, up to its 99.5th percentile. Under a patch is the value of the measure.
+    Each image has its own gray scale. Under a patch is the value of the measure.
 
     Raises:
-        ValueError: if there are fewer than two images, or the suffix is not that of a picture.
+        ValueError: if there are fewer than two images, or as `drawing.write_figure`.
     """
     if len(images) < 2:
         raise ValueError(f"images must be at least two, the source and another one, got {len(images)}")
@@ -287,7 +268,6 @@ def save_best_matches(
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _show_patch(axis: Axes, image: np.ndarray, square: tuple[int, int, int], color: str) -> None:
+def _show_patch(axis: Axes, image: np.ndarray, square: drawing.Square, color: str) -> None:
     drawing.show(axis, drawing.cut(image, square), drawing.white_of(image))
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set(color=color, linewidth=2.5)
+    _frame(axis, color)

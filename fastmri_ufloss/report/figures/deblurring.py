@@ -1,7 +1,6 @@
 """Figure 4B of the UFLoss paper: an image on its way down UFLoss alone, from blurred to sharp."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,7 +53,7 @@ def descend(
     chunk_size: int = 256,
     seed: int = 0,
 ) -> Descent:
-    """Change an image step by step so that its UFLoss falls.
+    """An image is changed step by step so that its UFLoss falls.
 
         x <- x - lr N dL / dx        with N pixels: the gradient of a mean gets smaller with their number
 
@@ -82,13 +81,29 @@ def descend(
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
     matching loss", MRM 2022, figure 4B.
     """
-    _check(start, target, num_steps, measure_every, num_images)
+    if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
+        raise ValueError(
+            "start and target must both be (rows, cols), both complex or both real, got "
+            f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
+        )
+    if torch.equal(start, target):
+        raise ValueError("start must differ from target, got equal images")
+    counts = {"num_steps": (num_steps, 1), "measure_every": (measure_every, 1), "num_images": (num_images, 2)}
+    for name, (count, least) in counts.items():
+        if count < least:
+            raise ValueError(f"{name} must be at least {least}, got {count}")
+    if optimizer not in LR:
+        raise ValueError(f"optimizer must be one of {', '.join(LR)}, got {optimizer!r}")
+    lr = LR[optimizer] if lr is None else lr
+    if not lr > 0:
+        raise ValueError(f"lr must be positive, got {lr}")
     keep = {round(num_steps * (i / (num_images - 1)) ** 2) for i in range(num_images)}
     scale = image_scale(target[None])
     wanted, x = target[None, None] / scale, (start[None, None] / scale).clone()
     values = (torch.view_as_real(x) if x.is_complex() else x).requires_grad_()
     loss = UFLoss(feature_net, stride=stride, patches_per_step=patches_per_step, chunk_size=chunk_size).train()
-    step_rule = _make_optimizer(optimizer, values, lr, wanted.numel())
+    is_adam = optimizer == "adam"
+    rule = torch.optim.Adam([values], lr=lr) if is_adam else torch.optim.SGD([values], lr=lr * wanted.numel())
     grid: dict[str, Any] = {"stride": measure_stride, "chunk_size": chunk_size}
     grid["target_features"] = patch_features(feature_net, wanted, image_scale(wanted), **grid)
     result = Descent(optimizer, [], [], [], {})
@@ -104,72 +119,32 @@ def descend(
                     if step in keep:
                         result.images[step] = (image * scale)[0, 0].clone()
             if step < num_steps:
-                step_rule.zero_grad()
+                rule.zero_grad()
                 loss(image, wanted).backward()
-                step_rule.step()
+                rule.step()
     return result
-
-
-def _check(start: Tensor, target: Tensor, num_steps: int, measure_every: int, num_images: int) -> None:
-    if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
-        raise ValueError(
-            "start and target must both be (rows, cols), both complex or both real, got "
-            f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
-        )
-    if torch.equal(start, target):
-        raise ValueError("start must differ from target, got equal images")
-    counts = {"num_steps": (num_steps, 1), "measure_every": (measure_every, 1), "num_images": (num_images, 2)}
-    for name, (count, least) in counts.items():
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
-
-
-def _make_optimizer(name: str, values: Tensor, lr: float | None, num_pixels: int) -> torch.optim.Optimizer:
-    if name not in LR:
-        raise ValueError(f"optimizer must be one of {', '.join(LR)}, got {name!r}")
-    lr = LR[name] if lr is None else lr
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr}")
-    return torch.optim.Adam([values], lr=lr) if name == "adam" else torch.optim.SGD([values], lr=lr * num_pixels)
 
 
 def summarize_descent(descent: Descent) -> dict[str, Any]:
     """Where a descent ended relative to its start, whether no measured value is above the one before, and the largest
     rise of UFLoss between two measurements, relative to its start.
     """
-    rises, nrmse_rises = (
-        [later - earlier for earlier, later in pairwise(values)] for values in (descent.ufloss, descent.nrmse)
-    )
+    rises, nrmse_rises = np.diff(descent.ufloss), np.diff(descent.nrmse)
     return {
         "ufloss_ratio": descent.ufloss[-1] / descent.ufloss[0],
         "nrmse_ratio": descent.nrmse[-1] / descent.nrmse[0],
-        "monotone": all(rise <= 0 for rise in rises),
-        "nrmse_monotone": all(rise <= 0 for rise in nrmse_rises),
-        "largest_rise": max(0.0, *rises) / descent.ufloss[0],
+        "monotone": bool((rises <= 0).all()),
+        "nrmse_monotone": bool((nrmse_rises <= 0).all()),
+        "largest_rise": max(0.0, float(rises.max())) / descent.ufloss[0],
     }
 
 
 def draw_deblurring(
-    path: str | Path,
-    images: FigureImages,
-    place: Place,
-    *,
-    size: int,
-    factor: float,
-    options: Mapping[str, Any],
+    path: str | Path, images: FigureImages, place: Place, *, size: int, factor: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the figure of the middle of an image.
+    """The figure of the middle of an image, ``size`` pixels wide and high at most; the numbers are returned.
 
-    Args:
-        path: of the picture.
-        images: the folder.
-        place: of the image.
-        size: rows and columns of its middle, at most.
-        factor: of the blur, see `blurred`.
-        options: of `descend`.
-
-    Returns:
-        The numbers.
+    Factor is that of the blur, see `blurred`, and options are those of `descend`.
 
     Raises:
         ValueError: if size is smaller than a patch, or as `descend`.
@@ -182,22 +157,18 @@ def draw_deblurring(
     target = image[row : row + rows, col : col + cols]
     descent = descend(images.net, blurred(target[None], factor)[0], target, **options)
     save_descent(path, target, descent)
-    return {
-        "image": images.label(place),
-        "size": list(target.shape),
-        "factor": factor,
-        **{name: value for name, value in descent._asdict().items() if name != "images"},
-        **summarize_descent(descent),
-    }
+    numbers = {name: value for name, value in descent._asdict().items() if name != "images"}
+    place_in_words = {"image": images.label(place), "size": list(target.shape), "factor": factor}
+    return {**place_in_words, **numbers, **summarize_descent(descent)}
 
 
 def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
-    """Draw the curves of UFLoss and NRMSE over the steps, and below them images at some steps, each with a zoom.
+    """A PNG, JPG or PDF has the curves of UFLoss and NRMSE, and below them images at some steps, each with a zoom.
 
     The target (rows, cols) gives the gray scale and the place of the zoom.
 
     Raises:
-        ValueError: if an image has another shape, its step was not measured, or the suffix is not that of a picture.
+        ValueError: if an image has another shape, its step was not measured, or as `drawing.write_figure`.
     """
     for step, image in descent.images.items():
         if image.shape != target.shape or step not in descent.steps:
@@ -210,18 +181,15 @@ def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
     figure = Figure(figsize=(_COLUMN * columns, 2.6 + height + _COLUMN + 0.75), layout="constrained")
     grid = figure.add_gridspec(3, columns, height_ratios=[2.4, height, _COLUMN])
     _draw_curves(figure.add_subplot(grid[0, :]), descent)
+    shown = {_caption(descent, step): image for step, image in descent.images.items()} | {"target\n\n": target}
     reference = target.abs().cpu().numpy()
     white, square = drawing.white_of(reference), drawing.most_textured(reference)
-    captions = [_caption(descent, step) for step in descent.images] + ["target\n\n"]
-    for column, (image, caption) in enumerate(zip([*descent.images.values(), target], captions, strict=True)):
-        magnitude = image.abs().cpu().numpy()
-        whole, zoom = figure.add_subplot(grid[1, column]), figure.add_subplot(grid[2, column])
-        drawing.show(whole, magnitude, white)
-        drawing.outline(whole, square, linewidth=0.8)
-        drawing.show(zoom, drawing.cut(magnitude, square), white)
+    for column, (caption, image) in enumerate(shown.items()):
+        whole, zoom = (figure.add_subplot(grid[row, column]) for row in (1, 2))
+        drawing.show_with_zoom(whole, zoom, image.abs().cpu().numpy(), white, square, linewidth=0.8)
         whole.set_title(caption, fontsize=8.5)
-        for axis in (whole, zoom):
-            axis.set_axis_off()
+        whole.set_axis_off()
+        zoom.set_axis_off()
     drawing.write_figure(path, figure, dpi=170)
 
 

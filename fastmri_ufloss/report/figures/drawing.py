@@ -7,29 +7,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fastmri_ufloss.files import atomic_path
 
-__all__ = [
-    "ERROR_GAIN",
-    "check_magnitudes",
-    "cut",
-    "image_columns",
-    "method_color",
-    "most_textured",
-    "outline",
-    "show",
-    "textured_squares",
-    "white_of",
-    "wrap",
-    "write_figure",
-]
-
 ERROR_GAIN = 5
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".pdf": "pdf"}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf")
 # told apart by the color-blind (Okabe and Ito, and two more), on white and on black
 _METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
 _COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
@@ -41,24 +27,19 @@ Square = tuple[int, int, int]
 
 
 def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
-    """Write a figure as a PNG, JPG or PDF, in one step.
-
-    Args:
-        path: of the picture; it ends in .png, .jpg, .jpeg or .pdf.
-        figure: what to write.
-        dpi: pixels per inch; of a PDF, those of its images.
+    """A figure is written as a PNG, JPG or PDF, in one step.
 
     Raises:
         ValueError: if the suffix is another one.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise ValueError(f"path must end in one of {', '.join(_FORMATS)}, got {str(path)!r}")
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"path must end in one of {', '.join(_SUFFIXES)}, got {str(path)!r}")
     # without the time, so that the same figure is the same file
     metadata = {"CreationDate": None} if suffix == ".pdf" else None
     # text in a PDF stays text: TrueType rather than outlines of Type 3, which publishers refuse
     with atomic_path(path) as temporary, matplotlib.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(temporary, format=_FORMATS[suffix], dpi=dpi, metadata=metadata)
+        figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=metadata)
 
 
 def method_color(index: int) -> str:
@@ -91,13 +72,20 @@ def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.abs(image) for name, image in images.items()}
 
 
+def check_names(images: Mapping[str, object], **texts: Mapping[str, object] | None) -> None:
+    """Every argument that goes by the names of images must have these names, or else ValueError."""
+    for argument, by_name in texts.items():
+        if unknown := sorted(set(by_name or ()) - set(images)):
+            raise ValueError(f"{argument} must have the names of images {sorted(images)}, got {unknown[0]!r}")
+
+
 def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: bool = False) -> list[Square]:
     """Squares that do not overlap, that with the largest sum of gradients first.
 
     Args:
         image: magnitude (rows, cols).
         side: of the squares.
-        count: of the squares; fewer where there is no room for another one, at least one.
+        count: fewer squares where there is no room for another one, at least one.
         organ: clip the image at its 95th percentile, or else bright fat draws the squares.
 
     Raises:
@@ -135,15 +123,37 @@ def cut(image: np.ndarray, square: Square) -> np.ndarray:
 
 
 def show(axis: Axes, image: np.ndarray, white: float, *, heat: bool = False, **options: object) -> None:
-    """Draw an image in gray, or as a heat map, from 0 to ``white``; options as of ``imshow``."""
+    """An image in gray, or as a heat map, from 0 to ``white``; options as of ``imshow``."""
     axis.imshow(image, cmap="inferno" if heat else "gray", vmin=0, vmax=white, **options)  # type: ignore[arg-type]
 
 
+def show_with_zoom(
+    whole: Axes, zoom: Axes, image: np.ndarray, white: float, square: Square, *, linewidth: float = 1.0
+) -> None:
+    """An image with the outline of a square, and the square alone."""
+    show(whole, image, white)
+    outline(whole, square, linewidth=linewidth)
+    show(zoom, cut(image, square), white)
+
+
 def outline(axis: Axes, square: Square, *, color: str = "gold", linewidth: float = 1.0) -> None:
-    """Draw a square around pixels."""
+    """A frame around the pixels of a square."""
     row, col, side = square
     frame = Rectangle((col - 0.5, row - 0.5), side, side, fill=False, edgecolor=color, linewidth=linewidth)
     axis.add_patch(frame)
+
+
+def hide_frame(axis: Axes) -> None:
+    """As ``set_axis_off``, but the labels stay."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def color_bar(figure: Figure, axes: np.ndarray, colors: ScalarMappable, label: str, *, fraction: float) -> None:
+    """A bar of colors to the right of all axes."""
+    bar = figure.colorbar(colors, ax=axes, fraction=fraction, pad=0.01)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
 
 
 def image_columns(

@@ -26,14 +26,7 @@ Place = tuple[int, int]
 
 
 class Volume(NamedTuple):
-    """A volume of images.
-
-    Args:
-        path: of the file.
-        shape: (slices, rows, cols).
-        subject: its attribute ``patient_id``, or the stem of the file where it has none.
-        contrast: its attribute ``acquisition``, or an empty text.
-    """
+    """A file of images (slices, rows, cols), its ``patient_id`` or else its stem, and its ``acquisition``."""
 
     path: Path
     shape: tuple[int, int, int]
@@ -44,12 +37,7 @@ class Volume(NamedTuple):
 class FigureImages:
     """The images of a folder as a feature network takes them: complex, see `read_complex`, or magnitudes.
 
-    Magnitudes are the data set ``reconstruction`` of leaderboard files, or ``reconstruction_rss`` or
-    ``reconstruction_esc`` of fastMRI volumes.
-
-    Args:
-        folder: of the volumes.
-        net: the network.
+    Magnitudes are the reconstructions of leaderboard files or of fastMRI volumes.
 
     Raises:
         FileNotFoundError: if there is no volume.
@@ -65,18 +53,17 @@ class FigureImages:
         """A volume by its file name, or else by its number ``otherwise``, and a slice, the middle one if None."""
         numbers = [i for i, known in enumerate(self.volumes) if volume in (known.path.name, known.path.stem)]
         if volume is not None and not numbers:
-            known = name_some([known.path.stem for known in self.volumes], shown=5)
-            raise ValueError(f"{self.folder} has no volume {volume!r}, only {known}")
+            stems = name_some([known.path.stem for known in self.volumes], shown=5)
+            raise ValueError(f"{self.folder} has no volume {volume!r}, only {stems}")
         number = numbers[0] if numbers else otherwise
         return number, self.volumes[number].shape[0] // 2 if slice_num is None else slice_num
 
     def evenly(self, count: int) -> list[Place]:
         """Evenly spaced slices over all volumes; all if there are no more."""
-        places = [(number, index) for number, volume in enumerate(self.volumes) for index in range(volume.shape[0])]
         if count < 1:
             raise ValueError(f"the number of images must be at least 1, got {count}")
-        if count >= len(places):
-            return places
+        places = [(number, index) for number, volume in enumerate(self.volumes) for index in range(volume.shape[0])]
+        count = min(count, len(places))
         return [places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)]
 
     def label(self, place: Place) -> str:
@@ -139,21 +126,18 @@ class FigureImages:
             num_slices, *_, rows, cols = metadata["kspace_shape"]
         else:
             num_slices, rows, cols = read_shape(path)
-        patch_size = self.net.patch_size
-        if min(rows, cols) < patch_size:
+        if min(rows, cols) < (size := self.net.patch_size):
             raise ValueError(
-                f"{path} has images of {rows}x{cols}, smaller than the patches of the feature network, "
-                f"{patch_size}x{patch_size}"
+                f"{path} has images of {rows}x{cols}, smaller than the patches of the feature network, {size}x{size}"
             )
-        subject, contrast = (read_text(path, name) for name in ("patient_id", "acquisition"))
-        return Volume(path, (num_slices, rows, cols), subject or path.stem, contrast)
+        subject = read_text(path, "patient_id") or path.stem
+        return Volume(path, (num_slices, rows, cols), subject, read_text(path, "acquisition"))
 
 
 def read_complex(path: str | Path, slice_num: int) -> Tensor:
     """The complex image (rows, cols) of a slice of fully sampled k-space, complex64, on the CPU.
 
-    Several coils are combined with ESPIRiT maps of the 24x24 center; of a single coil it is the Fourier transform.
-    Where k-space has NaN or infinite values, so has the image.
+    Several coils are combined with ESPIRiT maps of the 24x24 center. Where k-space is not finite, the image is not.
     """
     with open_hdf5(path) as file:
         kspace = torch.from_numpy(np.asarray(file["kspace"][slice_num], dtype=np.complex64))

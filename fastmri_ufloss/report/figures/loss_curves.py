@@ -1,8 +1,9 @@
 """How the terms of a loss fall over the epochs of a training, and what the images look like meanwhile."""
 
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,17 +19,7 @@ from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 
-__all__ = [
-    "FEW_STEPS",
-    "LossCurves",
-    "RunLog",
-    "Snapshot",
-    "choose_images",
-    "compare_falls",
-    "describe_fall",
-    "draw_loss_curves",
-    "save_loss_curves",
-]
+__all__ = ["FEW_STEPS", "LossCurves", "RunLog", "choose_images", "draw_loss_curves", "save_loss_curves"]
 
 FEW_STEPS = 5  # of an epoch: fewer make a rough mean
 _EPOCH = "epoch"  # Lightning's own scalar, which goes with all others of its step
@@ -46,16 +37,11 @@ Curve = Mapping[int, float]
 class RunLog:
     """What a training has logged for TensorBoard: scalars and images by epoch, of all its processes.
 
-    A run that goes on writes a file of its own. Where steps repeat, since a run was killed and went on from an
-    earlier checkpoint or was begun anew, those of the later file count. Files that end in the middle of a record, as
-    those of a run that is being written, and damaged ones are read as far as they go. TensorBoard compares checksums,
-    which takes a second for each megabyte.
-
-    Args:
-        folder: of the run, or any other with event files in it or below.
+    A run that goes on writes a file of its own. Where steps repeat, since a run was killed or was begun anew, those
+    of the later file count. Damaged files, and files that are being written, are read as far as they go.
 
     Raises:
-        FileNotFoundError: if there is no such folder or no event file.
+        FileNotFoundError: if there is no event file in the folder or below.
         ValueError: if a file is not one of events, or there are no scalars.
     """
 
@@ -66,8 +52,8 @@ class RunLog:
             raise FileNotFoundError(f"no TensorBoard logs (events.out.tfevents*) in {folder}")
         self.scalars: dict[str, dict[int, tuple[int, float]]] = {}
         """Epoch, counting from 1, and value of each step, by tag."""
-        self._images: dict[str, dict[int, tuple[int, bytes]]] = {}  # step and PNG of each epoch, by tag
-        files = [_read(path) for path in paths if path.stat().st_size]
+        self._images: dict[str, dict[int, tuple[int, bytes]]] = {}  # epoch and PNG
+        files = [_open(path) for path in paths if path.stat().st_size]
         for file in sorted(files, key=lambda file: file.FirstEventTimestamp()):
             self._append(file)
         if not self.scalars:
@@ -75,30 +61,28 @@ class RunLog:
 
     def _append(self, file: EventAccumulator) -> None:
         """Add a file; what earlier ones have logged from its first step on is of no account."""
-        scalars = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
-        ends = scalars.pop(_EPOCH, [])
-        epochs = {event.step: round(event.value) + 1 for event in ends}
-        added = {
-            tag: {event.step: (epochs[event.step], event.value) for event in events if event.step in epochs}
-            for tag, events in scalars.items()
+        events = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
+        ends = events.pop(_EPOCH, [])
+        epochs = {end.step: round(end.value) + 1 for end in ends}
+        scalars = {
+            tag: {event.step: (epochs[event.step], event.value) for event in of_tag if event.step in epochs}
+            for tag, of_tag in events.items()
         }
-        start = min((step for values in added.values() for step in values), default=None)
-        if start is None:
-            return
-        images: dict[str, dict[int, tuple[int, bytes]]] = {}
-        for tag in file.Tags()["images"]:
+        images: dict[str, dict[int, tuple[int, bytes]]] = {tag: {} for tag in file.Tags()["images"]}
+        for tag, by_step in images.items():
             for image in file.Images(tag):
                 # images come before the scalars of their validation, with another count of steps
-                end = next((event for event in ends if event.wall_time >= image.wall_time), None)
-                if end is not None:
-                    images.setdefault(tag, {})[epochs[end.step]] = (end.step, image.encoded_image_string)
-        self.scalars = _merged(self.scalars, added, lambda step, _: step < start)
-        self._images = _merged(self._images, images, lambda _, image: image[0] < start)
+                step = next((end.step for end in ends if end.wall_time >= image.wall_time), None)
+                if step is not None:
+                    by_step[step] = (epochs[step], image.encoded_image_string)
+        start = min((step for by_step in scalars.values() for step in by_step), default=math.inf)
+        _replace_from(start, self.scalars, scalars)
+        _replace_from(start, self._images, images)
 
     @property
     def image_epochs(self) -> dict[str, list[int]]:
         """The epochs, counting from 1, of which there are images, by tag."""
-        return {tag: sorted(images) for tag, images in self._images.items()}
+        return {tag: sorted({epoch for epoch, _ in images.values()}) for tag, images in self._images.items()}
 
     def by_epoch(self, tag: str) -> dict[int, float]:
         """The mean of a scalar over the steps of each epoch that were logged, by epoch."""
@@ -117,11 +101,12 @@ class RunLog:
 
     def read_image(self, tag: str, epoch: int) -> np.ndarray:
         """The image (rows, cols) of a tag and an epoch, float32 in 0 .. 1, of 8 bits; the first of its channels."""
-        image = matplotlib.image.imread(io.BytesIO(self._images[tag][epoch][1]), format="png")
+        *_, encoded = (encoded for of, encoded in self._images[tag].values() if of == epoch)
+        image = matplotlib.image.imread(io.BytesIO(encoded), format="png")
         return np.asarray(image if image.ndim == 2 else image[..., 0], dtype=np.float32)
 
 
-def _read(path: Path) -> EventAccumulator:
+def _open(path: Path) -> EventAccumulator:
     file = EventAccumulator(str(path), {"scalars": 0, "images": 0}, purge_orphaned_data=False).Reload()
     try:
         file.FirstEventTimestamp()
@@ -130,47 +115,34 @@ def _read(path: Path) -> EventAccumulator:
     return file
 
 
-def _merged(
-    earlier: Mapping[str, dict[int, Any]], later: Mapping[str, dict[int, Any]], keep: Callable[[int, Any], bool]
-) -> dict[str, dict[int, Any]]:
-    """By tag, what is to be kept of earlier values, and later ones."""
-    tags = {
-        tag: {key: value for key, value in earlier.get(tag, {}).items() if keep(key, value)} | later.get(tag, {})
-        for tag in (*earlier, *later)
-    }
-    return {tag: values for tag, values in tags.items() if values}
-
-
-class Snapshot(NamedTuple):
-    """A magnitude image (rows, cols) of a training, and a note below it, such as "NRMSE 0.112"."""
-
-    image: np.ndarray
-    note: str
+def _replace_from(start: float, known: dict[str, dict[int, Any]], later: Mapping[str, dict[int, Any]]) -> None:
+    """The values of steps from a start on, by tag and step, are the later ones."""
+    for tag in dict.fromkeys([*known, *later]):
+        values = {step: value for step, value in known.pop(tag, {}).items() if step < start} | later.get(tag, {})
+        if values:
+            known[tag] = values
 
 
 class LossCurves(NamedTuple):
-    """What is to be shown of a training: curves by the name of the term, the reconstruction of a slice by epoch with
-    its target (rows, cols), and whether the training's points are means of so few steps that they say little.
+    """What is to be shown of a training: curves by the name of the term; by epoch the reconstruction of a slice and a
+    note on it, with the target (rows, cols); and whether the training's points are means of too few steps.
     """
 
     name: str
     training: Mapping[str, Curve]
     validation: Mapping[str, Curve]
     target: np.ndarray | None
-    snapshots: Mapping[int, Snapshot]
+    snapshots: Mapping[int, tuple[np.ndarray, str]]
     is_rough: bool = False
 
 
 def describe_fall(curve: Curve) -> dict[str, Any]:
-    """When a curve has fallen, in numbers.
-
-    The fall is that from the first epoch to the lowest value. A curve that never falls below its first value has
-    None for the epochs.
+    """When a curve has fallen, in numbers; a curve that never falls below its first value has None for the epoch.
 
     Returns:
         ``first``, ``last`` and ``lowest`` values; ``95% of its fall by epoch``, the first epoch with a value of
-        first - 0.95 fall or less; ``change in the second half``, (last - middle) / middle, with middle the value
-        halfway.
+        first - 0.95 (first - lowest) or less; ``change in the second half``, (last - middle) / middle, with middle
+        the value halfway.
 
     Raises:
         ValueError: if the curve is empty or not finite.
@@ -218,22 +190,20 @@ def _epoch_of_fall(curve: Curve) -> int | None:
 def choose_images(
     logs: Mapping[str, RunLog], epochs: Sequence[int] | None = None, image: int | None = None
 ) -> tuple[list[int], int]:
-    """Epochs, and the number of a validation image that all runs have logged in all of them.
+    """Epochs, or else first, middle and last, and the number of a validation image that all runs have logged in them.
 
-    Args:
-        logs: by name of the run.
-        epochs: first, middle and last if not given.
-        image: the most textured one if not given.
+    The image is the most textured one if not given.
 
     Raises:
         ValueError: if there is none.
     """
     by_run = [
-        {int(match[1]): set(epochs) for tag, epochs in log.image_epochs.items() if (match := _IMAGE.fullmatch(tag))}
+        {int(match[1]): set(known) for tag, known in log.image_epochs.items() if (match := _IMAGE.fullmatch(tag))}
         for log in logs.values()
     ]
-    common = {i: set.intersection(*(of[i] for of in by_run)) for i in by_run[0] if all(i in of for of in by_run)}
-    if not any(common.values()):
+    common = {i: set.intersection(*(run.get(i, set()) for run in by_run)) for i in by_run[0]}
+    common = {i: of_image for i, of_image in common.items() if of_image}
+    if not common:
         raise ValueError(
             "the runs have logged no validation image in common: recipes log num_log_images of them, with a "
             "validation (limit_val_batches not 0) and the same seed; the curves alone need no images"
@@ -263,35 +233,30 @@ def draw_loss_curves(
     net: PatchFeatureNet | None = None,
     stride: int = 5,
 ) -> dict[str, Any]:
-    """Write the figure of some runs.
+    """The figure of some runs, by name, is written; its numbers are returned by run.
 
     The images are those of 8 bits that fastMRI's module logs in a validation, each divided by its maximum. For the
     scores below it a reconstruction is multiplied by the factor that brings it nearest to its target.
 
     Args:
-        path: of the picture.
-        logs: by name of the run.
         labels: of the two terms to show, by name; a run need not have both.
         epochs, image: see `choose_images`; no images without epochs.
         net: of magnitudes, for UFLoss of the images; without it the mean of the validation is shown.
         stride: of the patches of UFLoss.
-
-    Returns:
-        The numbers by run.
     """
     shown: list[LossCurves] = []
     numbers: dict[str, dict[str, Any]] = {}
     for name, log in logs.items():
-        curves = {kind: log.curves(kind, list(labels)) for kind in ("train", "val")}
-        steps = {term: log.steps_per_epoch(f"train_terms/{term}") for term in curves["train"]}
+        training, validation = (log.curves(kind, list(labels)) for kind in ("train", "val"))
+        steps = {term: log.steps_per_epoch(f"train_terms/{term}") for term in training}
         is_rough = min(steps.values(), default=FEW_STEPS) < FEW_STEPS
-        target, snapshots, scores = _snapshots(log, epochs, image, net, stride)
-        shown.append(LossCurves(name, curves["train"], curves["val"], target, snapshots, is_rough))
+        target, snapshots, scores = _read_snapshots(log, epochs, image, net, stride)
+        shown.append(LossCurves(name, training, validation, target, snapshots, is_rough))
         numbers[name] = {}
-        for kind, of_kind in (("training", curves["train"]), ("validation", curves["val"])):
-            described = {term: {**describe_fall(curve), "by epoch": curve} for term, curve in of_kind.items()}
+        for kind, curves in (("training", training), ("validation", validation)):
+            described = {term: {**describe_fall(curve), "by epoch": curve} for term, curve in curves.items()}
             if len(described) == 2 and not (kind == "training" and is_rough):
-                described["comparison"] = compare_falls(*of_kind.values())
+                described["comparison"] = compare_falls(*curves.values())
             if described:
                 numbers[name][kind] = described
         numbers[name] |= {"logged steps per epoch": steps, "images": scores}
@@ -299,10 +264,10 @@ def draw_loss_curves(
     return numbers
 
 
-def _snapshots(
+def _read_snapshots(
     log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int
-) -> tuple[np.ndarray | None, dict[int, Snapshot], dict[int, dict[str, float]]]:
-    """Target, images and their scores by epoch."""
+) -> tuple[np.ndarray | None, dict[int, tuple[np.ndarray, str]], dict[int, dict[str, float]]]:
+    """Target, images with their notes, and their scores, by epoch."""
     target: np.ndarray | None = None
     snapshots, scores = {}, {}
     validation = log.curves("val", ["ufloss"]).get("ufloss", {})
@@ -316,31 +281,29 @@ def _snapshots(
             scores[epoch]["UFLoss"] = magnitude_ufloss(net, output, target, stride=stride)
         elif epoch in validation:
             scores[epoch]["UFLoss (val.)"] = validation[epoch]
-        note = "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items())
-        snapshots[epoch] = Snapshot(output, note)
+        snapshots[epoch] = (output, "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items()))
     return target, snapshots, scores
 
 
 def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str]) -> None:
-    """Write a figure: for each run its curves, and below them the images of some epochs with a zoom.
+    """A PNG, JPG or PDF has for each run its curves, and below them the images of some epochs with a zoom.
 
     The first term has the axis on the left and the second that on the right; each has one scale for all runs. Lines
     are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A rough
-    training has faint lines and no marks. The images of a run have one gray scale, up to the 99.5th percentile of
-    their target.
+    training has faint lines and no marks. The images of a run have the gray scale of their target.
 
     Raises:
         ValueError: if there is no run or term, there are more than two terms, a snapshot has another shape than its
-            target, or the suffix is not that of a picture.
+            target, or as `drawing.write_figure`.
     """
     if not runs or not 1 <= len(labels) <= 2:
         raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")
     for run in runs:
-        for epoch, snapshot in run.snapshots.items():
-            shape = None if run.target is None else run.target.shape
-            if snapshot.image.shape != shape:
+        shape = None if run.target is None else run.target.shape
+        for epoch, (image, _) in run.snapshots.items():
+            if image.shape != shape:
                 raise ValueError(
-                    f"the image of epoch {epoch} must have the shape of target, got {snapshot.image.shape}, {shape}"
+                    f"the image of epoch {epoch} must have the shape of target, got {image.shape}, {shape}"
                 )
     aspect = max((run.target.shape[0] / run.target.shape[1] for run in runs if run.target is not None), default=0.0)
     columns = [1 + len(run.snapshots) for run in runs]
@@ -350,7 +313,7 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
     heights = [_CURVES_HEIGHT, image_height] if aspect else [_CURVES_HEIGHT]
     cells = figure.subfigures(len(heights), len(runs), squeeze=False, width_ratios=widths, height_ratios=heights)
     limits = {term: _limits(runs, term) for term in labels}
-    lines = max((snapshot.note.count("\n") for run in runs for snapshot in run.snapshots.values()), default=0)
+    lines = max((note.count("\n") for run in runs for _, note in run.snapshots.values()), default=0)
     for run, column in zip(runs, cells.T, strict=True):
         _draw_curves(column[0].subplots(), run, labels, limits)
         if run.target is not None and len(column) > 1:
@@ -406,18 +369,14 @@ def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: b
 
 def _draw_snapshots(cell: SubFigure, run: LossCurves, target: np.ndarray, lines: int) -> None:
     """A column for each epoch and, last, for the target; rows for image and zoom; all notes have one height."""
-    axes = cell.subplots(
-        2, 1 + len(run.snapshots), squeeze=False, height_ratios=[target.shape[0] / target.shape[1], 1]
-    )
+    ratios = [target.shape[0] / target.shape[1], 1]
+    axes = cell.subplots(2, 1 + len(run.snapshots), squeeze=False, height_ratios=ratios)
     white, square = drawing.white_of(target), drawing.most_textured(target, organ=True)
     shown = {f"epoch {epoch}": snapshot for epoch, snapshot in sorted(run.snapshots.items())}
-    shown["reference"] = Snapshot(target, "")
+    shown["reference"] = (target, "")
     for (name, (image, note)), (whole, zoom) in zip(shown.items(), axes.T, strict=True):
-        drawing.show(whole, image, white)
-        drawing.outline(whole, square, linewidth=0.8)
+        drawing.show_with_zoom(whole, zoom, image, white, square, linewidth=0.8)
         whole.set_title(name, fontsize=8)
-        drawing.show(zoom, drawing.cut(image, square), white)
         zoom.set_xlabel(note + "\n" * (lines - note.count("\n")), fontsize=7)
-        for axis in (whole, zoom):
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+        drawing.hide_frame(whole)
+        drawing.hide_frame(zoom)

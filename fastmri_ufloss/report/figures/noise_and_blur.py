@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -20,16 +19,7 @@ from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 
-__all__ = [
-    "LEVELS",
-    "blurred",
-    "degradation_values",
-    "draw_noise_and_blur",
-    "make_distances",
-    "noisy",
-    "save_degradation_curves",
-    "summarize_curve",
-]
+__all__ = ["LEVELS", "blurred", "draw_noise_and_blur", "make_distances", "noisy", "save_degradation_curves"]
 
 LEVELS = {
     "noise": tuple(level / 100 for level in range(11)),
@@ -39,7 +29,6 @@ LEVELS = {
 
 _AXES = {"noise": r"noise $b$ (%), $x_p = (1 - b)\,x + b\,n$", "blur": "blur $R$, central $1/R$ of k-space"}
 _STYLES = ("-", "--", "-.", ":")
-_NUM_EXAMPLES = 3
 
 Distance = Callable[[Sequence[Tensor], Tensor], list[float]]
 """From outputs, each (1, 1, rows, cols), and their target to the distance of each output."""
@@ -53,10 +42,9 @@ def noisy(images: Tensor, fraction: float, *, seed: int = 0) -> Tensor:
     Args:
         images: x, (batch, ..., rows, cols), complex, or real magnitudes; the result is like them.
         fraction: b, from 0 to 1.
-        seed: of the noise.
 
     Raises:
-        ValueError: if fraction is out of its range, or images is not as above.
+        ValueError: if an argument is not as above.
 
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
     matching loss", MRM 2022, eq. 13.
@@ -78,7 +66,7 @@ def blurred(images: Tensor, factor: float) -> Tensor:
         factor: R, at least 1, which gives the images themselves.
 
     Raises:
-        ValueError: if factor is below 1, or images is not as above.
+        ValueError: if an argument is not as above.
     """
     if not factor >= 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
@@ -139,20 +127,18 @@ def degradation_values(
         distances: see `make_distances`.
         image: (rows, cols), complex or real magnitude.
         levels: by "noise" and "blur", see `noisy` and `blurred`.
-        seed: of the noise.
 
     Raises:
         ValueError: if the image has another shape, is not finite, or is too small for a distance.
     """
     if image.ndim != 2 or not bool(torch.isfinite(image).all()):
         raise ValueError(f"image must be finite with shape (rows, cols), got {image.dtype} {tuple(image.shape)}")
-    target = image[None, None]
+    target, values = image[None, None], {}
     with torch.no_grad():
-        outputs = {kind: [_degraded(target, kind, level, seed) for level in of] for kind, of in levels.items()}
-        return {
-            kind: {name: distance(changed, target) for name, distance in distances.items()}
-            for kind, changed in outputs.items()
-        }
+        for kind, of_kind in levels.items():
+            outputs = [_degraded(target, kind, level, seed) for level in of_kind]
+            values[kind] = {name: distance(outputs, target) for name, distance in distances.items()}
+    return values
 
 
 def _degraded(images: Tensor, kind: str, level: float, seed: int) -> Tensor:
@@ -173,7 +159,7 @@ def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) 
         distance of its levels.
 
     Raises:
-        ValueError: if the levels do not rise, are fewer than three, or are not as many as the values of an image.
+        ValueError: if an argument is not as above.
     """
     positions, curves = np.asarray(levels, dtype=float), np.asarray(values, dtype=float)
     if positions.size < 3 or not (np.diff(positions) > 0).all():
@@ -194,7 +180,7 @@ def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) 
 def draw_noise_and_blur(
     path: str | Path, images: FigureImages, distances: Mapping[str, Distance], *, num_images: int, seed: int
 ) -> dict[str, Any]:
-    """Write the figure of images that are evenly spaced over all slices; returns its numbers."""
+    """The figure of images that are evenly spaced over all slices is written; its numbers are returned."""
     places = images.evenly(num_images)
     values: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in distances} for kind in LEVELS}
     used: list[Place] = []
@@ -222,14 +208,13 @@ def save_degradation_curves(
     num_images: int,
     seed: int = 0,
 ) -> None:
-    """Draw a row for noise and one for blur.
+    """A PNG, JPG or PDF has a row for noise and one for blur.
 
     In each row: UFLoss in its own unit with its spread over the images; all distances, each divided by its value at
     the largest level, with Spearman's rho of the mean curve and the level; and an image at the lowest, the middle
     and the highest level.
 
     Args:
-        path: of the picture, see `write_figure`.
         levels: by "noise" and "blur".
         curves: of each distance at these, see `summarize_curve`; UFLoss is needed.
         example: image (rows, cols), complex or magnitude.
@@ -237,49 +222,39 @@ def save_degradation_curves(
         seed: of the noise of the example.
 
     Raises:
-        ValueError: if there is no curve of UFLoss, or the suffix is not that of a picture.
+        ValueError: if there is no curve of UFLoss, or as `drawing.write_figure`.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:
             raise ValueError(f"curves[{kind!r}] must have 'UFLoss', got {sorted(curves[kind])}")
     figure = Figure(figsize=(13, 2.9 * len(levels) + 0.4), layout="constrained")
-    width = 2.5 * min(1.0, example.shape[1] / example.shape[0])
-    ratios = [3.1, 3.1, *[width] * _NUM_EXAMPLES]
+    ratios = [3.1, 3.1, *[2.5 * min(1.0, example.shape[1] / example.shape[0])] * 3]
     axes = figure.subplots(len(levels), len(ratios), squeeze=False, width_ratios=ratios)
     white = drawing.white_of(example.abs().numpy())
-    for (kind, of_kind), row in zip(levels.items(), axes, strict=True):
+    for (kind, of_kind), (own, every, *examples) in zip(levels.items(), axes, strict=True):
         positions = np.asarray(of_kind) * (100 if kind == "noise" else 1)
-        _draw_ufloss(row[0], positions, curves[kind]["UFLoss"], num_images)
-        _draw_all(row[1], positions, curves[kind])
-        for axis in row[:2]:
+        mean, std = (np.asarray(curves[kind]["UFLoss"][name]) for name in ("mean", "std"))
+        own.fill_between(positions, mean - std, mean + std, alpha=0.25, linewidth=0)
+        label = f"mean ± SD of {num_images} images" if num_images > 1 else "one image"
+        own.plot(positions, mean, marker="o", markersize=3.5, label=label)
+        own.set_ylabel(r"UFLoss, mean $|f(p) - f(\hat p)|^2$")
+        own.set_ylim(bottom=0)
+        for index, (name, curve) in enumerate(curves[kind].items()):
+            mean = np.asarray(curve["mean"])
+            rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.2f}"
+            style = {"linestyle": _STYLES[index % len(_STYLES)], "linewidth": 2.2 if name == "UFLoss" else 1.4}
+            every.plot(
+                positions, mean / (mean[-1] or 1.0), color=f"C{index}", label=rf"{name}, $\rho$ = {rho}", **style
+            )
+        every.set_ylabel("mean / its value at the last level")
+        every.set_ylim(0, 1.05)
+        for axis in (own, every):
             axis.set_xlabel(_AXES[kind])
             axis.set_xlim(positions[0], positions[-1])
             axis.grid(alpha=0.3)
             axis.legend(loc="upper left", fontsize=8, frameon=False)
-        for axis, level in zip(row[2:], (of_kind[0], of_kind[len(of_kind) // 2], of_kind[-1]), strict=True):
+        for axis, level in zip(examples, (of_kind[0], of_kind[len(of_kind) // 2], of_kind[-1]), strict=True):
             drawing.show(axis, _degraded(example[None], kind, level, seed)[0].abs().numpy(), white)
             axis.set_title(f"b = {100 * level:g}%" if kind == "noise" else f"R = {level:g}", fontsize=10)
             axis.set_axis_off()
     drawing.write_figure(path, figure, dpi=150)
-
-
-def _draw_ufloss(axis: Axes, positions: np.ndarray, curve: Mapping[str, Any], num_images: int) -> None:
-    mean, std = np.asarray(curve["mean"]), np.asarray(curve["std"])
-    axis.fill_between(positions, mean - std, mean + std, alpha=0.25, linewidth=0)
-    label = f"mean ± SD of {num_images} images" if num_images > 1 else "one image"
-    axis.plot(positions, mean, marker="o", markersize=3.5, label=label)
-    axis.set_ylabel(r"UFLoss, mean $|f(p) - f(\hat p)|^2$")
-    axis.set_ylim(bottom=0)
-
-
-def _draw_all(axis: Axes, positions: np.ndarray, curves: Mapping[str, Mapping[str, Any]]) -> None:
-    for index, (name, curve) in enumerate(curves.items()):
-        mean = np.asarray(curve["mean"])
-        rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.2f}"
-        width = 2.2 if name == "UFLoss" else 1.4
-        axis.plot(
-            positions, mean / (mean[-1] or 1.0), color=f"C{index}", label=rf"{name}, $\rho$ = {rho}",
-            linestyle=_STYLES[index % len(_STYLES)], linewidth=width,
-        )  # fmt: skip
-    axis.set_ylabel("mean / its value at the last level")
-    axis.set_ylim(0, 1.05)

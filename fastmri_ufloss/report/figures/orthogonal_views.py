@@ -2,49 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
+import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
 from fastmri_ufloss.report.figures import drawing
 
-__all__ = ["SliceReadable", "orthogonal_views", "save_orthogonal_views"]
+__all__ = ["orthogonal_views", "save_orthogonal_views"]
 
 _FIGURE_WIDTH = 15.0  # inches
-
-
-class SliceReadable(Protocol):
-    """A volume that gives slice i as ``volume[i]``: a numpy array, or an h5py dataset in its open file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
 # the axes of the volume that a view shows, top to bottom and left to right: 0 slices, 1 rows, 2 cols
-_VIEWS = {
-    "rows x cols": (1, 2),
-    "slices x cols": (0, 2),
-    "slices x rows": (0, 1),
-    "maximum over slices": (1, 2),
-    "maximum over rows": (0, 2),
-}
-_PLANES, _PROJECTIONS = list(_VIEWS)[:3], list(_VIEWS)[3:]
+_PLANES = {"rows x cols": (1, 2), "slices x cols": (0, 2), "slices x rows": (0, 1)}
+_PROJECTIONS = {"maximum over slices": (1, 2), "maximum over rows": (0, 2)}
+_VIEWS = {**_PLANES, **_PROJECTIONS}
 
 
-def orthogonal_views(volume: SliceReadable) -> dict[str, np.ndarray]:
-    """The central planes of a volume and its maximum intensity projections, read slice by slice.
-
-    The center of n is n // 2, as in fastMRI's transforms. Each slice is read once, and only one is held.
+def orthogonal_views(volume: np.ndarray | h5py.Dataset) -> dict[str, np.ndarray]:
+    """The central planes of a volume and its maximum intensity projections; one slice is held at a time.
 
     Args:
-        volume: (slices, rows, cols); of complex values the magnitude is taken.
+        volume: (slices, rows, cols), whose slice i is ``volume[i]``; of complex values the magnitude is taken.
 
     Returns:
-        "rows x cols" (rows, cols), "slices x cols" (slices, cols) and "slices x rows" (slices, rows), each
-        through the center; "maximum over slices" (rows, cols) and "maximum over rows" (slices, cols).
+        "rows x cols" (rows, cols), "slices x cols" (slices, cols) and "slices x rows" (slices, rows), each through
+        the center, n // 2; "maximum over slices" (rows, cols) and "maximum over rows" (slices, cols).
 
     Raises:
         ValueError: if the volume has not three axes or is empty.
@@ -68,21 +50,21 @@ def orthogonal_views(volume: SliceReadable) -> dict[str, np.ndarray]:
 
 
 def save_orthogonal_views(
-    path: str | Path, volumes: Mapping[str, SliceReadable], *, voxel_size: Sequence[float] = (1.0, 1.0, 1.0)
+    path: str | Path,
+    volumes: Mapping[str, np.ndarray | h5py.Dataset],
+    *,
+    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Write a PNG, JPG or PDF: a row for each volume; columns for its central planes and its projections.
+    """A PNG, JPG or PDF has a row for each volume, with its `orthogonal_views` in one scale of mm.
 
-    All volumes have one gray scale for the planes and one for the projections, up to the 99.5th percentile of
-    those of the first volume. The first slice is at the top, and all views have one scale in mm.
+    The first volume gives the gray scale of all planes and that of all projections. The first slice is at the top.
 
     Args:
-        path: of the picture, its suffix says what it is.
-        volumes: (slices, rows, cols) by name, of one shape, read as `orthogonal_views` does.
+        volumes: of one shape, by name, see `orthogonal_views`.
         voxel_size: mm from slice to slice, from row to row and from column to column.
 
     Raises:
-        ValueError: if there is no volume, a shape is not as above, voxel_size is not three positive numbers,
-            or the suffix is not that of a PNG, JPG or PDF.
+        ValueError: if an argument is not as above, or as `drawing.write_figure`.
     """
     sizes = tuple(float(size) for size in voxel_size)
     if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
@@ -95,30 +77,20 @@ def save_orthogonal_views(
     rows = {name: orthogonal_views(volume) for name, volume in volumes.items()}
     first = next(iter(rows.values()))
     # projections are brighter than planes
-    whites = [
-        drawing.white_of(np.concatenate([first[v].ravel() for v in names])) for names in (_PLANES, _PROJECTIONS)
-    ]
-    figure, axes = _figure(next(iter(shapes.values())), sizes, len(rows))
-    for (name, views), line in zip(rows.items(), axes, strict=True):
-        for axis, (view, image) in zip(line, views.items(), strict=True):
-            vertical, horizontal = _VIEWS[view]
-            aspect = sizes[vertical] / sizes[horizontal]
-            drawing.show(axis, image, whites[view in _PROJECTIONS], aspect=aspect)
-        line[0].set_ylabel(name, fontsize=12)
-    drawing.write_figure(path, figure, dpi=130)
-
-
-def _figure(shape: tuple[int, ...], sizes: tuple[float, ...], num_volumes: int) -> tuple[Figure, np.ndarray]:
-    """A figure with axes (num_volumes, views), each as wide and as high as its view in mm."""
-    extents = [n * size for n, size in zip(shape, sizes, strict=True)]
+    whites: dict[str, float] = {}
+    for views in (_PLANES, _PROJECTIONS):
+        whites |= dict.fromkeys(views, drawing.white_of(np.concatenate([first[view].ravel() for view in views])))
+    extents = [n * size for n, size in zip(next(iter(shapes.values())), sizes, strict=True)]
     widths = [extents[horizontal] for _, horizontal in _VIEWS.values()]
     height = max(extents[:2]) * _FIGURE_WIDTH / sum(widths)
-    figure = Figure(figsize=(_FIGURE_WIDTH, num_volumes * (height + 0.1) + 0.4), layout="constrained")
-    axes = figure.subplots(num_volumes, len(_VIEWS), squeeze=False, width_ratios=widths)
-    for view, axis in zip(_VIEWS, axes[0], strict=True):
+    figure = Figure(figsize=(_FIGURE_WIDTH, len(rows) * (height + 0.1) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), len(_VIEWS), squeeze=False, width_ratios=widths)
+    for (name, images), line in zip(rows.items(), axes, strict=True):
+        for axis, (view, (vertical, horizontal)) in zip(line, _VIEWS.items(), strict=True):
+            drawing.show(axis, images[view], whites[view], aspect=sizes[vertical] / sizes[horizontal])
+            drawing.hide_frame(axis)
+            axis.set_anchor("N")  # flat views are at the top, below their titles
+        line[0].set_ylabel(name, fontsize=12)
+    for axis, view in zip(axes[0], _VIEWS, strict=True):
         axis.set_title(view, fontsize=12)
-    for axis in axes.flat:  # as ``set_axis_off``, but the label stays
-        axis.set_anchor("N")  # flat views are at the top, below their titles
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    return figure, axes
+    drawing.write_figure(path, figure, dpi=130)

@@ -36,83 +36,94 @@ def save_panels(
     error_gain: float = drawing.ERROR_GAIN,
     title: str = "",
 ) -> None:
-    """Write a PNG, JPG or PDF: a column for the reference and for each image; rows for image, zoom, error and scores.
+    """A PNG, JPG or PDF has a column for the reference and for each image, with a zoom, the error and the scores.
 
-    All images have one gray scale, up to the 99.5th percentile of the reference. The errors are
-    error_gain |image - reference| on the same scale.
+    All images have the gray scale of the reference, and so have the errors, error_gain |image - reference|.
 
     Args:
-        path: of the picture, its suffix says what it is.
         reference: its name, and its magnitude (rows, cols).
         images: magnitudes of the same shape by method.
         scores: numbers as text by method and metric, to stand below the images.
         zoom: row and column of the upper left corner of a square, and its side; if not given, the square with the
             largest gradients of the reference without its brightest parts.
         error_gain: by which errors are multiplied.
-        title: above the picture.
 
     Raises:
         ValueError: if a shape differs, a score has no image, the zoom is not in the image, error_gain is not above
-            0, or as `write_figure`.
+            0, or as `drawing.write_figure`.
     """
     name, first = reference
     columns = drawing.check_magnitudes({name: first, **images})
-    scores = scores or {}
-    if unknown := set(scores) - set(images):
-        raise ValueError(f"scores must have the names of images {sorted(images)}, got {sorted(unknown)}")
-    white = drawing.white_of(first)
-    square = _square(first, zoom)
+    drawing.check_names(images, scores=scores)
+    if zoom is None:
+        zoom = drawing.most_textured(first, organ=True)
+    row, col, side = zoom
+    if not (side > 0 and 0 <= row <= first.shape[0] - side and 0 <= col <= first.shape[1] - side):
+        raise ValueError(f"zoom must be row, column and side of a square in an image of {first.shape}, got {zoom}")
     if not 0 < error_gain < np.inf:
         raise ValueError(f"error_gain must be a number above 0, got {error_gain}")
-    captions = {label: textwrap.fill(label, _LETTERS) for label in columns}
-    texts = {
-        label: "\n".join(f"{metric} {value}" for metric, value in scores.get(label, {}).items()) for label in columns
-    }
-    heading = textwrap.fill(title, _LETTERS * len(columns)) if title else ""
-    figure, axes = _figure(first.shape, len(columns), [_lines(captions), _lines(texts)], heading)
-    for (label, image), column in zip(columns.items(), axes.T, strict=True):
-        drawing.show(column[0], image, white)
-        drawing.outline(column[0], square, linewidth=0.7)
-        column[0].set_title(captions[label], pad=2, **_TEXT)
-        drawing.show(column[1], drawing.cut(image, square), white)
+    white = drawing.white_of(first)
+    captions = [textwrap.fill(label, _LETTERS) for label in columns]
+    values = [(scores or {}).get(label, {}) for label in columns]
+    texts = ["\n".join(f"{metric} {value}" for metric, value in of_image.items()) for of_image in values]
+    figure, axes = _figure(first.shape, captions, texts, textwrap.fill(title, _LETTERS * len(columns)))
+    for index, ((label, image), (whole, enlarged, error)) in enumerate(zip(columns.items(), axes.T, strict=True)):
+        drawing.show_with_zoom(whole, enlarged, image, white, zoom, linewidth=0.7)
+        whole.set_title(captions[index], pad=2, **_TEXT)
         if label in images:
-            drawing.show(column[2], error_gain * np.abs(image - first), white, heat=True)
-            column[2].text(0.5, -0.02, texts[label], ha="center", va="top", transform=column[2].transAxes, **_TEXT)
-    note: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes[2, 0].transAxes}
-    axes[2, 0].text(0.5, 0.5, f"error x{error_gain:g}", **note, **_TEXT)
+            drawing.show(error, error_gain * np.abs(image - first), white, heat=True)
+            error.text(0.5, -0.02, texts[index], ha="center", va="top", transform=error.transAxes, **_TEXT)
+        else:
+            place: dict[str, Any] = {"ha": "center", "va": "center", "transform": error.transAxes}
+            error.text(0.5, 0.5, f"error x{error_gain:g}", **place, **_TEXT)
     drawing.write_figure(path, figure, dpi=300)
 
 
-def _square(image: np.ndarray, zoom: drawing.Square | None) -> drawing.Square:
-    if zoom is None:
-        return drawing.most_textured(image, organ=True)
-    row, col, side = zoom
-    if not (side > 0 and 0 <= row <= image.shape[0] - side and 0 <= col <= image.shape[1] - side):
-        raise ValueError(f"zoom must be row, column and side of a square in an image of {image.shape}, got {zoom}")
-    return row, col, side
+def _figure(
+    shape: tuple[int, ...], captions: Sequence[str], texts: Sequence[str], heading: str
+) -> tuple[Figure, np.ndarray]:
+    """A figure with axes (3, columns) for images, squares and images, and room for captions, texts and a heading.
+
+    Places are computed here: a layout engine takes many seconds for so many axes.
+    """
+    height = min(_WIDTH * shape[0] / shape[1], _MAX_HEIGHT)
+    line = _FONT * 1.35 / 72
+    above, below = (line * (max(text.count("\n") for text in of) + 1) + _GAP for of in (captions, texts))
+    top = line * (heading.count("\n") + 1) + 0.08 if heading else 0.02
+    wide = len(captions) * (_WIDTH + _GAP) + _GAP
+    high = top + above + 2 * height + _WIDTH + 4 * _GAP + below
+    figure = Figure(figsize=(wide, high))
+    axes = np.empty((3, len(captions)), dtype=object)
+    bottom = below + _GAP
+    for row, inches in ((2, height), (1, _WIDTH), (0, height)):
+        for column in range(len(captions)):
+            left = _GAP + column * (_WIDTH + _GAP)
+            axes[row, column] = figure.add_axes((left / wide, bottom / high, _WIDTH / wide, inches / high))
+            axes[row, column].set_axis_off()
+        bottom += inches + _GAP
+    if heading:
+        figure.text(0.5, 1 - 0.04 / high, heading, ha="center", va="top", **_TEXT)
+    return figure, axes
 
 
 def panel_scores(
     document: Mapping[str, Any], volume: str, slice_num: int, *, metrics: Sequence[str]
 ) -> dict[str, dict[str, str]]:
-    """The scores of a slice as text, by method and metric, for `save_panels`.
+    """The scores of a slice in a report as text, by method and metric, for `save_panels`.
 
-    Args:
-        document: of the report.
-        volume, slice_num: the slice.
-        metrics: names of the scores, in their order; those without a value are left out. A metric goes by its
-            label, or by its name where two have one label.
+    Metrics are names of scores, in their order, and go by their labels, or by their names where two have one label;
+    metrics without a value are left out.
     """
     known = {metric["name"]: metric for metric in document["metrics"] if metric["name"] in metrics}
     labels = Counter(metric["label"] for metric in known.values())
     names = {name: m["label"] if labels[m["label"]] == 1 else name for name, m in known.items()}
-    found = {}
+    scores = {}
     for row in document["slices"]:
         if (row["volume"], row["slice"]) == (volume, slice_num):
-            values = [(known[name], row[name]) for name in metrics if row.get(name) is not None]
-            texts = {names[m["name"]]: f"{value:#.3g}".rstrip(".") + f" {m['unit']}".rstrip() for m, value in values}
-            found[row["method"]] = texts
-    return found
+            values = {name: row[name] for name in metrics if row.get(name) is not None}
+            texts = {name: f"{value:#.3g}".rstrip(".") for name, value in values.items()}
+            scores[row["method"]] = {names[n]: f"{text} {known[n]['unit']}".rstrip() for n, text in texts.items()}
+    return scores
 
 
 def choose_slice(
@@ -156,11 +167,9 @@ def slice_scores(
 ) -> dict[str, dict[str, float]]:
     """NRMSE and SSIM of a slice by method, see `ReferenceVolume`, and, with a network of magnitudes, UFLoss.
 
-    Slices with an image that is not finite do not count for the maximum of the volume.
+    The first reference counts. Slices with an image that is not finite do not count for the maximum of the volume.
 
     Args:
-        volume: its first reference counts.
-        number: of the slice.
         net: a network with ``in_chans`` 1.
         stride: of the patches of UFLoss.
 
@@ -172,12 +181,11 @@ def slice_scores(
     is_finite = np.all([np.isfinite(x).all(axis=(1, 2)) for x in (references, *images.outputs.values())], axis=0)
     if not is_finite[number]:
         raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
-    reference = ReferenceVolume(references[is_finite])
-    place = int(np.count_nonzero(is_finite[:number]))
+    reference = ReferenceVolume(references[number : number + 1], max_value=references[is_finite].max())
     scores = {}
     for method, output in images.outputs.items():
-        of_slices = reference.score(output[is_finite], names=("NRMSE", "SSIM")).slices
-        scores[method] = {name: float(of_slices[name][place]) for name in ("NRMSE", "SSIM")}
+        of_slice = reference.score(output[number : number + 1], names=("NRMSE", "SSIM")).slices
+        scores[method] = {name: float(values[0]) for name, values in of_slice.items()}
         if net is not None:
             scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
     return scores
@@ -194,7 +202,7 @@ def draw_panels(
     zoom: drawing.Square | None = None,
     error_gain: float = drawing.ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
-    """Write the panels of a slice with its `slice_scores`, which are returned; see there and `save_panels`."""
+    """The panels of a slice with its `slice_scores`, which are returned, are written; see there and `save_panels`."""
     scores = slice_scores(volume, number, net=net, stride=stride)
     texts = {method: {name: f"{value:#.3g}" for name, value in of.items()} for method, of in scores.items()}
     images = volume.read(number)
@@ -203,35 +211,3 @@ def draw_panels(
     for path in paths:
         save_panels(path, (name, reference[0]), outputs, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
     return scores
-
-
-def _lines(texts: Mapping[str, str]) -> int:
-    return max(text.count("\n") + 1 for text in texts.values())
-
-
-def _figure(
-    shape: tuple[int, ...], num_columns: int, lines: Sequence[int], heading: str
-) -> tuple[Figure, np.ndarray]:
-    """A figure with axes (3, columns) for images, squares and images, below and above so many lines of text.
-
-    Places are computed here: a layout engine takes many seconds for so many axes.
-    """
-    height = min(_WIDTH * shape[0] / shape[1], _MAX_HEIGHT)
-    line = _FONT * 1.35 / 72
-    above, below = (line * count + 0.04 for count in lines)
-    top = line * (heading.count("\n") + 1) + 0.08 if heading else 0.02
-    size = np.array([num_columns * (_WIDTH + _GAP) + _GAP, top + above + 2 * height + _WIDTH + 4 * _GAP + below])
-    figure = Figure(figsize=tuple(size))
-    axes = np.empty((3, num_columns), dtype=object)
-    bottom = below + _GAP
-    for row, inches in ((2, height), (1, _WIDTH), (0, height)):
-        for column in range(num_columns):
-            left = _GAP + column * (_WIDTH + _GAP)
-            axes[row, column] = figure.add_axes(
-                (left / size[0], bottom / size[1], _WIDTH / size[0], inches / size[1])
-            )
-            axes[row, column].set_axis_off()
-        bottom += inches + _GAP
-    if heading:
-        figure.text(0.5, 1 - 0.04 / size[1], heading, ha="center", va="top", **_TEXT)
-    return figure, axes

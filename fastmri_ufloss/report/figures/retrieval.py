@@ -9,8 +9,6 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -18,21 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path, file_stamp
-from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
+from fastmri_ufloss.losses.ufloss import patch_features
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 
-__all__ = [
-    "FeatureBank",
-    "build_bank",
-    "cut_patches",
-    "features_at",
-    "look_up",
-    "random_corners",
-    "save_retrieval",
-    "search",
-    "textured_queries",
-]
+__all__ = ["FeatureBank", "build_bank", "cut_patches", "features_at", "look_up", "save_retrieval", "textured_queries"]
 
 SIDES = ("nearest", "farthest")
 _CELL = 1.15  # inches
@@ -57,25 +46,21 @@ def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk
         chunk_size: patches that go through the network at once.
 
     Raises:
-        ValueError: if the network is in training mode, the image is of another kind, or a patch is not inside it.
+        ValueError: if an argument is not as above, or a patch is not inside the image.
     """
-    if feature_net.training:
-        raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
     if image.ndim != 2:
         raise ValueError(f"image must have shape (rows, cols), got {tuple(image.shape)}")
-    size, in_chans = int(feature_net.patch_size), int(feature_net.in_chans)  # type: ignore[arg-type]
+    size = int(feature_net.patch_size)  # type: ignore[arg-type]
     last = torch.tensor(image.shape) - size
     if corners.ndim != 2 or corners.shape[1] != 2 or bool(((corners < 0) | (corners > last)).any()):
         raise ValueError(
             f"corners must be (n, 2) with patches of {size}x{size} inside the image of "
             f"{image.shape[0]}x{image.shape[1]}, got {tuple(corners.shape)} from {corners.flatten()[:2].tolist()}"
         )
-    channels = to_patch_channels(image[None], in_chans)[0] / image_scale(image[None])
-    features = []
-    with torch.no_grad():
-        for chunk in corners.split(chunk_size):
-            patches = [channels[:, row : row + size, col : col + size] for row, col in chunk.tolist()]
-            features.append(feature_net(torch.stack(patches).float()))
+    scale, features = image_scale(image[None]), []
+    for chunk in corners.split(chunk_size):
+        patches = torch.stack([image[row : row + size, col : col + size] for row, col in chunk.tolist()])
+        features.append(patch_features(feature_net, patches[:, None], scale.expand(len(chunk)))[:, 0])
     return torch.cat(features)
 
 
@@ -91,15 +76,10 @@ def random_corners(shape: Sequence[int], patch_size: int, count: int, key: tuple
 
 
 def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
-    """Patches at random places, as many of each slice of a folder, one slice in memory at a time.
+    """Patches at random places, ``size`` in all and as many of each slice of a folder.
 
-    What an earlier call has finished of the same volumes, network, size and seed is read from the cache.
-
-    Args:
-        images: the folder.
-        size: number of patches in all.
-        seed: of the places.
-        cache_dir: for a file of each volume.
+    What an earlier call has finished of the same volumes, network, size and seed is read from the cache, which has a
+    file of each volume.
 
     Raises:
         ValueError: if size is below 1.
@@ -108,21 +88,20 @@ def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | P
         raise ValueError(f"size of the bank must be at least 1, got {size}")
     every = images.evenly(sum(volume.shape[0] for volume in images.volumes))
     ends = [i * size // len(every) for i in range(len(every) + 1)]
-    counts = {place: ends[i + 1] - ends[i] for i, place in enumerate(every) if ends[i + 1] > ends[i]}
+    counts = dict(zip(every, np.diff(ends).tolist(), strict=True))
     stamp = hashlib.sha256()
     for name, tensor in images.net.state_dict().items():
         stamp.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     parts = []
     for index, volume in enumerate(tqdm(images.volumes, desc=f"Bank of {size} patches", unit="volume")):
-        of_volume = {place: count for place, count in counts.items() if place[0] == index}
-        if not of_volume:
+        of_slices = {place[1]: count for place, count in counts.items() if place[0] == index and count}
+        if not of_slices:
             continue
-        of_slices = sorted((place[1], count) for place, count in of_volume.items())
-        key = (volume.path.name, *file_stamp(volume.path), stamp.hexdigest(), seed, of_slices)
+        key = (volume.path.name, *file_stamp(volume.path), stamp.hexdigest(), seed, list(of_slices.items()))
         file = Path(cache_dir) / f"{volume.path.stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
         part = _read(file)
         if part is None:
-            part = _compute(images, of_volume, seed)
+            part = _compute(images, index, of_slices, seed)
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, features=part.features.numpy(), places=part.places.numpy())
         # the file does not know the number of its volume in the folder
@@ -130,12 +109,12 @@ def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | P
     return FeatureBank(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _compute(images: FigureImages, counts: Mapping[Place, int], seed: int) -> FeatureBank:
-    """The patches of a volume; their places without its number."""
+def _compute(images: FigureImages, index: int, of_slices: Mapping[int, int], seed: int) -> FeatureBank:
+    """The patches of a volume, so many of each slice; their places without the number of the volume."""
     features, places = [], []
-    for (number, slice_num), image in images.with_signal(counts):
-        key = (seed, images.volumes[number].path.name, slice_num)
-        corners = random_corners(image.shape, images.net.patch_size, counts[number, slice_num], key)
+    for (_, slice_num), image in images.with_signal((index, slice_num) for slice_num in of_slices):
+        key = (seed, images.volumes[index].path.name, slice_num)
+        corners = random_corners(image.shape, images.net.patch_size, of_slices[slice_num], key)
         features.append(features_at(images.net, image, corners).cpu())
         places.append(torch.nn.functional.pad(corners, (1, 0), value=slice_num))
     return FeatureBank(torch.cat(features), torch.cat(places))
@@ -153,14 +132,9 @@ def _read(path: Path) -> FeatureBank | None:
 def search(
     query: Tensor, bank: Tensor, *, count: int, largest: bool = True, allowed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The rows of a bank with the largest inner products, or the smallest; exact.
+    """The rows of a bank (n, d) with the largest inner products with a query (d,), or the smallest; exact.
 
-    Args:
-        query: (d,).
-        bank: (n, d).
-        count: rows to find.
-        largest: the largest inner products, or else the smallest.
-        allowed: (n,) bool, the rows that may be found; None for all.
+    Only rows that are ``allowed``, (n,) bool, are found, or else all.
 
     Returns:
         Inner products (count,), the best first, and row numbers.
@@ -185,10 +159,15 @@ def textured_queries(images: FigureImages, count: int) -> list[tuple[Place, tupl
     queries = []
     for index, (place, image) in enumerate(images.with_signal(images.evenly(count))):
         # not the same part of each image: of the first the best patch, of the next the second best ...
-        magnitude = image.abs().cpu().double().numpy()
-        row, col, _ = drawing.textured_squares(magnitude, images.net.patch_size, count=1 + index % 4, organ=True)[-1]
-        queries.append((place, (row, col)))
+        queries.append((place, textured_corners(image, images.net.patch_size, 1 + index % 4)[-1]))
     return queries
+
+
+def textured_corners(image: Tensor, patch_size: int, count: int) -> list[tuple[int, int]]:
+    """Upper left corners of the most textured patches of an image (rows, cols), see `drawing.textured_squares`."""
+    magnitude = image.abs().cpu().double().numpy()
+    squares = drawing.textured_squares(magnitude, patch_size, count=count, organ=True)
+    return [(row, col) for row, col, _ in squares]
 
 
 def look_up(
@@ -199,17 +178,16 @@ def look_up(
     *,
     count: int,
 ) -> list[dict[str, Any]]:
-    """Search for patches, each without its own subject.
+    """The ``count`` nearest and farthest patches of some patches, each without its own subject.
 
     Args:
         images: folder of the queries.
         queries: place of the image, and row and column of the patch's upper left corner.
         bank: see `build_bank`.
-        bank_images: its folder.
-        count: nearest and farthest patches each.
+        bank_images: folder of the bank.
 
     Returns:
-        Of each query ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with their
+        ``volume``, ``slice`` and ``corner`` of each query, and those of its ``nearest`` and ``farthest`` with their
         ``inner_product``.
 
     Raises:
@@ -249,8 +227,8 @@ def cut_patches(
 
     def cut(folder: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
         image = folder.read(folder.place(row["volume"], row["slice"]))
-        (top, left), size = row["corner"], folder.net.patch_size
-        return (image.abs() / image_scale(image[None]))[top : top + size, left : left + size].cpu().numpy()
+        magnitude = (image.abs() / image_scale(image[None])).cpu().numpy()
+        return drawing.cut(magnitude, (*row["corner"], folder.net.patch_size))
 
     return [
         {"query": [cut(images, row)], **{side: [cut(bank_images, hit) for hit in row[side]] for side in SIDES}}
@@ -261,18 +239,17 @@ def cut_patches(
 def save_retrieval(
     path: str | Path, queries: Sequence[Mapping[str, Any]], patches: Sequence[Mapping[str, Sequence[np.ndarray]]]
 ) -> None:
-    """Draw a row for each query: the patch, its nearest patches, and its farthest ones.
+    """A PNG, JPG or PDF has a row for each query: the patch, its nearest patches, and its farthest ones.
 
     The border of a patch has the color of its inner product with the query, which is written below it. All patches
     have one gray scale, from 0 to the 99th percentile of all of them.
 
     Args:
-        path: of the picture, see `write_figure`.
         queries: results of `look_up`.
         patches: see `cut_patches`.
 
     Raises:
-        ValueError: if there is no query, their numbers of patches differ, or the suffix is not that of a picture.
+        ValueError: if there is no query, their numbers of patches differ, or as `drawing.write_figure`.
     """
     counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
     if len(counts) != 1:
@@ -285,26 +262,20 @@ def save_retrieval(
     figure = Figure(figsize=(_CELL * sum(widths) + 0.9, (_CELL + 0.25) * len(queries) + 0.6), layout="constrained")
     axes = figure.subplots(len(queries), len(widths), squeeze=False, width_ratios=widths)
     values = [hit["inner_product"] for query in queries for hit in (*query["nearest"], *query["farthest"])]
-    colors = ScalarMappable(Normalize(min(-0.2, *values), 1.0), colormaps["inferno"])
+    colors = ScalarMappable(Normalize(min(-0.2, *values), 1.0), "inferno")
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        drawing.hide_frame(axis)
     for row, query, shown in zip(axes, queries, patches, strict=True):
         drawing.show(row[0], shown["query"][0], white)
         row[0].set_xlabel(f"{Path(query['volume']).stem}\nslice {query['slice']}", fontsize=6.5)
         for name, cells in (("nearest", row[2 : 2 + near]), ("farthest", row[3 + near :])):
             for axis, hit, patch in zip(cells, query[name], shown[name], strict=True):
                 drawing.show(axis, patch, white)
-                _frame(axis, hit["inner_product"], colors)
+                color = colors.to_rgba(np.asarray(hit["inner_product"]))
+                axis.spines[:].set(visible=True, color=color, linewidth=3.5)
+                axis.set_xlabel(f"{hit['inner_product']:.2f}", fontsize=8)
     axes[0, 0].set_title("query", fontsize=9)
     axes[0, 2].set_title("nearest", fontsize=9, loc="left")
     axes[0, 3 + near].set_title("farthest", fontsize=9, loc="left")
-    bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
-    bar.set_label("inner product of the features", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    drawing.color_bar(figure, axes, colors, "inner product of the features", fraction=0.015)
     drawing.write_figure(path, figure, dpi=200)
-
-
-def _frame(axis: Axes, value: float, colors: ScalarMappable) -> None:
-    axis.spines[:].set(visible=True, color=colors.to_rgba(np.asarray(value)), linewidth=3.5)
-    axis.set_xlabel(f"{value:.2f}", fontsize=8)

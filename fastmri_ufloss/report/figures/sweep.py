@@ -13,20 +13,18 @@ from scipy import stats
 from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
 from fastmri_ufloss.report.figures import drawing
 
-__all__ = ["T_SEEDS", "difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
+__all__ = ["difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
 
-T_SEEDS = 3
-"""So many seeds are needed for an interval by Student's t: of two it is 9 times as wide as their range."""
-STUDENT, RANGE = f"{LEVEL:.0%}, Student's t", "smallest to largest"
+T_SEEDS = 3  # are needed for an interval by Student's t: of two it is 9 times as wide as their range
 
 SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Scores by name, of each weight, as it was typed, and seed."""
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """Ends of an interval of the mean over seeds, and which it is.
+    """Ends of an interval of the mean over seeds, and the interval's name.
 
-    With `T_SEEDS` or more values it is the 95% confidence interval by Student's t; with fewer the smallest and the
+    With three values or more it is the 95% confidence interval by Student's t; with fewer the smallest and the
     largest value, which is no confidence interval.
 
     Raises:
@@ -36,9 +34,9 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
     if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
         raise ValueError(f"values must hold a finite number of each seed, at least one, got {list(values)}")
     if scores.size < T_SEEDS:
-        return float(scores.min()), float(scores.max()), RANGE
+        return float(scores.min()), float(scores.max()), "smallest to largest"
     mean, half = scores.mean(), stats.t.ppf((1 + LEVEL) / 2, scores.size - 1) * stats.sem(scores)
-    return float(mean - half), float(mean + half), STUDENT
+    return float(mean - half), float(mean + half), f"{LEVEL:.0%}, Student's t"
 
 
 def sweep_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -82,20 +80,18 @@ def save_sweep(
     perception: str,
     title: str = "",
 ) -> None:
-    """Write a figure: each score against the weight, and perception against distortion.
+    """A PNG, JPG or PDF has a plot of each score against the weight, and one of perception against distortion.
 
-    Means over seeds with their intervals, and a dot for each seed. The weights are equally far from each other, since
+    Means over seeds have their intervals, and a dot for each seed. The weights are equally far from each other, since
     they may begin with 0 and end with a word.
 
     Args:
-        path: of the figure, its suffix says what it is.
         rows: of `sweep_rows`.
         metrics: label of each score by its name; three at most.
-        distortion, perception: the two of them that make the last plot, to the right and upwards.
-        title: above all.
+        distortion, perception: the scores of the last plot, to the right and upwards.
 
     Raises:
-        ValueError: if there are no rows, a score has none, or the suffix is unknown.
+        ValueError: if a score has no row, or as `drawing.write_figure`.
     """
     by_metric = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
     for metric in (*metrics, distortion, perception):
@@ -110,10 +106,9 @@ def save_sweep(
         axis.set_ylabel(label)
     _draw_plane(plane, by_metric[distortion], by_metric[perception])
     plane.set(xlabel=f"{metrics[distortion]}: distortion", ylabel=f"{metrics[perception]}: perception")
-    counts = {len(row["seeds"]) for row in rows}
-    seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    kinds = " or ".join(sorted({row["interval"] for row in rows}))
-    what = f"{seeds} seeds; bars: {kinds}" if max(counts) > 1 else "one seed"
+    few, many = (end(len(row["seeds"]) for row in rows) for end in (min, max))
+    seeds = f"{few} seeds" if few == many else f"{few} to {many} seeds"
+    what = f"{seeds}; bars: {' or '.join(sorted({row['interval'] for row in rows}))}" if many > 1 else "one seed"
     figure.suptitle("\n".join(filter(None, (title, what))), fontsize=10)
     drawing.write_figure(path, figure, dpi=200)
 

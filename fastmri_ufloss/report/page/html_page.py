@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.report.document import Comparison, SliceImages
-from fastmri_ufloss.report.figures.box_plots import save_box_plots
 from fastmri_ufloss.report.figures.panels import panel_scores, save_panels
-from fastmri_ufloss.report.figures.perception_distortion import (
+from fastmri_ufloss.report.figures.score_plots import (
     perception_distortion_metrics,
+    save_box_plots,
     save_perception_distortion,
 )
 from fastmri_ufloss.report.page.cases import Case, choose_cases

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from fastmri_ufloss.report.figures.loss_curves import (
     LossCurves,
-    Snapshot,
     compare_falls,
     describe_fall,
     save_loss_curves,
@@ -71,7 +70,7 @@ def test_curves_without_numbers_are_refused(curve: dict[int, float]) -> None:
 def run(name: str, *, terms: tuple[str, ...] = ("l2", "ufloss"), epochs: tuple[int, ...] = (1, 5)) -> LossCurves:
     curves = {"l2": decay(0.8), "ufloss": decay(0.2)}
     target = np.random.default_rng(0).random((24, 20))
-    snapshots = {epoch: Snapshot(target / epoch, f"NRMSE {1 - 1 / epoch:.2f}") for epoch in epochs}
+    snapshots = {epoch: (target / epoch, f"NRMSE {1 - 1 / epoch:.2f}") for epoch in epochs}
     return LossCurves(name, {term: curves[term] for term in terms}, {}, target, snapshots)
 
 

@@ -1,4 +1,4 @@
-"""Box plots of scores by method and contrast, as figure 9 of the paper."""
+"""Plots of a report's scores: boxes by method and contrast, as figure 9 of the paper, and perception-distortion."""
 
 import json
 import textwrap
@@ -15,7 +15,14 @@ from matplotlib.patches import Patch
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
-__all__ = ["add_legend", "choose_scores", "metric_label", "quartiles", "read_report", "save_box_plots"]
+__all__ = [
+    "choose_scores",
+    "perception_distortion_metrics",
+    "quartiles",
+    "read_report",
+    "save_box_plots",
+    "save_perception_distortion",
+]
 
 _HEIGHT = 2.2  # inches, of a plot
 _BOX = 0.13  # inches, of a box with its gap
@@ -28,19 +35,18 @@ _SMALL: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}  # a $ in a me
 
 
 def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: str | None = None) -> None:
-    """Write a PNG, JPG or PDF: a plot for each metric, groups of boxes for the contrasts, a box for each method.
+    """A PNG, JPG or PDF has a plot for each metric, groups of boxes for the contrasts, a box for each method.
 
     A dot is a subject, the mean over its volumes of the contrast. The box is from the first to the third quartile
     with the median; whiskers go to the last values within 1.5 interquartile ranges. Where there is one contrast only,
     all volumes are one group.
 
     Args:
-        path: of the picture, its suffix says what it is.
         document: of the report.
-        reference: metrics against this one and those without a reference, the first of the document if not given.
+        reference: draw metrics against this one, or else the report's first, and those without a reference.
 
     Raises:
-        ValueError: if reference is none of the document's, no metric has a value, or as `write_figure`.
+        ValueError: if reference is none of the report's, no metric has a value, or as `drawing.write_figure`.
     """
     reference = document["references"][0] if reference is None else reference
     if reference not in document["references"]:
@@ -52,18 +58,108 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
         raise ValueError(f"document must have a volume with a value of a metric against {reference}, got none")
     methods = document["methods"]
     width = len(values) * len(methods) * _BOX + _MARGIN
-    figure, axes = _figure(len(metrics), width)
+    columns = int(np.clip(_PAGE // width, 1, len(metrics)))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(max(columns * width, 3.5), rows * _HEIGHT + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in axes[len(metrics) :]:
+        axis.set_axis_off()
     letters = max(12, int(width * _LETTERS_AN_INCH))
-    for metric, axis in zip(metrics, axes, strict=True):
-        _draw(axis, {group: of.get(metric["name"], {}) for group, of in values.items()}, methods)
-        axis.set_title(textwrap.fill(metric_label(metric), letters), **_SMALL)
+    for metric, axis in zip(metrics, axes, strict=False):
+        _draw_boxes(axis, {group: of.get(metric["name"], {}) for group, of in values.items()}, methods)
+        axis.set_title(textwrap.fill(_metric_label(metric), letters), **_SMALL)
     handles = [Patch(color=drawing.method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
-    add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
+    _add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
     drawing.write_figure(path, figure, dpi=200)
 
 
-def add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], *, loc: Any, ncols: int = 1) -> None:
+def _draw_boxes(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], methods: Sequence[str]) -> None:
+    """The boxes of a metric by contrast, method and subject."""
+    step = len(methods) + 1
+    for number, of_methods in enumerate(values.values()):
+        for index, method in enumerate(methods):
+            scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
+            if scores:
+                _draw_box(axis, scores, number * step + index, drawing.method_color(index))
+    axis.set_xticks([])
+    if len(values) > 1:
+        axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))], list(values), **_SMALL)
+    axis.set_xlim(-1, len(values) * step - 1)
+    axis.tick_params(axis="x", length=0)
+    axis.tick_params(axis="y", labelsize=_FONT - 1)
+    axis.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_box(axis: Axes, scores: Sequence[float], place: float, color: str) -> None:
+    axis.boxplot(  # without outliers: every subject has its dot
+        [scores], positions=[place], widths=0.65, showfliers=False, patch_artist=True, manage_ticks=False,
+        boxprops={"facecolor": (color, 0.3), "edgecolor": color}, medianprops={"color": "black", "linewidth": 1.2},
+        whiskerprops={"color": color}, capprops={"color": color},
+    )  # fmt: skip
+    # beside each other by multiples of the golden ratio: the same in each run
+    jitter = 0.45 * (np.arange(len(scores)) * 0.618034 % 1 - 0.5)
+    axis.plot(place + jitter, scores, ".", color=color, markersize=2.5, zorder=3)
+
+
+def perception_distortion_metrics(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The names of NRMSE and of the first UFLoss that no method was trained with; None if one is missing."""
+    metrics = document["metrics"]
+    distortions = [metric["name"] for metric in metrics if metric["label"] == "NRMSE"]
+    perceptions = [m["name"] for m in metrics if m["label"].startswith("UFLoss") and m["tested"]]
+    return (distortions[0], perceptions[0]) if distortions and perceptions else None
+
+
+def save_perception_distortion(
+    path: str | Path, document: Mapping[str, Any], *, distortion: str, perception: str
+) -> None:
+    """A PNG, JPG or PDF has a point for each method, the means over all subjects with their 95% intervals.
+
+    Distortion, to the right, and perception, upwards, are names of the report's metrics.
+
+    Raises:
+        ValueError: if a name is no metric, no method has both, or as `drawing.write_figure`.
+
+    After Blau and Michaeli, "The perception-distortion tradeoff", CVPR 2018.
+    """
+    metrics = {metric["name"]: metric for metric in document["metrics"]}
+    for argument, name in (("distortion", distortion), ("perception", perception)):
+        if name not in metrics:
+            raise ValueError(f"{argument} must be one of the metrics {', '.join(metrics)}, got {name!r}")
+    first = document["contrasts"][0]
+    rows = {(r["method"], r["metric"]): r for r in document["means"] if r["contrast"] == first}
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    points: dict[str, Any] = {}
+    for index, method in enumerate(document["methods"]):
+        across, up = rows.get((method, distortion)), rows.get((method, perception))
+        if across is None or up is None or across["mean"] is None or up["mean"] is None:
+            continue
+        points[method] = axis.errorbar(
+            across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), fmt="o", markersize=4.5, linewidth=1,
+            color=drawing.method_color(index),
+        )  # fmt: skip
+    if not points:
+        raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
+    axis.set_xlabel(_metric_label(metrics[distortion]), fontsize=_FONT)
+    axis.set_ylabel(_metric_label(metrics[perception]), fontsize=_FONT)
+    axis.tick_params(labelsize=_FONT - 1)
+    axis.grid(linewidth=0.4, alpha=0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.locator_params(axis="x", nbins=6)
+    _add_legend(figure, list(points.values()), list(points), loc="outside right upper")
+    drawing.write_figure(path, figure, dpi=200)
+
+
+def _reach(row: Mapping[str, Any]) -> list[list[float]] | None:
+    """From the mean to the ends of its interval, if there is one."""
+    if row["95% from"] is None or row["95% to"] is None:
+        return None
+    return [[max(row["mean"] - row["95% from"], 0.0)], [max(row["95% to"] - row["mean"], 0.0)]]
+
+
+def _add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], *, loc: Any, ncols: int = 1) -> None:
     """A legend of methods, whatever letters their names have; ``loc`` as matplotlib's."""
     labels = [textwrap.fill(name, _LETTERS) for name in names]
     legend = figure.legend(handles, labels, loc=loc, ncols=ncols, fontsize=_FONT, frameon=False)
@@ -71,18 +167,14 @@ def add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], 
         text.set_parse_math(False)
 
 
-def metric_label(metric: Mapping[str, Any]) -> str:
+def _metric_label(metric: Mapping[str, Any]) -> str:
     """Label, unit, and an arrow to where it is better."""
     arrow = {True: " ↑", False: " ↓", None: ""}[metric["larger_is_better"]]
     return metric["label"] + (f" ({metric['unit']})" if metric["unit"] else "") + arrow
 
 
 def read_report(file: str | Path) -> dict[str, Any]:
-    """The document of a report.
-
-    Raises:
-        ValueError: if the file holds something else.
-    """
+    """The document of a report; a file that holds something else raises ValueError."""
     try:
         document = json.loads(Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -101,13 +193,10 @@ def choose_scores(
     contrasts: Sequence[str] | None = None,
     by_slice: bool = False,
 ) -> dict[str, Any]:
-    """A document of some metrics and contrasts, to draw.
+    """A report's document of some metrics and contrasts, to draw.
 
     Args:
-        document: of the report.
-        names: of its metrics, or their labels; "UFLoss" is that of each network.
-        reference: metrics of a label are those against this one.
-        contrasts: all if not given.
+        names: of its metrics, or their labels against the reference; "UFLoss" is that of each network.
         by_slice: let a dot be a slice, though slices of one subject are not independent.
 
     Raises:
@@ -162,44 +251,3 @@ def _values(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict
         )
         for contrast in others or [every]
     }
-
-
-def _draw(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], methods: Sequence[str]) -> None:
-    step = len(methods) + 1
-    for number, of_methods in enumerate(values.values()):
-        for index, method in enumerate(methods):
-            scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
-            if scores:
-                _box(axis, scores, number * step + index, drawing.method_color(index))
-    if len(values) > 1:
-        axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))])
-        axis.set_xticklabels(list(values), **_SMALL)
-    else:
-        axis.set_xticks([])
-    axis.set_xlim(-1, len(values) * step - 1)
-    axis.tick_params(axis="x", length=0)
-    axis.tick_params(axis="y", labelsize=_FONT - 1)
-    axis.grid(axis="y", linewidth=0.4, alpha=0.5)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _box(axis: Axes, scores: Sequence[float], place: float, color: str) -> None:
-    axis.boxplot(  # without outliers: every subject has its dot
-        [scores], positions=[place], widths=0.65, showfliers=False, patch_artist=True, manage_ticks=False,
-        boxprops={"facecolor": (color, 0.3), "edgecolor": color}, medianprops={"color": "black", "linewidth": 1.2},
-        whiskerprops={"color": color}, capprops={"color": color},
-    )  # fmt: skip
-    # beside each other by multiples of the golden ratio: the same in each run
-    jitter = 0.45 * (np.arange(len(scores)) * 0.618034 % 1 - 0.5)
-    axis.plot(place + jitter, scores, ".", color=color, markersize=2.5, zorder=3)
-
-
-def _figure(count: int, width: float) -> tuple[Figure, list[Axes]]:
-    """A figure with so many plots, as many side by side as fit on a page."""
-    columns = int(np.clip(_PAGE // width, 1, count))
-    rows = -(-count // columns)
-    figure = Figure(figsize=(max(columns * width, 3.5), rows * _HEIGHT + 0.6), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.set_axis_off()
-    return figure, axes[:count]

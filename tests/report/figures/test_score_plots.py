@@ -5,9 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 from report_documents import METHODS, make_document
 
-from fastmri_ufloss.report.figures.box_plots import save_box_plots
-from fastmri_ufloss.report.figures.perception_distortion import (
+from fastmri_ufloss.report.figures.score_plots import (
     perception_distortion_metrics,
+    save_box_plots,
     save_perception_distortion,
 )
 
