@@ -17,7 +17,7 @@ _GAIN = drawing.ERROR_GAIN
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
     """A PNG, JPG or PDF has a column for the reference and for each method, with image, error x5 and zoom.
 
-    All are magnitudes (rows, cols) on the reference's gray scale; an error has its NRMSE, the root of fastMRI's NMSE.
+    All are magnitudes (rows, cols) on the reference's gray scale; NRMSE is the root of fastMRI's NMSE.
 
     Raises:
         ValueError: if a shape differs, or as `drawing.write_figure`.
@@ -51,15 +51,13 @@ def save_comparison(
     notes: Mapping[str, str] | None = None,
     title: str = "",
 ) -> None:
-    """A PNG, JPG or PDF has a column for each image, with a zoom, and the difference from one of them.
+    """A PNG, JPG or PDF has a column for each image, with a zoom, and the difference from one of them, x5.
 
-    The gray scale is that of the image that the others are compared with. The zoom is where the mean of all images
-    has the largest gradients. The difference is that of the magnitudes, x5; without a reference it shows where two
-    reconstructions disagree, and not which of them is wrong. A single image has no such row.
+    The difference shows where two reconstructions disagree, and without a reference not which of them is wrong.
 
     Args:
         images: (rows, cols) by name, in one unit; of complex images the magnitude is shown.
-        compare_with: name of the image that the others are compared with, the first one if not given.
+        compare_with: name of the image that the others are compared with, or else the first; it gives the gray scale.
         notes: a short text for an image, by its name, such as "residual 0.036".
 
     Raises:

@@ -27,9 +27,8 @@ def save_contours(
 ) -> None:
     """A PNG, JPG or PDF has a column for each image, with the outlines of its segmentations, and a zoom.
 
-    The outlines are those of each class but the background: of the truth in red, of the prediction in yellow. All
-    images have the first's gray scale, and all zooms that of the first zoom. The zoom is a square around the truth,
-    at least a quarter of the image wide; without a truth around the predictions, or else in the middle.
+    The outlines are of each class but the background: of the truth in red, of the prediction in yellow. The first
+    image gives the gray scales. The zoom is around the truth, or else around the predictions, or in the middle.
 
     Args:
         images: (rows, cols) by name, in one unit, the reference first; of complex images the magnitude is shown.
@@ -38,11 +37,9 @@ def save_contours(
         notes: a short text for an image, by its name, such as "PSNR 29.1 dB, Dice 0.83".
 
     Raises:
-        ValueError: if an argument is not as above, images or segmentations differ in shape, or as
-            `drawing.write_figure`.
+        ValueError: if an argument is not as above, shapes differ, or as `drawing.write_figure`.
 
-    As figure 2 of Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction",
-    MICCAI 2018.
+    As figure 2 of Seitzer et al., MICCAI 2018.
     """
     notes = notes or {}
     magnitudes = drawing.check_magnitudes(images)

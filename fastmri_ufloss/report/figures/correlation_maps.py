@@ -39,19 +39,10 @@ class MappedImage(NamedTuple):
 def feature_maps(
     feature_net: nn.Module, source: Tensor, corners: Tensor, image: Tensor, *, stride: int, chunk_size: int = 256
 ) -> Tensor:
-    """Inner products of the features of n patches of a source with those of all patches on a grid of an image.
+    """Inner products of the features of n patches of a source, see `features_at`, with those on a grid of an image.
 
-    Args:
-        feature_net, source, corners: see `features_at`.
-        image: like source, of any size from that of a patch.
-        stride: of the grid, which starts at the upper left corner.
-        chunk_size: patches that go through the network at once.
-
-    Returns:
-        (n, rows of the grid, columns of the grid), from -1 to 1.
-
-    Raises:
-        ValueError: if an argument is not as above, or an image is smaller than a patch.
+    The grid starts at the upper left corner: (n, rows of the grid, columns of the grid), from -1 to 1. An image
+    smaller than a patch raises ValueError.
     """
     wanted = features_at(feature_net, source, corners, chunk_size=chunk_size)
     scale = image_scale(image[None])
@@ -189,8 +180,8 @@ def save_correlation_maps(
 ) -> None:
     """A PNG, JPG or PDF has a row for each image: the image, and for each measure and source patch the map.
 
-    The source patches are outlined in the first image, each in a color that its maps have as border. A map shows
-    positive values only, from 0 to 1, at the center of each patch; a white cross is where it is largest.
+    A source patch has the color of the border of its maps. A map shows positive values only, at the center of each
+    patch; a white cross is where it is largest.
 
     Raises:
         ValueError: if there is no image, there are no patches or more than 4, or as `drawing.write_figure`.
@@ -244,10 +235,7 @@ def save_best_matches(
 ) -> None:
     """A PNG, JPG or PDF has a row for each source patch, with the best patch of each other image by each measure.
 
-    Each image has its own gray scale. Under a patch is the value of the measure.
-
-    Raises:
-        ValueError: if there are fewer than two images, or as `drawing.write_figure`.
+    Each image has its own gray scale. Fewer than two images raise ValueError.
     """
     if len(images) < 2:
         raise ValueError(f"images must be at least two, the source and another one, got {len(images)}")

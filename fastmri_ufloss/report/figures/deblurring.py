@@ -57,8 +57,7 @@ def descend(
 
         x <- x - lr N dL / dx        with N pixels: the gradient of a mean gets smaller with their number
 
-    The gradient is that of `UFLoss` in training: of random patches of a grid that moves. What is measured is the
-    UFLoss of all patches of a grid that stays. Images are divided by `image_scale` of the target, so lr has no unit.
+    The gradient is that of `UFLoss` in training. Images are divided by `image_scale` of the target: lr has no unit.
 
     Args:
         feature_net: see `UFLoss`, in eval mode.
@@ -78,8 +77,7 @@ def descend(
     Raises:
         ValueError: if an argument is not as above, or start is target.
 
-    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
-    matching loss", MRM 2022, figure 4B.
+    Wang et al., MRM 2022, figure 4B.
     """
     if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
         raise ValueError(
@@ -144,10 +142,7 @@ def draw_deblurring(
 ) -> dict[str, Any]:
     """The figure of the middle of an image, ``size`` pixels wide and high at most; the numbers are returned.
 
-    Factor is that of the blur, see `blurred`, and options are those of `descend`.
-
-    Raises:
-        ValueError: if size is smaller than a patch, or as `descend`.
+    Factor is that of the blur, options are those of `descend`; a size below that of a patch raises ValueError.
     """
     if size < images.net.patch_size:
         raise ValueError(f"size must be at least that of a patch, {images.net.patch_size}, got {size}")
@@ -165,10 +160,7 @@ def draw_deblurring(
 def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
     """A PNG, JPG or PDF has the curves of UFLoss and NRMSE, and below them images at some steps, each with a zoom.
 
-    The target (rows, cols) gives the gray scale and the place of the zoom.
-
-    Raises:
-        ValueError: if an image has another shape, its step was not measured, or as `drawing.write_figure`.
+    The target (rows, cols) gives the gray scale; an image of another shape or of no measured step raises ValueError.
     """
     for step, image in descent.images.items():
         if image.shape != target.shape or step not in descent.steps:

@@ -27,11 +27,7 @@ Square = tuple[int, int, int]
 
 
 def write_figure(path: str | Path, figure: Figure, *, dpi: int) -> None:
-    """A figure is written as a PNG, JPG or PDF, in one step.
-
-    Raises:
-        ValueError: if the suffix is another one.
-    """
+    """A figure is written as a PNG, JPG or PDF, in one step; another suffix raises ValueError."""
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"path must end in one of {', '.join(_SUFFIXES)}, got {str(path)!r}")
@@ -58,11 +54,7 @@ def white_of(image: np.ndarray) -> float:
 
 
 def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The magnitudes of images.
-
-    Raises:
-        ValueError: if there is no image, or they are not all (rows, cols) of one shape.
-    """
+    """The magnitudes of images; ValueError if there is none, or they are not all (rows, cols) of one shape."""
     if not images:
         raise ValueError("images must hold at least one image, got none")
     shape = next(iter(images.values())).shape
@@ -73,20 +65,17 @@ def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check_names(images: Mapping[str, object], **texts: Mapping[str, object] | None) -> None:
-    """Every argument that goes by the names of images must have these names, or else ValueError."""
+    """Raise ValueError unless the names in each argument are those of images."""
     for argument, by_name in texts.items():
         if unknown := sorted(set(by_name or ()) - set(images)):
             raise ValueError(f"{argument} must have the names of images {sorted(images)}, got {unknown[0]!r}")
 
 
 def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: bool = False) -> list[Square]:
-    """Squares that do not overlap, that with the largest sum of gradients first.
+    """Squares of an image (rows, cols) that do not overlap, that with the largest sum of gradients first.
 
-    Args:
-        image: magnitude (rows, cols).
-        side: of the squares.
-        count: fewer squares where there is no room for another one, at least one.
-        organ: clip the image at its 95th percentile, or else bright fat draws the squares.
+    There are fewer than ``count`` where there is no room for more. For an ``organ`` the image is clipped at its 95th
+    percentile, or else bright fat draws the squares.
 
     Raises:
         ValueError: if the image has another shape or is smaller than a square, or count is below 1.
@@ -161,8 +150,8 @@ def image_columns(
 ) -> tuple[Figure, np.ndarray, float]:
     """A figure with a column for each image, whose rows are for images of a shape or for squares as wide as them.
 
-    Returns:
-        The figure, its axes (rows, count), and the width of a column in inches; ``margin`` is the height of its text.
+    The figure, its axes (rows, count) and the width of a column in inches are returned; ``margin`` is the height of
+    its text.
     """
     aspect = shape[0] / shape[1]
     width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))

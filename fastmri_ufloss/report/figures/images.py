@@ -37,8 +37,6 @@ class Volume(NamedTuple):
 class FigureImages:
     """The images of a folder as a feature network takes them: complex, see `read_complex`, or magnitudes.
 
-    Magnitudes are the reconstructions of leaderboard files or of fastMRI volumes.
-
     Raises:
         FileNotFoundError: if there is no volume.
         ValueError: if a volume has no such images, images smaller than a patch, or was undersampled.
@@ -71,11 +69,7 @@ class FigureImages:
         return f"{self.volumes[place[0]].path.stem}, slice {place[1]}"
 
     def read(self, place: Place) -> Tensor:
-        """An image (rows, cols), complex64 or float32, on the device of the network.
-
-        Raises:
-            ValueError: if the slice is missing, not finite, or without a signal.
-        """
+        """An image (rows, cols) on the network's device; a missing, infinite or empty image raises ValueError."""
         image = self._read(place)
         if not bool((image != 0).any()):
             raise ValueError(f"{self._name(place)} has no signal")

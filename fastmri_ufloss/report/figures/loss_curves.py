@@ -124,8 +124,8 @@ def _replace_from(start: float, known: dict[str, dict[int, Any]], later: Mapping
 
 
 class LossCurves(NamedTuple):
-    """What is to be shown of a training: curves by the name of the term; by epoch the reconstruction of a slice and a
-    note on it, with the target (rows, cols); and whether the training's points are means of too few steps.
+    """What is to be shown of a training: curves by the name of the term, images with a note by epoch, their target
+    (rows, cols), and whether the training's points are means of too few steps.
     """
 
     name: str
@@ -137,15 +137,8 @@ class LossCurves(NamedTuple):
 
 
 def describe_fall(curve: Curve) -> dict[str, Any]:
-    """When a curve has fallen, in numbers; a curve that never falls below its first value has None for the epoch.
-
-    Returns:
-        ``first``, ``last`` and ``lowest`` values; ``95% of its fall by epoch``, the first epoch with a value of
-        first - 0.95 (first - lowest) or less; ``change in the second half``, (last - middle) / middle, with middle
-        the value halfway.
-
-    Raises:
-        ValueError: if the curve is empty or not finite.
+    """First, last and lowest value of a curve, the epoch by which 95% of its fall to the lowest value are done, and
+    the change from the value halfway to the last, relative; a curve that is empty or not finite raises ValueError.
     """
     if not curve or not np.isfinite(list(curve.values())).all():
         raise ValueError(f"curve must have a finite value of at least one epoch, got {dict(curve)}")
@@ -163,8 +156,7 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
 def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
     """Whether one curve is flat while the other still falls, as the pixel loss and UFLoss in figure 10 of the paper.
 
-    A curve is flat from the epoch by which 95% of its fall are done. The fall of the feature loss that is still to
-    come when the pixel loss is flat is in parts of its fall. None where a curve does not fall.
+    A curve is flat from the epoch by which 95% of its fall are done; what does not fall has None.
     """
     flat, other = _epoch_of_fall(pixel), _epoch_of_fall(feature)
     left = None
@@ -192,10 +184,7 @@ def choose_images(
 ) -> tuple[list[int], int]:
     """Epochs, or else first, middle and last, and the number of a validation image that all runs have logged in them.
 
-    The image is the most textured one if not given.
-
-    Raises:
-        ValueError: if there is none.
+    The image is the most textured one if not given. Without such an image there is a ValueError.
     """
     by_run = [
         {int(match[1]): set(known) for tag, known in log.image_epochs.items() if (match := _IMAGE.fullmatch(tag))}
@@ -235,8 +224,7 @@ def draw_loss_curves(
 ) -> dict[str, Any]:
     """The figure of some runs, by name, is written; its numbers are returned by run.
 
-    The images are those of 8 bits that fastMRI's module logs in a validation, each divided by its maximum. For the
-    scores below it a reconstruction is multiplied by the factor that brings it nearest to its target.
+    For the scores an image of 8 bits is multiplied by the factor that brings it nearest to its target.
 
     Args:
         labels: of the two terms to show, by name; a run need not have both.
@@ -288,13 +276,11 @@ def _read_snapshots(
 def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str]) -> None:
     """A PNG, JPG or PDF has for each run its curves, and below them the images of some epochs with a zoom.
 
-    The first term has the axis on the left and the second that on the right; each has one scale for all runs. Lines
-    are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A rough
-    training has faint lines and no marks. The images of a run have the gray scale of their target.
+    Lines are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A
+    rough training has faint lines and no marks. All runs have one scale of each term.
 
     Raises:
-        ValueError: if there is no run or term, there are more than two terms, a snapshot has another shape than its
-            target, or as `drawing.write_figure`.
+        ValueError: if there is no run, there are not one or two terms, shapes differ, or as `drawing.write_figure`.
     """
     if not runs or not 1 <= len(labels) <= 2:
         raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")

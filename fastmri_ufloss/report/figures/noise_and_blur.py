@@ -46,8 +46,7 @@ def noisy(images: Tensor, fraction: float, *, seed: int = 0) -> Tensor:
     Raises:
         ValueError: if an argument is not as above.
 
-    Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative feature
-    matching loss", MRM 2022, eq. 13.
+    Wang et al., MRM 2022, eq. 13.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
@@ -59,15 +58,7 @@ def noisy(images: Tensor, fraction: float, *, seed: int = 0) -> Tensor:
 
 
 def blurred(images: Tensor, factor: float) -> Tensor:
-    """Images from the central 1 / R of k-space in both directions, the rest is 0; of magnitudes the magnitude.
-
-    Args:
-        images: as in `noisy`.
-        factor: R, at least 1, which gives the images themselves.
-
-    Raises:
-        ValueError: if an argument is not as above.
-    """
+    """Images, as in `noisy`, from the central 1 / R of k-space in both directions; ValueError if R is below 1."""
     if not factor >= 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
     waves = _complex(images)
@@ -121,15 +112,9 @@ def degradation_values(
     levels: Mapping[str, Sequence[float]] = LEVELS,
     seed: int = 0,
 ) -> dict[str, dict[str, list[float]]]:
-    """The distances of an image from itself with noise, and from itself blurred, by kind and name at each level.
+    """The distances of an image (rows, cols) from itself with noise, and blurred, by kind and name at each level.
 
-    Args:
-        distances: see `make_distances`.
-        image: (rows, cols), complex or real magnitude.
-        levels: by "noise" and "blur", see `noisy` and `blurred`.
-
-    Raises:
-        ValueError: if the image has another shape, is not finite, or is too small for a distance.
+    An image of another shape, not finite, or too small for a distance raises ValueError.
     """
     if image.ndim != 2 or not bool(torch.isfinite(image).all()):
         raise ValueError(f"image must be finite with shape (rows, cols), got {image.dtype} {tuple(image.shape)}")
@@ -146,20 +131,15 @@ def _degraded(images: Tensor, kind: str, level: float, seed: int) -> Tensor:
 
 
 def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Mean and spread of curves over images, and what can be said of their shape.
-
-    Args:
-        levels: that rise, at least three.
-        values: of each image at each level.
+    """Mean and spread of curves, (images, levels), over images, and what can be said of their shape.
 
     Returns:
         ``mean`` and ``std`` (population's) by level; ``spearman``, Spearman's rho of the mean and the level, None
         for a constant mean; ``rising``, the fraction of images in which the distance rises from each level to the
-        next; ``convex``, the fraction of second differences of the mean that are not negative, each divided by the
-        distance of its levels.
+        next; ``convex``, the fraction of second differences of the mean that are not negative.
 
     Raises:
-        ValueError: if an argument is not as above.
+        ValueError: if the levels do not rise, are fewer than three, or are not as many as the values of an image.
     """
     positions, curves = np.asarray(levels, dtype=float), np.asarray(values, dtype=float)
     if positions.size < 3 or not (np.diff(positions) > 0).all():
@@ -210,14 +190,11 @@ def save_degradation_curves(
 ) -> None:
     """A PNG, JPG or PDF has a row for noise and one for blur.
 
-    In each row: UFLoss in its own unit with its spread over the images; all distances, each divided by its value at
-    the largest level, with Spearman's rho of the mean curve and the level; and an image at the lowest, the middle
-    and the highest level.
+    In each row: UFLoss with its spread over the images; all distances, divided by their values at the largest level,
+    with Spearman's rho; and an example (rows, cols) at the lowest, the middle and the highest level.
 
     Args:
-        levels: by "noise" and "blur".
-        curves: of each distance at these, see `summarize_curve`; UFLoss is needed.
-        example: image (rows, cols), complex or magnitude.
+        curves: by "noise" and "blur" and the name of the distance, see `summarize_curve`; UFLoss is needed.
         num_images: that the curves are the mean of.
         seed: of the noise of the example.
 

@@ -19,17 +19,10 @@ _VIEWS = {**_PLANES, **_PROJECTIONS}
 
 
 def orthogonal_views(volume: np.ndarray | h5py.Dataset) -> dict[str, np.ndarray]:
-    """The central planes of a volume and its maximum intensity projections; one slice is held at a time.
+    """The central planes of a volume (slices, rows, cols) and its maximum intensity projections, by name.
 
-    Args:
-        volume: (slices, rows, cols), whose slice i is ``volume[i]``; of complex values the magnitude is taken.
-
-    Returns:
-        "rows x cols" (rows, cols), "slices x cols" (slices, cols) and "slices x rows" (slices, rows), each through
-        the center, n // 2; "maximum over slices" (rows, cols) and "maximum over rows" (slices, cols).
-
-    Raises:
-        ValueError: if the volume has not three axes or is empty.
+    One slice ``volume[i]`` is held at a time; of complex values the magnitude is taken. The center is n // 2. An empty
+    volume, or one without three axes, raises ValueError.
     """
     shape = tuple(volume.shape)
     if len(shape) != 3 or 0 in shape:
@@ -57,10 +50,8 @@ def save_orthogonal_views(
 ) -> None:
     """A PNG, JPG or PDF has a row for each volume, with its `orthogonal_views` in one scale of mm.
 
-    The first volume gives the gray scale of all planes and that of all projections. The first slice is at the top.
-
     Args:
-        volumes: of one shape, by name, see `orthogonal_views`.
+        volumes: of one shape, by name; the first gives the gray scale of all planes and that of all projections.
         voxel_size: mm from slice to slice, from row to row and from column to column.
 
     Raises:

@@ -38,19 +38,17 @@ def save_panels(
 ) -> None:
     """A PNG, JPG or PDF has a column for the reference and for each image, with a zoom, the error and the scores.
 
-    All images have the gray scale of the reference, and so have the errors, error_gain |image - reference|.
+    All have the gray scale of the reference, also the errors, error_gain |image - reference|.
 
     Args:
         reference: its name, and its magnitude (rows, cols).
         images: magnitudes of the same shape by method.
         scores: numbers as text by method and metric, to stand below the images.
-        zoom: row and column of the upper left corner of a square, and its side; if not given, the square with the
-            largest gradients of the reference without its brightest parts.
+        zoom: a square, or else that with the largest gradients of the reference without its brightest parts.
         error_gain: by which errors are multiplied.
 
     Raises:
-        ValueError: if a shape differs, a score has no image, the zoom is not in the image, error_gain is not above
-            0, or as `drawing.write_figure`.
+        ValueError: if an argument is not as above, or as `drawing.write_figure`.
     """
     name, first = reference
     columns = drawing.check_magnitudes({name: first, **images})
@@ -111,8 +109,7 @@ def panel_scores(
 ) -> dict[str, dict[str, str]]:
     """The scores of a slice in a report as text, by method and metric, for `save_panels`.
 
-    Metrics are names of scores, in their order, and go by their labels, or by their names where two have one label;
-    metrics without a value are left out.
+    Metrics are names of scores, and go by their labels, or by their names where two have one label.
     """
     known = {metric["name"]: metric for metric in document["metrics"] if metric["name"] in metrics}
     labels = Counter(metric["label"] for metric in known.values())
@@ -131,8 +128,7 @@ def choose_slice(
 ) -> tuple[VolumeFiles, int]:
     """The volume of a file name and a slice of it; what is None is that with the most textured reference.
 
-    Raises:
-        ValueError: if there is no volume of that contrast, or no such volume or slice.
+    A contrast, volume or slice that is not there raises ValueError.
     """
     known = ", ".join(sorted({volume.contrast for volume in volumes if volume.contrast})) or "none"
     volumes = [volume for volume in volumes if contrast in (None, volume.contrast)]
@@ -167,14 +163,8 @@ def slice_scores(
 ) -> dict[str, dict[str, float]]:
     """NRMSE and SSIM of a slice by method, see `ReferenceVolume`, and, with a network of magnitudes, UFLoss.
 
-    The first reference counts. Slices with an image that is not finite do not count for the maximum of the volume.
-
-    Args:
-        net: a network with ``in_chans`` 1.
-        stride: of the patches of UFLoss.
-
-    Raises:
-        ValueError: if an image of the slice is not finite.
+    The first reference counts. Slices with an image that is not finite do not count for the maximum of the volume,
+    and raise ValueError themselves.
     """
     images = volume.read()
     (references, *_) = images.references.values()

@@ -65,10 +65,7 @@ def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk
 
 
 def random_corners(shape: Sequence[int], patch_size: int, count: int, key: tuple[int, str, int]) -> Tensor:
-    """Corners (count, 2) of patches at random places of an image (rows, cols), uniform.
-
-    They depend on the shape and the key, seed, name of the volume and number of the slice, alone.
-    """
+    """Corners (count, 2) of patches at random places of an image, which depend on its shape and the key alone."""
     seed, name, slice_num = key
     generator = np.random.default_rng([seed, crc32(name.encode()), slice_num])
     room = np.array(shape) - patch_size + 1
@@ -78,11 +75,7 @@ def random_corners(shape: Sequence[int], patch_size: int, count: int, key: tuple
 def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
     """Patches at random places, ``size`` in all and as many of each slice of a folder.
 
-    What an earlier call has finished of the same volumes, network, size and seed is read from the cache, which has a
-    file of each volume.
-
-    Raises:
-        ValueError: if size is below 1.
+    The cache has a file of each volume that an earlier call has finished. A size below 1 raises ValueError.
     """
     if size < 1:
         raise ValueError(f"size of the bank must be at least 1, got {size}")
@@ -134,13 +127,8 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """The rows of a bank (n, d) with the largest inner products with a query (d,), or the smallest; exact.
 
-    Only rows that are ``allowed``, (n,) bool, are found, or else all.
-
-    Returns:
-        Inner products (count,), the best first, and row numbers.
-
-    Raises:
-        ValueError: if shapes do not fit, or fewer than count rows are allowed.
+    Only rows that are ``allowed``, (n,) bool, are found, or else all. Inner products (count,), the best first, and
+    row numbers are returned. Shapes that do not fit, or too few rows, raise ValueError.
     """
     allowed = torch.ones(len(bank), dtype=torch.bool) if allowed is None else allowed
     if query.shape != bank.shape[1:] or bank.ndim != 2 or allowed.shape != bank.shape[:1]:
@@ -181,10 +169,8 @@ def look_up(
     """The ``count`` nearest and farthest patches of some patches, each without its own subject.
 
     Args:
-        images: folder of the queries.
-        queries: place of the image, and row and column of the patch's upper left corner.
-        bank: see `build_bank`.
-        bank_images: folder of the bank.
+        queries: place of the image in ``images``, and row and column of the patch's upper left corner.
+        bank: of the folder ``bank_images``, see `build_bank`.
 
     Returns:
         ``volume``, ``slice`` and ``corner`` of each query, and those of its ``nearest`` and ``farthest`` with their
@@ -241,12 +227,7 @@ def save_retrieval(
 ) -> None:
     """A PNG, JPG or PDF has a row for each query: the patch, its nearest patches, and its farthest ones.
 
-    The border of a patch has the color of its inner product with the query, which is written below it. All patches
-    have one gray scale, from 0 to the 99th percentile of all of them.
-
-    Args:
-        queries: results of `look_up`.
-        patches: see `cut_patches`.
+    The border of a patch has the color of its inner product with the query; all patches have one gray scale.
 
     Raises:
         ValueError: if there is no query, their numbers of patches differ, or as `drawing.write_figure`.

@@ -37,13 +37,8 @@ _SMALL: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}  # a $ in a me
 def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: str | None = None) -> None:
     """A PNG, JPG or PDF has a plot for each metric, groups of boxes for the contrasts, a box for each method.
 
-    A dot is a subject, the mean over its volumes of the contrast. The box is from the first to the third quartile
-    with the median; whiskers go to the last values within 1.5 interquartile ranges. Where there is one contrast only,
-    all volumes are one group.
-
-    Args:
-        document: of the report.
-        reference: draw metrics against this one, or else the report's first, and those without a reference.
+    A dot is a subject, the mean over its volumes of the contrast, and whiskers reach 1.5 interquartile ranges. The
+    metrics are those of a report against a reference, its first if not given, or against none.
 
     Raises:
         ValueError: if reference is none of the report's, no metric has a value, or as `drawing.write_figure`.
@@ -193,14 +188,11 @@ def choose_scores(
     contrasts: Sequence[str] | None = None,
     by_slice: bool = False,
 ) -> dict[str, Any]:
-    """A report's document of some metrics and contrasts, to draw.
+    """A report's document of some metrics and contrasts, to draw; what the report lacks raises ValueError.
 
     Args:
         names: of its metrics, or their labels against the reference; "UFLoss" is that of each network.
         by_slice: let a dot be a slice, though slices of one subject are not independent.
-
-    Raises:
-        ValueError: if something is not in the document.
     """
     if reference not in document["references"]:
         raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")

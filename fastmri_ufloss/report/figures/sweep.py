@@ -22,13 +22,9 @@ SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """Ends of an interval of the mean over seeds, and the interval's name.
+    """Ends of an interval of the mean over seeds, and its name: 95% by Student's t, or the range of fewer than three.
 
-    With three values or more it is the 95% confidence interval by Student's t; with fewer the smallest and the
-    largest value, which is no confidence interval.
-
-    Raises:
-        ValueError: if there is no value, or one is not finite.
+    A value that is not finite, or no value, raises ValueError.
     """
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
