@@ -62,10 +62,8 @@ def ssim_maps(
     source, image = (part.abs() / image_scale(part[None]) for part in (source, image))
     data_range = source.max().clamp(min=torch.finfo(source.dtype).tiny)
     if min(*source.shape, *image.shape) < patch_size:
-        raise ValueError(
-            f"images must be at least as large as a patch of {patch_size}x{patch_size}, got {tuple(source.shape)} "
-            f"and {tuple(image.shape)}"
-        )
+        got = f"{tuple(source.shape)} and {tuple(image.shape)}"
+        raise ValueError(f"images must be at least as large as a patch of {patch_size}x{patch_size}, got {got}")
     patches = image.unfold(0, patch_size, stride).unfold(1, patch_size, stride)
     grid = patches.shape[:2]
     maps = []
@@ -98,7 +96,8 @@ def draw_correlation_maps(
     """The figure and, where there are several images, ``*_best.*`` beside it with the best patches are written.
 
     The source is compared with itself, with the slice at the same height of the next volume of another subject with
-    the same contrast, with that of one with another contrast, and with the middle of ``others``.
+    the same contrast, with that of one with another contrast, and with the middle of ``others``. The numbers, the
+    files, and what the folder does not have, in words, are returned.
 
     Args:
         images: folder of the source.
@@ -106,9 +105,6 @@ def draw_correlation_maps(
         others: a folder with images of another kind.
         stride: of the grid, which starts at the upper left corner.
         chunk_size: patches that go through the network at once.
-
-    Returns:
-        The numbers, the files, and what the folder does not have, in words.
 
     Raises:
         ValueError: if a source patch is not inside its image.
@@ -136,12 +132,10 @@ def draw_correlation_maps(
     grid = {"stride": stride, "chunk_size": chunk_size}
     mapped = []
     for name, target in targets.items():
-        maps = {
-            "UFLoss": feature_maps(net, image, torch.tensor(where), target, **grid),
-            "SSIM": ssim_maps(image, torch.tensor(where), target, patch_size=net.patch_size, **grid),
-        }
-        arrays = {measure: values.cpu().numpy() for measure, values in maps.items()}
-        mapped.append(MappedImage(name, target.abs().cpu().numpy(), arrays))
+        products = feature_maps(net, image, torch.tensor(where), target, **grid)
+        similarities = ssim_maps(image, torch.tensor(where), target, patch_size=net.patch_size, **grid)
+        maps = {"UFLoss": products.cpu().numpy(), "SSIM": similarities.cpu().numpy()}
+        mapped.append(MappedImage(name, target.abs().cpu().numpy(), maps))
     save_correlation_maps(path, mapped, where, patch_size=net.patch_size, stride=stride)
     paths = [path]
     if len(mapped) > 1:
@@ -181,16 +175,11 @@ def save_correlation_maps(
     """A PNG, JPG or PDF has a row for each image: the image, and for each measure and source patch the map.
 
     A source patch has the color of the border of its maps. A map shows positive values only, at the center of each
-    patch; a white cross is where it is largest.
-
-    Raises:
-        ValueError: if there is no image, there are no patches or more than 4, or as `drawing.write_figure`.
+    patch; a white cross is where it is largest. No image, or not 1 to 4 patches, raise ValueError.
     """
     if not images or not 1 <= len(corners) <= len(PATCH_COLORS):
-        raise ValueError(
-            f"images and corners must be at least one and from 1 to {len(PATCH_COLORS)}, got {len(images)} and "
-            f"{len(corners)}"
-        )
+        most, got = len(PATCH_COLORS), f"{len(images)} and {len(corners)}"
+        raise ValueError(f"images and corners must be at least one and from 1 to {most}, got {got}")
     columns = [(measure, index) for measure in images[0].maps for index in range(len(corners))]
     heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
     figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")

@@ -80,10 +80,8 @@ def descend(
     Wang et al., MRM 2022, figure 4B.
     """
     if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
-        raise ValueError(
-            "start and target must both be (rows, cols), both complex or both real, got "
-            f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
-        )
+        got = f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
+        raise ValueError(f"start and target must both be (rows, cols), both complex or both real, got {got}")
     if torch.equal(start, target):
         raise ValueError("start must differ from target, got equal images")
     counts = {"num_steps": (num_steps, 1), "measure_every": (measure_every, 1), "num_images": (num_images, 2)}
@@ -162,18 +160,18 @@ def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:
 
     The target (rows, cols) gives the gray scale; an image of another shape or of no measured step raises ValueError.
     """
+    shown = {}
     for step, image in descent.images.items():
         if image.shape != target.shape or step not in descent.steps:
-            raise ValueError(
-                f"images must have the shape of target {tuple(target.shape)} and a step that was measured, got "
-                f"{tuple(image.shape)} at step {step}"
-            )
-    columns = len(descent.images) + 1
+            got = f"{tuple(image.shape)} at step {step}, target {tuple(target.shape)}"
+            raise ValueError(f"images must have the shape of target and a step that was measured, got {got}")
+        at, name = descent.steps.index(step), f"step {step}" if step else "start, blurred"
+        shown[f"{name}\nUFLoss {descent.ufloss[at]:.3f}\nNRMSE {descent.nrmse[at]:.3f}"] = image
+    shown["target\n\n"] = target
     height = _COLUMN * target.shape[0] / target.shape[1]
-    figure = Figure(figsize=(_COLUMN * columns, 2.6 + height + _COLUMN + 0.75), layout="constrained")
-    grid = figure.add_gridspec(3, columns, height_ratios=[2.4, height, _COLUMN])
+    figure = Figure(figsize=(_COLUMN * len(shown), 2.6 + height + _COLUMN + 0.75), layout="constrained")
+    grid = figure.add_gridspec(3, len(shown), height_ratios=[2.4, height, _COLUMN])
     _draw_curves(figure.add_subplot(grid[0, :]), descent)
-    shown = {_caption(descent, step): image for step, image in descent.images.items()} | {"target\n\n": target}
     reference = target.abs().cpu().numpy()
     white, square = drawing.white_of(reference), drawing.most_textured(reference)
     for column, (caption, image) in enumerate(shown.items()):
@@ -200,9 +198,3 @@ def _draw_curves(axis: Axes, descent: Descent) -> None:
     axis.set_xlabel("step of descent on UFLoss")
     axis.set_xlim(steps[0], steps[-1])
     axis.grid(alpha=0.3)
-
-
-def _caption(descent: Descent, step: int) -> str:
-    at = descent.steps.index(step)
-    name = "start, blurred" if step == 0 else f"step {step}"
-    return f"{name}\nUFLoss {descent.ufloss[at]:.3f}\nNRMSE {descent.nrmse[at]:.3f}"

@@ -44,8 +44,7 @@ def method_color(index: int) -> str:
         return _METHOD_COLORS[index]
     further = index - len(_METHOD_COLORS)
     # hues by the golden ratio never come twice
-    red, green, blue = hsv_to_rgb([(0.05 + further * 0.618034) % 1, 0.9, 0.6 + 0.15 * (further % 2)]).tolist()
-    return str(to_hex((red, green, blue)))
+    return to_hex(tuple(hsv_to_rgb([(0.05 + further * 0.618034) % 1, 0.9, 0.6 + 0.15 * (further % 2)])))
 
 
 def white_of(image: np.ndarray) -> float:
@@ -75,15 +74,10 @@ def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: boo
     """Squares of an image (rows, cols) that do not overlap, that with the largest sum of gradients first.
 
     There are fewer than ``count`` where there is no room for more. For an ``organ`` the image is clipped at its 95th
-    percentile, or else bright fat draws the squares.
-
-    Raises:
-        ValueError: if the image has another shape or is smaller than a square, or count is below 1.
+    percentile, or else bright fat draws the squares. An image smaller than a square raises ValueError.
     """
     if image.ndim != 2 or min(image.shape) < side:
-        raise ValueError(
-            f"image must be (rows, cols), at least as large as a patch of {side}x{side}, got {image.shape}"
-        )
+        raise ValueError(f"image must be 2D, at least as large as a patch of {side}x{side}, got {image.shape}")
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     image = np.minimum(image, np.percentile(image, _ORGAN)) if organ else image
@@ -148,10 +142,9 @@ def color_bar(figure: Figure, axes: np.ndarray, colors: ScalarMappable, label: s
 def image_columns(
     shape: tuple[int, ...], count: int, *, are_squares: Sequence[bool], margin: float
 ) -> tuple[Figure, np.ndarray, float]:
-    """A figure with a column for each image, whose rows are for images of a shape or for squares as wide as them.
+    """A figure, its axes (rows, count) for images of a shape or for squares, and the width of a column in inches.
 
-    The figure, its axes (rows, count) and the width of a column in inches are returned; ``margin`` is the height of
-    its text.
+    ``margin`` is the height of the text in inches.
     """
     aspect = shape[0] / shape[1]
     width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))

@@ -37,9 +37,7 @@ class Volume(NamedTuple):
 class FigureImages:
     """The images of a folder as a feature network takes them: complex, see `read_complex`, or magnitudes.
 
-    Raises:
-        FileNotFoundError: if there is no volume.
-        ValueError: if a volume has no such images, images smaller than a patch, or was undersampled.
+    A volume that has no such images, images smaller than a patch, or was undersampled raises ValueError.
     """
 
     def __init__(self, folder: str | Path, net: PatchFeatureNet) -> None:

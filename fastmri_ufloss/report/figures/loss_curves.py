@@ -205,9 +205,7 @@ def choose_images(
     fitting = [i for i, of_image in common.items() if set(wanted) <= of_image]
     if not fitting:
         there = "; ".join(f"{sorted(of_image)} of image {i}" for i, of_image in sorted(common.items()))
-        raise ValueError(
-            f"epochs must be some of which all runs have logged one image, got {wanted}; there are {there}"
-        )
+        raise ValueError(f"epochs must be some of one image that all runs have logged, {there}, got {wanted}")
     log = next(iter(logs.values()))
     return wanted, max(fitting, key=lambda i: texture(log.read_image(f"val_images_idx_{i}/target", wanted[0])))
 
@@ -277,10 +275,7 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
     """A PNG, JPG or PDF has for each run its curves, and below them the images of some epochs with a zoom.
 
     Lines are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A
-    rough training has faint lines and no marks. All runs have one scale of each term.
-
-    Raises:
-        ValueError: if there is no run, there are not one or two terms, shapes differ, or as `drawing.write_figure`.
+    rough training has faint lines and no marks. No run, not one or two terms, or other shapes raise ValueError.
     """
     if not runs or not 1 <= len(labels) <= 2:
         raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")
@@ -288,9 +283,7 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
         shape = None if run.target is None else run.target.shape
         for epoch, (image, _) in run.snapshots.items():
             if image.shape != shape:
-                raise ValueError(
-                    f"the image of epoch {epoch} must have the shape of target, got {image.shape}, {shape}"
-                )
+                raise ValueError(f"image of epoch {epoch} must have the shape of target, got {image.shape}, {shape}")
     aspect = max((run.target.shape[0] / run.target.shape[1] for run in runs if run.target is not None), default=0.0)
     columns = [1 + len(run.snapshots) for run in runs]
     widths = [max(_COLUMN_WIDTH * count, _LEAST_WIDTH) for count in columns]
@@ -298,7 +291,12 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
     figure = Figure(figsize=(sum(widths), _CURVES_HEIGHT + image_height + 0.3), layout="constrained")
     heights = [_CURVES_HEIGHT, image_height] if aspect else [_CURVES_HEIGHT]
     cells = figure.subfigures(len(heights), len(runs), squeeze=False, width_ratios=widths, height_ratios=heights)
-    limits = {term: _limits(runs, term) for term in labels}
+    limits = {}  # of the axis of a term, the same for all runs
+    for term in labels:
+        curves = [curves.get(term, {}) for run in runs for curves in (run.training, run.validation)]
+        values = [value for curve in curves for value in curve.values()] or [0.0, 1.0]
+        margin = 0.06 * (max(values) - min(values)) or 1.0
+        limits[term] = (min(values) - margin, max(values) + margin)
     lines = max((note.count("\n") for run in runs for _, note in run.snapshots.values()), default=0)
     for run, column in zip(runs, cells.T, strict=True):
         _draw_curves(column[0].subplots(), run, labels, limits)
@@ -307,28 +305,19 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _limits(runs: Sequence[LossCurves], term: str) -> tuple[float, float]:
-    """Ends of the axis of a term, the same for all runs."""
-    curves = [curves.get(term, {}) for run in runs for curves in (run.training, run.validation)]
-    values = [value for curve in curves for value in curve.values()] or [0.0, 1.0]
-    margin = 0.06 * (max(values) - min(values)) or 1.0
-    return min(values) - margin, max(values) + margin
-
-
 def _draw_curves(
     axis: Axes, run: LossCurves, labels: Mapping[str, str], limits: Mapping[str, tuple[float, float]]
 ) -> None:
     entries: dict[str, str] = {}  # of the legend: line style by what it is
     for term, color, place in zip(labels, _COLORS, (axis, axis.twinx()), strict=False):
-        curves = {"-": run.training.get(term), "--": run.validation.get(term)}
-        for style, curve in curves.items():
-            if curve:
-                is_rough = run.is_rough and style == "-"
-                _draw_curve(place, curve, style, color, is_rough=is_rough)
-                kind = "training" if style == "-" else "validation"
-                entries.setdefault(f"{kind}, few steps" if is_rough else kind, style)
+        if term in run.training:
+            _draw_curve(place, run.training[term], "-", color, is_rough=run.is_rough)
+            entries["training, few steps" if run.is_rough else "training"] = "-"
+        if term in run.validation:
+            _draw_curve(place, run.validation[term], "--", color)
+            entries["validation"] = "--"
+        is_there = term in run.training or term in run.validation
         place.set_ylim(limits[term])
-        is_there = any(curves.values())
         place.set_ylabel(labels[term] if is_there else f"{labels[term]}: not logged", color=color, fontsize=9)
         place.tick_params(axis="y", labelcolor=color, labelsize=8)
         if not is_there:
@@ -343,7 +332,7 @@ def _draw_curves(
     axis.set_title(run.name, fontsize=10)
 
 
-def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: bool) -> None:
+def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: bool = False) -> None:
     epochs = sorted(curve)
     values = [curve[epoch] for epoch in epochs]
     axis.plot(epochs, values, style, color=color, linewidth=0.8 if is_rough else 1.4, alpha=0.4 if is_rough else 1)

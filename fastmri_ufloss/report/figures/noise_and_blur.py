@@ -35,18 +35,10 @@ Distance = Callable[[Sequence[Tensor], Tensor], list[float]]
 
 
 def noisy(images: Tensor, fraction: float, *, seed: int = 0) -> Tensor:
-    """Images with complex white noise, (1 - b) x + b s n, of magnitudes its magnitude.
+    """Images x (batch, ..., rows, cols) with complex white noise, (1 - b) x + b s n, of magnitudes its magnitude.
 
-    n has unit variance, the same for each b, and s is `image_scale` of each image.
-
-    Args:
-        images: x, (batch, ..., rows, cols), complex, or real magnitudes; the result is like them.
-        fraction: b, from 0 to 1.
-
-    Raises:
-        ValueError: if an argument is not as above.
-
-    Wang et al., MRM 2022, eq. 13.
+    n has unit variance, the same for each fraction b, and s is `image_scale` of each image; b out of 0 .. 1 raises
+    ValueError. (Wang et al., MRM 2022, eq. 13.)
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
@@ -71,10 +63,8 @@ def blurred(images: Tensor, factor: float) -> Tensor:
 
 def _complex(images: Tensor) -> Tensor:
     if images.ndim < 3 or not (images.is_complex() or images.is_floating_point()):
-        raise ValueError(
-            f"images must be complex or real with shape (batch, ..., rows, cols), got {images.dtype} "
-            f"{tuple(images.shape)}"
-        )
+        got = f"{images.dtype} {tuple(images.shape)}"
+        raise ValueError(f"images must be complex or real with shape (batch, ..., rows, cols), got {got}")
     return images if images.is_complex() else torch.complex(images, torch.zeros_like(images))
 
 
@@ -131,15 +121,11 @@ def _degraded(images: Tensor, kind: str, level: float, seed: int) -> Tensor:
 
 
 def summarize_curve(levels: Sequence[float], values: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Mean and spread of curves, (images, levels), over images, and what can be said of their shape.
+    """Mean and spread of curves (images, levels) over images, and what can be said of their shape.
 
-    Returns:
-        ``mean`` and ``std`` (population's) by level; ``spearman``, Spearman's rho of the mean and the level, None
-        for a constant mean; ``rising``, the fraction of images in which the distance rises from each level to the
-        next; ``convex``, the fraction of second differences of the mean that are not negative.
-
-    Raises:
-        ValueError: if the levels do not rise, are fewer than three, or are not as many as the values of an image.
+    ``spearman`` is Spearman's rho of the mean and the level, None for a constant mean; ``rising`` the fraction of
+    images in which the distance rises from each level to the next; ``convex`` the fraction of second differences of
+    the mean that are not negative. Levels that do not rise, or are fewer than three, raise ValueError.
     """
     positions, curves = np.asarray(levels, dtype=float), np.asarray(values, dtype=float)
     if positions.size < 3 or not (np.diff(positions) > 0).all():
@@ -162,21 +148,17 @@ def draw_noise_and_blur(
 ) -> dict[str, Any]:
     """The figure of images that are evenly spaced over all slices is written; its numbers are returned."""
     places = images.evenly(num_images)
-    values: dict[str, dict[str, list[list[float]]]] = {kind: {name: [] for name in distances} for kind in LEVELS}
-    used: list[Place] = []
+    found: dict[Place, dict[str, dict[str, list[float]]]] = {}
     for place, image in tqdm(images.with_signal(places), desc="Noise and blur", unit="image", total=len(places)):
-        for kind, by_name in degradation_values(distances, image, seed=seed + len(used)).items():
-            for name, curve in by_name.items():
-                values[kind][name].append(curve)
-        used.append(place)
-    curves = {
-        kind: {name: summarize_curve(LEVELS[kind], rows) for name, rows in by_name.items()}
-        for kind, by_name in values.items()
-    }
-    middle = len(used) // 2
-    example = images.read(used[middle]).cpu()
-    save_degradation_curves(path, LEVELS, curves, example, num_images=len(used), seed=seed + middle)
-    return {"images": [images.label(place) for place in used], "levels": LEVELS, "curves": curves, "values": values}
+        found[place] = degradation_values(distances, image, seed=seed + len(found))
+    values, curves = {}, {}
+    for kind, levels in LEVELS.items():
+        values[kind] = {name: [of_image[kind][name] for of_image in found.values()] for name in distances}
+        curves[kind] = {name: summarize_curve(levels, rows) for name, rows in values[kind].items()}
+    middle = len(found) // 2
+    example = images.read(list(found)[middle]).cpu()
+    save_degradation_curves(path, LEVELS, curves, example, num_images=len(found), seed=seed + middle)
+    return {"images": [images.label(place) for place in found], "levels": LEVELS, "curves": curves, "values": values}
 
 
 def save_degradation_curves(
@@ -190,16 +172,9 @@ def save_degradation_curves(
 ) -> None:
     """A PNG, JPG or PDF has a row for noise and one for blur.
 
-    In each row: UFLoss with its spread over the images; all distances, divided by their values at the largest level,
-    with Spearman's rho; and an example (rows, cols) at the lowest, the middle and the highest level.
-
-    Args:
-        curves: by "noise" and "blur" and the name of the distance, see `summarize_curve`; UFLoss is needed.
-        num_images: that the curves are the mean of.
-        seed: of the noise of the example.
-
-    Raises:
-        ValueError: if there is no curve of UFLoss, or as `drawing.write_figure`.
+    In each row: UFLoss, without which there is a ValueError, with its spread over the images; all distances, divided by
+    their values at the largest level, with Spearman's rho; and an example (rows, cols) at three levels. The curves are
+    by kind and name of the distance, see `summarize_curve`, and seed is that of the example's noise.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import h5py
 import numpy as np
@@ -11,6 +12,8 @@ from fastmri_ufloss.report.figures import drawing
 
 __all__ = ["orthogonal_views", "save_orthogonal_views"]
 
+Volume: TypeAlias = np.ndarray | h5py.Dataset
+
 _FIGURE_WIDTH = 15.0  # inches
 # the axes of the volume that a view shows, top to bottom and left to right: 0 slices, 1 rows, 2 cols
 _PLANES = {"rows x cols": (1, 2), "slices x cols": (0, 2), "slices x rows": (0, 1)}
@@ -18,11 +21,11 @@ _PROJECTIONS = {"maximum over slices": (1, 2), "maximum over rows": (0, 2)}
 _VIEWS = {**_PLANES, **_PROJECTIONS}
 
 
-def orthogonal_views(volume: np.ndarray | h5py.Dataset) -> dict[str, np.ndarray]:
+def orthogonal_views(volume: Volume) -> dict[str, np.ndarray]:
     """The central planes of a volume (slices, rows, cols) and its maximum intensity projections, by name.
 
-    One slice ``volume[i]`` is held at a time; of complex values the magnitude is taken. The center is n // 2. An empty
-    volume, or one without three axes, raises ValueError.
+    One slice ``volume[i]`` is held at a time; of complex values the magnitude is taken. The center is n // 2. A
+    volume that is empty or has not three axes raises ValueError.
     """
     shape = tuple(volume.shape)
     if len(shape) != 3 or 0 in shape:
@@ -43,19 +46,12 @@ def orthogonal_views(volume: np.ndarray | h5py.Dataset) -> dict[str, np.ndarray]
 
 
 def save_orthogonal_views(
-    path: str | Path,
-    volumes: Mapping[str, np.ndarray | h5py.Dataset],
-    *,
-    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    path: str | Path, volumes: Mapping[str, Volume], *, voxel_size: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> None:
     """A PNG, JPG or PDF has a row for each volume, with its `orthogonal_views` in one scale of mm.
 
-    Args:
-        volumes: of one shape, by name; the first gives the gray scale of all planes and that of all projections.
-        voxel_size: mm from slice to slice, from row to row and from column to column.
-
-    Raises:
-        ValueError: if an argument is not as above, or as `drawing.write_figure`.
+    Volumes have one shape, and the gray scales of the first. ``voxel_size`` is mm from slice to slice, from row to row
+    and from column to column. Other volumes or sizes raise ValueError.
     """
     sizes = tuple(float(size) for size in voxel_size)
     if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
@@ -69,8 +65,8 @@ def save_orthogonal_views(
     first = next(iter(rows.values()))
     # projections are brighter than planes
     whites: dict[str, float] = {}
-    for views in (_PLANES, _PROJECTIONS):
-        whites |= dict.fromkeys(views, drawing.white_of(np.concatenate([first[view].ravel() for view in views])))
+    for kind in (_PLANES, _PROJECTIONS):
+        whites |= dict.fromkeys(kind, drawing.white_of(np.concatenate([first[view].ravel() for view in kind])))
     extents = [n * size for n, size in zip(next(iter(shapes.values())), sizes, strict=True)]
     widths = [extents[horizontal] for _, horizontal in _VIEWS.values()]
     height = max(extents[:2]) * _FIGURE_WIDTH / sum(widths)

@@ -48,7 +48,7 @@ def save_panels(
         error_gain: by which errors are multiplied.
 
     Raises:
-        ValueError: if an argument is not as above, or as `drawing.write_figure`.
+        ValueError: if an argument is not as above.
     """
     name, first = reference
     columns = drawing.check_magnitudes({name: first, **images})

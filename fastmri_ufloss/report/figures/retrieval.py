@@ -26,6 +26,9 @@ __all__ = ["FeatureBank", "build_bank", "cut_patches", "features_at", "look_up",
 SIDES = ("nearest", "farthest")
 _CELL = 1.15  # inches
 
+Query = tuple[Place, tuple[int, int]]
+"""The place of an image, and the upper left corner of a patch."""
+
 
 class FeatureBank(NamedTuple):
     """Patches of some volumes: features (n, d) float32, unit vectors, and places (n, 4) int64, number of the volume,
@@ -37,16 +40,10 @@ class FeatureBank(NamedTuple):
 
 
 def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk_size: int = 256) -> Tensor:
-    """Features (n, d) of some patches of an image, which is divided by its `image_scale` first; without gradient.
+    """Features (n, d) of the patches at corners (n, 2) of an image (rows, cols), divided by its `image_scale`.
 
-    Args:
-        feature_net: see `fastmri_ufloss.losses.UFLoss`, in eval mode.
-        image: (rows, cols), complex for a network of 2 channels, real magnitude for 1.
-        corners: (n, 2), row and column of the upper left pixel of each patch.
-        chunk_size: patches that go through the network at once.
-
-    Raises:
-        ValueError: if an argument is not as above, or a patch is not inside the image.
+    The network is in eval mode, and without gradient. An image of another kind than it takes, or a patch that is not
+    inside the image, raises ValueError.
     """
     if image.ndim != 2:
         raise ValueError(f"image must have shape (rows, cols), got {tuple(image.shape)}")
@@ -104,9 +101,9 @@ def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | P
 
 def _compute(images: FigureImages, index: int, of_slices: Mapping[int, int], seed: int) -> FeatureBank:
     """The patches of a volume, so many of each slice; their places without the number of the volume."""
-    features, places = [], []
+    features, places, name = [], [], images.volumes[index].path.name
     for (_, slice_num), image in images.with_signal((index, slice_num) for slice_num in of_slices):
-        key = (seed, images.volumes[index].path.name, slice_num)
+        key = (seed, name, slice_num)
         corners = random_corners(image.shape, images.net.patch_size, of_slices[slice_num], key)
         features.append(features_at(images.net, image, corners).cpu())
         places.append(torch.nn.functional.pad(corners, (1, 0), value=slice_num))
@@ -142,8 +139,8 @@ def search(
     return sign * values, rows
 
 
-def textured_queries(images: FigureImages, count: int) -> list[tuple[Place, tuple[int, int]]]:
-    """A textured patch of each of some evenly spaced slices: the place of the image, and the patch's corner."""
+def textured_queries(images: FigureImages, count: int) -> list[Query]:
+    """A textured patch of each of some evenly spaced slices."""
     queries = []
     for index, (place, image) in enumerate(images.with_signal(images.evenly(count))):
         # not the same part of each image: of the first the best patch, of the next the second best ...
@@ -159,25 +156,12 @@ def textured_corners(image: Tensor, patch_size: int, count: int) -> list[tuple[i
 
 
 def look_up(
-    images: FigureImages,
-    queries: Sequence[tuple[Place, tuple[int, int]]],
-    bank: FeatureBank,
-    bank_images: FigureImages,
-    *,
-    count: int,
+    images: FigureImages, queries: Sequence[Query], bank: FeatureBank, bank_images: FigureImages, *, count: int
 ) -> list[dict[str, Any]]:
-    """The ``count`` nearest and farthest patches of some patches, each without its own subject.
+    """The ``count`` nearest and farthest patches of some patches, without those of the same subject.
 
-    Args:
-        queries: place of the image in ``images``, and row and column of the patch's upper left corner.
-        bank: of the folder ``bank_images``, see `build_bank`.
-
-    Returns:
-        ``volume``, ``slice`` and ``corner`` of each query, and those of its ``nearest`` and ``farthest`` with their
-        ``inner_product``.
-
-    Raises:
-        ValueError: if a patch is not inside its image, or the bank has too few patches of other subjects.
+    A row for each query has ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with
+    their ``inner_product``. Too few patches of other subjects in the bank, that of ``bank_images``, raise ValueError.
     """
     results = []
     for (number, slice_num), corner in queries:
@@ -227,10 +211,8 @@ def save_retrieval(
 ) -> None:
     """A PNG, JPG or PDF has a row for each query: the patch, its nearest patches, and its farthest ones.
 
-    The border of a patch has the color of its inner product with the query; all patches have one gray scale.
-
-    Raises:
-        ValueError: if there is no query, their numbers of patches differ, or as `drawing.write_figure`.
+    The border of a patch has the color of its inner product with the query; all patches have one gray scale. No query,
+    or different numbers of patches, raise ValueError.
     """
     counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
     if len(counts) != 1:

@@ -38,10 +38,8 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
     """A PNG, JPG or PDF has a plot for each metric, groups of boxes for the contrasts, a box for each method.
 
     A dot is a subject, the mean over its volumes of the contrast, and whiskers reach 1.5 interquartile ranges. The
-    metrics are those of a report against a reference, its first if not given, or against none.
-
-    Raises:
-        ValueError: if reference is none of the report's, no metric has a value, or as `drawing.write_figure`.
+    metrics are those of a report against a reference, its first if not given, or against none; without a value there
+    is a ValueError.
     """
     reference = document["references"][0] if reference is None else reference
     if reference not in document["references"]:
@@ -111,12 +109,8 @@ def save_perception_distortion(
 ) -> None:
     """A PNG, JPG or PDF has a point for each method, the means over all subjects with their 95% intervals.
 
-    Distortion, to the right, and perception, upwards, are names of the report's metrics.
-
-    Raises:
-        ValueError: if a name is no metric, no method has both, or as `drawing.write_figure`.
-
-    After Blau and Michaeli, "The perception-distortion tradeoff", CVPR 2018.
+    Distortion, to the right, and perception, upwards, are names of the report's metrics, of which a method must have
+    both, or else ValueError. (After Blau and Michaeli, "The perception-distortion tradeoff", CVPR 2018.)
     """
     metrics = {metric["name"]: metric for metric in document["metrics"]}
     for argument, name in (("distortion", distortion), ("perception", perception)):

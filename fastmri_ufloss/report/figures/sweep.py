@@ -17,6 +17,7 @@ __all__ = ["difference_rows", "save_sweep", "seed_interval", "sweep_rows"]
 
 T_SEEDS = 3  # are needed for an interval by Student's t: of two it is 9 times as wide as their range
 
+Rows = Sequence[Mapping[str, Any]]
 SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Scores by name, of each weight, as it was typed, and seed."""
 
@@ -60,21 +61,13 @@ def difference_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[st
             pair = ([scores[of][seed][metric] for seed in seeds] for of in (first, weight))
             paired = paired_difference(*pair, larger_is_better=False)
             low, high = (None if math.isnan(end) else end for end in (paired.low, paired.high))
-            names = {"weight": weight, "minus": first, "metric": metric}
-            rows.append(
-                {**names, "difference": paired.difference, "95% from": low, "95% to": high, "seeds": len(seeds)}
-            )
+            interval = {"difference": paired.difference, "95% from": low, "95% to": high, "seeds": len(seeds)}
+            rows.append({"weight": weight, "minus": first, "metric": metric, **interval})
     return rows
 
 
 def save_sweep(
-    path: str | Path,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    metrics: Mapping[str, str],
-    distortion: str,
-    perception: str,
-    title: str = "",
+    path: str | Path, rows: Rows, *, metrics: Mapping[str, str], distortion: str, perception: str, title: str = ""
 ) -> None:
     """A PNG, JPG or PDF has a plot of each score against the weight, and one of perception against distortion.
 
@@ -82,12 +75,9 @@ def save_sweep(
     they may begin with 0 and end with a word.
 
     Args:
-        rows: of `sweep_rows`.
+        rows: of `sweep_rows`; a score without a row raises ValueError.
         metrics: label of each score by its name; three at most.
         distortion, perception: the scores of the last plot, to the right and upwards.
-
-    Raises:
-        ValueError: if a score has no row, or as `drawing.write_figure`.
     """
     by_metric = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
     for metric in (*metrics, distortion, perception):
@@ -109,7 +99,7 @@ def save_sweep(
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _draw_score(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_score(axis: Axes, rows: Rows) -> None:
     bars = np.hstack([_bar(row) for row in rows])
     line: dict[str, Any] = {"color": "0.25", "marker": "o", "markersize": 4, "capsize": 3, "linewidth": 1.2}
     axis.errorbar(range(len(rows)), [row["mean"] for row in rows], yerr=bars, **line)
@@ -123,7 +113,7 @@ def _draw_score(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.grid(axis="y", alpha=0.3)
 
 
-def _draw_plane(axis: Axes, distortion: Sequence[Mapping[str, Any]], perception: Sequence[Mapping[str, Any]]) -> None:
+def _draw_plane(axis: Axes, distortion: Rows, perception: Rows) -> None:
     x, y = ([row["mean"] for row in rows] for rows in (distortion, perception))
     axis.plot(x, y, color="0.8", linewidth=1, zorder=0)
     for place, (across, up) in enumerate(zip(distortion, perception, strict=True)):
