@@ -25,7 +25,7 @@ Notes = Mapping[str, str]
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Images) -> None:
     """A PNG, JPG or PDF has a column for the reference and for each method, with image, error x5 and zoom.
 
-    All are magnitudes (rows, cols) on the reference's gray scale, or else ValueError. NRMSE is the root of fastMRI's NMSE.
+    All have the reference's shape, or else ValueError, and its gray scale. NRMSE is the root of fastMRI's NMSE.
     """
     for name, image in outputs.items():
         if image.shape != reference.shape:

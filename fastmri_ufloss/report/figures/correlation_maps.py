@@ -195,8 +195,9 @@ def save_correlation_maps(
         drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
     for axis, title in zip(axes[0], ("image", *(measure for measure, _ in columns)), strict=True):
         axis.set_title(title, fontsize=9)
-    colors = ScalarMappable(Normalize(0, 1), "inferno")
-    drawing.color_bar(figure, axes, colors, "inner product of the features, or SSIM", fraction=0.02)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, fraction=0.02, pad=0.01)
+    bar.set_label("inner product of the features, or SSIM", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     drawing.write_figure(path, figure, dpi=150)
 
 

@@ -195,6 +195,5 @@ def _draw_curves(axis: Axes, descent: Descent) -> None:
         place.set_ylabel(name, color=color)
         place.tick_params(axis="y", colors=color)
         place.set_ylim(0, 1.08 * max(values))
-    axis.set_xlabel("step of descent on UFLoss")
-    axis.set_xlim(steps[0], steps[-1])
+    axis.set(xlabel="step of descent on UFLoss", xlim=(steps[0], steps[-1]))
     axis.grid(alpha=0.3)

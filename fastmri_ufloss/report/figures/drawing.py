@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -130,13 +129,6 @@ def hide_frame(axis: Axes) -> None:
     """As ``set_axis_off``, but the labels stay."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-
-
-def color_bar(figure: Figure, axes: np.ndarray, colors: ScalarMappable, label: str, *, fraction: float) -> None:
-    """A bar of colors to the right of all axes."""
-    bar = figure.colorbar(colors, ax=axes, fraction=fraction, pad=0.01)
-    bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
 
 
 def image_columns(

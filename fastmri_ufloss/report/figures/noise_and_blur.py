@@ -172,9 +172,9 @@ def save_degradation_curves(
 ) -> None:
     """A PNG, JPG or PDF has a row for noise and one for blur.
 
-    In each row: UFLoss, without which there is a ValueError, with its spread over the images; all distances, divided by
-    their values at the largest level, with Spearman's rho; and an example (rows, cols) at three levels. The curves are
-    by kind and name of the distance, see `summarize_curve`, and seed is that of the example's noise.
+    In each row: UFLoss, or else ValueError, with its spread over the images; all distances, divided by their values at
+    the largest level, with Spearman's rho; and an example (rows, cols) at three levels. The curves are by kind and
+    name of the distance, see `summarize_curve`; the seed is that of the example's noise.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:
@@ -189,8 +189,7 @@ def save_degradation_curves(
         own.fill_between(positions, mean - std, mean + std, alpha=0.25, linewidth=0)
         label = f"mean ± SD of {num_images} images" if num_images > 1 else "one image"
         own.plot(positions, mean, marker="o", markersize=3.5, label=label)
-        own.set_ylabel(r"UFLoss, mean $|f(p) - f(\hat p)|^2$")
-        own.set_ylim(bottom=0)
+        own.set(ylabel=r"UFLoss, mean $|f(p) - f(\hat p)|^2$", ylim=(0, None))
         for index, (name, curve) in enumerate(curves[kind].items()):
             mean = np.asarray(curve["mean"])
             rho = "-" if curve["spearman"] is None else f"{curve['spearman']:.2f}"
@@ -198,11 +197,9 @@ def save_degradation_curves(
             every.plot(
                 positions, mean / (mean[-1] or 1.0), color=f"C{index}", label=rf"{name}, $\rho$ = {rho}", **style
             )
-        every.set_ylabel("mean / its value at the last level")
-        every.set_ylim(0, 1.05)
+        every.set(ylabel="mean / its value at the last level", ylim=(0, 1.05))
         for axis in (own, every):
-            axis.set_xlabel(_AXES[kind])
-            axis.set_xlim(positions[0], positions[-1])
+            axis.set(xlabel=_AXES[kind], xlim=(positions[0], positions[-1]))
             axis.grid(alpha=0.3)
             axis.legend(loc="upper left", fontsize=8, frameon=False)
         for axis, level in zip(examples, (of_kind[0], of_kind[len(of_kind) // 2], of_kind[-1]), strict=True):

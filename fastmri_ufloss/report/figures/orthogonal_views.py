@@ -50,8 +50,8 @@ def save_orthogonal_views(
 ) -> None:
     """A PNG, JPG or PDF has a row for each volume, with its `orthogonal_views` in one scale of mm.
 
-    Volumes have one shape, and the gray scales of the first. ``voxel_size`` is mm from slice to slice, from row to row
-    and from column to column. Other volumes or sizes raise ValueError.
+    Volumes have one shape, and the gray scales of the first. ``voxel_size`` is in mm from slice to slice, row to row
+    and column to column. Other volumes or sizes raise ValueError.
     """
     sizes = tuple(float(size) for size in voxel_size)
     if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):

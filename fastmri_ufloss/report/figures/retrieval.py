@@ -211,8 +211,8 @@ def save_retrieval(
 ) -> None:
     """A PNG, JPG or PDF has a row for each query: the patch, its nearest patches, and its farthest ones.
 
-    The border of a patch has the color of its inner product with the query; all patches have one gray scale. No query,
-    or different numbers of patches, raise ValueError.
+    The border of a patch has the color of its inner product with the query; all patches have one gray scale. No
+    query, or different numbers of patches, raise ValueError.
     """
     counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
     if len(counts) != 1:
@@ -240,5 +240,7 @@ def save_retrieval(
     axes[0, 0].set_title("query", fontsize=9)
     axes[0, 2].set_title("nearest", fontsize=9, loc="left")
     axes[0, 3 + near].set_title("farthest", fontsize=9, loc="left")
-    drawing.color_bar(figure, axes, colors, "inner product of the features", fraction=0.015)
+    bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
+    bar.set_label("inner product of the features", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     drawing.write_figure(path, figure, dpi=200)

@@ -45,40 +45,39 @@ def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: 
     if reference not in document["references"]:
         raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")
     metrics = [metric for metric in document["metrics"] if metric["reference"] in (None, reference)]
-    values = _values(document, [metric["name"] for metric in metrics])
-    metrics = [metric for metric in metrics if any(group.get(metric["name"]) for group in values.values())]
+    scores = _finite_scores(document, [metric["name"] for metric in metrics])
+    metrics = [metric for metric in metrics if metric["name"] in {name for _, name, _ in scores}]
     if not metrics:
         raise ValueError(f"document must have a volume with a value of a metric against {reference}, got none")
-    methods = document["methods"]
-    width = len(values) * len(methods) * _BOX + _MARGIN
+    methods, groups = document["methods"], _groups(document)
+    width = len(groups) * len(methods) * _BOX + _MARGIN
     columns = int(np.clip(_PAGE // width, 1, len(metrics)))
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(max(columns * width, 3.5), rows * _HEIGHT + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis in axes[len(metrics) :]:
         axis.set_axis_off()
-    letters = max(12, int(width * _LETTERS_AN_INCH))
     for metric, axis in zip(metrics, axes, strict=False):
-        _draw_boxes(axis, {group: of.get(metric["name"], {}) for group, of in values.items()}, methods)
-        axis.set_title(textwrap.fill(_metric_label(metric), letters), **_SMALL)
+        boxes = [[scores.get((contrast, metric["name"], method), []) for method in methods] for contrast in groups]
+        _draw_boxes(axis, boxes, groups)
+        axis.set_title(textwrap.fill(_metric_label(metric), max(12, int(width * _LETTERS_AN_INCH))), **_SMALL)
     handles = [Patch(color=drawing.method_color(index)) for index in range(len(methods))]
     columns = int(np.clip(figure.get_figwidth() * 14 // (min(max(map(len, methods)), _LETTERS) + 5), 1, len(methods)))
     _add_legend(figure, handles, methods, loc="outside lower center", ncols=columns)
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _draw_boxes(axis: Axes, values: Mapping[str, Mapping[str, Mapping[str, float]]], methods: Sequence[str]) -> None:
-    """The boxes of a metric by contrast, method and subject."""
-    step = len(methods) + 1
-    for number, of_methods in enumerate(values.values()):
-        for index, method in enumerate(methods):
-            scores = [value for value in of_methods.get(method, {}).values() if np.isfinite(value)]
+def _draw_boxes(axis: Axes, boxes: Sequence[Sequence[Sequence[float]]], groups: Sequence[str]) -> None:
+    """The scores of each group and method."""
+    step = len(boxes[0]) + 1
+    for number, of_methods in enumerate(boxes):
+        for index, scores in enumerate(of_methods):
             if scores:
                 _draw_box(axis, scores, number * step + index, drawing.method_color(index))
     axis.set_xticks([])
-    if len(values) > 1:
-        axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(values))], list(values), **_SMALL)
-    axis.set_xlim(-1, len(values) * step - 1)
+    if len(groups) > 1:
+        axis.set_xticks([number * step + (step - 2) / 2 for number in range(len(groups))], groups, **_SMALL)
+    axis.set_xlim(-1, len(groups) * step - 1)
     axis.tick_params(axis="x", length=0)
     axis.tick_params(axis="y", labelsize=_FONT - 1)
     axis.grid(axis="y", linewidth=0.4, alpha=0.5)
@@ -212,13 +211,11 @@ def choose_scores(
 def quartiles(document: Mapping[str, Any], unit: str) -> list[dict[str, Any]]:
     """A row for each contrast, metric and method: how many units there are, such as subjects, and their quartiles."""
     rows = []
-    for contrast, metrics in _values(document, [metric["name"] for metric in document["metrics"]]).items():
-        for metric, methods in metrics.items():
-            for method, by_unit in methods.items():
-                values = [value for value in by_unit.values() if np.isfinite(value)]
-                low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-                numbers = {f"{unit}s": len(values), "median": middle, "1st quartile": low, "3rd quartile": high}
-                rows.append({"contrast": contrast, "metric": metric, "method": method, **numbers})
+    scores = _finite_scores(document, [metric["name"] for metric in document["metrics"]])
+    for (contrast, metric, method), values in scores.items():
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        numbers = {f"{unit}s": len(values), "median": middle, "1st quartile": low, "3rd quartile": high}
+        rows.append({"contrast": contrast, "metric": metric, "method": method, **numbers})
     return rows
 
 
@@ -228,12 +225,17 @@ def _is_meant(metric: Mapping[str, Any], name: str, reference: str) -> bool:
     return name == metric["name"] or (name == metric["label"] and metric["reference"] in (None, reference))
 
 
-def _values(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """By contrast, metric, method and subject; all contrasts together where there is one only."""
-    every, *others = document["contrasts"]
-    return {
-        contrast: scores_by_subject(
-            [row for row in document["volumes"] if contrast in (every, row["contrast"])], names
-        )
-        for contrast in others or [every]
-    }
+def _groups(document: Mapping[str, Any]) -> list[str]:
+    """The contrasts, or all together where there is one only."""
+    return list(document["contrasts"][1:] or document["contrasts"])
+
+
+def _finite_scores(document: Mapping[str, Any], names: Sequence[str]) -> dict[tuple[str, str, str], list[float]]:
+    """The values of all subjects by group, metric and method."""
+    scores, every = {}, document["contrasts"][0]
+    for contrast in _groups(document):
+        rows = [row for row in document["volumes"] if contrast in (every, row["contrast"])]
+        for metric, methods in scores_by_subject(rows, names).items():
+            for method, by_subject in methods.items():
+                scores[contrast, metric, method] = [x for x in by_subject.values() if np.isfinite(x)]
+    return scores

@@ -108,8 +108,7 @@ def _draw_score(axis: Axes, rows: Rows) -> None:
         # beside the bar, or else it hides them
         axis.plot(np.full(len(values), place + 0.13), values, "o", color=f"C{place % 10}", markersize=3.5, alpha=0.9)
     axis.set_xticks(range(len(rows)), [row["weight"] for row in rows])
-    axis.set_xlim(-0.4, len(rows) - 0.6)
-    axis.set_xlabel("weight of UFLoss")
+    axis.set(xlabel="weight of UFLoss", xlim=(-0.4, len(rows) - 0.6))
     axis.grid(axis="y", alpha=0.3)
 
 
