@@ -25,7 +25,8 @@ Notes = Mapping[str, str]
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Images) -> None:
     """A PNG, JPG or PDF has a column for the reference and for each method, with image, error x5 and zoom.
 
-    All have the reference's shape, or else ValueError, and its gray scale. NRMSE is the root of fastMRI's NMSE.
+    Images have the shape of the reference, and its gray scale; other shapes raise ValueError. NRMSE is the root of
+    fastMRI's NMSE.
     """
     for name, image in outputs.items():
         if image.shape != reference.shape:

@@ -96,8 +96,8 @@ def draw_correlation_maps(
     """The figure and, where there are several images, ``*_best.*`` beside it with the best patches are written.
 
     The source is compared with itself, with the slice at the same height of the next volume of another subject with
-    the same contrast, with that of one with another contrast, and with the middle of ``others``. The numbers, the
-    files, and what the folder does not have, in words, are returned.
+    the same contrast, with that of a subject with another contrast, and with the middle of ``others``. The numbers,
+    the files, and what the folder does not have, in words, are returned.
 
     Args:
         images: folder of the source.
@@ -164,8 +164,8 @@ def _describe(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
     row: dict[str, Any] = {"image": item.name.replace("\n", ": ")}
     for measure, maps in item.maps.items():
         *corner, best = best_match(maps[index], stride=stride)
-        spread = {"mean": float(maps[index].mean()), "std": float(maps[index].std())}
-        row[measure] = {"best_corner": corner, "best": best, **spread}
+        mean, std = float(maps[index].mean()), float(maps[index].std())
+        row[measure] = {"best_corner": corner, "best": best, "mean": mean, "std": std}
     return row
 
 
@@ -231,8 +231,8 @@ def save_best_matches(
         raise ValueError(f"images must be at least two, the source and another one, got {len(images)}")
     source, *others = images
     columns = [(item, measure) for item in others for measure in source.maps]
-    size = (_CELL * (1 + len(columns)), (_CELL + 0.2) * len(corners) + 0.45)
-    figure = Figure(figsize=size, layout="constrained")
+    width, height = _CELL * (1 + len(columns)), (_CELL + 0.2) * len(corners) + 0.45
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(len(corners), 1 + len(columns), squeeze=False)
     for index, ((row, col), cells) in enumerate(zip(corners, axes, strict=True)):
         _show_patch(cells[0], source.image, (row, col, patch_size), PATCH_COLORS[index])

@@ -172,9 +172,9 @@ def save_degradation_curves(
 ) -> None:
     """A PNG, JPG or PDF has a row for noise and one for blur.
 
-    In each row: UFLoss, or else ValueError, with its spread over the images; all distances, divided by their values at
-    the largest level, with Spearman's rho; and an example (rows, cols) at three levels. The curves are by kind and
-    name of the distance, see `summarize_curve`; the seed is that of the example's noise.
+    In each row: UFLoss with its spread over the images; all distances, divided by their values at the largest level,
+    with Spearman's rho; and an example (rows, cols) at three levels. Curves are those of `summarize_curve` by kind and
+    name of the distance, and without UFLoss raise ValueError; the seed is that of the example's noise.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:

@@ -16,7 +16,7 @@ from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 from fastmri_ufloss.report.reconstructions import VolumeFiles
 
-__all__ = ["choose_slice", "draw_panels", "panel_scores", "save_panels", "slice_scores"]
+__all__ = ["choose_slice", "draw_panels", "panel_scores", "save_panels"]
 
 _WIDTH = 1.35  # inches, of a column: five fit on a printed page
 _GAP = 0.04
@@ -158,29 +158,6 @@ def _textures(volume: VolumeFiles) -> list[float]:
     ]
 
 
-def slice_scores(
-    volume: VolumeFiles, number: int, *, net: PatchFeatureNet | None = None, stride: int = 5
-) -> dict[str, dict[str, float]]:
-    """NRMSE and SSIM of a slice by method, see `ReferenceVolume`, and, with a network of magnitudes, UFLoss.
-
-    The first reference counts. Slices with an image that is not finite do not count for the maximum of the volume,
-    and raise ValueError themselves.
-    """
-    images = volume.read()
-    (references, *_) = images.references.values()
-    is_finite = np.all([np.isfinite(x).all(axis=(1, 2)) for x in (references, *images.outputs.values())], axis=0)
-    if not is_finite[number]:
-        raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
-    reference = ReferenceVolume(references[number : number + 1], max_value=references[is_finite].max())
-    scores = {}
-    for method, output in images.outputs.items():
-        of_slice = reference.score(output[number : number + 1], names=("NRMSE", "SSIM")).slices
-        scores[method] = {name: float(values[0]) for name, values in of_slice.items()}
-        if net is not None:
-            scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
-    return scores
-
-
 def draw_panels(
     paths: Sequence[str | Path],
     volume: VolumeFiles,
@@ -192,12 +169,26 @@ def draw_panels(
     zoom: drawing.Square | None = None,
     error_gain: float = drawing.ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
-    """The panels of a slice with its `slice_scores`, which are returned, are written; see there and `save_panels`."""
-    scores = slice_scores(volume, number, net=net, stride=stride)
-    texts = {method: {name: f"{value:#.3g}" for name, value in of.items()} for method, of in scores.items()}
-    images = volume.read(number)
-    ((name, reference), *_) = images.references.items()
-    outputs = {method: output[0] for method, output in images.outputs.items()}
+    """Files of the panels of a slice, see `save_panels`, are written with the scores by method, which are returned.
+
+    NRMSE and SSIM are those of `ReferenceVolume`, with the maximum over the slices of which all images are finite;
+    UFLoss needs a network of magnitudes. The first reference counts. An image that is not finite raises ValueError.
+    """
+    images = volume.read()
+    ((name, references), *_) = images.references.items()
+    is_finite = np.all([np.isfinite(x).all(axis=(1, 2)) for x in (references, *images.outputs.values())], axis=0)
+    if not is_finite[number]:
+        raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
+    reference = ReferenceVolume(references[number : number + 1], max_value=references[is_finite].max())
+    scores = {}
+    for method, output in images.outputs.items():
+        of_slice = reference.score(output[number : number + 1], names=("NRMSE", "SSIM")).slices
+        scores[method] = {score: float(values[0]) for score, values in of_slice.items()}
+        if net is not None:
+            scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
+    texts = {method: {score: f"{value:#.3g}" for score, value in of.items()} for method, of in scores.items()}
+    outputs = {method: output[number] for method, output in images.outputs.items()}
+    shown = ((name, references[number]), outputs)
     for path in paths:
-        save_panels(path, (name, reference[0]), outputs, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
+        save_panels(path, *shown, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
     return scores

@@ -41,10 +41,11 @@ def sweep_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, An
     rows = []
     for weight, by_seed in scores.items():
         for metric in metrics if by_seed else ():
-            values = {seed: of_seed[metric] for seed, of_seed in sorted(by_seed.items())}
-            low, high, kind = seed_interval(list(values.values()))
-            interval = {"mean": float(np.mean(list(values.values()))), "from": low, "to": high, "interval": kind}
-            rows.append({"weight": weight, "metric": metric, **interval, "seeds": values})
+            seeds = {seed: of_seed[metric] for seed, of_seed in sorted(by_seed.items())}
+            values = list(seeds.values())
+            low, high, kind = seed_interval(values)
+            interval = {"mean": float(np.mean(values)), "from": low, "to": high, "interval": kind}
+            rows.append({"weight": weight, "metric": metric, **interval, "seeds": seeds})
     return rows
 
 
