@@ -60,9 +60,7 @@ def descend(
     The gradient is that of `UFLoss` in training. Images are divided by `image_scale` of the target: lr has no unit.
 
     Args:
-        feature_net: see `UFLoss`, in eval mode.
-        start: x, (rows, cols), complex or real as the network has it.
-        target: t, like start.
+        start, target: x and t, (rows, cols), complex or real as the network has it.
         num_steps: of the descent.
         optimizer: ``"sgd"`` for plain gradient descent as above, eq. 14 of the paper, or ``"adam"``, without N.
         lr: step size, that of ``LR`` if not given.

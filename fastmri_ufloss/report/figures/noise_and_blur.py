@@ -74,8 +74,6 @@ def make_distances(
     """The distances of the figure by name: UFLoss, MSE, DSSIM, and VGG if there is a network for it.
 
     Args:
-        feature_net: see `fastmri_ufloss.losses.UFLoss`, in eval mode.
-        vgg: see `perceptual_loss`.
         stride: of the grid of UFLoss. Its mean over the patches hardly depends on it, its time does.
         chunk_size: patches that go through the network at once.
     """
@@ -173,8 +171,8 @@ def save_degradation_curves(
     """A PNG, JPG or PDF has a row for noise and one for blur.
 
     In each row: UFLoss with its spread over the images; all distances, divided by their values at the largest level,
-    with Spearman's rho; and an example (rows, cols) at three levels. Curves are those of `summarize_curve` by kind and
-    name of the distance, and without UFLoss raise ValueError; the seed is that of the example's noise.
+    with Spearman's rho; and an example (rows, cols) at three levels. Curves are of `summarize_curve` by kind and name
+    of the distance, and without UFLoss raise ValueError; the seed is that of the example's noise.
     """
     for kind in levels:
         if "UFLoss" not in curves[kind]:

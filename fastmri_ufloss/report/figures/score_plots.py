@@ -116,18 +116,21 @@ def save_perception_distortion(
         if name not in metrics:
             raise ValueError(f"{argument} must be one of the metrics {', '.join(metrics)}, got {name!r}")
     first = document["contrasts"][0]
-    rows = {(r["method"], r["metric"]): r for r in document["means"] if r["contrast"] == first}
+    means = [row for row in document["means"] if row["contrast"] == first and row["mean"] is not None]
+    rows = {(row["method"], row["metric"]): row for row in means}
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis = figure.subplots()
     points: dict[str, Any] = {}
     for index, method in enumerate(document["methods"]):
         across, up = rows.get((method, distortion)), rows.get((method, perception))
-        if across is None or up is None or across["mean"] is None or up["mean"] is None:
-            continue
-        points[method] = axis.errorbar(
-            across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), fmt="o", markersize=4.5, linewidth=1,
-            color=drawing.method_color(index),
-        )  # fmt: skip
+        if across and up:
+            style: dict[str, Any] = {
+                "fmt": "o",
+                "markersize": 4.5,
+                "linewidth": 1,
+                "color": drawing.method_color(index),
+            }
+            points[method] = axis.errorbar(across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), **style)
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
     axis.set_xlabel(_metric_label(metrics[distortion]), fontsize=_FONT)
