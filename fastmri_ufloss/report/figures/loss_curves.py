@@ -205,7 +205,7 @@ def choose_images(
     fitting = [i for i, of_image in common.items() if set(wanted) <= of_image]
     if not fitting:
         there = "; ".join(f"{sorted(of_image)} of image {i}" for i, of_image in sorted(common.items()))
-        raise ValueError(f"epochs must be some of one image that all runs have logged, {there}, got {wanted}")
+        raise ValueError(f"epochs must be some of an image that all runs have, got {wanted}; there are {there}")
     log = next(iter(logs.values()))
     return wanted, max(fitting, key=lambda i: texture(log.read_image(f"val_images_idx_{i}/target", wanted[0])))
 
