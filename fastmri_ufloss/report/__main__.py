@@ -14,10 +14,11 @@ scores only what has changed.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,27 +27,25 @@ import torch
 from tqdm import tqdm
 
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
-from fastmri_ufloss.models import load_segmenter
+from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
-from fastmri_ufloss.report.inputs import check_choice, parse_networks, parse_references, parse_results
 from fastmri_ufloss.report.page.html_page import write_report
-from fastmri_ufloss.report.reconstructions import Reconstructions
-from fastmri_ufloss.report.scores.score_cache import score_volumes
-from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, ScoreSettings
+from fastmri_ufloss.report.reconstructions import Reconstructions, reference_kind
+from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
+from fastmri_ufloss.report.scores.scoring import score_volumes
 from fastmri_ufloss.report.table import format_comparisons, format_means, write_document
 
+LEADERBOARD_FOLDER = "reconstructions"  # of a recipe's run, whose own folder has the name
+SUFFIXES = (".h5", ".hdf5")
 say = partial(print, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
+    """Run the command with its arguments, those of the process by default.
 
     Returns:
-        The exit status: 0 if all is well, 1 if not, 130 if it was interrupted.
+        The exit status: 0 if all is well, 1 if not, 130 if the command was interrupted.
     """
     args = _make_parser().parse_args(argv)
     try:
@@ -63,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    methods = parse_results(args.results)
+    methods = _parse_results(args.results)
     if COIL_COMBINED in methods:
         raise ValueError(f"{COIL_COMBINED!r} is the name of a reference: call the method otherwise, NAME=FOLDER")
-    baseline = check_choice("--baseline", args.baseline, methods)
+    baseline = _check_choice("--baseline", args.baseline, methods)
     settings, data, sampling_notes = _prepare(args, methods)
     notes = [*folder_notes(data), *sampling_notes]
     for note in notes:
@@ -79,24 +78,20 @@ def _report(args: argparse.Namespace) -> None:
             f"{len(reasons)} volumes could not be scored: {'; '.join(reasons[:5])}. The others are kept: mend these, "
             "or leave them out with --common"
         )
-    comparison = Comparison(
-        data,
-        settings,
-        scored,
-        baseline=baseline,
-        notes=notes,
-        asked=json.loads(json.dumps(vars(args), default=str)),
-        **({} if args.title is None else {"title": args.title}),
-    )
+    asked = json.loads(json.dumps(vars(args), default=str))
+    title = {} if args.title is None else {"title": args.title}
+    comparison = Comparison(data, settings, scored, baseline=baseline, notes=notes, asked=asked, **title)
     document = comparison.document
     metrics = [metric["name"] for metric in document["metrics"]]
     main_metric = f"SSIM ({document['references'][0]})"
-    focus = check_choice("--focus", args.focus, list(dict.fromkeys([main_metric, *metrics])))
+    focus = _check_choice("--focus", args.focus, list(dict.fromkeys([main_metric, *metrics])))
     write_document(args.output_path, document)
     _show(document, already=notes)
     if scored.num_cached:
         say(f"{scored.num_cached} of {len(data)} volumes were scored before")
-    _write_page(args, comparison, focus)
+    num_cases = {} if args.num_cases is None else {"num_cases": args.num_cases}
+    write_report(args.output_path, comparison, focus=focus, **num_cases)
+    say(f"Report: {args.output_path / 'report.html'}")
 
 
 def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreSettings, Reconstructions, list[str]]:
@@ -104,13 +99,13 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
     for given, other in (("segmenter", "segmentations"), ("segmentations", "segmenter"), ("masks", "kspace")):
         if getattr(args, given) is not None and getattr(args, other) is None:
             raise ValueError(f"--{given} needs --{other}")
-    references = parse_references(args.reference)
+    references = _parse_references(args.reference)
     if not references and args.kspace is None:
         raise ValueError(
             "there is no reference: name a folder of fully sampled images with --reference, such as "
             "DATA/multicoil_test, or fully sampled volumes with --kspace"
         )
-    nets = parse_networks(args.feature_net, args.trained_on, with_kspace=args.kspace is not None)
+    nets = _parse_networks(args.feature_net, args.trained_on, with_kspace=args.kspace is not None)
     if args.stride is not None and not nets:
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
     segmentation: dict[str, Any] = {}
@@ -150,6 +145,123 @@ def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
     return None
 
 
+def _parse_results(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders of methods by name; a folder without volumes stands for all its folders that have some."""
+    folders: list[tuple[str, Path]] = []
+    for name, folder in _split_folders("RESULTS", texts):
+        if _list_files(folder):
+            folders.append((name or _name_of(folder), folder))
+            continue
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _list_files(path)]
+        if not inside:
+            raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, nor in its folders")
+        folders += [(f"{name}/{path.name}" if name else _name_of(path), path) for path in inside]
+    return _by_name("RESULTS", folders)
+
+
+def _parse_references(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders of references by name, or else by what their files have: RSS, ESC or ``reference``."""
+    folders = [(name or _kind_of(folder), folder) for name, folder in _split_folders("--reference", texts)]
+    return _by_name("--reference", folders)
+
+
+def _kind_of(folder: Path) -> str:
+    """What the first file of a folder of references that can be read has."""
+    errors = []
+    for path in _list_files(folder):
+        try:
+            return reference_kind(path)
+        except ValueError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, the folder of a reference")
+
+
+def _parse_networks(
+    scoring: Sequence[str], trained_on: Sequence[str], *, with_kspace: bool
+) -> tuple[FeatureNetFile, ...]:
+    """The feature networks of UFLoss: those to score with, then those that a method was trained with.
+
+    A single network of each kind needs no name; of several, each is called by its name, or else by its folder. A
+    network that is named for both, by any name, has been trained with.
+    """
+    trained = [_split("--trained_on", text) for text in trained_on]
+    digests = {_digest(path) for _, path in trained}
+    scored = [_split("--feature_net", text) for text in scoring]
+    scored = [(name, path) for name, path in scored if _digest(path) not in digests]
+    nets: dict[str, FeatureNetFile] = {}
+    for given, is_trained in ((scored, False), (trained, True)):
+        for name, path in given:
+            chans = int(PatchFeatureNet.load(path).in_chans)
+            if chans == 2 and not with_kspace:
+                raise ValueError(
+                    f"{path} is a feature network of in_chans 2, of complex images, and magnitudes have no phase: "
+                    "give --kspace, or a network of in_chans 1"
+                )
+            if not name and len(given) > 1:  # the networks of all runs have one file name
+                name = path.resolve().parent.name if path.stem == "feature_net" else path.stem
+            net = FeatureNetFile(path, chans, name, is_trained)
+            if net.metric in nets:
+                raise ValueError(f"two feature networks would both be {net.metric!r}: name them with NAME=FILE")
+            nets[net.metric] = net
+    return tuple(nets.values())
+
+
+def _digest(path: Path) -> str:
+    """A path that is no file is refused when it is loaded."""
+    return hashlib.sha256(path.read_bytes() if path.is_file() else str(path).encode()).hexdigest()
+
+
+def _split(flag: str, text: str) -> tuple[str, Path]:
+    """Name and path of a text; a path may have an equals sign in it."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return "", Path(text)
+    if not name.strip() or not path:
+        raise ValueError(f"{flag} must be given as NAME=PATH or PATH, got {text!r}")
+    return name.strip(), Path(path)
+
+
+def _split_folders(flag: str, texts: Sequence[str]) -> Iterable[tuple[str, Path]]:
+    for text in texts:
+        name, folder = _split(flag, text)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder} of {flag} {text!r}")
+        yield name, folder
+
+
+def _by_name(flag: str, folders: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    by_name: dict[str, Path] = {}
+    for name, folder in folders:
+        if name in by_name:
+            raise ValueError(
+                f"{flag} must have different names, got {name!r} of {by_name[name]} and {folder}: name them with "
+                "NAME=FOLDER"
+            )
+        by_name[name] = folder
+    return by_name
+
+
+def _name_of(folder: Path) -> str:
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == LEADERBOARD_FOLDER else folder.name
+
+
+def _list_files(folder: Path) -> list[Path]:
+    paths = (path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES)
+    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
+
+
+def _check_choice(flag: str, value: str | None, choices: Mapping[str, Any] | Sequence[str]) -> str:
+    """The value, or the first choice if there is none."""
+    if value is None:
+        return next(iter(choices))
+    if value not in choices:
+        raise ValueError(f"{flag} must be one of {', '.join(choices)}; got {value!r}")
+    return value
+
+
 def _show(document: dict[str, Any], *, already: Sequence[str]) -> None:
     """Tables and notes on the terminal."""
     for contrast in document["contrasts"]:
@@ -164,12 +276,6 @@ def _show(document: dict[str, Any], *, already: Sequence[str]) -> None:
     for note in document["notes"]:
         if note not in already:
             say(note)
-
-
-def _write_page(args: argparse.Namespace, comparison: Comparison, focus: str) -> None:
-    options = {} if args.num_cases is None else {"num_cases": args.num_cases}
-    write_report(args.output_path, comparison, focus=focus, **options)
-    say(f"Report: {args.output_path / 'report.html'}")
 
 
 def _make_parser() -> argparse.ArgumentParser:

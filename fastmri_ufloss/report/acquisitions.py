@@ -1,17 +1,15 @@
 """The k-space of a volume that others have reconstructed, and how well reconstructions agree with its samples."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from fastmri.data.transforms import center_crop
 from torch import Tensor
 
-from fastmri_ufloss.data.sampling import sampled_points, volume_sampling
+from fastmri_ufloss.data.sampling import mask_of_size, sampled_points, volume_sampling
 from fastmri_ufloss.files import open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import cg_sense, data_residual, sens_reduce
@@ -60,7 +58,7 @@ class AcquiredSlice(NamedTuple):
 
 
 class AcquiredVolume:
-    """The k-space of a fastMRI volume, read slice by slice, and how it was sampled.
+    """The k-space of a fastMRI volume, read slice by slice, and how the volume was sampled.
 
     Args:
         path: of the volume.
@@ -83,8 +81,8 @@ class AcquiredVolume:
         self.path, self.device = Path(path), torch.device(device)
         self.file_mask = read_mask(self.path)
         if self.file_mask is None or self.file_mask.all():
-            with self._kspace() as kspace:
-                self.file_mask = volume_sampling(kspace, where=str(self.path))
+            with open_hdf5(self.path) as file:
+                self.file_mask = volume_sampling(file["kspace"], where=str(self.path))
         self.mask = mask if self.file_mask is None else self.file_mask
 
     @property
@@ -98,8 +96,8 @@ class AcquiredVolume:
         Raises:
             ValueError: if the slice cannot be read, or the mask does not fit or has no sampled center.
         """
-        with self._kspace() as data:
-            kspace = np.asarray(data[slice_num], dtype=np.complex64)
+        with open_hdf5(self.path) as file:
+            kspace = np.asarray(file["kspace"][slice_num], dtype=np.complex64)
         if not np.isfinite(kspace).all():
             return None
         kspace = kspace if kspace.ndim == 3 else kspace[None]  # single coil: one coil
@@ -111,15 +109,10 @@ class AcquiredVolume:
             mask = sampling_mask(self.mask, sampled, where=f"{self.path}, slice {slice_num}").to(self.device)
             maps = estimate_sens_maps(full * mask, mask=mask)
         if self.is_fully_sampled:
-            image = sens_reduce(full, maps)
+            image = torch.view_as_complex(sens_reduce(full, maps)[0, 0].contiguous())
         else:
-            image = torch.view_as_real(cg_sense(full * mask, mask, maps)).unsqueeze(1)
-        return AcquiredSlice(full[0], sampled, maps[0], torch.view_as_complex(image[0, 0].contiguous()))
-
-    @contextlib.contextmanager
-    def _kspace(self) -> Iterator[h5py.Dataset]:
-        with open_hdf5(self.path) as file:
-            yield file["kspace"]
+            image = cg_sense(full * mask, mask, maps)[0]
+        return AcquiredSlice(full[0], sampled, maps[0], image)
 
 
 def open_acquired(files: VolumeFiles, masks: Mapping[str, np.ndarray], *, device: str) -> AcquiredVolume:
@@ -143,20 +136,18 @@ def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tenso
     Raises:
         ValueError: if the shapes do not belong together; the message begins with ``where``.
     """
-    rows, cols = sampled.shape
-    if mask.shape not in ((cols,), (rows, cols)):
-        raise ValueError(f"{where}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
+    mask = mask_of_size(mask, *sampled.shape, where=where)
     if sampled.any():
         mask = _acquired_part(mask, sampled)
-    return torch.from_numpy(mask.reshape(1, 1, -1, cols, 1).astype(np.float32))
+    return torch.from_numpy(mask.reshape(1, 1, -1, sampled.shape[1], 1).astype(np.float32))
 
 
 class AcquiredScores:
     """Residuals of all methods on the acquired samples of a volume, and the image whose phase they were given.
 
     Magnitudes have no phase, so that each gets the phase of the image, the same for all methods. A method is compared
-    with the samples of its own mask, where its file has one and neither the k-space nor the folder of masks says how
-    the volume was sampled.
+    with the samples of its own mask, where its file has a mask and neither the k-space nor the folder of masks says
+    how the volume was sampled.
 
     Args:
         files: of the volume, with k-space.

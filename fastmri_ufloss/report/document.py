@@ -1,6 +1,5 @@
 """The comparison of methods as one document, and the images behind it, a slice at a time."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +9,13 @@ from fastmri.data.transforms import center_crop
 from fastmri_ufloss.files import name_some
 from fastmri_ufloss.report.acquisitions import open_acquired
 from fastmri_ufloss.report.reconstructions import Reconstructions
-from fastmri_ufloss.report.scores.score_cache import ScoredVolumes
 from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, RESIDUAL, Metric, ScoreSettings, list_metrics
-from fastmri_ufloss.report.scores.scoring import CONSTANT, NOT_FINITE, segment_volume
+from fastmri_ufloss.report.scores.scoring import CONSTANT, NOT_FINITE, ScoredVolumes, segment_volume
 from fastmri_ufloss.report.subject_tables import (
     SegmentationRows,
     comparison_rows,
     mean_rows,
+    plain,
     scores_by_subject,
     statistics_notes,
 )
@@ -24,9 +23,10 @@ from fastmri_ufloss.report.subject_tables import (
 __all__ = ["ALL", "Comparison", "SliceImages", "folder_notes"]
 
 ALL = "all"
-MIN_DICE = 0.5  # of a segmenter on the references
-Numbers = Mapping[str, Mapping[str, Any]]
 UNKNOWN = "unknown"  # contrast of a file that does not tell
+MIN_DICE = 0.5  # of a segmenter on the references
+Row = dict[str, Any]
+Numbers = Mapping[str, Mapping[str, Any]]
 NO_MASK = (
     "There is no residual: neither the k-space nor the reconstructions have a data set 'mask' that tells how the "
     "volumes were sampled. Name a folder of masks."
@@ -34,12 +34,12 @@ NO_MASK = (
 
 
 class SliceImages(NamedTuple):
-    """A slice of all methods.
+    """A slice of all methods, (rows, cols) each.
 
     Args:
-        reference: magnitudes (rows, cols) by the name of the reference, float32.
+        reference: magnitudes by the name of the reference, float32.
         outputs: magnitudes by method.
-        segmentation: true class numbers (rows, cols), None without.
+        segmentation: true class numbers, None without.
         labels: class numbers that the segmenter finds, by method and main reference; empty without.
     """
 
@@ -58,10 +58,7 @@ class Comparison:
 
     Args:
         data: the volumes that were asked for, and those that had been left out before.
-        settings: what they were scored with.
-        scored: of `fastmri_ufloss.report.scores.score_cache.score_volumes`.
-        baseline: the method that the others are compared with.
-        title: of the report.
+        settings, scored: of `fastmri_ufloss.report.scores.scoring.score_volumes`.
         notes: what is to be said beside what the scores themselves say.
         asked: the entries of ``settings`` in the document, in plain values.
 
@@ -98,25 +95,33 @@ class Comparison:
         rows = self._rows("volumes", metrics)
         contrasts = sorted({row["contrast"] for row in rows})
         contrasts = [ALL, *(contrasts if len(contrasts) > 1 else [])]
-        tables = [self._tables(contrast, rows, metrics) for contrast in contrasts]
+        notes = list(notes)
         if not with_residual and any(files.kspace is not None for files in data.volumes):
-            notes = [*notes, NO_MASK]
-        notes = [*notes, *self._data_notes(left_out), *(note for _, _, of_table in tables for note in of_table)]
-        self.document: dict[str, Any] = _plain(
+            notes.append(NO_MASK)
+        notes += self._data_notes(left_out)
+        means: list[Row] = []
+        comparisons: list[Row] = []
+        for contrast in contrasts:
+            of_contrast = [row for row in rows if contrast in (ALL, row["contrast"])]
+            tables = self._compare(of_contrast, metrics)
+            means += [{"contrast": contrast, **row} for row in tables[0]]
+            comparisons += [{"contrast": contrast, **row} for row in tables[1]]
+            notes += [note if contrast == ALL else f"{contrast}: {note}" for note in tables[2]]
+        self.document: Row = plain(
             {
                 "title": title,
                 "methods": data.methods,
                 "baseline": baseline,
-                "references": list(settings.references),
+                "references": settings.references,
                 "metrics": [metric._asdict() for metric in metrics],
                 "contrasts": contrasts,
                 "slices": self._rows("slices", metrics),
                 "volumes": rows,
-                "means": [row for means, _, _ in tables for row in means],
-                "comparisons": [row for _, comparisons, _ in tables for row in comparisons],
+                "means": means,
+                "comparisons": comparisons,
                 "excluded": left_out,
                 "notes": list(dict.fromkeys(notes)),
-                "settings": dict(asked or {}),
+                "settings": asked or {},
             }
         )
 
@@ -135,44 +140,39 @@ class Comparison:
             acquired = open_acquired(files, files.read_masks(), device=settings.device).read(slice_num)
             if acquired is not None:
                 references[COIL_COMBINED] = center_crop(acquired.image.abs().cpu().numpy(), files.size)
-        references = {name: references[name] for name in settings.references if name in references}
         labels: dict[str, np.ndarray] = {}
         if settings.segmenter is not None:
             main = settings.main_reference
             labels = segment_volume(settings, {main: references[main][None], **images.outputs})
         return SliceImages(
-            references,
+            {name: references[name] for name in settings.references if name in references},
             {name: image[0] for name, image in images.outputs.items()},
             None if images.segmentation is None else images.segmentation[0],
             {name: classes[0] for name, classes in labels.items()},
         )
 
-    def _rows(self, kind: str, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    def _rows(self, kind: str, metrics: Sequence[Metric]) -> list[Row]:
         """Rows of slices or of volumes with what they belong to and the values of all metrics."""
         rows = []
         for name, numbers in self._numbers.items():
             files = self._files[name]
             contrast = {"": UNKNOWN, ALL: f"{ALL} (of the file)"}.get(files.contrast, files.contrast)
             for row in numbers[kind]:
-                values = {metric.name: row.get(metric.name) for metric in metrics}
                 index = {"slice": row["slice"]} if kind == "slices" else {}
+                count = {"slices": row["slices"]} if kind == "volumes" else {}
+                place = {"volume": name, **index, "subject": files.subject, "contrast": contrast, **count}
+                values = {metric.name: row.get(metric.name) for metric in metrics}
                 if "SIS" in values:
                     values["SIS"] = self._segmented.sis.get((name, *index.values(), row["method"]))
-                place = {"volume": name, **index, "subject": files.subject, "contrast": contrast}
-                count = {"slices": row["slices"]} if kind == "volumes" else {}
-                rows.append({**place, **count, "method": row["method"], **values})
+                rows.append({**place, "method": row["method"], **values})
         return rows
 
-    def _tables(
-        self, contrast: str, volumes: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-        """Means, comparisons and notes of a contrast."""
-        rows = [row for row in volumes if contrast in (ALL, row["contrast"])]
+    def _compare(self, rows: Sequence[Row], metrics: Sequence[Metric]) -> tuple[list[Row], list[Row], list[str]]:
+        """Means, comparisons and notes of the volumes of a contrast."""
         scores = scores_by_subject(rows, [metric.name for metric in metrics])
         sis, notes = self._segmented.sis_over_images({row["volume"]: row["subject"] for row in rows})
         if notes:
             scores.pop("SIS", None)
-        means = mean_rows(scores, known={"SIS": sis})
         tested = {
             metric.name: metric.larger_is_better
             for metric in metrics
@@ -180,14 +180,9 @@ class Comparison:
         }
         comparisons = comparison_rows(scores, tested, baseline=self.baseline)
         notes += statistics_notes(scores, comparisons, list(tested), self.baseline)
-        prefix = "" if contrast == ALL else f"{contrast}: "
-        return (
-            [{"contrast": contrast, **row} for row in means],
-            [{"contrast": contrast, **row} for row in comparisons],
-            [prefix + note for note in notes],
-        )
+        return mean_rows(scores, known={"SIS": sis}), comparisons, notes
 
-    def _left_out(self, before: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> list[dict[str, Any]]:
+    def _left_out(self, before: Sequence[Row], failed: Mapping[str, str]) -> list[Row]:
         """All that does not count, in the order of the volumes."""
         rows = [dict(row) for row in before]
         rows += [{"volume": name, "slice": None, "source": "file", "why": why} for name, why in failed.items()]
@@ -201,10 +196,11 @@ class Comparison:
             ]
         return sorted(rows, key=lambda row: str(row["volume"]))
 
-    def _data_notes(self, left_out: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _data_notes(self, left_out: Sequence[Row]) -> list[str]:
         """What the scores say of the data."""
         numbers, nets = self._numbers, self.settings.feature_nets
-        notes = [*_excluded_notes(left_out, numbers, len(self._files)), *_constant_notes(numbers, self.settings)]
+        notes = _excluded_notes(left_out, numbers, len(self._files))
+        notes += _constant_notes(numbers, self.settings.references)
         differing = {name: of["differing_masks"] for name, of in numbers.items() if of["differing_masks"]}
         if differing:
             name, methods = next(iter(differing.items()))
@@ -218,15 +214,6 @@ class Comparison:
                 "grade itself. Name another network to score with."
             )
         return [*notes, *_segmenter_notes(self._segmented), *_reference_notes(numbers)]
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON: what is not finite is None."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def folder_notes(data: Reconstructions) -> list[str]:
@@ -246,10 +233,9 @@ def folder_notes(data: Reconstructions) -> list[str]:
     return notes
 
 
-def _excluded_notes(excluded: Sequence[Mapping[str, Any]], numbers: Numbers, num_volumes: int) -> list[str]:
+def _excluded_notes(excluded: Sequence[Row], numbers: Numbers, num_volumes: int) -> list[str]:
     notes = []
-    bad = [row for row in excluded if row["slice"] is not None and row["why"] == NOT_FINITE]
-    if bad:
+    if bad := [row for row in excluded if row["slice"] is not None and row["why"] == NOT_FINITE]:
         slices = {(row["volume"], row["slice"]) for row in bad}
         volumes = sorted({name for name, _ in slices})
         sources = ", ".join(dict.fromkeys(row["source"] for row in bad))
@@ -264,14 +250,14 @@ def _excluded_notes(excluded: Sequence[Mapping[str, Any]], numbers: Numbers, num
     return notes
 
 
-def _constant_notes(numbers: Numbers, settings: ScoreSettings) -> list[str]:
+def _constant_notes(numbers: Numbers, references: Sequence[str]) -> list[str]:
     places: dict[str, list[str]] = {}
     for name, of_volume in numbers.items():
         for source, slice_num in of_volume["constant"]:
             places.setdefault(source, []).append(f"{name} slice {slice_num}")
     notes = []
     for source, where in places.items():
-        effect = "no scores of the slice are made against it" if source in settings.references else "they count"
+        effect = "no scores of the slice are made against it" if source in references else "they count"
         notes.append(f"{len(where)} images of {source} have one value everywhere, {effect}: {name_some(where)}.")
     return notes
 
@@ -283,12 +269,8 @@ def _segmenter_notes(segmented: SegmentationRows) -> list[str]:
     if segmented.classes and dice:
         values = ", ".join(f"{value:.4f} of class {label}" for label, value in dice.items())
         notes.append(f"The segmenter's own Dice on the references: {values}.")
-        notes += [
-            f"The segmenter has a Dice of only {value:.2f} on the references for class {label}: SIS says little "
-            "of it."
-            for label, value in dice.items()
-            if value < MIN_DICE
-        ]
+        poor = "The segmenter has a Dice of only {:.2f} on the references for class {}: SIS says little of it."
+        notes += [poor.format(value, label) for label, value in dice.items() if value < MIN_DICE]
     return notes
 
 

@@ -38,13 +38,7 @@ IMAGES = ("", "fiu", (3,), "of images", "real magnitudes (slices, rows, cols)")
 
 
 class ReconstructedVolume(NamedTuple):
-    """A volume, or a slice of a volume; all arrays are (slices, rows, cols).
-
-    Args:
-        references: magnitudes by name, float32.
-        outputs: magnitudes by method, float32.
-        segmentation: class numbers, int64; None without segmentations.
-    """
+    """A volume, or a slice of a volume: float32 magnitudes and int64 class numbers, (slices, rows, cols) each."""
 
     references: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
@@ -53,13 +47,11 @@ class ReconstructedVolume(NamedTuple):
 
 @dataclass(frozen=True)
 class VolumeFiles:
-    """The files of a volume. Images are read one volume, or one slice, at a time, and cropped around their center.
+    """The files of a volume; all of its images are cropped to ``size`` (rows, cols) around their center.
 
     Args:
         name: file name of the volume.
         references, outputs: file of each reference and of each method by name.
-        num_slices: of each file.
-        size: rows and columns that all are cropped to.
         segmentation, kspace, mask: files with the true segmentation, the k-space, and the sampling mask alone.
         subject: whom the volume is of.
         contrast: fastMRI's attribute ``acquisition``, may be empty.
@@ -110,22 +102,18 @@ class VolumeFiles:
 
 
 class Reconstructions:
-    """The volumes that several methods have reconstructed, matched by their file names.
+    """The volumes that several methods have reconstructed, matched by their file names; only shapes are read here.
 
     Images are the data set ``reconstruction`` of leaderboard files, or ``reconstruction_rss`` or
-    ``reconstruction_esc`` of fastMRI volumes; segmentations are the data set ``segmentation``, k-space ``kspace`` and
-    masks ``mask``. Where the sizes of images, segmentations and k-space differ, all are cropped around their center
-    to the smallest rows and columns, as fastMRI crops images. Only shapes and attributes are read here.
+    ``reconstruction_esc`` of fastMRI volumes. Where the sizes of images, segmentations and k-space differ, all are
+    cropped around their center to the smallest rows and columns, as fastMRI crops images.
 
     Args:
-        methods: folder of each method by name.
-        references: folders of the fully sampled images by name; may be none.
-        segmentations: folder of volumes with a segmentation; this and the next two may have more volumes than the
-            methods.
-        kspace: folder of fastMRI volumes.
-        masks: folder of files with a sampling mask.
+        methods, references: folder of each method, and of fully sampled images, by name; references may be none.
+        segmentations, kspace, masks: folders of files with the data set ``segmentation``, ``kspace`` or ``mask``;
+            they may have more volumes than the methods.
         common: leave out volumes that not all folders have, that cannot be read, or whose numbers of slices differ;
-            they are an error otherwise.
+            such volumes are an error otherwise.
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volume.
@@ -215,24 +203,22 @@ class Reconstructions:
         return {name: of_volume for name, of_volume in shapes.items() if name not in bad}
 
     def _make_files(self, name: str, shapes: Mapping[str, Shape]) -> VolumeFiles:
-        num_slices, *size = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
+        num_slices, rows, cols = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
         larger: dict[str, list[str]] = {}
-        for source, (_, rows, cols) in shapes.items():
-            if [rows, cols] != size:
-                larger.setdefault(f"{rows}x{cols}", []).append(source)
+        for source, size in shapes.items():
+            if size[1:] != (rows, cols):
+                larger.setdefault(f"{size[1]}x{size[2]}", []).append(source)
         if larger:
             sizes = ", ".join(f"{given} ({', '.join(sources)})" for given, sources in larger.items())
-            self.cropped[name] = f"{sizes} to {size[0]}x{size[1]}"
+            self.cropped[name] = f"{sizes} to {rows}x{cols}"
         is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
         return VolumeFiles(
-            name=name,
-            references={source: self._paths[source][name] for source in self.references},
-            outputs={source: self._paths[source][name] for source in self.methods},
-            num_slices=num_slices,
-            size=(size[0], size[1]),
-            segmentation=self._paths.get(NAME, {}).get(name),
-            kspace=self._paths.get(KSPACE, {}).get(name),
-            mask=self._paths.get(MASKS, {}).get(name),
+            name,
+            {source: self._paths[source][name] for source in self.references},
+            {source: self._paths[source][name] for source in self.methods},
+            num_slices,
+            (rows, cols),
+            *(self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS)),
             subject=(is_told and self.patient_ids[name]) or name,
             contrast=self._read_text(name, "acquisition"),
         )
@@ -256,8 +242,8 @@ def read_shape(path: Path, source: str = "") -> Shape:
         ValueError: if the file cannot be read, or has something else.
     """
     with open_hdf5(path) as file:
-        shape = _find_data(file, source).shape
-    return shape[0], shape[-2], shape[-1]
+        num_slices, *_, rows, cols = _find_data(file, source).shape
+    return num_slices, rows, cols
 
 
 def read_text(path: Path, attribute: str) -> str:
@@ -274,11 +260,12 @@ def read_mask(path: Path) -> np.ndarray | None:
         ValueError: if the file cannot be read or the mask has another shape.
     """
     with open_hdf5(path) as file:
-        if "mask" not in file:
+        data = file.get("mask")
+        if data is None:
             return None
-        if not isinstance(file["mask"], h5py.Dataset):
+        if not isinstance(data, h5py.Dataset):
             raise ValueError(f"{path}: mask must be a data set")
-        mask = np.asarray(file["mask"][()]).astype(bool)
+        mask = np.asarray(data[()]).astype(bool)
     mask = mask.ravel() if mask.size == max(mask.shape, default=0) else mask
     if mask.ndim not in (1, 2) or not mask.any():
         raise ValueError(f"{path}: mask must be of columns (cols,) or of points (rows, cols), got {mask.shape}")

@@ -6,23 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from fastmri_ufloss.metrics.paired import (
-    MethodComparison,
-    PairedDifference,
-    bootstrap_interval,
-    compare_methods,
-    holm,
-    paired_difference,
-)
+from fastmri_ufloss.metrics.paired import PairedDifference, bootstrap_interval, holm, paired_difference
 from fastmri_ufloss.metrics.semantic_interpretability import SegmentedImages
 
 __all__ = [
     "SegmentationRows",
     "comparison_rows",
     "mean_rows",
-    "method_rows",
     "p_value_note",
     "paired_rows",
+    "plain",
     "scores_by_subject",
     "statistics_notes",
 ]
@@ -62,7 +55,7 @@ def mean_rows(
         known: value and ends of the interval, by score and method, where they are not the mean's.
 
     Returns:
-        Rows for JSON: None stands for what is infinite or does not exist, such as the interval of a single subject.
+        Rows for JSON, see `plain`.
     """
     rows = []
     for metric, methods in scores.items():
@@ -73,8 +66,8 @@ def mean_rows(
                 low, high = bootstrap_interval(values)
                 std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
             mean, low, high = (known or {}).get(metric, {}).get(method) or (mean, low, high)
-            numbers = _plain({"mean": mean, "std": std, "95% from": low, "95% to": high})
-            rows.append({"metric": metric, "method": method, "subjects": len(values), **numbers})
+            numbers = {"mean": mean, "std": std, "95% from": low, "95% to": high}
+            rows.append(plain({"metric": metric, "method": method, "subjects": len(values), **numbers}))
     return rows
 
 
@@ -89,14 +82,13 @@ def comparison_rows(
 
     Args:
         scores: see `scores_by_subject`.
-        larger_is_better: of each score, in the order of the rows.
-        baseline: name of a method.
+        larger_is_better: by score, in the order of the rows.
 
     Returns:
-        Rows of `method_rows`, with ``metric`` before them.
+        Rows like those of `paired_rows`; the methods go by name, ``first`` and ``second``, and after Wilcoxon's p
+        follow Holm's adjusted p and the rank-biserial correlation.
     """
-    metrics: list[str] = []
-    comparisons: list[MethodComparison] = []
+    comparisons: list[tuple[str, str, PairedDifference]] = []
     for metric, larger in larger_is_better.items():
         methods = scores.get(metric, {})
         first = methods.get(baseline, {})
@@ -104,26 +96,16 @@ def comparison_rows(
             is_finite = np.isfinite([*first.values(), *second.values()]).all()
             if method == baseline or set(first) != set(second) or len(first) < 2 or not is_finite:
                 continue
-            pair = {baseline: first, method: second}
-            (comparison,) = compare_methods(pair, larger_is_better=larger, baseline=baseline)
+            values = [[of_method[subject] for subject in sorted(first)] for of_method in (first, second)]
+            paired = paired_difference(*values, larger_is_better=larger)
             low, high = bootstrap_interval([second[subject] - first[subject] for subject in first])
-            comparisons.append(comparison._replace(difference=comparison.difference._replace(low=low, high=high)))
-            metrics.append(metric)
-    adjusted = holm([comparison.difference.p for comparison in comparisons])
-    family = [comparison._replace(adjusted_p=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
-    return [{"metric": metric, **row} for metric, row in zip(metrics, method_rows(family), strict=True)]
-
-
-def method_rows(comparisons: Sequence[MethodComparison]) -> list[dict[str, Any]]:
-    """A row for each comparison of `fastmri_ufloss.metrics.paired.compare_methods`, like those of `paired_rows`.
-
-    The two methods go by name, and after Wilcoxon's p follow Holm's adjusted p and the rank-biserial correlation.
-    """
+            comparisons.append((metric, method, paired._replace(low=low, high=high)))
     rows = []
-    for first, second, paired, adjusted_p in comparisons:
-        more = {"p (Holm)": adjusted_p, "effect size": paired.effect_size}
-        numbers = _paired_columns(paired, "mean of first", "mean of second", more)
-        rows.append({"first": first, "second": second, **numbers})
+    adjusted = holm([paired.p for _, _, paired in comparisons])
+    for (metric, method, paired), p in zip(comparisons, adjusted, strict=True):
+        more = {"p (Holm)": p, "effect size": paired.effect_size}
+        columns = _paired_columns(paired, "mean of first", "mean of second", more)
+        rows.append({"metric": metric, "first": baseline, "second": method, **columns})
     return rows
 
 
@@ -139,8 +121,7 @@ def paired_rows(
         larger_is_better: of each metric that is to be compared, in the order of the rows.
 
     Returns:
-        Rows for `fastmri_ufloss.report.format_table` and for JSON: None stands for what does not exist, such as the
-        interval of a single subject.
+        Rows for `fastmri_ufloss.report.format_table` and for JSON, see `plain`.
 
     Raises:
         ValueError: if the subjects of the two differ; and as `fastmri_ufloss.metrics.paired.paired_difference`.
@@ -188,16 +169,19 @@ def statistics_notes(
     return [note for note in dict.fromkeys(notes) if note]
 
 
-def _paired_columns(
-    paired: PairedDifference, first: str, second: str, more: Mapping[str, float]
-) -> dict[str, float | str | None]:
+def plain(value: Any) -> Any:
+    """A value for JSON: None stands for what is infinite or does not exist, such as the interval of one subject."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _paired_columns(paired: PairedDifference, first: str, second: str, more: Mapping[str, float]) -> dict[str, Any]:
     numbers = {first: paired.first, second: paired.second, "difference": paired.difference}
     numbers |= {"95% from": paired.low, "95% to": paired.high, "p": paired.p, **more}
-    return {**_plain(numbers), "better in": f"{paired.better} of {paired.subjects}"}
-
-
-def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {**plain(numbers), "better in": f"{paired.better} of {paired.subjects}"}
 
 
 def _smallest_p(count: int, num_tests: int = 1) -> float:
@@ -212,8 +196,8 @@ class SegmentationRows:
         methods: their names.
 
     Attributes:
-        classes: numbers of the classes that any image has; none if there is no segmenter, or it finds nothing of a
-            class on the references.
+        classes: numbers of the classes that any image has; none if there is no segmenter, or the segmenter finds
+            nothing of a class on the references.
         absent: numbers of the classes that no image has.
         notes: why there are none.
         segmenter_dice: the segmenter's mean Dice on the main reference by class.

@@ -29,7 +29,7 @@ def report(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     pages: list[Comparison] = []
-    monkeypatch.setattr(command, "_write_page", lambda args, comparison, focus: pages.append(comparison))
+    monkeypatch.setattr(command, "write_report", lambda path, comparison, **_: pages.append(comparison))
 
     def run(*options: object, status: int = 0) -> Outcome:
         capfd.readouterr()

@@ -11,7 +11,7 @@ import pytest
 from report_data import NAMES, SIZE, columns, make_acquired, make_folders, write
 
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.scores import score_cache
+from fastmri_ufloss.report.scores import scoring
 
 FOLDERS = ("noisy", "dim", "--reference", "reference", "--output_path", "out")
 Report = Callable[..., Any]
@@ -21,13 +21,13 @@ def test_only_what_has_changed_is_scored_again(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[str] = []
-    original = score_cache.score_files
+    original = scoring.score_files
 
     def count(files: Any, settings: Any) -> Any:
         scored.append(files.name)
         return original(files, settings)
 
-    monkeypatch.setattr(score_cache, "score_files", count)
+    monkeypatch.setattr(scoring, "score_files", count)
     first = report(*FOLDERS)
     assert scored == list(NAMES)
     scored.clear()
@@ -51,7 +51,7 @@ def test_only_what_has_changed_is_scored_again(
 
 
 def test_an_interrupted_call_goes_on(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, scored = score_cache.score_files, []
+    original, scored = scoring.score_files, []
 
     def interrupt(files: Any, settings: Any) -> Any:
         if files.name == "b.h5" and scored == ["a.h5"]:
@@ -60,7 +60,7 @@ def test_an_interrupted_call_goes_on(report: Report, monkeypatch: pytest.MonkeyP
         scored.append(files.name)
         return original(files, settings)
 
-    monkeypatch.setattr(score_cache, "score_files", interrupt)
+    monkeypatch.setattr(scoring, "score_files", interrupt)
     assert "the same command goes on" in report(*FOLDERS, status=130).stderr
     document = report(*FOLDERS)
     assert scored == ["a.h5", "", "b.h5", "c.h5"] and len(document["volumes"]) == 6

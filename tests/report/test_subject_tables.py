@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from fastmri_ufloss.metrics.paired import compare_methods
 from fastmri_ufloss.report import format_table
-from fastmri_ufloss.report.subject_tables import method_rows, p_value_note, paired_rows
+from fastmri_ufloss.report.subject_tables import comparison_rows, p_value_note, paired_rows
 
 FIRST = {"a": {"SSIM": 0.5, "MSE": 1.0}, "b": {"SSIM": 0.7, "MSE": 2.0}, "c": {"SSIM": 0.6, "MSE": 3.0}}
 SECOND = {"c": {"SSIM": 0.7, "MSE": 3.0}, "b": {"SSIM": 0.9, "MSE": 1.0}, "a": {"SSIM": 0.4, "MSE": 0.5}}
@@ -42,18 +41,18 @@ def test_rows_of_methods_carry_adjusted_p_and_effect_size() -> None:
         "refinement": {subject: i + 0.1 * (i + 1) for i, subject in enumerate("abcdef")},
         "joint": {subject: i - 0.1 * (i + 1) for i, subject in enumerate("abcdef")},
     }
-    comparisons = compare_methods(scores, larger_is_better=True, baseline="RecNet")
-    refinement, joint = method_rows(comparisons)
+    refinement, joint = comparison_rows({"SSIM": scores}, {"SSIM": True}, baseline="RecNet")
     assert (refinement["first"], refinement["second"], joint["second"]) == ("RecNet", "refinement", "joint")
     assert (refinement["mean of first"], refinement["mean of second"]) == pytest.approx((2.5, 2.85))
     assert refinement["difference"] == pytest.approx(0.35)
     assert refinement["95% from"] < 0.35 < refinement["95% to"]
     assert (refinement["p"], refinement["p (Holm)"], refinement["effect size"]) == (0.03125, 0.0625, 1)
     assert (joint["effect size"], joint["better in"]) == (-1, "0 of 6")
-    assert format_table([refinement, joint]).splitlines()[2].startswith("RecNet  refinement")
+    assert format_table([refinement, joint]).splitlines()[2].split()[:3] == ["SSIM", "RecNet", "refinement"]
 
 
 def test_of_equal_methods_there_is_no_p() -> None:
-    (row,) = method_rows(compare_methods({"one": {"a": 1.0}, "two": {"a": 1.0}}, larger_is_better=True))
-    assert row["p"] is row["p (Holm)"] is row["effect size"] is row["95% to"] is None
+    scores = {"SSIM": {method: {"a": 1.0, "b": 2.0} for method in ("one", "two")}}
+    (row,) = comparison_rows(scores, {"SSIM": True}, baseline="one")
+    assert row["p"] is row["p (Holm)"] is row["effect size"] is None and row["difference"] == 0
     json.dumps(row, allow_nan=False)

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 __all__ = ["Case", "choose_cases"]
 
 
+Place = tuple[str, int]  # volume and slice
+
+
 class Case(NamedTuple):
     """A slice to show, and why."""
 
@@ -18,12 +21,12 @@ class Case(NamedTuple):
 
 
 class _Queue(NamedTuple):
-    """Slices of one method, the most extreme first."""
+    """Slices of a method with their values, the most extreme first."""
 
     kind: int
     method: str
     what: str  # such as "worst SSIM of MoDL"
-    slices: list[tuple[float, tuple[str, int]]]  # value, and volume and slice
+    slices: list[tuple[Place, float]]
 
 
 def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list[Case]:
@@ -57,15 +60,13 @@ def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list
     return [Case(*place, contrasts[place], "; ".join(why)) for place, why in reasons.items()]
 
 
-def _take_turns(
-    queues: Sequence[_Queue], baseline: str, *, count: int, most: int
-) -> dict[tuple[str, int], list[str]]:
+def _take_turns(queues: Sequence[_Queue], baseline: str, *, count: int, most: int) -> dict[Place, list[str]]:
     """The reasons for each chosen slice, in the order of choice."""
-    reasons: dict[tuple[str, int], list[str]] = {}
+    reasons: dict[Place, list[str]] = {}
     turns: Counter[str] = Counter()
     taken: Counter[str] = Counter()  # slices of a volume
 
-    def is_free(place: tuple[str, int]) -> bool:
+    def is_free(place: Place) -> bool:
         return place not in reasons and taken[place[0]] < most
 
     waiting = list(queues)
@@ -75,7 +76,7 @@ def _take_turns(
             queue = min(of_kind, key=lambda queue: (turns[queue.method], queue.method == baseline))
             waiting.remove(queue)
             turns[queue.method] += 1
-            for rank, (value, place) in enumerate(queue.slices):
+            for rank, (place, value) in enumerate(queue.slices):
                 why = f"{queue.what}: {value:.4g}" + (f" ({_ordinal(rank)})" if rank else "")
                 if is_free(place):
                     reasons[place] = [why]
@@ -84,13 +85,13 @@ def _take_turns(
                 if rank == 0 and place in reasons:
                     reasons[place].append(why)
             # all queues again, as long as one has a slice to give
-            waiting = waiting or [q for q in queues if any(is_free(place) for _, place in q.slices)]
+            waiting = waiting or [q for q in queues if any(is_free(place) for place, _ in q.slices)]
         kind = (kind + 1) % 4
     return reasons
 
 
 def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Queue]:
-    values: dict[str, dict[tuple[str, int], float]] = {method: {} for method in document["methods"]}
+    values: dict[str, dict[Place, float]] = {method: {} for method in document["methods"]}
     name, larger, baseline = metric["name"], metric["larger_is_better"], document["baseline"]
     for row in document["slices"]:
         value = row.get(name)
@@ -104,20 +105,19 @@ def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Que
         base = values[baseline]
         ahead = {place: value - base[place] for place, value in of_method.items() if place in base}
         for kind, word in enumerate(words if method != baseline else words[:2]):
-            # first come those with the least of order * value
-            order = (-1 if larger is False else 1) * (1 if kind % 2 == 0 else -1)
+            sign = (-1 if larger is False else 1) * (1 if kind % 2 == 0 else -1)
             if kind < 2:
                 what, chosen = f"{word} {name} of {method}", of_method
             else:
                 what = f"{method} {word} {baseline} in {name}"
-                chosen = {place: value for place, value in ahead.items() if order * value < 0}
-            slices = sorted((order * value, place) for place, value in chosen.items())
-            if slices:
-                queues.append(_Queue(kind, method, what, [(order * value, place) for value, place in slices]))
+                chosen = {place: value for place, value in ahead.items() if sign * value < 0}
+            if chosen:
+                slices = sorted(chosen.items(), key=lambda item: (sign * item[1], item[0]))
+                queues.append(_Queue(kind, method, what, slices))
     return queues
 
 
-def _middle_slices(contrasts: Mapping[tuple[str, int], str], focus: str) -> list[Case]:
+def _middle_slices(contrasts: Mapping[Place, str], focus: str) -> list[Case]:
     volumes: dict[str, list[int]] = {}
     for volume, slice_num in sorted(contrasts):
         volumes.setdefault(volume, []).append(slice_num)

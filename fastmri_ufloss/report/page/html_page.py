@@ -59,31 +59,20 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
     for index, reference in enumerate(document["references"]):
         name = "box_plots" if index == 0 else f"box_plots_{re.sub(r'[^A-Za-z0-9-]+', '_', reference)}"
         save(name, save_box_plots, document, reference=reference)
-    metrics = perception_distortion_metrics(document)
-    if metrics is not None:
-        distortion, perception = metrics
-        save(
-            "perception_distortion",
-            save_perception_distortion,
-            document,
-            distortion=distortion,
-            perception=perception,
-        )
+    if axes := perception_distortion_metrics(document):
+        name = "perception_distortion"
+        save(name, save_perception_distortion, document, distortion=axes[0], perception=axes[1])
     shown = cases[:_NUM_PANELS]
     for place, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
         images = comparison.read_slice(case.volume, case.slice_num)
         reference = next(iter(images.reference))
         tested = [m["name"] for m in document["metrics"] if m["tested"] and m["reference"] in (None, reference)]
-        metrics_shown = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
-        scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics_shown)
-        save(
-            f"panels_{place}",
-            save_panels,
-            (reference, images.reference[reference]),
-            images.outputs,
-            scores={method: of for method, of in scores.items() if method in images.outputs},
-            title=f"{case.volume}, slice {case.slice_num}: {case.why}",
-        )
+        metrics = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
+        scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics)
+        scores = {method: of_method for method, of_method in scores.items() if method in images.outputs}
+        title = f"{case.volume}, slice {case.slice_num}: {case.why}"
+        target = (reference, images.reference[reference])
+        save(f"panels_{place}", save_panels, target, images.outputs, scores=scores, title=title)
     for pattern in ("box_plots*", "perception_distortion*", "panels_*"):
         for path in figures.glob(pattern):  # of an earlier report
             if path.suffix in _SUFFIXES and path.stem not in names:
@@ -101,7 +90,7 @@ def write_page(
     The page forbids itself every connection and every script but its own (Content-Security-Policy).
 
     Args:
-        path: of the page, such as report.html.
+        path: of the page.
         document: of the report.
         cases: from `choose_cases`, or none.
         read_slice: gives the images of a volume and slice, all of one shape.

@@ -4,7 +4,7 @@ import base64
 import io
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -19,6 +19,7 @@ __all__ = ["BITS", "case_images", "case_summary", "encode_classes", "encode_imag
 
 BITS = 14
 """A step is 1/16383 of the image's range: an error map enlarged 60 times has no steps on a screen of 256 levels."""
+Stored = dict[str, Any]
 _COMPRESSION = 6
 _THUMBNAIL = 72  # pixels, the longer side
 _DIGITS = 6
@@ -67,25 +68,25 @@ def case_images(document: Mapping[str, Any], images: SliceImages) -> dict[str, A
     """
     first = next(iter(images.reference.values()))
     top = float(first.max())
+    references, methods = document["references"], document["methods"]
 
-    def encoded(of: Mapping[str, np.ndarray], names: Iterable[str]) -> list[dict[str, Any] | None]:
-        return [encode_image(of[name]) if name in of and np.isfinite(of[name]).all() else None for name in names]
-
-    def outlined(names: Iterable[str]) -> list[dict[str, Any] | None]:
-        return [encode_classes(images.labels[name]) if name in images.labels else None for name in names]
+    def encoded(
+        encode: Callable[[np.ndarray], Stored], of: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> list[Stored | None]:
+        return [encode(of[name]) if name in of and np.isfinite(of[name]).all() else None for name in names]
 
     return {
         "top": top if top > 0 else 1.0,
         "white": white_of(first),
-        "references": encoded(images.reference, document["references"]),
-        "methods": encoded(images.outputs, document["methods"]),
+        "references": encoded(encode_image, images.reference, references),
+        "methods": encoded(encode_image, images.outputs, methods),
         "truth": None if images.segmentation is None else encode_classes(images.segmentation),
-        "reference_labels": outlined(document["references"]),
-        "method_labels": outlined(document["methods"]),
+        "reference_labels": encoded(encode_classes, images.labels, references),
+        "method_labels": encoded(encode_classes, images.labels, methods),
     }
 
 
-def encode_image(image: np.ndarray) -> dict[str, Any]:
+def encode_image(image: np.ndarray) -> Stored:
     """An image (rows, cols) of 2^14 levels between its ends; each pixel is at most half a step from its value.
 
     pixel = low + step * level, with low = min(0, minimum) and step = (maximum - low) / (2^14 - 1). The levels are
@@ -116,7 +117,7 @@ def encode_image(image: np.ndarray) -> dict[str, Any]:
     return {"rows": image.shape[0], "cols": image.shape[1], "low": low, "step": step, "data": _text(planes)}
 
 
-def encode_classes(classes: np.ndarray) -> dict[str, Any]:
+def encode_classes(classes: np.ndarray) -> Stored:
     """Class numbers (rows, cols) from 0 to 255: one byte a pixel; zlib; base64.
 
     Raises:

@@ -1,8 +1,7 @@
 """What volumes are scored with, in plain values that a worker process can be sent, and what the scores mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +18,9 @@ VERSION = 3  # of the scores: a new one makes all of them anew
 
 @dataclass(frozen=True)
 class FeatureNetFile:
-    """A feature network that UFLoss is measured with.
+    """A feature network that UFLoss is measured with: magnitudes for 1 of ``in_chans``, complex images for 2.
 
-    Args:
-        path: of the network.
-        in_chans: 1 for magnitudes, 2 for complex images.
-        name: to tell several networks apart, may be empty.
-        trained_on: whether a method was trained with the network.
+    The name tells several networks apart, and may be empty.
     """
 
     path: Path
@@ -79,34 +74,21 @@ class ScoreSettings:
         """The picture of a volume; ``pictures`` must be given."""
         return Path(self.pictures or "") / f"{Path(name).stem}.png"
 
-    def feature_net(self, net: FeatureNetFile) -> nn.Module:
-        """A network in eval mode on the device, read once in each process."""
-        return _load(PatchFeatureNet.load, net.path, tuple(path_stamp(net.path)), self.device)
+    def load_feature_net(self, net: FeatureNetFile) -> nn.Module:
+        """A network in eval mode on the device."""
+        return PatchFeatureNet.load(net.path).to(self.device).eval().requires_grad_(False)
 
-    def segmentation_net(self) -> nn.Module:
+    def load_segmenter(self) -> nn.Module:
         """The segmenter, likewise."""
         if self.segmenter is None:
             raise ValueError("settings must have a segmenter, got none")
-        return _load(load_segmenter, self.segmenter, tuple(path_stamp(self.segmenter)), self.device)
-
-
-@lru_cache(maxsize=8)
-def _load(load: Callable[[Path], nn.Module], path: Path, stamp: tuple[Any, ...], device: str) -> nn.Module:
-    """A network; a file with another stamp is read anew."""
-    return load(path).to(device).eval().requires_grad_(False)
+        return load_segmenter(self.segmenter).to(self.device).eval().requires_grad_(False)
 
 
 class Metric(NamedTuple):
-    """A score.
+    """A score: ``label`` is its name where the reference is known, ``tested`` whether methods are compared in it.
 
-    Args:
-        name: unique.
-        label: the name where the reference is known.
-        reference: what is compared with, None if nothing.
-        larger_is_better: None where neither more nor less is.
-        unit: may be empty.
-        explanation: a sentence or two.
-        tested: whether methods are tested for a difference.
+    ``reference`` is None where nothing is compared with, ``larger_is_better`` where neither more nor less is.
     """
 
     name: str

@@ -1,14 +1,18 @@
-"""All scores of one volume and all methods, as numbers that a file can keep."""
+"""Scores of volumes by all methods, as numbers that a file keeps: a volume is scored again only if it has changed."""
 
+import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from fastmri.evaluate import psnr
 from torch import Tensor
+from tqdm import tqdm
 
+from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
@@ -23,15 +27,100 @@ from fastmri_ufloss.report.scores.score_settings import (
     FeatureNetFile,
     ScoreSettings,
 )
+from fastmri_ufloss.workers import interruptible, run_in_processes
 
-__all__ = ["CONSTANT", "NOT_FINITE", "score_files", "segment_volume"]
+__all__ = ["CONSTANT", "NOT_FINITE", "ScoredVolumes", "score_files", "score_volumes", "segment_volume"]
 
 NOT_FINITE = "NaN or infinite values"
 CONSTANT = "one value everywhere"
 BATCH = 8  # slices that go through a segmenter at once
+Numbers = dict[str, Any]
 
 
-def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
+class ScoredVolumes(NamedTuple):
+    """What `score_files` gives, or why a volume could not be scored, by name, and how many scores were known."""
+
+    numbers: dict[str, Numbers]
+    failed: dict[str, str]
+    num_cached: int
+
+
+class _Task(NamedTuple):
+    files: VolumeFiles
+    settings: ScoreSettings
+    cache: Path
+    stamp: list[Any]
+
+
+def score_volumes(
+    volumes: Sequence[VolumeFiles], settings: ScoreSettings, *, cache: str | Path, num_workers: int = 1
+) -> ScoredVolumes:
+    """Score volumes, with a progress bar.
+
+    The scores of each volume are kept in a file of the cache with a stamp of the settings and of the volume's files.
+    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was. The
+    scores do not depend on the number of workers, processes of one thread each.
+
+    Raises:
+        ValueError: if ``num_workers`` is below 1.
+    """
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    stamp, failed = settings.stamp, {}
+    tasks = [_Task(files, settings, Path(cache) / f"{files.name}.json", [stamp, files.stamp]) for files in volumes]
+    outcomes = {task.files.name: _read_known(task) for task in tasks}
+    tasks = [task for task in tasks if outcomes[task.files.name] is None]
+    num_cached = len(volumes) - len(tasks)
+    bar = tqdm(total=len(volumes), initial=num_cached, desc="Scores", unit="volume", disable=not tasks)
+    with interruptible(), bar:
+        for task, outcome in _attempt_all(tasks, min(num_workers, len(tasks))):
+            name = task.files.name
+            if isinstance(outcome, str):
+                failed[name] = outcome if name in outcome else f"{name}: {outcome}"
+            else:
+                outcomes[name] = outcome
+            bar.update()
+    return ScoredVolumes({name: of for name, of in outcomes.items() if of is not None}, failed, num_cached)
+
+
+def _attempt_all(tasks: Sequence[_Task], num_workers: int) -> Iterator[tuple[_Task, Numbers | str]]:
+    """Each task with its numbers, or with a text that says what is wrong."""
+    if num_workers > 1:
+        yield from run_in_processes(_attempt, tasks, num_workers=num_workers)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker: sums depend on the number of threads in the last digit
+    try:
+        for task in tasks:
+            yield task, _attempt(task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _attempt(task: _Task) -> Numbers | str:
+    """Score a volume and keep its numbers; an error about its files is returned as text."""
+    try:
+        numbers = score_files(task.files, task.settings)
+    except (ValueError, OSError) as error:
+        return str(error)
+    with atomic_path(task.cache) as temporary:
+        temporary.write_text(json.dumps({"stamp": task.stamp, "numbers": numbers}), encoding="utf-8")
+    return numbers
+
+
+def _read_known(task: _Task) -> Numbers | None:
+    """What the cache has of a volume, None if that is nothing, or of other files or settings."""
+    # a volume without any slice to score has no picture, and is quickly read again
+    if task.settings.pictures is not None and not task.settings.picture_path(task.files.name).is_file():
+        return None
+    try:
+        kept = json.loads(task.cache.read_text(encoding="utf-8"))
+        return dict(kept["numbers"]) if kept["stamp"] == task.stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def score_files(files: VolumeFiles, settings: ScoreSettings) -> Numbers:
     """Read a volume of all methods and score it.
 
     A slice in which any image, or the k-space, is not finite is left out for all methods, so that comparisons stay
@@ -47,7 +136,7 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> dict[str, Any]:
         ValueError: if a file cannot be read or does not fit the networks; the message names the file.
     """
     scores = _VolumeScores(files, settings)
-    numbers: dict[str, Any] = {"volumes": [], "slices": [], "constant": [], "references": {}, "segmenter": []}
+    numbers: Numbers = {"volumes": [], "slices": [], "constant": [], "references": {}, "segmenter": []}
     numbers |= {"excluded": scores.excluded, "differing_masks": scores.differing_masks}
     if not scores.kept.size:
         return numbers
@@ -124,9 +213,8 @@ class _VolumeScores:
         constant: list[list[Any]] = []
         for source, images in {**self.references, **self.outputs}.items():
             flat = images.reshape(len(images), -1)
-            constant += [
-                [source, slice_num] for slice_num in self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()
-            ]
+            slices = self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()
+            constant += [[source, slice_num] for slice_num in slices]
         return constant
 
     def add_image_scores(self) -> None:
@@ -149,7 +237,7 @@ class _VolumeScores:
                 raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
             reference = COIL_COMBINED if COIL_COMBINED in self.references else reference
             phase = np.angle(self.acquired.image[self.kept])
-        network = settings.feature_net(net)
+        network = settings.load_feature_net(net)
         options = {} if settings.stride is None else {"stride": settings.stride}
 
         def tensor(images: np.ndarray, index: int) -> Tensor:
@@ -205,19 +293,22 @@ class _VolumeScores:
         main, areas = self.settings.main_reference, (truth > 0).sum(axis=(1, 2))
         index = int(areas.argmax()) if areas.any() else len(areas) // 2
         images = {source: volume[index] for source, volume in {main: self.references[main], **self.outputs}.items()}
-        notes: dict[str, list[str]] = {source: [] for source in images}
-        for method in self.outputs:
-            with np.errstate(divide="ignore"):  # equal images
-                value = float(psnr(images[main], images[method], maxval=self.references[main].max()))
-            notes[method].append(f"PSNR {value:.1f} dB")
-        for source in images if areas.any() else ():
-            notes[source].append(f"Dice {np.nanmean(dice[source][index]):.2f}")
+        notes = {}
+        for source, image in images.items():
+            texts = []
+            if source in self.outputs:
+                with np.errstate(divide="ignore"):  # equal images
+                    value = float(psnr(images[main], image, maxval=self.references[main].max()))
+                texts.append(f"PSNR {value:.1f} dB")
+            if areas.any():
+                texts.append(f"Dice {np.nanmean(dice[source][index]):.2f}")
+            notes[source] = ", ".join(texts)
         save_contours(
             self.settings.picture_path(self.files.name),
             images,
             truth=truth[index],
             predictions={source: labels[source][index] for source in images},
-            notes={source: ", ".join(texts) for source, texts in notes.items()},
+            notes=notes,
             title=f"{self.files.name}, slice {self.kept[index]}",
         )
 
@@ -236,7 +327,7 @@ class _VolumeScores:
 @torch.no_grad()
 def segment_volume(settings: ScoreSettings, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Class numbers (slices, rows, cols) that the segmenter finds in magnitudes of the same shape, by name."""
-    net = settings.segmentation_net()
+    net = settings.load_segmenter()
     labels = {}
     for source, volume in images.items():
         batches = torch.from_numpy(np.ascontiguousarray(volume)).unsqueeze(1).split(BATCH)
