@@ -108,13 +108,8 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
     nets = _parse_networks(args.feature_net, args.trained_on, with_kspace=args.kspace is not None)
     if args.stride is not None and not nets:
         raise ValueError("--stride is for UFLoss, whose network --feature_net names")
-    segmentation: dict[str, Any] = {}
     if args.segmenter is not None:
-        segmentation = {
-            "segmenter": args.segmenter,
-            "num_classes": load_segmenter(args.segmenter).num_classes,
-            "pictures": args.output_path / "pictures",
-        }
+        load_segmenter(args.segmenter)  # raises, now and not once for each volume
     more = {name: getattr(args, name) for name in ("segmentations", "kspace", "masks", "common")}
     data = Reconstructions(methods, references, **more)
     names, notes = tuple(references), []
@@ -129,8 +124,8 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
                 f"{undersampled} is undersampled, so that it gives no reference: name a folder of fully sampled "
                 "images with --reference"
             )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return ScoreSettings(names, nets, stride=args.stride, device=device, **segmentation), data, notes
+    device, pictures = "cuda" if torch.cuda.is_available() else "cpu", args.output_path / "pictures"
+    return ScoreSettings(names, nets, args.segmenter, args.stride, device, pictures), data, notes
 
 
 def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:

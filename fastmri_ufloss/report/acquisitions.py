@@ -28,19 +28,15 @@ CENTER_LINES = 24  # of fully sampled k-space without a mask, for coil maps
 
 
 class AcquiredSlice(NamedTuple):
-    """A slice as it was acquired, float32.
+    """A slice as it was acquired, with ESPIRiT maps from the center of the mask.
 
-    Args:
-        kspace: (coils, rows, cols, 2), all that the file has.
-        sampled: points that are not zero in every coil, boolean (rows, cols).
-        sens_maps: ESPIRiT maps from the center of the mask, (coils, rows, cols, 2).
-        image: complex64 (rows, cols): the coil-combined image of fully sampled k-space, otherwise CG-SENSE's.
+    The image is the coil-combined image of fully sampled k-space, otherwise CG-SENSE's.
     """
 
-    kspace: Tensor
-    sampled: np.ndarray
-    sens_maps: Tensor
-    image: Tensor
+    kspace: Tensor  # (coils, rows, cols, 2), float32
+    sampled: np.ndarray  # (rows, cols), boolean: not zero in every coil
+    sens_maps: Tensor  # (coils, rows, cols, 2), float32
+    image: Tensor  # (rows, cols), complex64
 
     def residual(self, magnitude: np.ndarray, mask: Tensor) -> tuple[float, float]:
         """The residual |U F S x - y| / |U y| of a magnitude with the phase of ``image``, and |U y|^2.
@@ -61,9 +57,7 @@ class AcquiredVolume:
     """The k-space of a fastMRI volume, read slice by slice, and how the volume was sampled.
 
     Args:
-        path: of the volume.
-        mask: how the methods have sampled the volume, boolean (cols,) or (rows, cols), where its k-space is complete;
-            None if that is not known.
+        mask: how the methods have sampled the volume, boolean (cols,) or (rows, cols), where its k-space is complete.
         device: for the coil maps and the image.
 
     Raises:
@@ -150,9 +144,7 @@ class AcquiredScores:
     how the volume was sampled.
 
     Args:
-        files: of the volume, with k-space.
         outputs: magnitudes (slices, rows, cols) by method.
-        device: for coil maps and transforms.
 
     Raises:
         ValueError: if a file cannot be read, or a mask does not fit.
@@ -187,9 +179,9 @@ class AcquiredScores:
             for name, mask in samples.items():
                 magnitude = outputs[name][slice_num] if name else np.abs(self.image[slice_num])
                 where = f"{files.kspace}, slice {slice_num}"
-                mask_of_slice = sampling_mask(mask, acquired_slice.sampled, where=where)
-                residual, energy = acquired_slice.residual(magnitude, mask_of_slice)
-                self.residual[name][slice_num], self.energy[name][slice_num] = residual, energy
+                points = sampling_mask(mask, acquired_slice.sampled, where=where)
+                values = acquired_slice.residual(magnitude, points)
+                self.residual[name][slice_num], self.energy[name][slice_num] = values
         if acquired.mask is not None and not of_methods:
             masks = {"the k-space": acquired.mask, **masks}
         self.differing = differing_masks(masks, sampled if sampled.any() else None)

@@ -34,19 +34,12 @@ NO_MASK = (
 
 
 class SliceImages(NamedTuple):
-    """A slice of all methods, (rows, cols) each.
-
-    Args:
-        reference: magnitudes by the name of the reference, float32.
-        outputs: magnitudes by method.
-        segmentation: true class numbers, None without.
-        labels: class numbers that the segmenter finds, by method and main reference; empty without.
-    """
+    """A slice of all methods: magnitudes and class numbers, (rows, cols) each."""
 
     reference: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     segmentation: np.ndarray | None
-    labels: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]  # what the segmenter finds, by method and main reference
 
 
 class Comparison:
@@ -64,9 +57,6 @@ class Comparison:
 
     Raises:
         ValueError: if no volume could be scored, or the baseline is none of the methods.
-
-    Attributes:
-        document: plain values, None where a number does not exist.
     """
 
     def __init__(
@@ -143,7 +133,8 @@ class Comparison:
         labels: dict[str, np.ndarray] = {}
         if settings.segmenter is not None:
             main = settings.main_reference
-            labels = segment_volume(settings, {main: references[main][None], **images.outputs})
+            volumes = {main: references[main][None], **images.outputs}
+            labels = segment_volume(settings.load_segmenter(), volumes, device=settings.device)
         return SliceImages(
             {name: references[name] for name in settings.references if name in references},
             {name: image[0] for name, image in images.outputs.items()},

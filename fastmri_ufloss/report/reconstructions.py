@@ -1,6 +1,6 @@
 """Volumes that several methods have reconstructed, beside their references, segmentations, k-space and masks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.segmentation import COMMAND, NAME, QUIET_SECONDS, find_reconstruction
-from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
+from fastmri_ufloss.files import file_stamp, open_hdf5
 
 __all__ = [
     "ReconstructedVolume",
@@ -47,15 +47,7 @@ class ReconstructedVolume(NamedTuple):
 
 @dataclass(frozen=True)
 class VolumeFiles:
-    """The files of a volume; all of its images are cropped to ``size`` (rows, cols) around their center.
-
-    Args:
-        name: file name of the volume.
-        references, outputs: file of each reference and of each method by name.
-        segmentation, kspace, mask: files with the true segmentation, the k-space, and the sampling mask alone.
-        subject: whom the volume is of.
-        contrast: fastMRI's attribute ``acquisition``, may be empty.
-    """
+    """The files of a volume; all of its images are cropped to ``size`` (rows, cols) around their center."""
 
     name: str
     references: Mapping[str, Path]
@@ -66,7 +58,7 @@ class VolumeFiles:
     kspace: Path | None = None
     mask: Path | None = None
     subject: str = ""
-    contrast: str = ""
+    contrast: str = ""  # fastMRI's attribute ``acquisition``
 
     @property
     def stamp(self) -> list[Any]:
@@ -109,11 +101,10 @@ class Reconstructions:
     cropped around their center to the smallest rows and columns, as fastMRI crops images.
 
     Args:
-        methods, references: folder of each method, and of fully sampled images, by name; references may be none.
+        methods, references: folder of each method, and of fully sampled images, by name.
         segmentations, kspace, masks: folders of files with the data set ``segmentation``, ``kspace`` or ``mask``;
             they may have more volumes than the methods.
-        common: leave out volumes that not all folders have, that cannot be read, or whose numbers of slices differ;
-            such volumes are an error otherwise.
+        common: leave out volumes that not all folders have, that cannot be read, or whose numbers of slices differ.
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volume.
@@ -124,7 +115,7 @@ class Reconstructions:
         volumes: `VolumeFiles` in the order of their names.
         left_out: rows of ``volume``, ``slice`` (None), ``source`` and ``why``, of volumes that are not compared.
         cropped: the sizes in words, by the name of a volume that is cropped.
-        patient_ids: the attribute ``patient_id`` of each volume, from the first of its files that has one, or empty.
+        patient_ids: the attribute ``patient_id``, or nothing, by the name of a volume.
     """
 
     def __init__(
@@ -146,15 +137,23 @@ class Reconstructions:
         if not methods or both:
             wrong = f"{', '.join(both)} of both" if both else "no method"
             raise ValueError(f"methods must be at least one, with other names than the references, got {wrong}")
-        self.methods, self.references, self._common = list(methods), list(references), common
+        self.methods, self.references = list(methods), list(references)
         self.left_out: list[dict[str, Any]] = []
         more = {NAME: segmentations, KSPACE: kspace, MASKS: masks}
         folders = {**references, **methods, **{s: folder for s, folder in more.items() if folder is not None}}
         self._paths = {source: _list_volumes(source, folder) for source, folder in folders.items()}
-        every = set[str]().union(*(self._paths[source] for source in (*references, *methods)))
-        shapes = self._read_shapes(self._match(every))
+        names = set[str]().union(*(self._paths[source] for source in (*references, *methods)))
+        shapes = {
+            name: self._read_shapes(name)
+            for name in tqdm(sorted(names), desc="Sizes", unit="volume", delay=QUIET_SECONDS)
+        }
+        if self.left_out and not common:
+            reasons = "; ".join(row["why"] for row in self.left_out[:SHOWN])
+            rest = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
+            raise ValueError(f"{reasons}{rest}; mend them, or leave such volumes out with common (--common)")
+        shapes = {name: of_volume for name, of_volume in shapes.items() if of_volume}
         if not shapes:
-            raise ValueError(f"the folders must have volumes in common, got none of {len(every)} that all have")
+            raise ValueError(f"the folders must have volumes in common, got none of {len(names)} that all have")
         self.patient_ids = {name: self._read_text(name, "patient_id") for name in shapes}
         self.cropped: dict[str, str] = {}
         self.volumes = [self._make_files(name, of_volume) for name, of_volume in shapes.items()]
@@ -162,45 +161,21 @@ class Reconstructions:
     def __len__(self) -> int:
         return len(self.volumes)
 
-    def _leave_out(self, volume: str, source: str, why: str) -> None:
-        self.left_out.append({"volume": volume, "slice": None, "source": source, "why": why})
-
-    def _match(self, every: set[str]) -> list[str]:
-        """The names of the volumes that all folders have, which must be all volumes unless ``common``."""
-        wrong = []
-        for source, paths in self._paths.items():
-            if missing := sorted(every - set(paths)):
-                wrong.append(f"{source} lacks {len(missing)} of {len(every)} volumes: {name_some(missing)}")
-            for name in missing:
-                self._leave_out(name, source, "the folder has no such file")
-        if wrong and not self._common:
-            raise ValueError(
-                f"all methods and references must have the same volumes: {'; '.join(wrong)}; add them, or take only "
-                "those that all have with common (--common)"
-            )
-        return sorted(every - {row["volume"] for row in self.left_out})
-
-    def _read_shapes(self, names: Iterable[str]) -> dict[str, dict[str, Shape]]:
-        """The shapes (slices, rows, cols) of each volume by source; volumes that do not fit are left out."""
-        shapes: dict[str, dict[str, Shape]] = {}
-        before, sources = len(self.left_out), [source for source in self._paths if source != MASKS]
-        for name in tqdm(names, desc="Sizes", unit="volume", delay=QUIET_SECONDS):
-            shapes[name] = {}
-            for source in sources:
-                try:
-                    shapes[name][source] = read_shape(self._paths[source][name], source)
-                except ValueError as error:
-                    self._leave_out(name, source, str(error))
-            if len({shape[0] for shape in shapes[name].values()}) > 1:
-                counts = ", ".join(f"{shape[0]} of {source}" for source, shape in shapes[name].items())
-                self._leave_out(name, "all", f"{name} has different numbers of slices: {counts}")
-        wrong = self.left_out[before:]
-        if wrong and not self._common:
-            reasons = "; ".join(row["why"] for row in wrong[:SHOWN])
-            more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-            raise ValueError(f"{reasons}{more}; mend them, or leave such volumes out with common (--common)")
-        bad = {row["volume"] for row in wrong}
-        return {name: of_volume for name, of_volume in shapes.items() if name not in bad}
+    def _read_shapes(self, name: str) -> dict[str, Shape]:
+        """The shapes (slices, rows, cols) of a volume by source; none if the volume does not fit and is left out."""
+        wrong = {source: f"{source} lacks {name}" for source, paths in self._paths.items() if name not in paths}
+        shapes: dict[str, Shape] = {}
+        for source in self._paths if not wrong else ():
+            try:
+                if source != MASKS:
+                    shapes[source] = read_shape(self._paths[source][name], source)
+            except ValueError as error:
+                wrong[source] = str(error)
+        if len({shape[0] for shape in shapes.values()}) > 1:
+            counts = ", ".join(f"{shape[0]} of {source}" for source, shape in shapes.items())
+            wrong["all"] = f"{name} has different numbers of slices: {counts}"
+        self.left_out += [{"volume": name, "slice": None, "source": s, "why": why} for s, why in wrong.items()]
+        return {} if wrong else shapes
 
     def _make_files(self, name: str, shapes: Mapping[str, Shape]) -> VolumeFiles:
         num_slices, rows, cols = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
@@ -297,8 +272,6 @@ def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
 
 
 def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"no folder {folder} of {source}")
     try:
         return {path.name: path for path in list_volumes(folder)}
     except FileNotFoundError as error:

@@ -28,10 +28,7 @@ SubjectScores = Mapping[str, Mapping[str, Mapping[str, float]]]
 def scores_by_subject(
     rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by metric, method and subject, the means over the subject's volumes.
-
-    Rows are of a volume and a method, with ``subject``, ``method`` and the scores; None does not count.
-    """
+    """Means over the volumes of each subject, by metric, method and subject, of rows of a volume and a method."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for metric in metrics:
         values: dict[str, dict[str, list[float]]] = {}
@@ -46,16 +43,11 @@ def scores_by_subject(
 def mean_rows(
     scores: SubjectScores, *, known: Mapping[str, Mapping[str, tuple[float, float, float]]] | None = None
 ) -> list[dict[str, Any]]:
-    """A row for each score and method: mean and standard deviation over subjects, and the mean's 95% interval.
-
-    The interval is by bootstrap over subjects; the standard deviation has n - 1 in its denominator.
+    """A row for each score and method: mean, standard deviation (n - 1) and 95% interval by bootstrap over subjects.
 
     Args:
-        scores: see `scores_by_subject`.
+        scores: of `scores_by_subject`.
         known: value and ends of the interval, by score and method, where they are not the mean's.
-
-    Returns:
-        Rows for JSON, see `plain`.
     """
     rows = []
     for metric, methods in scores.items():
@@ -77,16 +69,12 @@ def comparison_rows(
     """A row for each score and method but the baseline: the difference from the baseline, paired by subject.
 
     All comparisons are one family for Holm's correction. The interval of the difference is by bootstrap over
-    subjects. Left out are scores with fewer than two subjects, and methods that lack one or are infinite, as the
-    PSNR of images that equal their reference.
+    subjects. Left out are scores with fewer than two subjects, and methods that lack a subject or are infinite, as
+    the PSNR of images that equal their reference.
 
     Args:
-        scores: see `scores_by_subject`.
+        scores: of `scores_by_subject`.
         larger_is_better: by score, in the order of the rows.
-
-    Returns:
-        Rows like those of `paired_rows`; the methods go by name, ``first`` and ``second``, and after Wilcoxon's p
-        follow Holm's adjusted p and the rank-biserial correlation.
     """
     comparisons: list[tuple[str, str, PairedDifference]] = []
     for metric, larger in larger_is_better.items():
@@ -120,11 +108,8 @@ def paired_rows(
         first, second: the name of a method, and its scores by subject and metric.
         larger_is_better: of each metric that is to be compared, in the order of the rows.
 
-    Returns:
-        Rows for `fastmri_ufloss.report.format_table` and for JSON, see `plain`.
-
     Raises:
-        ValueError: if the subjects of the two differ; and as `fastmri_ufloss.metrics.paired.paired_difference`.
+        ValueError: if the subjects of the two differ, or as `fastmri_ufloss.metrics.paired.paired_difference`.
     """
     (first_name, a), (second_name, b) = first, second
     if set(a) != set(b):
@@ -189,17 +174,12 @@ def _smallest_p(count: int, num_tests: int = 1) -> float:
 
 
 class SegmentationRows:
-    """What a segmenter has found in all volumes, for `SegmentedImages`.
-
-    Args:
-        numbers: what `fastmri_ufloss.report.scores.scoring.score_files` gives, by the name of the volume.
-        methods: their names.
+    """What a segmenter has found in all volumes, whose numbers `score_files` gives.
 
     Attributes:
-        classes: numbers of the classes that any image has; none if there is no segmenter, or the segmenter finds
-            nothing of a class on the references.
-        absent: numbers of the classes that no image has.
-        notes: why there are none.
+        classes: that any image has; none if there is no segmenter, or the segmenter finds nothing of a class on the
+            references, as ``notes`` say.
+        absent: classes that no image has.
         segmenter_dice: the segmenter's mean Dice on the main reference by class.
         sis: of a volume by (volume, method), and of a slice by (volume, slice, method).
     """
@@ -247,18 +227,15 @@ class SegmentationRows:
         self, method: str, volumes: Iterable[str], classes: Sequence[int]
     ) -> tuple[SegmentedImages, list[int]]:
         """Dice of all slices of some volumes, and the numbers of the slices."""
-        names: list[str] = []
-        slices: list[int] = []
-        dice: tuple[list[list[float | None]], ...] = ([], [])  # on the output, on the target
+        rows: list[tuple[str, int, list[float | None], list[float | None]]] = []
         for name in volumes:
             outputs = {row["slice"]: row for row in self._numbers[name]["slices"] if row["method"] == method}
             for target in self._numbers[name]["segmenter"]:
-                names.append(name)
-                slices.append(target["slice"])
-                for rows, row in zip(dice, (outputs[target["slice"]], target), strict=True):
-                    rows.append([row[f"Dice {label}"] for label in classes])
-        on_output, on_target = (np.array(rows, dtype=float) for rows in dice)  # None becomes nan
-        return SegmentedImages(classes, np.array(names), on_output, on_target), slices
+                both = ([row[f"Dice {label}"] for label in classes] for row in (outputs[target["slice"]], target))
+                rows.append((name, target["slice"], *both))
+        names, slices, *dice = zip(*rows, strict=True)
+        on_output, on_target = (np.array(values, dtype=float) for values in dice)  # None becomes nan
+        return SegmentedImages(classes, np.array(names), on_output, on_target), list(slices)
 
 
 def _present(classes: Iterable[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:

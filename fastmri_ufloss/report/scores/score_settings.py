@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
+from fastmri_ufloss.models import PatchFeatureNet, Segmenter, load_segmenter
 from fastmri_ufloss.report.reconstructions import path_stamp
 
 __all__ = ["COIL_COMBINED", "RESIDUAL", "SHARPNESS", "FeatureNetFile", "Metric", "ScoreSettings", "list_metrics"]
@@ -42,18 +42,14 @@ class ScoreSettings:
     Args:
         references: their names, the main one first; ``COIL_COMBINED`` is computed from the k-space where the volume
             has no file of that name.
-        feature_nets: of UFLoss.
         segmenter: checkpoint of a segmentation network, for Dice.
-        num_classes: of the segmenter, with the background.
         stride: of the patches of UFLoss; its default if None.
-        device: of networks and coil maps.
         pictures: folder for a picture of each volume with the contours of its segmentations.
     """
 
     references: tuple[str, ...]
     feature_nets: tuple[FeatureNetFile, ...] = ()
     segmenter: Path | None = None
-    num_classes: int = 0
     stride: int | None = None
     device: str = "cpu"
     pictures: Path | None = None
@@ -67,18 +63,19 @@ class ScoreSettings:
     def stamp(self) -> list[Any]:
         """What the scores depend on, in plain values."""
         nets = [[*path_stamp(net.path), net.in_chans, net.metric] for net in self.feature_nets]
-        segmenter = None if self.segmenter is None else [*path_stamp(self.segmenter), self.num_classes]
+        segmenter = None if self.segmenter is None else path_stamp(self.segmenter)
         return [VERSION, list(self.references), nets, segmenter, self.stride]
 
-    def picture_path(self, name: str) -> Path:
-        """The picture of a volume; ``pictures`` must be given."""
-        return Path(self.pictures or "") / f"{Path(name).stem}.png"
+    def picture_path(self, name: str) -> Path | None:
+        """The picture of a volume, if a picture is to be drawn."""
+        is_drawn = self.segmenter is not None and self.pictures is not None
+        return self.pictures / f"{Path(name).stem}.png" if is_drawn else None
 
     def load_feature_net(self, net: FeatureNetFile) -> nn.Module:
-        """A network in eval mode on the device."""
+        """A frozen network in eval mode on the device."""
         return PatchFeatureNet.load(net.path).to(self.device).eval().requires_grad_(False)
 
-    def load_segmenter(self) -> nn.Module:
+    def load_segmenter(self) -> Segmenter:
         """The segmenter, likewise."""
         if self.segmenter is None:
             raise ValueError("settings must have a segmenter, got none")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fastmri.evaluate import psnr
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
@@ -111,7 +111,8 @@ def _attempt(task: _Task) -> Numbers | str:
 def _read_known(task: _Task) -> Numbers | None:
     """What the cache has of a volume, None if that is nothing, or of other files or settings."""
     # a volume without any slice to score has no picture, and is quickly read again
-    if task.settings.pictures is not None and not task.settings.picture_path(task.files.name).is_file():
+    picture = task.settings.picture_path(task.files.name)
+    if picture is not None and not picture.is_file():
         return None
     try:
         kept = json.loads(task.cache.read_text(encoding="utf-8"))
@@ -136,17 +137,18 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> Numbers:
         ValueError: if a file cannot be read or does not fit the networks; the message names the file.
     """
     scores = _VolumeScores(files, settings)
-    numbers: Numbers = {"volumes": [], "slices": [], "constant": [], "references": {}, "segmenter": []}
+    numbers: Numbers = {"volumes": [], "slices": [], "constant": scores.constant, "references": {}, "segmenter": []}
     numbers |= {"excluded": scores.excluded, "differing_masks": scores.differing_masks}
     if not scores.kept.size:
         return numbers
-    numbers["constant"] = scores.constant_images()
-    scores.add_image_scores()
+    references = scores.add_image_scores()
     for net in settings.feature_nets:
         scores.add_ufloss(net)
     if settings.segmenter is not None:
         numbers["segmenter"] = scores.add_dice()
-    numbers["references"] = scores.add_residuals()
+    if residual := scores.add_residuals():
+        references.setdefault(COIL_COMBINED, {}).update(residual)
+    numbers["references"] = {name: _plain(of_reference) for name, of_reference in references.items()}
     for method, of_volume in scores.volumes.items():
         numbers["volumes"].append({"method": method, "slices": len(scores.kept), **_plain(of_volume)})
     for index, slice_num in enumerate(scores.kept.tolist()):
@@ -163,9 +165,10 @@ class _VolumeScores:
         self.files, self.settings = files, settings
         references, outputs, truth = files.read()
         self.acquired = None if files.kspace is None else AcquiredScores(files, outputs, device=settings.device)
-        self.differing_masks = (
-            differing_masks(files.read_masks()) if self.acquired is None else self.acquired.differing
-        )
+        if self.acquired is None:
+            self.differing_masks = differing_masks(files.read_masks())
+        else:
+            self.differing_masks = self.acquired.differing
         if self.acquired is not None and COIL_COMBINED in settings.references and COIL_COMBINED not in references:
             if not self.acquired.is_fully_sampled:
                 raise ValueError(
@@ -175,6 +178,7 @@ class _VolumeScores:
         self.references = {name: references[name] for name in settings.references}
         self.outputs, self.truth = outputs, truth
         self.excluded: list[dict[str, Any]] = []
+        self.constant: list[list[Any]] = []
         self.kept = self._choose_slices()
         if self.kept.size < files.num_slices:
             self.references = {name: images[self.kept] for name, images in self.references.items()}
@@ -208,17 +212,8 @@ class _VolumeScores:
         self.slices[method][name] = slices
         self.volumes[method][name] = _mean(slices) if volume is None else volume
 
-    def constant_images(self) -> list[list[Any]]:
-        """Source and slice of images with one value everywhere."""
-        constant: list[list[Any]] = []
-        for source, images in {**self.references, **self.outputs}.items():
-            flat = images.reshape(len(images), -1)
-            slices = self.kept[flat.min(axis=1) == flat.max(axis=1)].tolist()
-            constant += [[source, slice_num] for slice_num in slices]
-        return constant
-
-    def add_image_scores(self) -> None:
-        """Those against each reference, and the sharpness."""
+    def add_image_scores(self) -> dict[str, dict[str, float]]:
+        """Scores against each reference, and the sharpness; returns the scores of the references themselves."""
         references = {name: ReferenceVolume(images) for name, images in self.references.items()}
         for method, output in self.outputs.items():
             fine = fine_structures(output)  # once for all references
@@ -226,16 +221,26 @@ class _VolumeScores:
                 of_slices, of_volume = reference.score(output, fine)
                 for score, values in of_slices.items():
                     self._add(method, f"{score} ({name})", values, of_volume[score])
-            self._add(method, SHARPNESS, np.array([sharpness(image) for image in output]))
+        of_references = {}
+        for source, images in {**self.references, **self.outputs}.items():
+            constant = self.kept[np.ptp(images, axis=(1, 2)) == 0]
+            self.constant += [[source, slice_num] for slice_num in constant.tolist()]
+            values = np.array([sharpness(image) for image in images])
+            if source in self.outputs:
+                self._add(source, SHARPNESS, values)
+            else:
+                of_references[source] = {SHARPNESS: _mean(values)}
+        return of_references
 
     @torch.no_grad()
     def add_ufloss(self, net: FeatureNetFile) -> None:
         """UFLoss of each slice over the whole grid; nan where the reference is constant."""
-        settings, reference, phase = self.settings, self.settings.main_reference, None
+        settings, phase = self.settings, None
+        targets = self.references[settings.main_reference]
         if net.in_chans == 2:
             if self.acquired is None:
                 raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
-            reference = COIL_COMBINED if COIL_COMBINED in self.references else reference
+            targets = self.references.get(COIL_COMBINED, targets)
             phase = np.angle(self.acquired.image[self.kept])
         network = settings.load_feature_net(net)
         options = {} if settings.stride is None else {"stride": settings.stride}
@@ -248,14 +253,11 @@ class _VolumeScores:
             return image[None, None].to(settings.device)
 
         values = {method: np.full(len(self.kept), np.nan) for method in self.outputs}
-        for index, image in enumerate(self.references[reference]):
-            if image.min() == image.max():
-                continue
-            target = tensor(self.references[reference], index)
+        for index in np.flatnonzero(np.ptp(targets, axis=(1, 2))).tolist():
+            target = tensor(targets, index)
             features = patch_features(network, target, image_scale(target), **options)  # once for all methods
             for method, images in self.outputs.items():
-                output = tensor(images, index)
-                loss = ufloss_per_image(network, output, target, target_features=features, **options)
+                loss = ufloss_per_image(network, tensor(images, index), target, target_features=features, **options)
                 values[method][index] = float(loss)
         for method, of_slices in values.items():
             self._add(method, net.metric, of_slices)
@@ -263,7 +265,8 @@ class _VolumeScores:
     def add_dice(self) -> list[dict[str, Any]]:
         """Dice of each method by class, nan without the class; returns for each slice that on the main reference."""
         settings, truth = self.settings, self.truth
-        main, highest = settings.main_reference, settings.num_classes - 1
+        net, main = settings.load_segmenter(), settings.main_reference
+        highest = net.num_classes - 1
         if truth is None:
             raise ValueError(f"a segmenter needs segmentations, got none of {self.files.name}")
         if truth.min() < 0 or truth.max() > highest:
@@ -271,7 +274,7 @@ class _VolumeScores:
                 f"{self.files.segmentation} must have the segmenter's classes 0 .. {highest}, got {truth.min()} .. "
                 f"{truth.max()}"
             )
-        labels = segment_volume(settings, {main: self.references[main], **self.outputs})
+        labels = segment_volume(net, {main: self.references[main], **self.outputs}, device=settings.device)
         dice = {
             source: dice_of_classes(torch.from_numpy(classes), torch.from_numpy(truth), highest + 1).double().numpy()
             for source, classes in labels.items()
@@ -279,8 +282,7 @@ class _VolumeScores:
         for method in self.outputs:
             for index in range(highest):
                 self._add(method, f"Dice {index + 1}", dice[method][:, index])
-        if settings.pictures is not None:
-            self._save_contours(truth, labels, dice)
+        self._save_contours(truth, labels, dice)
         return [
             {"slice": slice_num, **_plain({f"Dice {index + 1}": float(row[index]) for index in range(highest)})}
             for slice_num, row in zip(self.kept.tolist(), dice[main], strict=True)
@@ -289,7 +291,10 @@ class _VolumeScores:
     def _save_contours(
         self, truth: np.ndarray, labels: Mapping[str, np.ndarray], dice: Mapping[str, np.ndarray]
     ) -> None:
-        """Draw the slice with the largest segmented area, or the middle one, into the folder of pictures."""
+        """Draw the slice with the largest segmented area, or the middle slice, if there is to be a picture."""
+        path = self.settings.picture_path(self.files.name)
+        if path is None:
+            return
         main, areas = self.settings.main_reference, (truth > 0).sum(axis=(1, 2))
         index = int(areas.argmax()) if areas.any() else len(areas) // 2
         images = {source: volume[index] for source, volume in {main: self.references[main], **self.outputs}.items()}
@@ -304,7 +309,7 @@ class _VolumeScores:
                 texts.append(f"Dice {np.nanmean(dice[source][index]):.2f}")
             notes[source] = ", ".join(texts)
         save_contours(
-            self.settings.picture_path(self.files.name),
+            path,
             images,
             truth=truth[index],
             predictions={source: labels[source][index] for source in images},
@@ -312,26 +317,23 @@ class _VolumeScores:
             title=f"{self.files.name}, slice {self.kept[index]}",
         )
 
-    def add_residuals(self) -> dict[str, dict[str, float | None]]:
-        """Residuals of the methods; returns the references' values of the scores that need no reference."""
+    def add_residuals(self) -> dict[str, float]:
+        """Residuals of the methods; returns that of the reference, if there is one."""
         acquired, kept = self.acquired, self.kept
-        values = {name: {SHARPNESS: _mean(map(sharpness, images))} for name, images in self.references.items()}
-        if acquired is not None and acquired.residual:
-            for method in self.outputs:
-                self._add(method, RESIDUAL, acquired.residual[method][kept], acquired.of_volume(method, kept))
-            if acquired.is_fully_sampled:
-                values.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", kept)
-        return {name: _plain(of_reference) for name, of_reference in values.items()}
+        if acquired is None or not acquired.residual:
+            return {}
+        for method in self.outputs:
+            self._add(method, RESIDUAL, acquired.residual[method][kept], acquired.of_volume(method, kept))
+        return {RESIDUAL: acquired.of_volume("", kept)} if acquired.is_fully_sampled else {}
 
 
 @torch.no_grad()
-def segment_volume(settings: ScoreSettings, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Class numbers (slices, rows, cols) that the segmenter finds in magnitudes of the same shape, by name."""
-    net = settings.load_segmenter()
+def segment_volume(net: nn.Module, images: Mapping[str, np.ndarray], *, device: str) -> dict[str, np.ndarray]:
+    """Class numbers (slices, rows, cols) that a segmenter finds in magnitudes of the same shape, by name."""
     labels = {}
     for source, volume in images.items():
         batches = torch.from_numpy(np.ascontiguousarray(volume)).unsqueeze(1).split(BATCH)
-        labels[source] = torch.cat([net(batch.to(settings.device)).cpu() for batch in batches]).numpy()
+        labels[source] = torch.cat([net(batch.to(device)).cpu() for batch in batches]).numpy()
     return labels
 
 

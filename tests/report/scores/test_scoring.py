@@ -27,6 +27,8 @@ from fastmri_ufloss.simulation.volume_file import fft2c
 class Threshold(nn.Module):
     """A segmenter: class 1 from 0.7e-4 on."""
 
+    num_classes = 2
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images[:, 0] >= 0.7e-4).long()
 
@@ -125,7 +127,7 @@ def test_ufloss_of_magnitudes(root: Path) -> None:
 
 def test_dice_and_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_settings, "load_segmenter", lambda path: Threshold())
-    options = {"segmenter": root / "val" / "a.h5", "num_classes": 2}
+    options = {"segmenter": root / "val" / "a.h5"}
     files = files_of(root, "a.h5", segmentations=root / "val")
     found = score(files, **options, pictures=root / "pictures")
     masks = read(root / "val" / "a.h5", "segmentation") > 0
