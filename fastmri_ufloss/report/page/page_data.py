@@ -35,7 +35,7 @@ def page_data(document: Mapping[str, Any]) -> dict[str, Any]:
             kept = {key: row[key] for key in ("volume", "subject", "contrast", "slices")}
             volumes[row["volume"]] = {**kept, "scores": [None] * len(methods)}
         volumes[row["volume"]]["scores"][methods.index(row["method"])] = _values(row, document)
-    inferno = np.round(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
+    inferno = np.round(255 * matplotlib.colormaps["inferno"](np.arange(256))).astype(np.uint8)  # RGBA
     return {
         **{key: document[key] for key in keys},
         **{key: [_short(row) for row in document[key]] for key in ("means", "comparisons")},

@@ -1,11 +1,10 @@
-// The images of the cases, decoded when a case is first shown; see page_data.py for their form. They are not PNGs
-// read back from a canvas, because browsers that guard against fingerprints change what a canvas gives back.
+// The images of the cases, decoded when a case is shown; see page_data.py for their form. They are not PNGs read back
+// from a canvas, because browsers that guard against fingerprints change what a canvas gives back.
+
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
 async function inflate(text) {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
@@ -15,18 +14,15 @@ async function decodeImage(image) {
   const { rows, cols, low, step } = image;
   const bytes = await inflate(image.data);
   const size = rows * cols;
-  const [levels, values] = [new Int32Array(size), new Float32Array(size)];
-  for (let row = 0, place = 0; row < rows; row++) {
-    for (let col = 0; col < cols; col++, place++) {
-      const unsigned = bytes[place] * 256 + bytes[size + place];
-      const difference = unsigned & 1 ? -(unsigned + 1) / 2 : unsigned / 2;
-      const left = col ? levels[place - 1] : 0;
-      const upper = row ? levels[place - cols] : 0;
-      levels[place] = difference + ((left + upper) >> 1);
-      values[place] = low + step * levels[place];
-    }
+  const levels = new Int32Array(size);
+  for (let place = 0; place < size; place++) {
+    const unsigned = bytes[place] * 256 + bytes[size + place];
+    const difference = unsigned & 1 ? -(unsigned + 1) / 2 : unsigned / 2;
+    const left = place % cols ? levels[place - 1] : 0;
+    const upper = place < cols ? 0 : levels[place - cols];
+    levels[place] = difference + ((left + upper) >> 1);
   }
-  return { rows, cols, values };
+  return { rows, cols, values: Float32Array.from(levels, (level) => low + step * level) };
 }
 
 // The borders between classes, as lines along the edges of pixels.
@@ -45,36 +41,24 @@ async function decodeOutline(classes) {
   return path;
 }
 
-const KEPT_CASES = 4;
-const decodedCases = new Map();
-
-function imagesOfCase(index) {
-  const images = decodedCases.get(index) || decodeCase(index);
-  decodedCases.delete(index);
-  decodedCases.set(index, images);
-  if (decodedCases.size > KEPT_CASES) decodedCases.delete(decodedCases.keys().next().value);
-  return images;
-}
-
-async function decodeCase(index) {
+async function imagesOfCase(index) {
   const stored = JSON.parse(document.getElementById(`images-${index}`).textContent);
   const decoded = (names, images, labels) => Promise.all(names.map(async (name, i) =>
     ({ name, image: await decodeImage(images[i]), outline: await decodeOutline(labels[i]) })));
-  const [references, methods, truth] = await Promise.all([
-    decoded(report.references, stored.references, stored.reference_labels),
-    decoded(report.methods, stored.methods, stored.method_labels), decodeOutline(stored.truth),
-  ]);
-  return { top: stored.top, white: stored.white, truth, references, methods };
+  return {
+    ...stored,
+    truth: await decodeOutline(stored.truth),
+    references: await decoded(report.references, stored.references, stored.reference_labels),
+    methods: await decoded(report.methods, stored.methods, stored.method_labels),
+  };
 }
 
 // A canvas with an image: numbers to colors by the window, then to the screen by the view that all canvases share.
 
-const packed = (colors) => Uint32Array.from({ length: 256 }, (_, i) => 0xff000000 | (colors(i, 2) << 16) | (colors(i, 1) << 8) | colors(i, 0));
-const GRAY = packed((i) => i);
-const inferno = atob(report.color_map);
-const INFERNO = packed((i, part) => inferno.charCodeAt(3 * i + part));
+const GRAY = Uint32Array.from({ length: 256 }, (_, i) => 0xff000000 + 0x010101 * i);
+const INFERNO = new Uint32Array(bytesOf(report.color_map).buffer);
 // the truth is the wider of the two, so that where they agree it has a core of the other's color
-const OUTLINES = { truth: { color: "#ff4040", width: 2.6 }, predicted: { color: "#ffe03a", width: 1.2 } };
+const OUTLINES = { truth: ["#ff4040", 2.6], predicted: ["#ffe03a", 1.2] };
 
 class ImageCanvas {
   constructor(label, role) {
@@ -85,21 +69,19 @@ class ImageCanvas {
   }
 
   // The image of an entry of `imagesOfCase` with the outline of the truth and its own, or its error from a reference.
-  setImage({ image, outline }, { reference = null, truth = null, label = null } = {}) {
-    Object.assign(this, { image, reference, outlines: reference ? {} : { truth, predicted: outline } });
-    if (label !== null) this.canvas.setAttribute("aria-label", label);
+  setImage({ image, outline }, { reference = null, truth = null } = {}) {
+    const outlines = reference ? {} : { truth, predicted: outline };
+    Object.assign(this, { image, reference, outlines, painted: null });
     if (image === null) return;
-    this.raw.width = image.cols;
-    this.raw.height = image.rows;
+    Object.assign(this.raw, { width: image.cols, height: image.rows });
     this.canvas.style.aspectRatio = `${image.cols} / ${image.rows}`;
   }
 
   // Colors of all pixels. Gray: from level - width / 2 to level + width / 2, in parts of top. Error: black to the
   // last color from 0 to white / gain.
   paint({ top, white }) {
-    if (this.image === null) return;
     const { values } = this.image;
-    const other = this.reference && this.reference.values;
+    const other = this.reference?.values;
     const context = this.raw.getContext("2d");
     const pixels = context.createImageData(this.raw.width, this.raw.height);
     const words = new Uint32Array(pixels.data.buffer);
@@ -113,7 +95,7 @@ class ImageCanvas {
     context.putImageData(pixels, 0, 0);
   }
 
-  draw() {
+  draw(images) {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight].map((size) => Math.round(size * ratio));
     if (!width || !height) return;
@@ -123,22 +105,26 @@ class ImageCanvas {
     context.fillStyle = "black";
     context.fillRect(0, 0, width, height);
     if (this.image === null) return;
+    const colors = [view.level, view.width, view.gain].join();
+    if (this.painted !== colors) this.paint(images);
+    this.painted = colors;
     const { rows, cols } = this.image;
     const scale = (width / cols) * view.zoom;
     context.setTransform(scale, 0, 0, scale, width / 2 - view.x * cols * scale, height / 2 - view.y * rows * scale);
     Object.assign(context, { imageSmoothingEnabled: view.smooth, imageSmoothingQuality: "high", lineCap: "square" });
     context.drawImage(this.raw, 0, 0);
+    const unit = ratio / scale; // a pixel of the screen
     const stroke = (path, color, width) => {
-      Object.assign(context, { strokeStyle: color, lineWidth: (width * ratio) / scale });
+      Object.assign(context, { strokeStyle: color, lineWidth: width * unit });
       context.stroke(path);
     };
-    for (const [name, path] of Object.entries(view.contours ? this.outlines : {})) if (path) stroke(path, OUTLINES[name].color, OUTLINES[name].width);
+    for (const [name, path] of Object.entries(view.contours ? this.outlines : {})) if (path) stroke(path, ...OUTLINES[name]);
     if (!view.cursor) return;
     const cross = new Path2D();
-    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      for (const [to, length] of [["moveTo", 4], ["lineTo", 11]]) {
-        cross[to](view.cursor.col + 0.5 + (length * dx * ratio) / scale, view.cursor.row + 0.5 + (length * dy * ratio) / scale);
-      }
+    const [x, y] = [view.cursor.col + 0.5, view.cursor.row + 0.5];
+    for (const [dx, dy] of [[unit, 0], [-unit, 0], [0, unit], [0, -unit]]) {
+      cross.moveTo(x + 4 * dx, y + 4 * dy);
+      cross.lineTo(x + 11 * dx, y + 11 * dy);
     }
     stroke(cross, "rgba(0, 0, 0, 0.6)", 3);
     stroke(cross, "#4dd0ff", 1.2);
@@ -149,7 +135,8 @@ class ImageCanvas {
     if (this.image === null) return null;
     const [across, down] = placeIn(this.canvas, event);
     const { rows, cols } = this.image;
-    const [row, col] = [Math.floor((view.y + down / view.zoom) * rows), Math.floor((view.x + across / view.zoom) * cols)];
+    const row = Math.floor((view.y + down / view.zoom) * rows);
+    const col = Math.floor((view.x + across / view.zoom) * cols);
     return row >= 0 && col >= 0 && row < rows && col < cols ? { row, col } : null;
   }
 }
@@ -157,29 +144,30 @@ class ImageCanvas {
 // Zoom, window and pointer, one for all canvases, and the gestures that change them.
 
 const MAX_ZOOM = 32;
-const view = { zoom: 1, x: 0.5, y: 0.5, level: 0.5, width: 1, gain: 5, errors: true, contours: true, smooth: true, cursor: null, ownWindow: false };
+const view = {
+  zoom: 1, x: 0.5, y: 0.5, cursor: null, level: 0.5, width: 1, ownWindow: false, gain: 5, size: 230,
+  errors: true, contours: true, smooth: true, flicker: false,
+};
 const limit = (value, low, high) => Math.min(Math.max(value, low), high);
 
-function setZoom(zoom, x = view.x, y = view.y) {
-  view.zoom = limit(zoom, 1, MAX_ZOOM);
+function change(values) {
+  Object.assign(view, values);
+  view.zoom = limit(view.zoom, 1, MAX_ZOOM);
   const half = 0.5 / view.zoom;
-  view.x = limit(x, half, 1 - half);
-  view.y = limit(y, half, 1 - half);
-  theViewer.schedule(false);
+  view.x = limit(view.x, half, 1 - half);
+  view.y = limit(view.y, half, 1 - half);
+  theViewer.update();
 }
+
+const moveBy = (dx, dy) => change({ x: view.x + dx / view.zoom, y: view.y + dy / view.zoom });
+const resetZoom = () => change({ zoom: 1, x: 0.5, y: 0.5 });
+const setWindow = (level, width) =>
+  change({ level: limit(level, 0, 1.5), width: limit(width, 0.01, 2), ownWindow: true });
 
 // Zoom, and keep what is at a place of the canvas (from its middle, in parts of its size) where it is.
-function zoomAround(factor, across, down) {
+function zoomAround(factor, across = 0, down = 0) {
   const zoom = limit(view.zoom * factor, 1, MAX_ZOOM);
-  setZoom(zoom, view.x + across / view.zoom - across / zoom, view.y + down / view.zoom - down / zoom);
-}
-
-const resetZoom = () => setZoom(1, 0.5, 0.5);
-
-function setWindow(level, width) {
-  Object.assign(view, { level: limit(level, 0, 1.5), width: limit(width, 0.01, 2), ownWindow: true });
-  theViewer.syncControls();
-  theViewer.schedule(true);
+  change({ zoom, x: view.x + across / view.zoom - across / zoom, y: view.y + down / view.zoom - down / zoom });
 }
 
 function placeIn(canvas, event) {
@@ -218,11 +206,10 @@ function addGestures(shown) {
       drag(canvas, pointers, before, event, windowing);
       pointers.set(event.pointerId, event);
     }
-    if (event.pointerType !== "touch") view.cursor = shown.pixelAt(event);
-    theViewer.schedule(false);
+    change(event.pointerType === "touch" ? {} : { cursor: shown.pixelAt(event) });
   });
   for (const type of ["pointerup", "pointercancel"]) on(type, (event) => pointers.delete(event.pointerId));
-  on("pointerleave", () => { view.cursor = null; theViewer.schedule(false); });
+  on("pointerleave", () => change({ cursor: null }));
 }
 
 function drag(canvas, pointers, before, event, windowing) {
@@ -231,25 +218,12 @@ function drag(canvas, pointers, before, event, windowing) {
   if (pointers.size === 2) {
     const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
     const apart = (each) => Math.hypot(each.clientX - other.clientX, each.clientY - other.clientY) || 1;
-    const [x, y] = placeIn(canvas, other).map((place, axis) => (place + end[axis]) / 2);
-    zoomAround(apart(event) / apart(before), x, y);
-    setZoom(view.zoom, view.x - dx / 2 / view.zoom, view.y - dy / 2 / view.zoom);
+    const middle = placeIn(canvas, other).map((place, axis) => (place + end[axis]) / 2);
+    zoomAround(apart(event) / apart(before), ...middle);
+    moveBy(-dx / 2, -dy / 2);
   } else if (windowing) {
     setWindow(view.level + dy * 0.8, view.width + dx * 1.5); // up is brighter, right is softer
   } else {
-    setZoom(view.zoom, view.x - dx / view.zoom, view.y - dy / view.zoom);
+    moveBy(-dx, -dy);
   }
-}
-
-// Keys while the viewer has the focus. Returns whether the key has done something.
-function viewKey(key) {
-  const step = 0.1 / view.zoom;
-  const move = (dx, dy) => () => view.zoom > 1 && setZoom(view.zoom, view.x + dx, view.y + dy);
-  const actions = {
-    ArrowLeft: move(-step, 0), ArrowRight: move(step, 0), ArrowUp: move(0, -step), ArrowDown: move(0, step),
-    "+": () => zoomAround(1.25, 0, 0), "=": () => zoomAround(1.25, 0, 0), "-": () => zoomAround(0.8, 0, 0), 0: resetZoom,
-    "[": () => setWindow(view.level, view.width * 0.9), "]": () => setWindow(view.level, view.width / 0.9),
-    b: () => setWindow(view.level - 0.02, view.width), d: () => setWindow(view.level + 0.02, view.width),
-  };
-  return Object.hasOwn(actions, key) && actions[key]() !== false;
 }

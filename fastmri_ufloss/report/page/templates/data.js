@@ -1,7 +1,7 @@
 // The document, what is chosen of it, and numbers as text.
 
 const report = JSON.parse(document.getElementById("page-data").textContent);
-report.metrics.forEach((metric, index) => { metric.index = index; });
+report.metrics.forEach((metric, index) => Object.assign(metric, { index, decimals: decimalsOf(metric) }));
 const metricNamed = new Map(report.metrics.map((metric) => [metric.name, metric]));
 const methodIndex = new Map(report.methods.map((method, index) => [method, index]));
 const ALPHA = 0.05;
@@ -14,53 +14,42 @@ function onChoice(listener) {
   listener();
 }
 
-function choose(changes) {
-  Object.assign(chosen, changes);
-  for (const listener of listeners) listener();
-}
-
 const colorOf = (method) => report.colors[methodIndex.get(method)];
 const colorDot = (method) => element("span", { class: "dot", style: { background: colorOf(method) }, "aria-hidden": "true" });
-const inContrast = (row) => chosen.contrast === "all" || row.contrast === chosen.contrast;
+const isOf = (contrast) => (row) => contrast === "all" || row.contrast === contrast;
 
 // Metrics against the chosen reference, and those that need none.
-const shownMetrics = () => report.metrics.filter((metric) => metric.reference === null || metric.reference === chosen.reference);
+const shownMetrics = () => report.metrics.filter(({ reference }) => reference === null || reference === chosen.reference);
 
 // The row of a method and metric in the means, or in the comparisons, of the chosen contrast.
-function rowFinder(rows, key) {
-  const known = new Map(rows.map((row) => [JSON.stringify([row.contrast, row[key], row.metric]), row]));
-  return (method, metric) => known.get(JSON.stringify([chosen.contrast, method, metric.name]));
-}
+const rowFinder = (rows, key) => (method, metric) =>
+  rows.find((row) => row.contrast === chosen.contrast && row[key] === method && row.metric === metric.name);
 const meanOf = rowFinder(report.means, "method");
 const comparisonOf = rowFinder(report.comparisons, "second");
 const endsOf = (row) => [row["95% from"], row["95% to"]];
 
 // The name of a metric where its reference is clear from the choice, with unit, and with an arrow to where it is better.
 const shortName = (metric) => metric.label + (metric.tested ? "" : "*");
-const withUnit = (metric) => shortName(metric) + (metric.unit ? ` (${metric.unit})` : "");
-const arrow = (metric) => (metric.larger_is_better === null ? "" : metric.larger_is_better ? " ↑" : " ↓");
-const headerOf = (metric) => withUnit(metric) + arrow(metric);
+const arrow = (metric) => ({ true: " ↑", false: " ↓" }[metric.larger_is_better] ?? "");
+const headerOf = (metric) => shortName(metric) + (metric.unit ? ` (${metric.unit})` : "") + arrow(metric);
 
 // As many decimals for all values of a metric as its largest one needs for three digits, and one more where the
 // means of methods would look alike.
-function decimalsOf(metric) {
-  if (metric.decimals === undefined) {
-    const means = report.means.filter((row) => row.metric === metric.name && row.mean !== null);
-    const largest = Math.max(...means.map((row) => Math.abs(row.mean)), 0);
-    const least = largest > 0 ? Math.min(Math.max(2 - Math.floor(Math.log10(largest)), 0), 12) : 3;
-    const values = [...new Set(means.filter((row) => row.contrast === report.contrasts[0]).map((row) => row.mean))];
-    const differ = new Set(values.map((value) => value.toFixed(least))).size === values.length;
-    metric.decimals = differ || !(largest > 0) ? least : least + 1;
-  }
-  return metric.decimals;
+function decimalsOf({ name }) {
+  const means = report.means.filter((row) => row.metric === name && row.mean !== null);
+  const largest = Math.max(...means.map((row) => Math.abs(row.mean)), 0);
+  if (largest === 0) return 3;
+  const decimals = Math.min(Math.max(2 - Math.floor(Math.log10(largest)), 0), 12);
+  const values = new Set(means.filter((row) => row.contrast === report.contrasts[0]).map((row) => row.mean));
+  const texts = new Set([...values].map((value) => value.toFixed(decimals)));
+  return texts.size === values.size ? decimals : decimals + 1;
 }
 
-const missing = (value) => value === null || value === undefined;
+const withMinus = (text) => text.replace("-", "−");
 
-function format(value, metric) {
+function format(value, { decimals }) {
   if (missing(value)) return "–";
-  const decimals = decimalsOf(metric);
-  return (decimals > 6 ? value.toExponential(2) : value.toFixed(decimals)).replace("-", "−");
+  return withMinus(decimals > 6 ? value.toExponential(2) : value.toFixed(decimals));
 }
 
 // A difference needs digits of its own.
@@ -90,12 +79,11 @@ function bestOf(values, metric) {
 
 // Scores of a method by subject, the means over the subject's volumes.
 function bySubject(method, metric, contrast) {
-  const sums = new Map();
-  for (const volume of report.volumes) {
-    const value = volume.scores[methodIndex.get(method)]?.[metric.index] ?? null;
-    if (value === null || (contrast !== "all" && volume.contrast !== contrast)) continue;
-    const [sum, count] = sums.get(volume.subject) || [0, 0];
-    sums.set(volume.subject, [sum + value, count + 1]);
+  const values = new Map();
+  for (const volume of report.volumes.filter(isOf(contrast))) {
+    const value = volume.scores[methodIndex.get(method)]?.[metric.index];
+    if (!missing(value)) values.set(volume.subject, [...(values.get(volume.subject) ?? []), value]);
   }
-  return [...sums].map(([subject, [sum, count]]) => ({ subject, value: sum / count }));
+  const mean = (of) => of.reduce((sum, value) => sum + value) / of.length;
+  return [...values].map(([subject, of]) => ({ subject, value: mean(of) }));
 }

@@ -5,34 +5,44 @@ let theViewer = null;
 function showCounts() {
   const subjects = new Set(report.volumes.map((row) => row.subject)).size;
   const slices = report.volumes.reduce((sum, row) => sum + row.slices, 0);
-  const counts = [[report.methods.length, "method"], [report.volumes.length, "volume"], [subjects, "subject"], [slices, "slice"]].map(([count, word]) => plural(count, word));
-  counts.push(`reference ${report.references.join(", ")}`, `baseline ${report.baseline}`);
-  document.getElementById("counts").append(...counts.map((text) => element("span", {}, text)));
+  const counts = { method: report.methods.length, volume: report.volumes.length, subject: subjects, slice: slices };
+  const texts = Object.entries(counts).map(([word, count]) => plural(count, word));
+  texts.push(`reference ${report.references.join(", ")}`, `baseline ${report.baseline}`);
+  document.getElementById("counts").append(...texts.map((text) => element("span", {}, text)));
 }
 
 function showRemarks() {
-  const place = document.getElementById("remarks");
-  if (report.notes.length) {
-    place.append(element("details", { class: "notes", open: report.notes.length <= 5 },
-      element("summary", {}, plural(report.notes.length, "note")), element("ul", {}, report.notes.map((note) => element("li", {}, note)))));
+  const { notes, excluded } = report;
+  const remarks = document.getElementById("remarks");
+  if (notes.length) {
+    const list = element("ul", {}, notes.map((note) => element("li", {}, note)));
+    remarks.append(fold(plural(notes.length, "note"), list, { class: "notes", open: notes.length <= 5 }));
   }
-  if (report.excluded.length) {
+  if (excluded.length) {
     const table = new SortedTable("What was left out, and why", { pageSize: 50 });
-    const columns = Object.entries({ volume: "Volume", slice: "Slice", source: "Source", why: "Why" }).map(([name, header]) =>
-      plainColumn(name, header, { numeric: name === "slice", rowHeader: name === "volume", cell: (row) => String(row[name] ?? "all") }));
-    table.show(columns, report.excluded);
-    place.append(element("details", { class: "notes excluded" },
-      element("summary", {}, `${plural(report.excluded.length, "image")} or volumes left out`), table.node));
+    const cell = (name) => (row) => String(row[name] ?? "all");
+    table.show([
+      plainColumn("volume", "Volume", { cell: cell("volume"), rowHeader: true }),
+      plainColumn("slice", "Slice", { cell: cell("slice"), numeric: true }),
+      plainColumn("source", "Source"),
+      plainColumn("why", "Why"),
+    ], excluded);
+    const summary = `${plural(excluded.length, "image")} or volumes left out`;
+    remarks.append(fold(summary, table.node, { class: "notes excluded" }));
   }
-  const settings = Object.entries(report.settings).map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]);
-  if (settings.length) place.append(explained("Settings", settings, { class: "notes" }));
+  const settings = Object.entries(report.settings);
+  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const pairs = pairList(settings.map(([key, value]) => [key, text(value)]));
+  if (settings.length) remarks.append(fold("Settings", pairs, { class: "notes" }));
 }
 
 function showChoices() {
-  const place = document.getElementById("choices");
-  for (const [key, label, options] of [["contrast", "Contrast", report.contrasts], ["reference", "Reference", report.references]]) {
-    const named = options.map((name) => [name, key === "contrast" && name === "all" ? "all contrasts" : name]);
-    if (options.length > 1) place.append(selectField(label, named, chosen[key], (value) => choose({ [key]: value }), { id: key }));
+  const all = report.contrasts.map((name) => [name, name === "all" ? "all contrasts" : name]);
+  for (const [key, label, options] of [["contrast", "Contrast", all], ["reference", "Reference", report.references]]) {
+    const choose = (value) => { chosen[key] = value; listeners.forEach((listener) => listener()); };
+    const select = selectField(label, choose, { id: key });
+    select.set(options, chosen[key]);
+    if (options.length > 1) document.getElementById("choices").append(select.node);
   }
 }
 
@@ -48,4 +58,12 @@ function showViewer() {
   }
 }
 
-for (const show of [showCounts, showRemarks, showChoices, showMeans, showPlots, showScatter, showComparisons, showVolumes, showViewer]) show();
+showCounts();
+showRemarks();
+showChoices();
+showMeans();
+showPlots();
+showScatter();
+showComparisons();
+showVolumes();
+showViewer();

@@ -2,50 +2,48 @@
 
 class CaseList {
   constructor(onOpen) {
-    Object.assign(this, { onOpen, current: 0, metric: "", method: report.methods[report.methods.length - 1], worstFirst: true });
+    Object.assign(this, { onOpen, current: 0, metric: "", method: report.methods.at(-1), worstFirst: true });
+    const change = (key) => (value) => { this[key] = value; this.draw(); };
+    this.metrics = selectField("Order by", change("metric"), { id: "case-metric" });
+    this.methods = selectField("of", change("method"), { id: "case-method" });
+    this.methods.set(report.methods, this.method);
+    this.worst = toggleButton("worst first", this, "worstFirst", () => this.draw(), { id: "case-worstFirst" });
     this.list = element("ol", { class: "cases", "aria-label": "Cases" });
-    this.orders = div("orders");
-    this.node = div("case-list", this.orders, this.list);
+    this.node = div("case-list", div("orders", this.metrics.node, this.methods.node, this.worst.node), this.list);
     onChoice(() => this.draw());
-  }
-
-  value(entry) {
-    return this.metric ? entry.scores[methodIndex.get(this.method)][metricNamed.get(this.metric).index] : null;
   }
 
   draw() {
     const metrics = shownMetrics();
-    if (!metrics.some((metric) => metric.name === this.metric)) this.metric = "";
-    const change = (key) => (value) => { this[key] = value; this.draw(); this.orders.querySelector(`#case-${key}`)?.focus(); };
-    const options = [["", "order of choice"], ...metrics.map((metric) => [metric.name, shortName(metric) + arrow(metric)])];
-    this.orders.replaceChildren(selectField("Order by", options, this.metric, change("metric"), { id: "case-metric" }));
-    this.listed = report.cases.map((entry, index) => ({ ...entry, index })).filter(inContrast);
-    if (this.metric) {
-      this.orders.append(selectField("of", report.methods, this.method, change("method"), { id: "case-method" }),
-        toggleButton("worst first", this.worstFirst, change("worstFirst"), { id: "case-worstFirst" }).button);
-      const sign = (metricNamed.get(this.metric).larger_is_better === false ? -1 : 1) * (this.worstFirst ? 1 : -1);
-      const key = (entry) => (this.value(entry) === null ? Infinity : sign * this.value(entry));
-      this.listed.sort((a, b) => (key(a) === key(b) ? a.index - b.index : key(a) - key(b)));
+    const metric = metrics.find(({ name }) => name === this.metric);
+    this.metric = metric?.name ?? "";
+    this.metrics.set([["", "order of choice"], ...metrics.map((each) => [each.name, shortName(each) + arrow(each)])], this.metric);
+    this.methods.node.hidden = this.worst.node.hidden = !metric;
+    this.listed = report.cases.map((entry, index) => ({ ...entry, index })).filter(isOf(chosen.contrast));
+    if (metric) {
+      const value = (entry) => entry.scores[methodIndex.get(this.method)][metric.index];
+      const sign = (metric.larger_is_better === false ? -1 : 1) * (this.worstFirst ? 1 : -1);
+      const key = (entry) => (value(entry) === null ? Infinity : sign * value(entry));
+      for (const entry of this.listed) entry.why = `${metric.name} of ${this.method}: ${format(value(entry), metric)}`;
+      this.listed.sort((a, b) => key(a) - key(b));
     }
     const none = element("li", { class: "none" }, "no cases of this contrast");
     this.list.replaceChildren(...(this.listed.length ? this.listed.map((entry) => element("li", {}, this.entry(entry))) : [none]));
     this.mark(this.current);
   }
 
-  entry(entry) {
-    const part = (name, text) => element("span", { class: name }, text);
-    const why = this.metric ? `${this.metric} of ${this.method}: ${format(this.value(entry), metricNamed.get(this.metric))}` : entry.why;
-    const place = `slice ${entry.slice}${report.contrasts.length > 1 ? ` · ${entry.contrast}` : ""}`;
-    const content = [element("img", { src: entry.thumbnail, alt: "" }), part("text", [part("name", entry.volume), part("place", place), part("why", why)])];
-    return button(content, () => this.onOpen(entry.index), { class: "case", "data-case": entry.index });
+  entry({ index, volume, slice, contrast, why, thumbnail }) {
+    const place = `slice ${slice}${report.contrasts.length > 1 ? ` · ${contrast}` : ""}`;
+    const text = span("text", span("name", volume), span("place", place), span("why", why));
+    const content = [element("img", { src: thumbnail, alt: "" }), text];
+    return button(content, () => this.onOpen(index), { class: "case", "data-case": index });
   }
 
   // Marks the case that is shown.
   mark(index) {
     this.current = index;
     for (const entry of this.list.querySelectorAll("button")) {
-      if (Number(entry.dataset.case) === index) entry.setAttribute("aria-current", "true");
-      else entry.removeAttribute("aria-current");
+      entry.setAttribute("aria-current", Number(entry.dataset.case) === index);
     }
   }
 
@@ -63,22 +61,26 @@ class Flicker {
   constructor() {
     this.shown = new ImageCanvas("", "flicker");
     this.pair = [0, report.references.length + report.methods.length - 1]; // the reference and the last method
-    Object.assign(this, { side: 0, perSecond: 2, timer: null });
+    Object.assign(this, { side: 0, perSecond: 2, playing: false, timer: null });
     this.label = div("flicker-label");
-    this.selects = element("span", { class: "row" });
-    this.play = toggleButton("Play", false, (on) => this.run(on));
-    const speed = sliderField("Speed", { min: 0.5, max: 5, step: 0.5, value: this.perSecond, text: (value) => `${value} a second` },
-      (value) => { this.perSecond = value; if (this.timer !== null) this.run(true); });
+    this.selects = ["A", "B"].map((text, side) => selectField(text, (index) => {
+      this.pair[side] = Number(index);
+      this.display(side);
+    }));
+    this.play = toggleButton("Play", this, "playing", () => this.run());
+    const range = { min: 0.5, max: 5, step: 0.5, text: (value) => `${value} a second` };
+    const speed = sliderField("Speed", this, "perSecond", range, () => this.run());
+    const selects = element("span", { class: "row" }, this.selects.map((select) => select.node));
+    const swap = button("Swap (space)", () => this.swap());
     this.node = element("div", { class: "flicker", hidden: true },
-      div("row", this.selects, this.play.button, button("Swap (space)", () => this.swap()), speed.field), this.label, this.shown.canvas);
+      div("row", selects, this.play.node, swap, speed.node), this.label, this.shown.canvas);
   }
 
   setCase(images) {
-    this.all = [...images.references, ...images.methods];
     this.images = images;
+    this.all = [...images.references, ...images.methods];
     const options = this.all.map(({ name }, index) => [String(index), name]);
-    const field = (text, side) => selectField(text, options, String(this.pair[side]), (index) => { this.pair[side] = Number(index); this.display(side); });
-    this.selects.replaceChildren(field("A", 0), field("B", 1));
+    this.selects.forEach((select, side) => select.set(options, String(this.pair[side])));
     this.display(this.side);
   }
 
@@ -88,42 +90,47 @@ class Flicker {
     const name = `${"AB"[side]}: ${entry.name}${entry.image === null ? " (no image)" : ""}`;
     this.label.textContent = name;
     this.label.dataset.side = "AB"[side];
-    this.shown.setImage(entry, { truth: this.images.truth, label: `Flicker, ${name}` });
-    if (this.node.hidden) return;
-    this.shown.paint(this.images);
-    this.shown.draw();
+    this.shown.canvas.setAttribute("aria-label", `Flicker, ${name}`);
+    this.shown.setImage(entry, { truth: this.images.truth });
+    if (!this.node.hidden) this.shown.draw(this.images);
   }
 
   // By hand: the automatic change stops.
   swap() {
-    this.run(false);
+    this.stop();
     this.display(1 - this.side);
   }
 
-  run(on) {
+  stop() {
+    this.playing = false;
+    this.run();
+  }
+
+  run() {
     clearInterval(this.timer);
-    this.timer = on ? setInterval(() => this.display(1 - this.side), 1000 / this.perSecond) : null;
-    this.play.set(on);
-    this.play.button.textContent = on ? "Pause" : "Play";
+    if (this.playing) this.timer = setInterval(() => this.display(1 - this.side), 1000 / this.perSecond);
+    this.play.show();
+    this.play.node.textContent = this.playing ? "Pause" : "Play";
   }
 }
 
-// The images of a case side by side, or two of them by turns, with what belongs to all of them.
+// An image of a case, with what belongs to it.
 
 class Panel {
   constructor(name, method) {
     this.name = name;
     this.main = new ImageCanvas(name, "image");
     this.error = method === null ? null : new ImageCanvas(`Error of ${name}`, "error");
-    this.canvases = this.error ? [this.main, this.error] : [this.main];
-    this.readout = element("span", { class: "readout" }, "\u00a0");
+    this.readout = span("readout", "\u00a0");
     this.scores = element("dl", { class: "scores" });
     this.missing = element("p", { class: "missing", hidden: true }, "no image");
     this.barText = element("span");
-    this.below = this.error ? this.error.canvas : div("color-bar", element("div", { class: "ramp", "aria-hidden": "true" }), this.barText);
+    const ramp = element("div", { class: "ramp", "aria-hidden": "true" });
+    this.below = this.error ? this.error.canvas : div("color-bar", ramp, this.barText);
     this.below.classList.add("error-row");
     const title = element("figcaption", {}, method === null ? null : colorDot(method), nameText(name), this.readout);
-    this.node = element("figure", { class: "panel", "data-name": name }, title, div("frame", this.main.canvas, this.missing), this.below, this.scores);
+    const frame = div("frame", this.main.canvas, this.missing);
+    this.node = element("figure", { class: "panel", "data-name": name }, title, frame, this.below, this.scores);
   }
 
   setCase(entry, reference, { truth }) {
@@ -133,52 +140,76 @@ class Panel {
     else if (entry.image) this.below.style.aspectRatio = `${entry.image.cols} / ${entry.image.rows}`;
   }
 
-  // The value below the pointer.
-  read({ top }) {
+  draw(images) {
+    this.main.draw(images);
+    this.error?.draw(images);
     const { image } = this.main;
     const value = view.cursor && image ? image.values[view.cursor.row * image.cols + view.cursor.col] : null;
-    this.readout.textContent = value === null ? "\u00a0" : (value / top).toFixed(3);
+    this.readout.textContent = value === null ? "\u00a0" : (value / images.top).toFixed(3);
   }
 }
+
+// The images of a case side by side, or two of them by turns.
 
 const HELP = Object.entries({
   "wheel, pinch, + and −": "zoom all images", "drag, arrows": "move", "double click, 0": "reset the zoom",
   "right drag or shift drag": "window: right is softer, up is brighter", "[ and ], b and d": "narrower and wider, brighter and darker",
   "n and p": "next and previous case", "space": "swap the two images of the flicker",
 });
+const KEY_WORDS = "Image viewer. Keys: plus and minus zoom, arrows move, 0 resets, brackets change the window, n and p change "
+  + "the case, space swaps the flicker";
+
+// Keys while the viewer has the focus; false says that the key is left to the browser.
+const move = (dx, dy) => () => view.zoom > 1 && moveBy(dx, dy);
+const KEYS = {
+  ArrowLeft: move(-0.1, 0), ArrowRight: move(0.1, 0), ArrowUp: move(0, -0.1), ArrowDown: move(0, 0.1),
+  "+": () => zoomAround(1.25), "=": () => zoomAround(1.25), "-": () => zoomAround(0.8), 0: resetZoom,
+  "[": () => setWindow(view.level, view.width * 0.9), "]": () => setWindow(view.level, view.width / 0.9),
+  b: () => setWindow(view.level - 0.02, view.width), d: () => setWindow(view.level + 0.02, view.width),
+  n: () => theViewer.turn(1), p: () => theViewer.turn(-1), " ": () => view.flicker && theViewer.flicker.swap(),
+};
 
 class Viewer {
   constructor() {
-    Object.assign(this, { panels: [], images: null, index: null, pending: { paint: false, draw: false } });
+    Object.assign(this, { panels: [], images: null, index: null, frame: null });
     this.list = new CaseList((index) => this.open(index));
     this.grid = div("panels");
     this.flicker = new Flicker();
     this.heading = element("div", { class: "case-heading", "aria-live": "polite" });
-    this.stage = element("div", {
-      class: "stage", tabindex: "0", role: "group", "aria-label": "Image viewer. Keys: plus and minus zoom, arrows move, 0 resets, brackets change the window, n and p change the case, space swaps the flicker",
-      on: { keydown: (event) => this.key(event) },
-    }, this.heading, this.toolbar(), this.grid, this.flicker.node, explained("Mouse and keys", HELP, { class: "help" }));
+    const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": KEY_WORDS };
+    this.stage = element("div", { ...attributes, on: { keydown: (event) => this.key(event) } },
+      this.heading, this.toolbar(), this.grid, this.flicker.node, fold("Mouse and keys", pairList(HELP), { class: "help" }));
     this.node = div("viewer", this.list.node, this.stage);
-    new ResizeObserver(() => this.schedule(false)).observe(this.grid);
+    new ResizeObserver(() => this.update()).observe(this.grid);
     onChoice(() => { if (this.images) this.showImages(); });
   }
 
   toolbar() {
     const percent = (value) => `${Math.round(100 * value)}%`;
-    const toggle = (text, key, after, name = "") => toggleButton(text, view[key], (on) => { view[key] = on; after(); }, { id: `toggle-${key}`, class: `toggle ${name}` }).button;
-    this.level = sliderField("Level", { id: "level", min: 0, max: 1.5, step: 0.005, value: view.level, text: percent }, (level) => setWindow(level, view.width));
-    this.width = sliderField("Width", { id: "width", min: 0.01, max: 2, step: 0.005, value: view.width, text: percent }, (width) => setWindow(view.level, width));
-    const gain = sliderField("Error gain", { id: "gain", min: 1, max: 30, step: 1, value: view.gain, text: (value) => `×${value}` }, (value) => { view.gain = value; this.showExtras(); });
-    const size = sliderField("Size", { id: "size", min: 130, max: 640, step: 10, value: 230, text: (value) => `${value} px` }, (value) => this.grid.style.setProperty("--size", `${value}px`));
-    this.mode = toggleButton("Flicker", false, (on) => this.setFlicker(on), { id: "toggle-flicker" });
-    this.contours = toggle("Contours", "contours", () => this.showExtras());
-    this.contourLegend = element("span", { class: "contour-legend" }, element("span", { class: "true" }, "true"), element("span", { class: "predicted" }, "predicted"));
+    const slider = (label, key, range, changed) => sliderField(label, view, key, { id: key, ...range }, changed);
+    const windowed = () => setWindow(view.level, view.width);
+    const level = slider("Level", "level", { min: 0, max: 1.5, step: 0.005, text: percent }, windowed);
+    const width = slider("Width", "width", { min: 0.01, max: 2, step: 0.005, text: percent }, windowed);
+    const gain = slider("Error gain", "gain", { min: 1, max: 30, step: 1, text: (value) => `×${value}` }, () => this.update());
+    const enlarge = () => this.grid.style.setProperty("--size", `${view.size}px`);
+    const size = slider("Size", "size", { min: 130, max: 640, step: 10, text: (value) => `${value} px` }, enlarge);
+    this.sliders = [level, width];
+    const toggle = (text, key, name = "") =>
+      toggleButton(text, view, key, () => this.update(), { id: `toggle-${key}`, class: `toggle ${name}` }).node;
+    this.contours = toggle("Contours", "contours");
+    this.contourLegend = span("contour-legend", span("true", "true"), span("predicted", "predicted"));
     this.zoomText = element("output", { class: "zoom", "aria-label": "Zoom" });
     return element("div", { class: "toolbar", role: "toolbar", "aria-label": "Image controls" },
-      div("group", this.mode.button, toggle("Errors", "errors", () => this.showExtras(), "of-panels"), this.contours, this.contourLegend, toggle("Smooth", "smooth", () => this.schedule(false))),
-      div("group", button("−", () => zoomAround(0.8, 0, 0), { "aria-label": "Zoom out" }), this.zoomText, button("+", () => zoomAround(1.25, 0, 0), { "aria-label": "Zoom in" }), button("Reset zoom", resetZoom, { id: "reset-zoom" })),
-      div("group", this.level.field, this.width.field, button("Reset window", () => this.resetWindow(), { id: "reset-window" })),
-      div("group of-panels", gain.field, size.field));
+      div("group", toggle("Flicker", "flicker"), toggle("Errors", "errors", "of-panels"), this.contours, this.contourLegend,
+        toggle("Smooth", "smooth")),
+      div("group", button("−", () => zoomAround(0.8), { "aria-label": "Zoom out" }), this.zoomText,
+        button("+", () => zoomAround(1.25), { "aria-label": "Zoom in" }), button("Reset zoom", resetZoom, { id: "reset-zoom" })),
+      div("group", level.node, width.node, button("Reset window", () => this.resetWindow(), { id: "reset-window" })),
+      div("group of-panels", gain.node, size.node));
+  }
+
+  turn(by) {
+    this.open(this.list.neighbor(by));
   }
 
   async open(index) {
@@ -195,10 +226,9 @@ class Viewer {
   showImages() {
     const { volume, slice, why } = report.cases[this.index];
     const { references, methods, truth } = this.images;
-    const turn = (text, label, by) => button(text, () => this.open(this.list.neighbor(by)), { "aria-label": label });
+    const turn = (text, label, by) => button(text, () => this.turn(by), { "aria-label": label });
     this.heading.replaceChildren(turn("‹", "Previous case", -1), turn("›", "Next case", 1),
       element("div", {}, element("h3", {}, `${volume}, slice ${slice}`), element("p", {}, why)));
-    if (!view.ownWindow) this.resetWindow();
     const reference = references.find((entry) => entry.name === chosen.reference);
     if (this.panels[0]?.name !== reference.name) {
       this.panels = [reference.name, ...report.methods].map((name, i) => new Panel(name, i ? name : null));
@@ -208,79 +238,55 @@ class Viewer {
     this.showScores();
     this.flicker.setCase(this.images);
     this.contours.hidden = !truth && ![...references, ...methods].some((entry) => entry.outline);
-    this.showExtras();
+    if (view.ownWindow) this.update();
+    else this.resetWindow();
     this.stage.dataset.shown = String(this.index);
   }
 
   showScores() {
     const { scores } = report.cases[this.index];
-    const metrics = shownMetrics().filter((metric) => scores.some((row) => row[metric.index] !== null));
-    const best = metrics.map((metric) => bestOf(scores.map((row) => row[metric.index]), metric));
-    this.panels.slice(1).forEach((panel, m) => panel.scores.replaceChildren(...metrics.flatMap((metric, k) => [
-      element("dt", { title: metric.explanation }, shortName(metric)),
-      element("dd", { class: best[k].has(m) ? "best" : null }, format(scores[m][metric.index], metric)),
-    ])));
-  }
-
-  // Errors with their scale, and the legend of the contours.
-  showExtras() {
-    if (!this.images) return;
-    this.grid.classList.toggle("no-errors", !view.errors);
-    const percent = (100 * this.images.white) / this.images.top / view.gain;
-    this.panels[0].barText.textContent = `|error|, 0 to ${percent.toPrecision(2)}% of the reference's maximum`;
-    this.contourLegend.hidden = !view.contours || this.contours.hidden;
-    this.schedule(true);
+    for (const panel of this.panels.slice(1)) panel.scores.replaceChildren();
+    for (const metric of shownMetrics()) {
+      const values = scores.map((row) => row[metric.index]);
+      const best = bestOf(values, metric);
+      if (values.every((value) => value === null)) continue;
+      values.forEach((value, m) => this.panels[m + 1].scores.append(
+        element("dt", { title: metric.explanation }, shortName(metric)),
+        element("dd", { class: best.has(m) ? "best" : null }, format(value, metric))));
+    }
   }
 
   resetWindow() {
     const width = this.images.white / this.images.top;
-    Object.assign(view, { level: width / 2, width, ownWindow: false });
-    this.syncControls();
-    this.schedule(true);
+    change({ level: width / 2, width, ownWindow: false });
   }
 
-  syncControls() {
-    this.level.set(view.level);
-    this.width.set(view.width);
-  }
-
-  setFlicker(on) {
-    this.mode.set(on);
-    this.stage.classList.toggle("flickering", on);
-    this.grid.hidden = on;
-    this.flicker.node.hidden = !on;
-    if (!on) this.flicker.run(false);
-    this.schedule(true);
-  }
-
-  // Draws at the next frame: all colors anew, or only the place and size.
-  schedule(paint) {
-    this.pending.paint ||= paint;
-    if (this.pending.draw || !this.images) return;
-    this.pending.draw = true;
-    requestAnimationFrame(() => this.render());
-  }
-
-  render() {
-    const { paint } = this.pending;
-    this.pending = { paint: false, draw: false };
-    const canvases = this.panels.flatMap((panel) => panel.canvases).filter((shown) => view.errors || !shown.reference);
-    for (const shown of this.grid.hidden ? [this.flicker.shown] : canvases) {
-      if (paint) shown.paint(this.images);
-      shown.draw();
-    }
-    for (const panel of this.panels) panel.read(this.images);
-    this.zoomText.textContent = `${view.zoom.toFixed(1)}×`;
+  // Shows the view: controls and places at once, images at the next frame.
+  update() {
+    if (!this.images) return;
+    if (!view.flicker && this.flicker.playing) this.flicker.stop();
+    this.stage.classList.toggle("flickering", view.flicker);
     this.stage.classList.toggle("zoomed", view.zoom > 1);
+    this.grid.classList.toggle("no-errors", !view.errors);
+    this.grid.hidden = view.flicker;
+    this.flicker.node.hidden = !view.flicker;
+    this.contourLegend.hidden = !view.contours || this.contours.hidden;
+    for (const slider of this.sliders) slider.show();
+    this.zoomText.textContent = `${view.zoom.toFixed(1)}×`;
+    const percent = ((100 * this.images.white) / this.images.top / view.gain).toPrecision(2);
+    this.panels[0].barText.textContent = `|error|, 0 to ${percent}% of the reference's maximum`;
+    this.frame ??= requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    this.frame = null;
+    for (const shown of view.flicker ? [this.flicker.shown] : this.panels) shown.draw(this.images);
   }
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
-    if (event.key === " ") {
-      if (!this.grid.hidden || event.target.matches("button, summary")) return;
-      this.flicker.swap();
-    } else if (event.key === "n" || event.key === "p") this.open(this.list.neighbor(event.key === "n" ? 1 : -1));
-    else if (!viewKey(event.key)) return;
-    event.preventDefault();
+    if (event.key === " " && event.target.matches("button, summary")) return;
+    const action = KEYS[event.key];
+    if (action && action() !== false) event.preventDefault();
   }
 }
