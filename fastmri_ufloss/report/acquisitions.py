@@ -15,14 +15,7 @@ from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import cg_sense, data_residual, sens_reduce
 from fastmri_ufloss.report.reconstructions import VolumeFiles, read_mask
 
-__all__ = [
-    "AcquiredScores",
-    "AcquiredSlice",
-    "AcquiredVolume",
-    "differing_masks",
-    "open_acquired",
-    "sampling_mask",
-]
+__all__ = ["AcquiredScores", "AcquiredSlice", "AcquiredVolume", "differing_masks", "open_acquired", "sampling_mask"]
 
 CENTER_LINES = 24  # of fully sampled k-space without a mask, for coil maps
 
@@ -143,15 +136,11 @@ class AcquiredScores:
     with the samples of its own mask, where its file has a mask and neither the k-space nor the folder of masks says
     how the volume was sampled.
 
-    Args:
-        outputs: magnitudes (slices, rows, cols) by method.
-
     Raises:
         ValueError: if a file cannot be read, or a mask does not fit.
 
     Attributes:
-        image: complex64 (slices, rows, cols), cropped like the reconstructions: coil-combined of fully sampled
-            k-space, otherwise CG-SENSE's.
+        image: complex64 (slices, rows, cols), cropped like the reconstructions, see `AcquiredSlice`.
         is_fully_sampled: whether ``image`` is a reference.
         bad: slices whose k-space has NaN or infinite values.
         residual: of each method and, under the empty name, of ``image`` itself, (slices,) each; empty without a mask.

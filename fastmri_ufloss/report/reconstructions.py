@@ -187,13 +187,16 @@ class Reconstructions:
             sizes = ", ".join(f"{given} ({', '.join(sources)})" for given, sources in larger.items())
             self.cropped[name] = f"{sizes} to {rows}x{cols}"
         is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
+        segmentation, kspace, mask = (self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS))
         return VolumeFiles(
             name,
             {source: self._paths[source][name] for source in self.references},
             {source: self._paths[source][name] for source in self.methods},
             num_slices,
             (rows, cols),
-            *(self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS)),
+            segmentation,
+            kspace,
+            mask,
             subject=(is_told and self.patient_ids[name]) or name,
             contrast=self._read_text(name, "acquisition"),
         )
@@ -272,6 +275,8 @@ def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
 
 
 def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder {folder} of {source}")
     try:
         return {path.name: path for path in list_volumes(folder)}
     except FileNotFoundError as error:

@@ -30,18 +30,13 @@ class _Queue(NamedTuple):
 
 
 def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list[Case]:
-    """Slices of a report: a worst one, a best one, one far behind the baseline, one far before it, and so on.
+    """At most ``count`` slices: a worst, a best, one far behind the baseline, one far before the baseline, and so on.
 
     The four kinds take turns, in this order, and in each kind the methods: next is the method that has been looked
     at least often so far; of several the earlier one of the document, the baseline last. A turn takes the method's
     most extreme slice that has not been taken. A volume gives at most count / number of volumes slices, rounded up,
     so that unlike scans are seen. A metric that is neither better large nor better small shows its lowest and its
     highest values. Where single slices have no value of it, the middle slices of the volumes are taken.
-
-    Args:
-        document: of the report, with ``methods``, ``baseline``, ``metrics`` and ``slices``.
-        focus: name of the metric.
-        count: number of cases; there are fewer if there are not so many slices.
 
     Raises:
         ValueError: if focus is no metric of the document, or count is below 1.

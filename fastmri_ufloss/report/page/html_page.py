@@ -3,17 +3,23 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.report.document import Comparison, SliceImages
+from fastmri_ufloss.report.figures.drawing import method_color, white_of
 from fastmri_ufloss.report.figures.panels import panel_scores, save_panels
 from fastmri_ufloss.report.figures.score_plots import (
     perception_distortion_metrics,
@@ -21,14 +27,19 @@ from fastmri_ufloss.report.figures.score_plots import (
     save_perception_distortion,
 )
 from fastmri_ufloss.report.page.cases import Case, choose_cases
-from fastmri_ufloss.report.page.page_data import case_images, case_summary, page_data
+from fastmri_ufloss.report.subject_tables import plain
 
-__all__ = ["write_page", "write_report"]
+__all__ = ["BITS", "encode_classes", "encode_image", "write_page", "write_report"]
 
+BITS = 14
+"""A step is 1/16383 of the image's range: an error map enlarged 60 times has no steps on a screen of 256 levels."""
+_COMPRESSION = 6
+_THUMBNAIL = 72  # pixels, the longer side
 _NUM_PANELS = 4
 _NUM_SCORES = 4
 _SUFFIXES = (".png", ".pdf")
 _SCRIPTS = ("elements.js", "data.js", "tables.js", "plots.js", "canvas.js", "viewer.js", "main.js")
+Stored = dict[str, Any]
 
 
 def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int = 12) -> None:
@@ -37,14 +48,8 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
     The box plots are in one file for each reference, the panels of the first four cases in a file each. Figures of an
     earlier report with more of them are removed.
 
-    Args:
-        output_path: folder, made if it is missing.
-        comparison: what to report.
-        focus: name of the metric that chooses the cases.
-        num_cases: slices to show on the page.
-
     Raises:
-        ValueError: as `choose_cases`.
+        ValueError: as `choose_cases`, which chooses the slices on the page.
     """
     document, figures = comparison.document, Path(output_path) / "figures"
     cases = choose_cases(document, focus=focus, count=num_cases)
@@ -89,14 +94,9 @@ def write_page(
 
     The page forbids itself every connection and every script but its own (Content-Security-Policy).
 
-    Args:
-        path: of the page.
-        document: of the report.
-        cases: from `choose_cases`, or none.
-        read_slice: gives the images of a volume and slice, all of one shape.
-
     Raises:
-        ValueError: if an image of a case has another shape than its first reference, and as `encode_image`.
+        ValueError: if an image that ``read_slice`` gives of a volume and slice has another shape than its first
+            reference, and as `encode_image`.
     """
     style, script = _template("page.css"), "\n".join(map(_template, _SCRIPTS))
     values = {"title": html.escape(document["title"]), "style": style, "script": script}
@@ -113,9 +113,9 @@ def write_page(
         for place, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
             images = read_slice(case.volume, case.slice_num)
             _check_shapes(case, images)
-            summaries.append(case_summary(document, case, images))
-            file.write(_json_block(f"images-{place}", case_images(document, images)))
-        file.write(_json_block("page-data", {**page_data(document), "cases": summaries}))
+            summaries.append(_case_summary(document, case, images))
+            file.write(_json_block(f"images-{place}", _case_images(document, images)))
+        file.write(_json_block("page-data", {**_page_data(document), "cases": summaries}))
         file.write(end)
 
 
@@ -145,3 +145,108 @@ def _check_shapes(case: Case, images: SliceImages) -> None:
                 raise ValueError(
                     f"read_slice must give images of one shape {expected}, got {image.shape} for {name!r} of {where}"
                 )
+
+
+def _page_data(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document for the page: all but the slices, with the colors of the methods and of errors."""
+    inferno = np.round(255 * matplotlib.colormaps["inferno"](np.arange(256))).astype(np.uint8)  # RGBA
+    return {
+        **{key: value for key, value in document.items() if key != "slices"},
+        **{key: [_short(row) for row in document[key]] for key in ("volumes", "means", "comparisons")},
+        "colors": [method_color(index) for index in range(len(document["methods"]))],
+        "color_map": base64.b64encode(inferno.tobytes()).decode("ascii"),
+    }
+
+
+def _case_summary(document: Mapping[str, Any], case: Case, images: SliceImages) -> dict[str, Any]:
+    """What the list of cases shows: place, reason, a small picture, and a row of scores for each method."""
+    place = (case.volume, case.slice_num)
+    rows = {row["method"]: _short(row) for row in document["slices"] if (row["volume"], row["slice"]) == place}
+    return {
+        "volume": case.volume,
+        "slice": case.slice_num,
+        "contrast": case.contrast,
+        "why": case.why,
+        "thumbnail": _thumbnail(next(iter(images.reference.values()))),
+        "scores": [rows.get(method, {}) for method in document["methods"]],
+    }
+
+
+def _case_images(document: Mapping[str, Any], images: SliceImages) -> dict[str, Any]:
+    """The images of a case in the order of the document's references and methods, None if missing or not finite.
+
+    ``white`` is the 99.5th percentile of the first reference, ``top`` its maximum: the units of windows and errors.
+    """
+    first = next(iter(images.reference.values()))
+    top = float(first.max())
+    references, methods = document["references"], document["methods"]
+
+    def encoded(
+        encode: Callable[[np.ndarray], Stored], of: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> list[Stored | None]:
+        return [encode(of[name]) if name in of and np.isfinite(of[name]).all() else None for name in names]
+
+    return {
+        "top": top if top > 0 else 1.0,
+        "white": white_of(first),
+        "references": encoded(encode_image, images.reference, references),
+        "methods": encoded(encode_image, images.outputs, methods),
+        "truth": None if images.segmentation is None else encode_classes(images.segmentation),
+        "reference_labels": encoded(encode_classes, images.labels, references),
+        "method_labels": encoded(encode_classes, images.labels, methods),
+    }
+
+
+def encode_image(image: np.ndarray) -> Stored:
+    """An image (rows, cols) of 2^14 levels between its ends; each pixel is at most half a step from its value.
+
+    pixel = low + step * level, with low = min(0, minimum) and step = (maximum - low) / (2^14 - 1). The levels are
+    stored as differences from the mean of the left and the upper level, 0 outside, rounded down; a difference d as
+    2 d or, below 0, -2 d - 1; the high bytes of all pixels before the low bytes; zlib; base64.
+
+    Raises:
+        ValueError: if image has not two axes, is empty, complex or not finite.
+    """
+    if image.ndim != 2 or image.size == 0 or np.iscomplexobj(image):
+        raise ValueError(f"image must be real (rows, cols), got {image.dtype} {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError("image must be finite, got NaN or infinity")
+    values = image.astype(np.float64)
+    low = min(0.0, float(values.min()))
+    step = (float(values.max()) - low) / (2**BITS - 1) or 1.0
+    levels = np.rint((values - low) / step).astype(np.int64)
+    framed = np.pad(levels, ((1, 0), (1, 0)))
+    difference = levels - ((framed[1:, :-1] + framed[:-1, 1:]) >> 1)
+    unsigned = np.where(difference < 0, -2 * difference - 1, 2 * difference)
+    planes = np.stack([unsigned >> 8, unsigned & 255]).astype(np.uint8)
+    return {"rows": image.shape[0], "cols": image.shape[1], "low": low, "step": step, "data": _text(planes)}
+
+
+def encode_classes(classes: np.ndarray) -> Stored:
+    """Class numbers (rows, cols) from 0 to 255: one byte a pixel; zlib; base64.
+
+    Raises:
+        ValueError: if classes has not two axes or holds another number.
+    """
+    if classes.ndim != 2 or classes.size == 0 or classes.min() < 0 or classes.max() > 255:
+        raise ValueError(f"classes must be numbers from 0 to 255 (rows, cols), got shape {classes.shape}")
+    return {"rows": classes.shape[0], "cols": classes.shape[1], "data": _text(classes.astype(np.uint8))}
+
+
+def _text(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), _COMPRESSION)).decode("ascii")
+
+
+def _thumbnail(image: np.ndarray) -> str:
+    gray = np.clip(255 * np.nan_to_num(image) / white_of(image), 0, 255).astype(np.uint8)
+    small = Image.fromarray(gray)
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    with io.BytesIO() as file:
+        small.save(file, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for JSON; six digits are enough to read."""
+    short = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+    return dict(plain(short))

@@ -68,8 +68,9 @@ class ScoreSettings:
 
     def picture_path(self, name: str) -> Path | None:
         """The picture of a volume, if a picture is to be drawn."""
-        is_drawn = self.segmenter is not None and self.pictures is not None
-        return self.pictures / f"{Path(name).stem}.png" if is_drawn else None
+        if self.segmenter is None or self.pictures is None:
+            return None
+        return self.pictures / f"{Path(name).stem}.png"
 
     def load_feature_net(self, net: FeatureNetFile) -> nn.Module:
         """A frozen network in eval mode on the device."""

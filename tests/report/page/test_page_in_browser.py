@@ -13,8 +13,7 @@ from report_documents import METHODS, SHAPE, make_document, read_slice
 
 from fastmri_ufloss.report.document import SliceImages
 from fastmri_ufloss.report.page.cases import choose_cases
-from fastmri_ufloss.report.page.html_page import write_page
-from fastmri_ufloss.report.page.page_data import BITS
+from fastmri_ufloss.report.page.html_page import BITS, write_page
 
 NAMED = os.environ.get("FASTMRI_UFLOSS_BROWSER")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

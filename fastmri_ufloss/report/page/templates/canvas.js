@@ -1,4 +1,4 @@
-// The images of the cases, decoded when a case is shown; see page_data.py for their form. They are not PNGs read back
+// The images of the cases, decoded when a case is shown; see html_page.py for their form. They are not PNGs read back
 // from a canvas, because browsers that guard against fingerprints change what a canvas gives back.
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

@@ -1,7 +1,7 @@
 // The document, what is chosen of it, and numbers as text.
 
 const report = JSON.parse(document.getElementById("page-data").textContent);
-report.metrics.forEach((metric, index) => Object.assign(metric, { index, decimals: decimalsOf(metric) }));
+for (const metric of report.metrics) metric.decimals = decimalsOf(metric);
 const metricNamed = new Map(report.metrics.map((metric) => [metric.name, metric]));
 const methodIndex = new Map(report.methods.map((method, index) => [method, index]));
 const ALPHA = 0.05;
@@ -80,9 +80,9 @@ function bestOf(values, metric) {
 // Scores of a method by subject, the means over the subject's volumes.
 function bySubject(method, metric, contrast) {
   const values = new Map();
-  for (const volume of report.volumes.filter(isOf(contrast))) {
-    const value = volume.scores[methodIndex.get(method)]?.[metric.index];
-    if (!missing(value)) values.set(volume.subject, [...(values.get(volume.subject) ?? []), value]);
+  for (const row of report.volumes.filter(isOf(contrast))) {
+    const value = row[metric.name];
+    if (row.method === method && value !== null) values.set(row.subject, [...(values.get(row.subject) ?? []), value]);
   }
   const mean = (of) => of.reduce((sum, value) => sum + value) / of.length;
   return [...values].map(([subject, of]) => ({ subject, value: mean(of) }));

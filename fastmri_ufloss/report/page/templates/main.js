@@ -3,9 +3,10 @@
 let theViewer = null;
 
 function showCounts() {
-  const subjects = new Set(report.volumes.map((row) => row.subject)).size;
-  const slices = report.volumes.reduce((sum, row) => sum + row.slices, 0);
-  const counts = { method: report.methods.length, volume: report.volumes.length, subject: subjects, slice: slices };
+  const volumes = report.volumes.filter((row) => row.method === report.baseline);
+  const subjects = new Set(volumes.map((row) => row.subject)).size;
+  const slices = volumes.reduce((sum, row) => sum + row.slices, 0);
+  const counts = { method: report.methods.length, volume: volumes.length, subject: subjects, slice: slices };
   const texts = Object.entries(counts).map(([word, count]) => plural(count, word));
   texts.push(`reference ${report.references.join(", ")}`, `baseline ${report.baseline}`);
   document.getElementById("counts").append(...texts.map((text) => element("span", {}, text)));
@@ -58,12 +59,5 @@ function showViewer() {
   }
 }
 
-showCounts();
-showRemarks();
-showChoices();
-showMeans();
-showPlots();
-showScatter();
-showComparisons();
-showVolumes();
-showViewer();
+const sections = [showMeans, showPlots, showScatter, showComparisons, showVolumes, showViewer];
+for (const show of [showCounts, showRemarks, showChoices, ...sections]) show();

@@ -180,16 +180,14 @@ function scatterPlot(metrics) {
 function showScatter() {
   const names = [];
   const fields = ["Across", "Up"].map((text, axis) => selectField(text, (name) => { names[axis] = name; draw(); }));
-  const row = div("row", fields.map((field) => field.node));
   const place = element("div");
-  bodyOf("scatter").append(row, place);
+  bodyOf("scatter").append(div("row", fields.map((field) => field.node)), place);
   const draw = () => {
     const metrics = shownMetrics();
-    row.hidden = metrics.length < 2;
-    if (metrics.length < 2) return place.replaceChildren(legend("This needs two metrics."));
     // distortion against perception where both are there, else the first two metrics
     const first = metrics.find(({ label }) => label === "NRMSE") || metrics[0];
-    const second = metrics.find(({ label, tested }) => label.startsWith("UFLoss") && tested) || metrics.find((metric) => metric !== first);
+    const perception = metrics.find(({ label, tested }) => label.startsWith("UFLoss") && tested);
+    const second = perception || metrics.find((metric) => metric !== first) || first;
     const axes = [first, second].map((usual, axis) => metrics.find(({ name }) => name === names[axis]) || usual);
     axes.forEach((metric, axis) => fields[axis].set(metrics.map((each) => [each.name, headerOf(each)]), metric.name));
     place.replaceChildren(div("row beside", element("figure", { class: "plot" }, scatterPlot(axes)), methodLegend()),

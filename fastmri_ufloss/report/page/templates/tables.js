@@ -15,10 +15,8 @@ class SortedTable {
 
   show(columns, rows) {
     Object.assign(this, { columns, rows, page: 0 });
-    this.head.replaceChildren(...columns.map(({ name, header, title, numeric }) => {
-      const attributes = { scope: "col", class: numeric ? "number" : null, "data-column": name };
-      return element("th", attributes, button(header, () => this.sort(name), { title }));
-    }));
+    this.head.replaceChildren(...columns.map(({ name, header, title, numeric }) => element("th",
+      { scope: "col", class: numeric && "number", "data-column": name }, button(header, () => this.sort(name), { title }))));
     this.draw();
   }
 
@@ -61,8 +59,7 @@ class SortedTable {
 
   row(row) {
     return element("tr", {}, this.columns.map(({ numeric, mark, rowHeader, value, cell = value }) => {
-      const names = [numeric ? "number" : "", mark?.(row) ?? ""].join(" ").trim();
-      const attributes = { scope: rowHeader ? "row" : null, class: names || null };
+      const attributes = { scope: rowHeader && "row", class: [numeric && "number", mark?.(row)].filter(Boolean).join(" ") };
       return element(rowHeader ? "th" : "td", attributes, cell(row) ?? "–");
     }));
   }
@@ -120,14 +117,11 @@ function verdictMark(side) {
 
 function meansLegend(metrics) {
   const isMarked = report.comparisons.some((row) => verdict(row));
-  return [
-    element("p", {},
-      "Mean over subjects, below it the 95% interval. ", span("best sample", "best of the column"),
-      "; ↑ larger is better, ↓ smaller is better. ",
-      isMarked ? [span("better", "▲"), " better or ", span("worse", "▼"), ` worse than ${report.baseline} (Holm's p < ${ALPHA}). `] : null,
-      metrics.some((metric) => !metric.tested) ? "* not tested. " : null),
-    fold("What the metrics mean", pairList(metrics.map((metric) => [shortName(metric), metric.explanation]))),
-  ];
+  const marks = [span("better", "▲"), " better or ", span("worse", "▼"), ` worse than ${report.baseline} (Holm's p < ${ALPHA}). `];
+  const words = element("p", {}, "Mean over subjects, below it the 95% interval. ", span("best sample", "best of the column"),
+    "; ↑ larger is better, ↓ smaller is better. ", isMarked ? marks : null,
+    metrics.some((metric) => !metric.tested) ? "* not tested. " : null);
+  return [words, fold("What the metrics mean", pairList(metrics.map((metric) => [shortName(metric), metric.explanation])))];
 }
 
 // Differences from the baseline, paired by subject.
@@ -169,12 +163,10 @@ function showVolumes() {
   bodyOf("volumes").append(div("row", field("Filter", "", search), methods.node, count), table.node);
   const draw = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const isShown = ({ volume, subject, contrast, method, scores }) => {
+    const rows = report.volumes.filter(isOf(chosen.contrast)).filter(({ volume, subject, contrast, method }) => {
       const text = `${volume} ${subject} ${contrast} ${method}`.toLowerCase();
-      return scores !== null && (!chosenMethod || method === chosenMethod) && words.every((word) => text.includes(word));
-    };
-    const rows = report.volumes.filter(isOf(chosen.contrast)).flatMap((volume) =>
-      report.methods.map((method, index) => ({ ...volume, method, scores: volume.scores[index] }))).filter(isShown);
+      return (!chosenMethod || method === chosenMethod) && words.every((word) => text.includes(word));
+    });
     count.textContent = plural(rows.length, "row");
     table.show([
       plainColumn("volume", "Volume", { rowHeader: true, cell: volumeCell }),
@@ -182,7 +174,7 @@ function showVolumes() {
       ...(report.contrasts.length > 1 ? [plainColumn("contrast", "Contrast")] : []),
       plainColumn("method", "Method", { cell: methodCell }),
       numberColumn("slices", "Slices"),
-      ...shownMetrics().map((metric) => metricColumn(metric, (row) => row.scores[metric.index])),
+      ...shownMetrics().map((metric) => metricColumn(metric, (row) => row[metric.name])),
     ], rows);
   };
   onChoice(draw);

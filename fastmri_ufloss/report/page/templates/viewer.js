@@ -21,7 +21,7 @@ class CaseList {
     this.methods.node.hidden = this.worst.node.hidden = !metric;
     this.listed = report.cases.map((entry, index) => ({ ...entry, index })).filter(isOf(chosen.contrast));
     if (metric) {
-      const value = (entry) => entry.scores[methodIndex.get(this.method)][metric.index];
+      const value = (entry) => entry.scores[methodIndex.get(this.method)][metric.name] ?? null;
       const sign = (metric.larger_is_better === false ? -1 : 1) * (this.worstFirst ? 1 : -1);
       const key = (entry) => (value(entry) === null ? Infinity : sign * value(entry));
       for (const entry of this.listed) entry.why = `${metric.name} of ${this.method}: ${format(value(entry), metric)}`;
@@ -47,11 +47,11 @@ class CaseList {
     }
   }
 
-  // The case that is so many places further in the list, round and round.
-  neighbor(by) {
-    if (!this.listed.length) return this.current;
+  // Opens the case that is so many places further in the list, round and round.
+  turn(by) {
     const place = this.listed.findIndex((entry) => entry.index === this.current);
-    return this.listed[(place + by + this.listed.length) % this.listed.length].index;
+    const next = this.listed[(place + by + this.listed.length) % this.listed.length];
+    if (next) this.onOpen(next.index);
   }
 }
 
@@ -63,13 +63,11 @@ class Flicker {
     this.pair = [0, report.references.length + report.methods.length - 1]; // the reference and the last method
     Object.assign(this, { side: 0, perSecond: 2, playing: false, timer: null });
     this.label = div("flicker-label");
-    this.selects = ["A", "B"].map((text, side) => selectField(text, (index) => {
-      this.pair[side] = Number(index);
-      this.display(side);
-    }));
-    this.play = toggleButton("Play", this, "playing", () => this.run());
+    const choose = (side) => (index) => { this.pair[side] = Number(index); this.display(side); };
+    this.selects = ["A", "B"].map((text, side) => selectField(text, choose(side)));
+    this.play = toggleButton("Play", this, "playing", () => this.run(this.playing));
     const range = { min: 0.5, max: 5, step: 0.5, text: (value) => `${value} a second` };
-    const speed = sliderField("Speed", this, "perSecond", range, () => this.run());
+    const speed = sliderField("Speed", this, "perSecond", range, () => this.run(this.playing));
     const selects = element("span", { class: "row" }, this.selects.map((select) => select.node));
     const swap = button("Swap (space)", () => this.swap());
     this.node = element("div", { class: "flicker", hidden: true },
@@ -97,20 +95,16 @@ class Flicker {
 
   // By hand: the automatic change stops.
   swap() {
-    this.stop();
+    this.run(false);
     this.display(1 - this.side);
   }
 
-  stop() {
-    this.playing = false;
-    this.run();
-  }
-
-  run() {
+  run(playing) {
+    this.playing = playing;
     clearInterval(this.timer);
-    if (this.playing) this.timer = setInterval(() => this.display(1 - this.side), 1000 / this.perSecond);
+    if (playing) this.timer = setInterval(() => this.display(1 - this.side), 1000 / this.perSecond);
     this.play.show();
-    this.play.node.textContent = this.playing ? "Pause" : "Play";
+    this.play.node.textContent = playing ? "Pause" : "Play";
   }
 }
 
@@ -166,7 +160,7 @@ const KEYS = {
   "+": () => zoomAround(1.25), "=": () => zoomAround(1.25), "-": () => zoomAround(0.8), 0: resetZoom,
   "[": () => setWindow(view.level, view.width * 0.9), "]": () => setWindow(view.level, view.width / 0.9),
   b: () => setWindow(view.level - 0.02, view.width), d: () => setWindow(view.level + 0.02, view.width),
-  n: () => theViewer.turn(1), p: () => theViewer.turn(-1), " ": () => view.flicker && theViewer.flicker.swap(),
+  n: () => theViewer.list.turn(1), p: () => theViewer.list.turn(-1), " ": () => view.flicker && theViewer.flicker.swap(),
 };
 
 class Viewer {
@@ -208,10 +202,6 @@ class Viewer {
       div("group of-panels", gain.node, size.node));
   }
 
-  turn(by) {
-    this.open(this.list.neighbor(by));
-  }
-
   async open(index) {
     this.index = index;
     this.list.mark(index);
@@ -226,7 +216,7 @@ class Viewer {
   showImages() {
     const { volume, slice, why } = report.cases[this.index];
     const { references, methods, truth } = this.images;
-    const turn = (text, label, by) => button(text, () => this.turn(by), { "aria-label": label });
+    const turn = (text, label, by) => button(text, () => this.list.turn(by), { "aria-label": label });
     this.heading.replaceChildren(turn("‹", "Previous case", -1), turn("›", "Next case", 1),
       element("div", {}, element("h3", {}, `${volume}, slice ${slice}`), element("p", {}, why)));
     const reference = references.find((entry) => entry.name === chosen.reference);
@@ -247,9 +237,9 @@ class Viewer {
     const { scores } = report.cases[this.index];
     for (const panel of this.panels.slice(1)) panel.scores.replaceChildren();
     for (const metric of shownMetrics()) {
-      const values = scores.map((row) => row[metric.index]);
+      const values = scores.map((row) => row[metric.name]);
       const best = bestOf(values, metric);
-      if (values.every((value) => value === null)) continue;
+      if (values.every(missing)) continue;
       values.forEach((value, m) => this.panels[m + 1].scores.append(
         element("dt", { title: metric.explanation }, shortName(metric)),
         element("dd", { class: best.has(m) ? "best" : null }, format(value, metric))));
@@ -264,7 +254,7 @@ class Viewer {
   // Shows the view: controls and places at once, images at the next frame.
   update() {
     if (!this.images) return;
-    if (!view.flicker && this.flicker.playing) this.flicker.stop();
+    if (!view.flicker) this.flicker.run(false);
     this.stage.classList.toggle("flickering", view.flicker);
     this.stage.classList.toggle("zoomed", view.zoom > 1);
     this.grid.classList.toggle("no-errors", !view.errors);

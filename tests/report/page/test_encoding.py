@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fastmri_ufloss.report.page.page_data import BITS, encode_classes, encode_image
+from fastmri_ufloss.report.page.html_page import BITS, encode_classes, encode_image
 
 
 def decode(stored: dict) -> np.ndarray:
