@@ -49,17 +49,12 @@ class AcquiredSlice(NamedTuple):
 class AcquiredVolume:
     """The k-space of a fastMRI volume, read slice by slice, and how the volume was sampled.
 
-    Args:
-        mask: how the methods have sampled the volume, boolean (cols,) or (rows, cols), where its k-space is complete.
-        device: for the coil maps and the image.
+    Masks are boolean, (cols,) or (rows, cols). ``file_mask`` is the data set ``mask`` of the file, or what its zeros
+    show where there is no mask or a mask without a gap; None if the file is fully sampled. ``mask`` is ``file_mask``,
+    or else the mask that was given: how the methods have sampled a volume whose k-space is complete.
 
     Raises:
         ValueError: if the file cannot be read, or some slices are fully sampled and others are not.
-
-    Attributes:
-        file_mask: the data set ``mask`` of the file, or what its zeros show where there is none or one without a
-            gap, boolean (cols,) or (rows, cols); None if the file is fully sampled.
-        mask: ``file_mask``, or else the mask that was given.
     """
 
     def __init__(
@@ -115,10 +110,10 @@ def open_acquired(files: VolumeFiles, masks: Mapping[str, np.ndarray], *, device
 
 
 def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tensor:
-    """A mask for `data_residual` and coil maps, (1, 1, 1 or rows, cols, 1), float32.
+    """A mask (cols,) or (rows, cols) for `data_residual` and coil maps, (1, 1, 1 or rows, cols, 1), float32.
 
-    The mask, (cols,) or (rows, cols), never claims what the scan has left out, such as columns outside of the
-    padding: ``sampled``, (rows, cols), tells where k-space is not zero.
+    The mask never claims what the scan has left out, such as columns outside of the padding: ``sampled``,
+    (rows, cols), tells where k-space is not zero.
 
     Raises:
         ValueError: if the shapes do not belong together; the message begins with ``where``.

@@ -43,15 +43,13 @@ class SliceImages(NamedTuple):
 
 
 class Comparison:
-    """Methods compared on the volumes that were scored: tables with statistics, by contrast, in plain values.
+    """Methods compared on the volumes that were scored: a ``document`` of tables with statistics, in plain values.
 
     The subject is the unit: the mean over a subject's volumes is its value. All tested scores of all methods, each
     against the baseline, are one family for Holm's correction; "all" volumes and each contrast are families of their
     own, as they are questions of their own (figure 9 of Wang et al., MRM 2022, shows contrasts apart).
 
     Args:
-        data: the volumes that were asked for, and those that had been left out before.
-        settings, scored: of `fastmri_ufloss.report.scores.scoring.score_volumes`.
         notes: what is to be said beside what the scores themselves say.
         asked: the entries of ``settings`` in the document, in plain values.
 

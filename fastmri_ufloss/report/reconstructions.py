@@ -96,9 +96,8 @@ class VolumeFiles:
 class Reconstructions:
     """The volumes that several methods have reconstructed, matched by their file names; only shapes are read here.
 
-    Images are the data set ``reconstruction`` of leaderboard files, or ``reconstruction_rss`` or
-    ``reconstruction_esc`` of fastMRI volumes. Where the sizes of images, segmentations and k-space differ, all are
-    cropped around their center to the smallest rows and columns, as fastMRI crops images.
+    Images are those of leaderboard files or of fastMRI volumes. Where the sizes of images, segmentations and k-space
+    differ, all are cropped around their center to the smallest rows and columns, as fastMRI crops images.
 
     Args:
         methods, references: folder of each method, and of fully sampled images, by name.

@@ -45,8 +45,7 @@ Stored = dict[str, Any]
 def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int = 12) -> None:
     """Write report.html, and as PNG and PDF in the folder figures: box plots, perception-distortion, panels.
 
-    The box plots are in one file for each reference, the panels of the first four cases in a file each. Figures of an
-    earlier report with more of them are removed.
+    Figures of an earlier report that had more references or cases are removed.
 
     Raises:
         ValueError: as `choose_cases`, which chooses the slices on the page.

@@ -55,11 +55,10 @@ class _Task(NamedTuple):
 def score_volumes(
     volumes: Sequence[VolumeFiles], settings: ScoreSettings, *, cache: str | Path, num_workers: int = 1
 ) -> ScoredVolumes:
-    """Score volumes, with a progress bar.
+    """Score volumes in processes of one thread each, whose number does not change the scores.
 
     The scores of each volume are kept in a file of the cache with a stamp of the settings and of the volume's files.
-    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was. The
-    scores do not depend on the number of workers, processes of one thread each.
+    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was.
 
     Raises:
         ValueError: if ``num_workers`` is below 1.
@@ -128,10 +127,10 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> Numbers:
     paired; so is a volume without such slices or whose reference has no signal.
 
     Returns:
-        Numbers and texts only: ``volumes``, a row for each method with its scores; ``slices``, a row for each slice
-        and method; ``excluded``, what was left out, with ``slice`` None for the volume; ``constant``, [source, slice]
-        of images with one value everywhere; ``references``, the sharpness and residual of each reference;
-        ``segmenter``, of each slice the Dice on the main reference; ``differing_masks``, methods.
+        Numbers and texts only: ``volumes``, a row for each method; ``slices``, a row for each slice and method;
+        ``excluded``, what was left out, with ``slice`` None for the volume; ``constant``, [source, slice] of images
+        with one value everywhere; ``references``, the sharpness and residual of each reference; ``segmenter``, of
+        each slice the Dice on the main reference; ``differing_masks``, methods.
 
     Raises:
         ValueError: if a file cannot be read or does not fit the networks; the message names the file.
