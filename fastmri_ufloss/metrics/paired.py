@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +11,8 @@ from scipy import stats
 __all__ = [
     "LEVEL",
     "NUM_RESAMPLES",
-    "MethodComparison",
     "PairedDifference",
     "bootstrap_interval",
-    "compare_methods",
     "holm",
     "paired_difference",
 ]
@@ -47,15 +44,6 @@ class PairedDifference(NamedTuple):
     effect_size: float
 
 
-class MethodComparison(NamedTuple):
-    """Two of several methods by name; the p of their difference is adjusted by `holm` over all comparisons."""
-
-    first: str
-    second: str
-    difference: PairedDifference
-    adjusted_p: float
-
-
 def paired_difference(first: Sequence[float], second: Sequence[float], *, larger_is_better: bool) -> PairedDifference:
     """Compare two methods by a score of each subject, in the same order.
 
@@ -83,33 +71,6 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, larger
         better=int(np.sum(differences > 0 if larger_is_better else differences < 0)),
         effect_size=_rank_biserial(differences),
     )
-
-
-def compare_methods(
-    scores: Mapping[str, Mapping[str, float]], *, larger_is_better: bool, baseline: str | None = None
-) -> list[MethodComparison]:
-    """Compare methods by scores by method and subject; the comparisons are one family for Holm's correction.
-
-    The baseline is compared with each other method, as the first of the two; without a baseline all pairs are
-    compared, the earlier of ``scores`` as the first. Raises ValueError if there are fewer than two methods, the
-    baseline is none of them, or one lacks a subject that another has; and as `paired_difference`.
-    """
-    if len(scores) < 2:
-        raise ValueError(f"scores must hold at least two methods, got {list(scores)}")
-    if baseline is not None and baseline not in scores:
-        raise ValueError(f"baseline must be one of {', '.join(scores)}, got {baseline!r}")
-    subjects = sorted(set().union(*scores.values()))
-    for method, values in scores.items():
-        missing = [subject for subject in subjects if subject not in values]
-        if missing:
-            raise ValueError(f"all methods must have the same subjects, {method} lacks {', '.join(missing)}")
-    pairs = combinations(scores, 2) if baseline is None else ((baseline, m) for m in scores if m != baseline)
-    differences = []
-    for pair in pairs:
-        a, b = ([scores[method][subject] for subject in subjects] for method in pair)
-        differences.append((*pair, paired_difference(a, b, larger_is_better=larger_is_better)))
-    adjusted = holm([difference.p for _, _, difference in differences])
-    return [MethodComparison(*difference, p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

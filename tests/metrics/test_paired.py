@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastmri_ufloss.metrics.paired import bootstrap_interval, compare_methods, holm, paired_difference
+from fastmri_ufloss.metrics.paired import bootstrap_interval, holm, paired_difference
 
 
 def test_agrees_with_scipys_paired_tests() -> None:
@@ -102,49 +102,6 @@ def test_effect_size_shares_ranks_between_equal_differences() -> None:
     assert paired_difference([0, 0, 0], [1, -1, 2], larger_is_better=True).effect_size == pytest.approx(3 / 6)
     assert math.isnan(paired_difference([1.0, 2.0], [1.0, 2.0], larger_is_better=True).effect_size)
     assert paired_difference([0.0], [1e-9], larger_is_better=True).effect_size == 1
-
-
-SCORES = {
-    "zero-filled": dict(zip("abcdef", (0.5, 0.6, 0.4, 0.5, 0.3, 0.6), strict=True)),
-    "one": dict(zip("fedcba", (0.7, 0.5, 0.75, 0.67, 0.9, 0.82), strict=True)),
-    "two": dict(zip("abcdef", (0.8, 0.93, 0.65, 0.74, 0.52, 0.78), strict=True)),
-}
-
-
-def test_methods_are_compared_with_the_baseline() -> None:
-    one, two = compare_methods(SCORES, larger_is_better=True, baseline="zero-filled")
-    assert (one.first, one.second, two.second) == ("zero-filled", "one", "two")
-    values = [[SCORES[method][subject] for subject in "abcdef"] for method in ("zero-filled", "one")]
-    assert one.difference == paired_difference(*values, larger_is_better=True)  # subjects by name
-    assert one.difference.p == 0.03125 and one.adjusted_p == two.adjusted_p == 0.0625
-    assert one.difference.better == 6
-    assert compare_methods(SCORES, larger_is_better=False, baseline="zero-filled")[0].difference.better == 0
-    turned = compare_methods(SCORES, larger_is_better=True, baseline="two")
-    assert [(c.first, c.second) for c in turned] == [("two", "zero-filled"), ("two", "one")]
-    assert turned[0].difference.difference == pytest.approx(-two.difference.difference)
-
-
-def test_all_pairs_of_methods_are_one_family() -> None:
-    found = compare_methods(SCORES, larger_is_better=True)
-    assert [(c.first, c.second) for c in found] == [("zero-filled", "one"), ("zero-filled", "two"), ("one", "two")]
-    assert [c.adjusted_p for c in found] == holm([c.difference.p for c in found])
-    assert found[0].adjusted_p == pytest.approx(3 * 0.03125)
-    equal = {"one": SCORES["one"], "same": SCORES["one"], "two": SCORES["two"]}
-    same, *others = compare_methods(equal, larger_is_better=True)
-    assert math.isnan(same.difference.p) and math.isnan(same.adjusted_p)
-    assert [c.adjusted_p for c in others] == holm([c.difference.p for c in others])
-
-
-def test_methods_that_cannot_be_compared_are_named() -> None:
-    without = {**SCORES, "two": {subject: SCORES["two"][subject] for subject in "abdf"}}
-    with pytest.raises(ValueError, match="must have the same subjects, two lacks c, e"):
-        compare_methods(without, larger_is_better=True)
-    with pytest.raises(ValueError, match="one lacks g"):
-        compare_methods({"one": {"a": 1.0}, "two": {"a": 1.0, "g": 2.0}}, larger_is_better=True)
-    with pytest.raises(ValueError, match=r"at least two methods, got \['one'\]"):
-        compare_methods({"one": {"a": 1.0}}, larger_is_better=True)
-    with pytest.raises(ValueError, match="baseline must be one of zero-filled, one, two, got 'three'"):
-        compare_methods(SCORES, larger_is_better=True, baseline="three")
 
 
 def test_bootstrap_agrees_with_scipy() -> None:
