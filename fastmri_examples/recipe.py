@@ -85,7 +85,9 @@ def add_arguments(
             for name in entry.arg_name.split(", "):
                 if words.get(name, "see").startswith("see"):
                     words[name] = entry.description or ""
-    hints = typing.get_type_hints(function.__init__ if classes else function)
+    # a class may hand arguments on to the classes above
+    constructors = [cls.__init__ for cls in reversed(classes)] or [function]
+    hints = {name: hint for source in constructors for name, hint in typing.get_type_hints(source).items()}
     for name in names:
         default = default_of(function, name)
         kind = hints.get(name, type(default))
@@ -101,7 +103,10 @@ def arguments_of(*functions: Callable[..., Any], skip: Collection[str] = ()) -> 
 
 
 def default_of(function: Callable[..., Any], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
+    """The default of an argument of a function, or of a class, which may hand the argument on to a class above."""
+    sources = inspect.getmro(function) if inspect.isclass(function) else (function,)
+    signatures = (inspect.signature(source).parameters for source in sources)
+    return next(signature[name].default for signature in signatures if name in signature)
 
 
 def parse(

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from fastmri_ufloss.data.checks import check
 
-__all__ = ["EqualSizeBatches", "ResumableLoader", "ordered_batches"]
+__all__ = ["EqualSizeBatches", "ResumableLoader", "equal_part", "ordered_batches"]
 
 
 class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
@@ -57,13 +57,14 @@ class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
         order_of_batches = torch.randperm(len(batches), generator=generator).tolist()
         first, self.skip = self.skip, 0
         for number in order_of_batches[first:]:
-            yield [(self.epoch, index) for index in self._part(batches[number])]
+            part = equal_part(batches[number], rank=self.rank, world_size=self.world_size)
+            yield [(self.epoch, index) for index in part]
 
-    def _part(self, batch: list[int]) -> list[int]:
-        """This process's part of a global batch."""
-        share = -(-len(batch) // self.world_size)
-        filled = [batch[i % len(batch)] for i in range(share * self.world_size)]
-        return filled[self.rank * share : (self.rank + 1) * share]
+
+def equal_part(indices: Sequence[int], *, rank: int, world_size: int) -> list[int]:
+    """The indices of a process; the first ones come again at the end so that all processes have equally many."""
+    count = -(-len(indices) // world_size)
+    return [indices[number % len(indices)] for number in range(rank * count, (rank + 1) * count)]
 
 
 def ordered_batches(indices: Sequence[int], sizes: Sequence[Hashable], *, batch_size: int) -> list[list[int]]:

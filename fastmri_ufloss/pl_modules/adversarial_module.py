@@ -1,16 +1,15 @@
-"""What adversarial trainings share: a generator and a discriminator, step by step."""
+"""What adversarial trainings share: a generator and a discriminator step by step, on a reconstruction network."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from fastmri.data.transforms import center_crop_to_smallest
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fastmri_ufloss.data.reconstruction_writer import crop_like_fastmri
 from fastmri_ufloss.distributed import gather_rows, rank_and_world_size
 from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
@@ -19,46 +18,62 @@ from fastmri_ufloss.losses.ufloss import UFLoss
 from fastmri_ufloss.losses.weighted import LinearRamp, Weight, WeightedLoss
 from fastmri_ufloss.models.refinement import PatchDiscriminator
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction
-from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
+from fastmri_ufloss.pl_modules.base_module import read_checkpoint
+from fastmri_ufloss.pl_modules.host_modules import UnetModule, VarNetModule
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, data_range_of
+from fastmri_ufloss.pl_modules.sense_module import MoDLModule, RecNetModule
 
-__all__ = ["ADVERSARIAL_TERMS", "AdversarialModule"]
+__all__ = ["ADVERSARIAL_TERMS", "AdversarialModule", "ReplayBuffer", "load_reconstruction"]
+
+_Module = TypeVar("_Module", bound="AdversarialModule")
+
+RECONSTRUCTIONS: dict[str, type[MriModule]] = {
+    kind.__name__: kind for kind in (RecNetModule, MoDLModule, VarNetModule, UnetModule)
+}
 
 ADVERSARIAL_TERMS = ("adversarial", "feature_matching", "penalty")
 """Terms of the generator's objective that are no losses of image and reference."""
+
+
+def load_reconstruction(path: str | Path) -> MriModule:
+    """The module of a checkpoint of `RecNetModule`, `MoDLModule`, `VarNetModule` or `UnetModule`.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is none, or it is no checkpoint, or one of another model.
+    """
+    first = {name.partition(".")[0] for name in read_checkpoint(path)["state_dict"]}
+    kinds = {kind.prefix.rstrip("."): kind for kind in RECONSTRUCTIONS.values()}
+    names = first & kinds.keys()
+    if len(names) != 1:
+        raise ValueError(
+            f"{path} must be a checkpoint of one of {', '.join(kinds)}, got one whose weights are named "
+            f"{', '.join(sorted(first)[:4])}"
+        )
+    return kinds[names.pop()].load_from_checkpoint(path)
 
 
 class AdversarialModule(MriModule):
     """A generator against a `PatchDiscriminator`, by two Adams.
 
     In each step the gradients of both are taken at the weights before the step, the discriminator's parameters being
-    constants for the generator and the generated images for the discriminator; then both step. So no graph outlives a
-    change of weights, and the gradients of accumulated batches are those of one large batch, but for batch norm, the
-    random numbers, and the factors of the objective, which are of the first batch alone.
+    constants for the generator and the generated images for the discriminator; then both step. The gradients of
+    accumulated batches are those of one large batch, but for batch norm, the random numbers, and the factors of the
+    objective, which are of the first batch alone.
 
-    The discriminator sees magnitudes divided by `image_scale` of the zero-filled image, the same for real and
-    generated ones, times 2 less 1. In its own loss there are label smoothing, dropout and a replay buffer; in the
-    generator's adversarial loss and feature matching there are none of them.
+    The discriminator sees 2 |x| / s - 1 with the `image_scale` s of the zero-filled image. Label smoothing, dropout
+    and the replay buffer are in its own loss alone.
 
-    All processes draw the same random numbers, for the images of all of them: two processes with parts of a batch
-    give what one gives with all of it, if batch norm does (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each
-    process normalizes over its own part). Generator and Adams, images of the buffer, state of the random numbers and
-    factors of the objective are in the checkpoint.
+    Two processes with parts of a batch give what one gives with all of it, if batch norm does
+    (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own part).
 
-    Terms are logged as ``train_terms/NAME``, the discriminator's loss and the shares of patches that it tells right
-    as ``discriminator/...``. A loss or a gradient that is not finite stops the training before the step. The test
-    writes ``stages/zero_filled``, ``stages/reconstruction`` and, where there is one, ``stages/reference`` beside
-    the leaderboard files.
-
-    The defaults are those of Seitzer et al., MICCAI 2018.
+    The discriminator's loss and the fractions of patches that are told right are logged as ``discriminator/...``. The
+    test writes ``stages/zero_filled``, ``stages/reconstruction`` and, where there is one, ``stages/reference``.
 
     Args:
-        reconstruction: the reconstruction network's module, `RecNetModule`, `MoDLModule`, `VarNetModule` or
-            `UnetModule`. The checkpoint holds its weights and settings.
-        images: ``"complex"`` or ``"magnitude"`` for its images; what it gives by itself if None.
-        image_losses: losses of image and reference by name, called like any other loss. Not part of the
-            hyperparameters. A `UFLoss` and a `PerceptualLoss` get magnitudes, unless the UFLoss is one of complex
-            images. Only training needs them.
+        reconstruction: `RecNetModule`, `MoDLModule`, `VarNetModule` or `UnetModule`, a part of the checkpoint.
+        images: ``"complex"`` or ``"magnitude"`` for the images; what the network gives by itself if None.
+        image_losses: losses of image and reference by name, for training. Not part of the hyperparameters. A `UFLoss`
+            and a `PerceptualLoss` get magnitudes, unless the UFLoss is one of complex images.
         weights: of the generator's terms, see `WeightedLoss`: ``adversarial``, ``feature_matching``, ``penalty`` if
             there is one, and the names of image_losses; `default_weights` if None.
         discriminator_chans, num_strided, dropout: see `PatchDiscriminator`.
@@ -73,10 +88,15 @@ class AdversarialModule(MriModule):
         num_log_images: validation batches whose images are logged.
 
     Raises:
-        ValueError: if an argument is not as above.
+        ValueError: if an argument is not as above; in training, before the step, if a loss or a gradient is not
+            finite.
+
+    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018;
+    the defaults are the paper's.
     """
 
     automatic_optimization = False
+    replaceable = (*MriModule.replaceable, "objective.terms.")
     suffix: ClassVar[str]
     """What follows the reconstruction network's title."""
 
@@ -118,22 +138,29 @@ class AdversarialModule(MriModule):
         self.discriminator = PatchDiscriminator(chans=discriminator_chans, num_strided=num_strided, dropout=dropout)
         terms = {name: _take_magnitudes(loss) for name, loss in (image_losses or {}).items()}
         self.objective = WeightedLoss(terms, weights, normalize=normalize)
-        self.label_smoothing = label_smoothing
         self.replay = ReplayBuffer(replay_size, probability=replay_probability)
-        self.lr = lr
-        self.beta1 = beta1
-        self.accumulate_grad_batches = accumulate_grad_batches
         self.generator = torch.Generator().manual_seed(seed)
         self._accumulated = 0
+
+    @classmethod
+    def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
+        checkpoint = read_checkpoint(checkpoint_path, prefix=cls.prefix)
+        if cls.prefix != "refinement." and any(name.startswith("refinement.") for name in checkpoint["state_dict"]):
+            raise ValueError(f"{checkpoint_path} is a checkpoint of another model: a refinement, not joint training")
+        stored = checkpoint.get("reconstruction")
+        if stored is None:
+            raise ValueError(
+                f"{checkpoint_path} has no settings of its reconstruction network, since it was written before "
+                "version 0.2: train again"
+            )
+        if "reconstruction" not in kwargs:
+            kwargs["reconstruction"] = RECONSTRUCTIONS[stored["module"]](**stored["settings"])
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @staticmethod
     @abstractmethod
     def default_weights(image_losses: Iterable[str]) -> dict[str, float]:
         """The weights of the generator's terms, for image losses of these names."""
-
-    @abstractmethod
-    def generator_parameters(self) -> list[nn.Parameter]:
-        """What the generator's Adam changes."""
 
     @abstractmethod
     def generate(self, batch: Batch) -> tuple[Tensor, Reconstruction, Tensor | None]:
@@ -152,10 +179,15 @@ class AdversarialModule(MriModule):
         """Image (batch, 1, rows, cols) of a batch."""
         return self.reconstruct(batch).image
 
+    def weighted_loss(self) -> WeightedLoss:
+        return self.objective
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options: dict[str, Any] = {"lr": self.lr, "betas": (self.beta1, 0.999)}
+        options = {"lr": self.hparams.lr, "betas": (self.hparams.beta1, 0.999)}
+        others = ("discriminator.", "objective.", "metrics.")
+        generator = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(others)]
         return [
-            torch.optim.Adam(self.generator_parameters(), **options),
+            torch.optim.Adam(generator, **options),
             torch.optim.Adam(self.discriminator.parameters(), **options),
         ]
 
@@ -185,15 +217,15 @@ class AdversarialModule(MriModule):
         values = self._adversarial_terms(fake, real)
         if change is not None:
             values["penalty"] = change.abs().mean()
-        loss = self.objective(image, base.reference, _data_range(base.reference), values=values)
+        loss = self.objective(image, base.reference, data_range_of(base.reference), values=values)
         if not bool(loss.detach().isfinite()):  # before its images get into the replay buffer
             self._stop({"generator": loss})
         discriminator_value = self._discriminator_loss(fake.detach(), real)
         self._losses = {"generator": loss.detach(), "discriminator": discriminator_value.detach()}
         # one pass: each parameter gets its gradient once, as data-parallel training expects
-        self.manual_backward((loss + discriminator_value) / self.accumulate_grad_batches)
+        self.manual_backward((loss + discriminator_value) / self.hparams.accumulate_grad_batches)
         self._accumulated += 1
-        if self._accumulated == self.accumulate_grad_batches or self.trainer.is_last_batch:
+        if self._accumulated == self.hparams.accumulate_grad_batches or self.trainer.is_last_batch:
             self._step()
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(fake))
         self.log("discriminator/loss", discriminator_value.detach(), batch_size=len(fake))
@@ -201,41 +233,27 @@ class AdversarialModule(MriModule):
             self.log(f"train_factors/{name}", factor, batch_size=len(fake))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        self.check_target(batch)
         image, base, _ = self.generate(batch)
-        if batch.target.ndim != 3 or base.reference is None:
+        if base.reference is None:
             raise ValueError(f"{batch.fname[0]} has no reference, which validation needs")
         if "perceptual" in self.objective.terms:
-            loss = self.objective.terms["perceptual"](image, base.reference, _data_range(base.reference))
+            loss = self.objective.terms["perceptual"](image, base.reference, data_range_of(base.reference))
         else:
             loss = nmse_loss(image, base.reference)
         if self.val_log_indices is not None and batch_idx in self.val_log_indices:
             change = (image - base.image)[0].abs()
             self.log_image(f"val_images_idx_{batch_idx}/change", change / change.max())
         # the target of a U-Net's sample is normalized
-        reference = base.reference[:, 0] if self.samples == "unet" else batch.target
-        reference, output = center_crop_to_smallest(reference, image[:, 0].abs())
-        return {
-            "batch_idx": batch_idx,
-            "fname": batch.fname,
-            "slice_num": batch.slice_num,
-            "max_value": batch.max_value,
-            "output": output,
-            "target": reference,
-            "val_loss": loss,
-        }
+        target = base.reference[:, 0] if self.samples == "unet" else batch.target
+        return self.val_logs(batch, batch_idx, image, target, loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         image, base, _ = self.generate(batch)
         stages = {"zero_filled": base.zero_filled, "reconstruction": base.image}
         if base.reference is not None:
             stages["reference"] = base.reference
-        size = getattr(batch, "crop_size", image.shape[-2:])
-        return {
-            "fname": batch.fname,
-            "slice": batch.slice_num,
-            "output": crop_like_fastmri(image, size).cpu(),
-            "stages": {name: crop_like_fastmri(stage, size).cpu() for name, stage in stages.items()},
-        }
+        return self.test_logs(batch, image, stages)
 
     def on_before_backward(self, loss: Tensor) -> None:
         if not bool(loss.detach().isfinite().all()):
@@ -243,24 +261,15 @@ class AdversarialModule(MriModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reconstruction"] = {
-            "module": type(self.reconstruction).__name__,
-            "settings": dict(self.reconstruction.hparams),
-        }
+        settings = dict(self.reconstruction.hparams)
+        checkpoint["reconstruction"] = {"module": type(self.reconstruction).__name__, "settings": settings}
         checkpoint["adversarial"] = {"replay": self.replay.state_dict(), "generator": self.generator.get_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        checkpoint["state_dict"] = self.keep_own(checkpoint["state_dict"], "objective.terms.")
         if "adversarial" in checkpoint:
             self.replay.load_state_dict(checkpoint["adversarial"]["replay"])
             self.generator.set_state(checkpoint["adversarial"]["generator"].cpu())
-
-    def loss_terms(self) -> dict[str, Tensor]:
-        return self.objective.last_terms
-
-    def scheduled_loss(self) -> WeightedLoss:
-        return self.objective
 
     def _adversarial_terms(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The discriminator's terms of the generator's objective; no gradient reaches the discriminator."""
@@ -287,31 +296,24 @@ class AdversarialModule(MriModule):
             seen.append(self.discriminator(images, dropout=masks).logits)
         with torch.no_grad():
             right = (seen[0] > 0).float().mean(), (seen[1] < 0).float().mean()
-        self.log("discriminator/right_of_real", right[0], batch_size=len(fake))
-        self.log("discriminator/right_of_generated", right[1], batch_size=len(fake))
-        self.log("discriminator/accuracy", (right[0] + right[1]) / 2, batch_size=len(fake))
-        return discriminator_loss(*seen, label_smoothing=self.label_smoothing)
+        fractions = {"right_of_real": right[0], "right_of_generated": right[1], "accuracy": (right[0] + right[1]) / 2}
+        for name, fraction in fractions.items():
+            self.log(f"discriminator/{name}", fraction, batch_size=len(fake))
+        return discriminator_loss(*seen, label_smoothing=self.hparams.label_smoothing)
 
     def _step(self) -> None:
-        optimizers: Any = self.optimizers()
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if not bool(torch.stack([g.abs().max() for g in gradients]).isfinite().all()):
             self._stop(self._losses)
-        for optimizer in optimizers:
+        for optimizer in self.optimizers():
             optimizer.step()
             optimizer.zero_grad()
         self._accumulated = 0
 
     def _stop(self, losses: Mapping[str, Tensor]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(float(value))]
-        self.stop_training(
-            f"the {' and the '.join(bad) or 'gradient'} became not finite", {**losses, **self.loss_terms()}
-        )
-
-
-def _data_range(reference: Tensor) -> Tensor:
-    data_range = reference.abs().amax(dim=(1, 2, 3))
-    return torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
+        problem = f"the {' and the '.join(bad) or 'gradient'} became not finite"
+        self.stop_training(problem, {**losses, **self.loss_terms()})
 
 
 class _MagnitudeLoss(nn.Module):
@@ -327,7 +329,62 @@ class _MagnitudeLoss(nn.Module):
 
 
 def _take_magnitudes(loss: nn.Module) -> nn.Module:
-    takes_magnitudes = isinstance(loss, PerceptualLoss) or (
-        isinstance(loss, UFLoss) and loss.feature_net.in_chans == 1
-    )
-    return _MagnitudeLoss(loss) if takes_magnitudes else loss
+    of_magnitudes = isinstance(loss, PerceptualLoss) or (isinstance(loss, UFLoss) and loss.feature_net.in_chans == 1)
+    return _MagnitudeLoss(loss) if of_magnitudes else loss
+
+
+class ReplayBuffer:
+    """Generated images of earlier steps, for the discriminator.
+
+    Image by image: until the buffer is full, the present image is stored and used. Then, with the probability p, a
+    random stored image is used and the present one takes its place; otherwise the present one is used and not
+    stored. Images of several sizes share the buffer: only one of the present image's size can be used, and where
+    there is none the present one is used, and with the probability p takes the place of a random one.
+
+    Args:
+        size: of the buffer in images; 0 for none.
+        probability: p.
+
+    Raises:
+        ValueError: if size is below 0 or p is not in 0 .. 1.
+
+    Shrivastava et al., "Learning from simulated and unsupervised images through adversarial training", CVPR 2017.
+    """
+
+    def __init__(self, size: int = 80, *, probability: float = 0.5) -> None:
+        if size < 0:
+            raise ValueError(f"size must be at least 0, got {size}")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in 0 .. 1, got {probability}")
+        self.size = size
+        self.probability = probability
+        self.images: list[Tensor] = []
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """What the discriminator is to see instead of the images (batch, ...) of this step, without gradient.
+
+        Args:
+            generator: of the random numbers, on the CPU.
+        """
+        used = [self._replace(image, generator) for image in images.detach()]
+        return torch.stack([image.to(images) for image in used])
+
+    def _replace(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(image.clone())
+            return image
+        if not self.size or torch.rand((), generator=generator) >= self.probability:
+            return image
+        same_size = [index for index, stored in enumerate(self.images) if stored.shape == image.shape]
+        candidates = same_size or list(range(self.size))
+        chosen = candidates[int(torch.randint(len(candidates), (), generator=generator))]
+        stored, self.images[chosen] = self.images[chosen], image.clone()
+        return stored if same_size else image
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images, on the CPU."""
+        return {"images": [image.cpu() for image in self.images]}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        """Take the images of a checkpoint."""
+        self.images = list(state["images"])[: self.size]

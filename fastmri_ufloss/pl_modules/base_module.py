@@ -11,19 +11,19 @@ from torch import Tensor
 
 from fastmri_ufloss.models.checkpoints import read_checkpoint
 
-__all__ = ["BaseModule", "SeededSteps", "read_checkpoint", "slices_of"]
+__all__ = ["BaseModule", "SeededSteps", "read_checkpoint"]
 
 _Module = TypeVar("_Module", bound="BaseModule")
-
 
 _LightningModule: Any = pl.LightningModule  # without types, as fastMRI's modules are: theirs are mixed in
 
 
 class BaseModule(_LightningModule):
-    """A module whose checkpoints hold plain values and tensors only, and load with errors that say what is wrong.
+    """A module whose checkpoints hold plain values and tensors only.
 
-    A loss that is not finite stops the training before the backward pass: the weights are still those of the step
-    before. Where the batch says so, the message names file and slice.
+    Raises:
+        ValueError: in training, before a loss that is not finite reaches the weights; names file and slice where the
+            batch has them.
     """
 
     prefix: ClassVar[str]
@@ -33,12 +33,7 @@ class BaseModule(_LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
-        """The module of a checkpoint that training wrote, on the CPU.
-
-        Args:
-            checkpoint_path: the file.
-            *args, **kwargs: Lightning's, and arguments of the class that replace those of the checkpoint or are not
-                in one, such as ``loss``.
+        """The module of a checkpoint, on the CPU; kwargs such as ``loss`` go before what the checkpoint has.
 
         Raises:
             FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
@@ -62,13 +57,13 @@ class BaseModule(_LightningModule):
             self.stop_training(f"the loss is {float(loss.detach().sum())}", self.loss_terms())
 
     def loss_terms(self) -> dict[str, Tensor]:
-        """The terms of the loss of this step by name, for the message."""
+        """The terms of the loss of this step by name."""
         return {}
 
     def stop_training(self, problem: str, terms: Mapping[str, Tensor]) -> None:
         """Raise ValueError: the problem, where it happened, and the terms of the loss."""
         values = {name: float(value) for name, value in terms.items()}
-        slices = slices_of(self._train_batch)
+        slices = _slices_of(self._train_batch)
         raise ValueError(
             f"{problem} in epoch {self.current_epoch}, step {self.trainer.fit_loop.total_batch_idx}"
             f"{f' on {slices}' if slices else ''}{f', its terms are {values}' if values else ''}. The weights are "
@@ -77,8 +72,8 @@ class BaseModule(_LightningModule):
         )
 
 
-def slices_of(batch: Any) -> str:
-    """File names and numbers of a batch's slices, for a message; empty where the batch has none."""
+def _slices_of(batch: Any) -> str:
+    """File names and numbers of a batch's slices; empty where the batch has none."""
     if not (hasattr(batch, "fname") and hasattr(batch, "slice_num")):
         return ""
     pairs = zip(batch.fname, torch.as_tensor(batch.slice_num).tolist(), strict=True)
@@ -86,10 +81,7 @@ def slices_of(batch: Any) -> str:
 
 
 class SeededSteps(pl.Callback):
-    """Seeds torch's generators at each training batch from (seed, epoch, batch).
-
-    Random numbers of a step (the patches of UFLoss, dropout) are then the same after a resume as without an
-    interruption, and the same in every process.
+    """Seeds torch's generators at each training batch from (seed, epoch, batch), after a resume and in every process.
 
     Args:
         seed: of the run.

@@ -1,41 +1,166 @@
-"""Training of the feature network."""
+"""Pretraining of the feature network: the patches of a data set, and the module that learns to tell them apart."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import h5py
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fastmri_ufloss.data.loading import ResumableLoader
+from fastmri_ufloss.data.patches import PatchDataset, PatchSettings, patch_file_name, write_volume_patches
+from fastmri_ufloss.data.slices import IndexedSliceDataset
+from fastmri_ufloss.data.transforms import collate
 from fastmri_ufloss.distributed import gather_rows
 from fastmri_ufloss.losses.instance_discrimination import MemoryBank, instance_discrimination_loss
 from fastmri_ufloss.models.feature_net import PatchFeatureNet
 from fastmri_ufloss.pl_modules.base_module import BaseModule
+from fastmri_ufloss.pl_modules.data_module import DataModule, MriDataModule
+from fastmri_ufloss.pl_modules.mri_module import with_maps
 
-__all__ = ["FeatureModule"]
+__all__ = ["FeatureModule", "PatchDataModule"]
 
+MAX_HELD_OUT = 8192  # patches of the validation: retrieval compares each with all
 _MAX_PRODUCTS = 2**26  # of copies and patches at once, 256 MB
 _SHIFT = 2  # pixels, in both directions
 _NOISE = 0.1  # standard deviation of complex noise, relative to the scale of the image
 
 
+class PatchDataModule(DataModule):
+    """Patches of the references that a `MriDataModule` gives, for `FeatureModule`.
+
+    The patches of a volume are cut once and kept on disk. Their numbers follow the names of the volumes and the
+    slices, whichever process has cut them.
+
+    Args:
+        source: of the slices; for ``"combined"`` with transforms that make a `MoDLSample`.
+        patch_dir: folder for the patches.
+        patch_size: rows and columns of a patch.
+        patches_per_slice: number of patches, at random places.
+        images: ``"combined"`` for the complex coil-combined reference (2 channels), ``"rss"`` for the file's
+            root-sum-of-squares or single-coil image (1 channel).
+        batch_size, num_workers: of the loaders.
+        seed: of the places and of the shuffling.
+    """
+
+    def __init__(
+        self,
+        source: MriDataModule,
+        *,
+        patch_dir: str | Path,
+        patch_size: int = 60,
+        patches_per_slice: int = 80,
+        images: Literal["combined", "rss"] = "combined",
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if images not in ("combined", "rss"):
+            raise ValueError(f"images must be 'combined' or 'rss', got {images!r}")
+        self.source = source
+        self.patch_dir = Path(patch_dir)
+        self.images = images
+        self.in_chans = 2 if images == "combined" else 1
+        self.patch_size = patch_size
+        self.patches_per_slice = patches_per_slice
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def num_patches(self) -> int:
+        """Number of training patches, without cutting them."""
+        self.prepare_data()
+        return len(self.source.dataset("train")) * self.patches_per_slice
+
+    def prepare_data(self) -> None:
+        for split in ("train", "val"):
+            self.source.build_index(split)
+
+    def setup(self, stage: str) -> None:
+        train_files, val_files = self._cut("train"), self._cut("val")
+        if self.trainer is not None:
+            self.trainer.strategy.barrier("patches")
+        self.train_patches, self.val_patches = PatchDataset(train_files), PatchDataset(val_files)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self.shuffled_loader(self.train_patches, [0] * len(self.train_patches))
+
+    def val_dataloader(self) -> DataLoader:
+        count = len(self.val_patches)
+        held_out = range(0, count, -(-count // MAX_HELD_OUT))
+        batch_size = max(self.batch_size, 64)
+        return self.ordered_loader(self.val_patches, [0] * count, self.equal_part(held_out), batch_size=batch_size)
+
+    def _cut(self, split: str) -> list[Path]:
+        """The patch files of a split; this process makes its part of those that are missing."""
+        dataset = self.source.dataset(split)
+        volumes: dict[Path, list[int]] = {}
+        for index, sample in enumerate(dataset.raw_samples):
+            volumes.setdefault(sample.fname, []).append(index)
+        self.patch_dir.mkdir(parents=True, exist_ok=True)
+        settings = PatchSettings(self.patch_size, self.patches_per_slice, self.seed)
+        files = {}
+        for volume in sorted(volumes):
+            source = self._source(volume, volumes[volume], dataset)
+            files[volume] = self.patch_dir / patch_file_name(volume, settings, in_chans=self.in_chans, source=source)
+        missing = [(volume, file) for volume, file in files.items() if not file.is_file()]
+        rank, world_size = self.rank_and_world_size()
+        mine = missing[rank::world_size]
+        for volume, file in tqdm(mine, desc=f"Patches of {split}", unit="volume", disable=not mine):
+            references = self._references(dataset, volumes[volume])
+            write_volume_patches(file, references, settings, volume_name=volume.name)
+        return list(files.values())
+
+    def _source(self, volume: Path, indices: list[int], dataset: IndexedSliceDataset) -> str:
+        """What the patches of a volume are cut from, in words."""
+        slices = [dataset.raw_samples[index].slice_ind for index in indices]
+        if self.images == "rss":
+            return f"{self.images} {slices}"
+        transform = self.source.train_transform
+        maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
+        masks = transform.mask_func
+        center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
+        return f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
+
+    def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        for index in indices:
+            if self.images == "rss":
+                yield _file_image(dataset, index)
+                continue
+            batch = with_maps(self.transfer_batch_to_device(collate([dataset[index]]), device, 0))
+            if batch.reference is None:
+                raise ValueError(f"{batch.fname[0]} is undersampled: patches need full k-space")
+            yield batch.reference[0].cpu()
+
+
+def _file_image(dataset: IndexedSliceDataset, index: int) -> Tensor:
+    """The root-sum-of-squares or single-coil image of a slice, without reading its k-space."""
+    sample = dataset.raw_samples[index]
+    with h5py.File(sample.fname, "r") as volume:
+        if dataset.recons_key not in volume:
+            raise ValueError(f"{sample.fname} has no {dataset.recons_key} to take patches from")
+        return torch.from_numpy(volume[dataset.recons_key][sample.slice_ind]).float()
+
+
 class FeatureModule(BaseModule):
     """Trains a `PatchFeatureNet` to tell every patch of the training set from all others.
 
-    The loss is `instance_discrimination_loss` over a memory bank of all patches, which starts with the
-    features of the untrained network. After each step the rows
-    of its batch are overwritten with the features the loss was computed from. Batches are those of
+    The loss is `instance_discrimination_loss` over a memory bank of the features of all patches, those that the
+    untrained network gives at first, and then those that the loss of a patch was computed from. Batches are those of
     `fastmri_ufloss.data.patches.PatchDataset`, (patches with margin, numbers).
 
-    Validation asks for each held-out patch whether, of all held-out patches, it is the one closest to a
-    changed copy of itself: shifted by 2 pixels, with complex noise of standard deviation 0.1, blurred by the
-    mean of 3x3 pixels. The shares found are logged as ``retrieval@1_shift``, ``_noise``, ``_blur``, their
-    mean as ``retrieval@1``. The loss itself says little: with temperature 1 it cannot fall by more than 2.
+    Validation asks for each held-out patch whether, of all held-out patches, it is the one closest to a changed copy
+    of itself: shifted by 2 pixels, with complex noise of standard deviation 0.1, blurred by the mean of 3x3 pixels.
+    The fractions found are logged as ``retrieval@1_shift``, ``_noise``, ``_blur``, their mean as ``retrieval@1``.
 
-    Several processes give what one gives with the union of their batches: bank and retrieval cover all of them, and
-    so does batch norm with ``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own
-    batch. A checkpoint holds the bank, so training resumes exactly; `export` leaves it out.
+    Several processes give what one gives with the union of their batches, if batch norm does
+    (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own batch).
 
     Args:
         num_patches: length of the training set.
@@ -78,11 +203,6 @@ class FeatureModule(BaseModule):
         if phase_augmentation and in_chans != 2:
             raise ValueError(f"phase_augmentation must be off for magnitude patches, got in_chans {in_chans}")
         self.save_hyperparameters()
-        self.temperature = temperature
-        self.lr = lr
-        self.phase_augmentation = phase_augmentation
-        self.magnitude_augmentation = magnitude_augmentation
-        self.bank_chunk_size = bank_chunk_size
         self.feature_net = PatchFeatureNet(
             in_chans, num_features=num_features, patch_size=patch_size, training_data=training_data
         )
@@ -97,16 +217,12 @@ class FeatureModule(BaseModule):
         return features
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
-        return torch.optim.Adam(self.feature_net.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.feature_net.parameters(), lr=self.hparams.lr)
 
     def on_train_start(self) -> None:
-        """Fill the bank with the features of the untrained network.
-
-        With random rows, a patch would be pulled towards a random direction throughout the first epoch.
-        """
         if self.trainer.global_step > 0:
             return  # resumed: the checkpoint has the bank
+        # with random rows, a patch would be pulled towards a random direction throughout the first epoch
         loader: Any = self.trainer.train_dataloader
         for patches, indices in tqdm(loader, desc="Memory bank", disable=not self.trainer.is_global_zero):
             with torch.no_grad():
@@ -114,12 +230,10 @@ class FeatureModule(BaseModule):
             self.bank.update(gather_rows(indices.to(self.device)), gather_rows(features))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of a batch (patches with margin, numbers)."""
         patches, indices = batch
         features = self(self._augment(_crop(patches, self.feature_net.patch_size)))
-        loss = instance_discrimination_loss(
-            features, indices, self.bank, temperature=self.temperature, chunk_size=self.bank_chunk_size
-        )
+        settings = {"temperature": self.hparams.temperature, "chunk_size": self.hparams.bank_chunk_size}
+        loss = instance_discrimination_loss(features, indices, self.bank, **settings)
         # The loss needs the bank no more. Overwritten here, and not in a later hook, a checkpoint that is
         # written right after the step has the rows in it.
         self.bank.update(gather_rows(indices), gather_rows(features.detach()))
@@ -127,11 +241,9 @@ class FeatureModule(BaseModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the patches of an earlier validation."""
         self._held_out.clear()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Features of held-out patches and of their changed copies."""
         patches, indices = batch
         size = self.feature_net.patch_size
         patch = _crop(patches, size)
@@ -145,43 +257,39 @@ class FeatureModule(BaseModule):
         self._held_out.append((indices.cpu(), features.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the shares of held-out patches that are found among all of them."""
         if not self._held_out:
             return
         indices = torch.cat([indices for indices, _ in self._held_out]).to(self.device)
         features = torch.cat([features for _, features in self._held_out]).to(self.device)
         self._held_out.clear()
-        found = retrieval_at_1(gather_rows(indices), gather_rows(features))
-        shares = dict(zip(("shift", "noise", "blur"), found.tolist(), strict=True))
-        self.log("retrieval@1", sum(shares.values()) / len(shares), prog_bar=True, sync_dist=True)
-        self.log_dict({f"retrieval@1_{name}": share for name, share in shares.items()}, sync_dist=True)
+        fractions = retrieval_at_1(gather_rows(indices), gather_rows(features)).tolist()
+        self.log("retrieval@1", sum(fractions) / len(fractions), prog_bar=True, sync_dist=True)
+        for name, fraction in zip(("shift", "noise", "blur"), fractions, strict=True):
+            self.log(f"retrieval@1_{name}", fraction, sync_dist=True)
 
     def export(self, path: str | Path) -> None:
         """Write the feature network alone, for `PatchFeatureNet.load`."""
         self.feature_net.save(path)
 
     def _augment(self, patches: Tensor) -> Tensor:
-        if self.phase_augmentation:
+        if self.hparams.phase_augmentation:
             angle = 2 * torch.pi * torch.rand(len(patches), 1, 1, device=patches.device)
             real, imag = patches.unbind(dim=1)
             cos, sin = angle.cos(), angle.sin()
             patches = torch.stack([cos * real - sin * imag, sin * real + cos * imag], dim=1)
-        if self.magnitude_augmentation:
+        if self.hparams.magnitude_augmentation:
             patches = patches * (0.9 + 0.2 * torch.rand(len(patches), 1, 1, 1, device=patches.device))
         return patches
 
 
 def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -> Tensor:
-    """Patches with complex Gaussian noise of standard deviation std, that of patch i fixed by i alone.
+    """Patches with complex Gaussian noise of standard deviation std.
 
     Args:
         patches: (n, in_chans, p, p), 2 channels for real and imaginary part, 1 for the magnitude, which then
             is |patch + noise|.
         indices: (n,), what seeds the noise of each patch, so that no split over processes changes it.
         std: of the complex number, in units of the scale of the image.
-
-    Returns:
-        The shape of patches.
     """
     shape = (2, *patches.shape[2:])
     seeds = [torch.Generator().manual_seed(index) for index in indices.tolist()]
@@ -192,27 +300,24 @@ def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -
 
 
 def retrieval_at_1(indices: Tensor, features: Tensor, *, chunk_size: int = 1024) -> Tensor:
-    """The share of patches whose changed copy is closer to themselves than to any other patch.
+    """The fraction of patches, (copies,), whose changed copy is closer to themselves than to any other patch.
 
     Args:
         indices: (n,), numbers of the patches. Of a repeated number the first row counts.
         features: (n, 1 + copies, d), unit features of the patch and of its copies.
         chunk_size: copies that are compared at once.
-
-    Returns:
-        (copies,), each in 0 .. 1.
     """
     order = indices.argsort(stable=True)
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = indices[order][1:] != indices[order][:-1]
     features = features[order[first]].float()
     patches, copies = features[:, 0], features[:, 1:]
-    own = torch.arange(len(patches), device=patches.device)
-    found = torch.zeros(copies.shape[1], device=patches.device)
+    rows = torch.arange(len(patches), device=patches.device)
+    counts = torch.zeros(copies.shape[1], device=patches.device)
     chunk_size = max(1, min(chunk_size, _MAX_PRODUCTS // features[:, 1:, 0].numel()))
-    for query, number in zip(copies.split(chunk_size), own.split(chunk_size), strict=True):
-        found += ((query @ patches.T).argmax(dim=-1) == number[:, None]).sum(dim=0)
-    return found / len(patches)
+    for queries, expected in zip(copies.split(chunk_size), rows.split(chunk_size), strict=True):
+        counts += ((queries @ patches.T).argmax(dim=-1) == expected[:, None]).sum(dim=0)
+    return counts / len(patches)
 
 
 def _crop(patches: Tensor, size: int, *, shift: int = 0) -> Tensor:

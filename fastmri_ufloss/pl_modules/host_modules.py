@@ -23,8 +23,7 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
 
     Args:
         loss: in place of ``fastmri.SSIMLoss``: called ``loss(output, target, data_range=max_value)`` with
-            root-sum-of-squares images (batch, 1, rows, cols), and max_value in their precision. Not part of the
-            hyperparameters.
+            root-sum-of-squares images (batch, 1, rows, cols). Not part of the hyperparameters.
         **kwargs: of fastMRI's class.
     """
 
@@ -83,9 +82,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
     class.
 
     Args:
-        loss: in place of fastMRI's l1 of normalized images: called ``loss(output, target,
-            data_range=max_value)`` with images (batch, 1, rows, cols) in the intensities of the file, and max_value
-            in their precision. Not part of the hyperparameters.
+        loss: in place of fastMRI's l1 of normalized images: called ``loss(output, target, data_range=max_value)``
+            with images (batch, 1, rows, cols) in the intensities of the file. Not part of the hyperparameters.
         convs_per_stage: convolutions in each stage of the U-Net, at least 2, see `DeepUnet`.
         optimizer: ``"rmsprop"``, which is fastMRI's, or ``"adam"``.
         **kwargs: of fastMRI's class.
@@ -112,14 +110,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         self.loss = loss
         self.optimizer = optimizer
         if convs_per_stage != HOST_CONVS_PER_STAGE:  # fastMRI's own has its initial weights already
-            self.unet = DeepUnet(
-                self.in_chans,
-                self.out_chans,
-                self.chans,
-                self.num_pool_layers,
-                self.drop_prob,
-                convs_per_stage=convs_per_stage,
-            )
+            settings = (self.in_chans, self.out_chans, self.chans, self.num_pool_layers, self.drop_prob)
+            self.unet = DeepUnet(*settings, convs_per_stage=convs_per_stage)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """Magnitudes in the intensities of the file, and the image that the file has."""
@@ -130,18 +122,17 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         return Reconstruction(image.to(std.dtype), reference, zero_filled * std + mean, None)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        _check_target(batch)
+        self.check_target(batch)
         if self.loss is None:
             return super().training_step(batch, batch_idx)
         batch = without_float64(batch, batch.image.dtype)
-        mean, std = batch.mean[:, None, None, None], batch.std[:, None, None, None]
-        output, target = (images.unsqueeze(1) * std + mean for images in (self(batch.image), batch.target))
-        loss: Tensor = self.loss(output, target, data_range=batch.max_value)
+        result = self.reconstruct(batch)
+        loss: Tensor = self.loss(result.image, result.reference, data_range=batch.max_value)
         self.log("loss", loss.detach())
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        _check_target(batch)
+        self.check_target(batch)
         if self.loss is None:
             return super().validation_step(batch, batch_idx)
         single = without_float64(batch, batch.image.dtype)
@@ -154,9 +145,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         if self.optimizer == "rmsprop":
             return _without_frozen(super().configure_optimizers())
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        return _without_frozen(
-            ([optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)])
-        )
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_step_size, self.lr_gamma)
+        return _without_frozen(([optimizer], [scheduler]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -176,8 +166,3 @@ def _without_frozen(
         for group in optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     return configured
-
-
-def _check_target(batch: Any) -> None:
-    if batch.target.ndim != 3:
-        raise ValueError(f"{batch.fname[0]} has no target image, which training and validation need")

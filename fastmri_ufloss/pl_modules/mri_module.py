@@ -1,31 +1,25 @@
-"""fastMRI's modules on Lightning 2: the same metrics, images and files, through the hooks that are left."""
+"""fastMRI's module on Lightning 2: the same metrics, images and files, through the hooks that are left."""
 
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from fastmri.data.transforms import center_crop_to_smallest
 from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
-from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sens_reduce
 from fastmri_ufloss.pl_modules.base_module import BaseModule
 
-__all__ = [
-    "Batch",
-    "MriModule",
-    "Reconstruction",
-    "masks_of",
-    "with_maps",
-    "without_float64",
-]
+__all__ = ["Batch", "MriModule", "Reconstruction"]
 
 Batch = Any  # a collated `MoDLSample`, or fastMRI's `UnetSample` for its U-Net
 
@@ -34,20 +28,16 @@ NOT_STORED = ("loss", "score_feature_net", "reconstruction", "image_losses")
 
 
 class Reconstruction(NamedTuple):
-    """A batch after a reconstruction network, in the intensities of the file.
-
-    Args:
-        image: (batch, 1, rows, cols), complex of networks with coil maps, otherwise real magnitude.
-        reference: what ``image`` is to be, of the same shape and kind: coil-combined, or the file's
-            root-sum-of-squares (or single-coil) image; None where the file has none.
-        zero_filled: the image of the acquired samples alone, of the same shape and kind.
-        sens_maps: (batch, coils, rows, cols, 2); None for networks without.
-    """
+    """A batch after a reconstruction network, in the intensities of the file."""
 
     image: Tensor
+    """(batch, 1, rows, cols), complex of networks with coil maps, otherwise real magnitude."""
     reference: Tensor | None
+    """What ``image`` is to be: coil-combined, or the file's root-sum-of-squares (or single-coil) image, if any."""
     zero_filled: Tensor
+    """The image of the acquired samples alone, of the same shape and kind."""
     sens_maps: Tensor | None
+    """(batch, coils, rows, cols, 2); None for networks without."""
 
     def magnitudes(self) -> "Reconstruction":
         """The same with magnitude images."""
@@ -58,21 +48,16 @@ class Reconstruction(NamedTuple):
 class MriModule(BaseModule, HostModule):
     """``fastmri.pl_modules.MriModule`` for Lightning 2, and what the reconstruction modules share.
 
-    A subclass writes ``training_step``, ``validation_step`` and ``test_step`` as it would for fastMRI's class,
-    and returns the same keys. NMSE, PSNR and SSIM of validation are computed by fastMRI's own methods, which
-    Lightning 2 does not call any more and this class does.
+    A subclass writes ``training_step``, ``validation_step`` and ``test_step`` as for fastMRI's class, and returns the
+    same keys. Images of the test are written volume by volume into the trainer's ``default_root_dir``:
+    ``reconstructions/*.h5``, leaderboard files; and ``stages/NAME/*.h5`` of further images (batch, rows, cols) that
+    ``test_step`` returns by name under the key ``stages``.
 
-    Images of the test are written volume by volume, as soon as a volume is complete, into the trainer's
-    ``default_root_dir``: ``reconstructions/*.h5``, leaderboard files; and ``stages/NAME/*.h5``, in the same form, of
-    further images (batch, rows, cols) that ``test_step`` returns by name under the key ``stages``.
+    Each term of a `fastmri_ufloss.losses.WeightedLoss` is logged as ``train_terms/NAME`` and ``val_terms/NAME``;
+    weights that change as ``train_weights/NAME``, gradient norms as ``train_grad_norms/NAME``.
 
-    Of a `fastmri_ufloss.losses.WeightedLoss` each term is logged by its name, in training as ``train_terms/NAME``
-    and in validation as ``val_terms/NAME``; so are weights that change (``train_weights/NAME``) and gradient norms
-    (``train_grad_norms/NAME``). A loss that is not finite stops the training before it reaches the weights of the
-    network, and names the step, the file and the slice.
-
-    A loss is no hyperparameter. A checkpoint that was trained with another loss can be loaded: buffers and
-    parameters of the module's loss that the checkpoint has by the same name and shape are loaded, others stay.
+    A loss is no hyperparameter: a checkpoint loads with another loss, too, and gives that loss the buffers and
+    parameters of the same name and shape.
     """
 
     # removed from Lightning 2, which refuses a module that defines them as methods
@@ -86,6 +71,8 @@ class MriModule(BaseModule, HostModule):
     """What a batch must be made for."""
     is_complex: bool = False
     """Whether `reconstruct` gives complex images."""
+    replaceable: ClassVar[tuple[str, ...]] = ("loss.", "metrics.")
+    """What the names of weights start with that a checkpoint may have otherwise, or lack."""
 
     val_log_indices: list[int] | None
     metrics: nn.ModuleDict
@@ -98,11 +85,7 @@ class MriModule(BaseModule, HostModule):
         raise NotImplementedError
 
     def add_metrics(self, metrics: Mapping[str, VolumeMetric]) -> None:
-        """Log further metrics of the validation's volumes as ``val_metrics/NAME``.
-
-        Args:
-            metrics: by name, of magnitude images; see `fastmri_ufloss.metrics.make_metrics`.
-        """
+        """Log metrics of the validation's magnitude images, see `make_metrics`, as ``val_metrics/NAME``."""
         self.metrics = nn.ModuleDict(metrics)
 
     def save_hyperparameters(
@@ -115,45 +98,43 @@ class MriModule(BaseModule, HostModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        checkpoint["state_dict"] = self.keep_own(checkpoint["state_dict"], "loss.", "metrics.")
-
-    def keep_own(self, state_dict: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
-        """A state dict with this module's own entries below some prefixes where the given ones do not fit."""
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(prefixes)}
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(self.replaceable)}
         fitting = {
             name: value
-            for name, value in state_dict.items()
-            if not name.startswith(prefixes)
+            for name, value in checkpoint["state_dict"].items()
+            if not name.startswith(self.replaceable)
             or (name in own and getattr(own[name], "shape", None) == getattr(value, "shape", None))
         }
-        return {**own, **fitting}
+        checkpoint["state_dict"] = {**own, **fitting}
+
+    def weighted_loss(self) -> WeightedLoss | None:
+        """The loss of the training, if it is a weighted sum."""
+        loss = getattr(self, "loss", None)
+        return loss if isinstance(loss, WeightedLoss) else None
 
     def loss_terms(self) -> dict[str, Tensor]:
-        return dict(getattr(getattr(self, "loss", None), "last_terms", {}))
+        loss = self.weighted_loss()
+        return {} if loss is None else loss.last_terms
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         # at each batch: an epoch that is resumed midway has no start
-        loss = self.scheduled_loss()
+        loss = self.weighted_loss()
         if loss is not None:
             loss.set_epoch(self.current_epoch)
 
-    def scheduled_loss(self) -> WeightedLoss | None:
-        """The weighted sum whose weights follow the epochs, if the loss is one."""
-        loss = getattr(self, "loss", None)
-        return loss if isinstance(loss, WeightedLoss) else None
-
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)
-        for name, value in self.loss_terms().items():
+        loss = self.weighted_loss()
+        if loss is None:
+            return
+        for name, value in loss.last_terms.items():
             self.log(f"train_terms/{name}", value)
-        loss = self.scheduled_loss()
-        if loss is not None:
-            for name, norm in loss.last_grad_norms.items():
-                self.log(f"train_grad_norms/{name}", norm)
-            for name, weight in loss.weights.items():
-                if isinstance(weight, LinearRamp):
-                    self.log(f"train_weights/{name}", loss.current_weights[name])
+        for name, norm in loss.last_grad_norms.items():
+            self.log(f"train_grad_norms/{name}", norm)
+        for name, weight in loss.weights.items():
+            if isinstance(weight, LinearRamp):
+                self.log(f"train_weights/{name}", loss.current_weights[name])
 
     def on_validation_epoch_start(self) -> None:
         self._val_logs = []
@@ -164,16 +145,12 @@ class MriModule(BaseModule, HostModule):
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         outputs = {**outputs, "output": outputs["output"].float(), "target": outputs["target"].float()}
-        for name, value in getattr(getattr(self, "loss", None), "last_terms", {}).items():
+        # an objective that is no ``loss`` is not computed in validation
+        for name, value in self.loss_terms().items() if hasattr(self, "loss") else ():
             self.log(f"val_terms/{name}", value, batch_size=len(outputs["fname"]), sync_dist=True)
+        places = {name: outputs[name] for name in ("fname", "slice_num", "max_value")}
         for metric in getattr(self, "metrics", {}).values():
-            metric.update(
-                outputs["output"],
-                outputs["target"],
-                fname=outputs["fname"],
-                slice_num=outputs["slice_num"],
-                max_value=outputs["max_value"],
-            )
+            metric.update(outputs["output"], outputs["target"], **places)
         self._val_logs.append(HostModule.validation_step_end(self, outputs))
 
     def on_validation_epoch_end(self) -> None:
@@ -188,7 +165,8 @@ class MriModule(BaseModule, HostModule):
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         folder = Path(self.trainer.default_root_dir)
-        masks = masks_of(batch, len(outputs["fname"]))
+        count, mask = len(outputs["fname"]), getattr(batch, "mask", None)
+        masks = [None] * count if mask is None else mask.expand(count, *mask.shape[1:])
         images = {"reconstructions": outputs["output"]}
         images.update({f"stages/{name}": stage for name, stage in outputs.get("stages", {}).items()})
         for name, values in images.items():
@@ -210,12 +188,46 @@ class MriModule(BaseModule, HostModule):
         if hasattr(getattr(self.logger, "experiment", None), "add_image"):
             super().log_image(name, torch.nan_to_num(image))
 
+    @staticmethod
+    def check_target(batch: Batch) -> None:
+        """Raise ValueError unless each slice has a target image."""
+        if batch.target.ndim != 3:
+            raise ValueError(f"{batch.fname[0]} has no target image, which training and validation need")
+
+    @staticmethod
+    def val_logs(batch: Batch, batch_idx: int, image: Tensor, target: Tensor, loss: Tensor) -> dict[str, Any]:
+        """What ``validation_step`` returns, of images (batch, 1, rows, cols) and targets (batch, rows, cols)."""
+        target, output = center_crop_to_smallest(target, image[:, 0].abs())
+        return {
+            "batch_idx": batch_idx,
+            "fname": batch.fname,
+            "slice_num": batch.slice_num,
+            "max_value": batch.max_value,
+            "output": output,
+            "target": target,
+            "val_loss": loss,
+        }
+
+    @staticmethod
+    def test_logs(batch: Batch, image: Tensor, stages: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What ``test_step`` returns, of images (batch, 1, rows, cols)."""
+        size = getattr(batch, "crop_size", image.shape[-2:])  # a UnetSample is cropped already
+        return {
+            "fname": batch.fname,
+            "slice": batch.slice_num,
+            "output": crop_like_fastmri(image, size).cpu(),
+            "stages": {name: crop_like_fastmri(stage, size).cpu() for name, stage in stages.items()},
+        }
+
+
+def data_range_of(reference: Tensor) -> Tensor:
+    """The largest magnitude of each image (batch, 1, rows, cols), as a loss takes it."""
+    data_range = reference.abs().amax(dim=(1, 2, 3))
+    return torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
+
 
 def with_maps(batch: Batch) -> Batch:
-    """A batch of `MoDLSample` with coil maps, and with the reference where k-space is fully sampled.
-
-    Those that it has, or computed on the device where it is.
-    """
+    """A batch of `MoDLSample` with coil maps and reference, computed on the batch's device where it has none."""
     if batch.sens_maps is not None:
         return batch
     with torch.autocast(batch.mask.device.type, enabled=False):
@@ -226,17 +238,7 @@ def with_maps(batch: Batch) -> Batch:
     return batch._replace(sens_maps=maps, reference=reference, kspace=None)
 
 
-def masks_of(batch: Any, count: int) -> list[Tensor | None]:
-    """The sampling mask of each of the ``count`` samples of a batch; None where the batch has no masks."""
-    mask = getattr(batch, "mask", None)
-    return [None] * count if mask is None else list(mask.expand(count, *mask.shape[1:]))
-
-
 def without_float64(batch: Any, dtype: torch.dtype) -> Any:
-    """The batch with its float64 tensors as ``dtype``.
-
-    Numbers such as ``max_value`` become float64 when they are collated, and so does all that a loss computes with
-    them.
-    """
+    """The batch with its float64 tensors as ``dtype``: numbers such as ``max_value`` become float64 by collation."""
     doubles = {name: x for name, x in batch._asdict().items() if isinstance(x, Tensor) and x.dtype == torch.float64}
     return batch._replace(**{name: x.to(dtype) for name, x in doubles.items()})

@@ -1,6 +1,6 @@
 """Reconstruction of undersampled volumes by several methods side by side, with or without a reference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.mri.sense import data_residual
-from fastmri_ufloss.pl_modules.mri_module import Batch, masks_of, with_maps
+from fastmri_ufloss.pl_modules.mri_module import Batch, with_maps
 from fastmri_ufloss.pl_modules.sense_module import SenseModule
 
 __all__ = ["ReconstructionModule"]
@@ -20,11 +20,10 @@ Method = SenseModule | Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ReconstructionModule(pl.LightningModule):
-    """Reconstructs the volumes of a test data set by several methods.
+    """Reconstructs the volumes of a test data set by several methods, with the same samples and coil maps.
 
-    All methods get the same samples and the same coil maps. In the trainer's ``default_root_dir`` it writes
-    ``reconstructions/METHOD/*.h5``, leaderboard files of each method, and, where a reference is known, since the
-    samples were taken from fully sampled files, ``reference/*.h5``.
+    The trainer's ``default_root_dir`` gets ``reconstructions/METHOD/*.h5``, leaderboard files of each method, and of
+    fully sampled volumes ``reference/*.h5``.
 
     Args:
         methods: by name, each a trained `MoDLModule` or `RecNetModule`, or a function of masked k-space (batch,
@@ -43,17 +42,14 @@ class ReconstructionModule(pl.LightningModule):
         self.networks = torch.nn.ModuleDict({name: m for name, m in methods.items() if isinstance(m, SenseModule)})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """Complex image (batch, 1, rows, cols) by each method.
-
-        Args:
-            batch: a collated `MoDLSample` with coil maps.
-        """
-        return {
-            name: method.reconstruct(batch).image
-            if isinstance(method, SenseModule)
-            else method(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
-            for name, method in self.methods.items()
-        }
+        """Complex image (batch, 1, rows, cols) of a `MoDLSample` batch with coil maps by each method."""
+        images = {}
+        for name, method in self.methods.items():
+            if isinstance(method, SenseModule):
+                images[name] = method.reconstruct(batch).image
+            else:
+                images[name] = method(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
+        return images
 
     def on_test_epoch_start(self) -> None:
         self._writers: dict[str, ReconstructionWriter] = {}
@@ -61,12 +57,11 @@ class ReconstructionModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         batch = with_maps(batch)
-        images = self.reconstruct(batch)
-        for name, image in images.items():
+        for name, image in self.reconstruct(batch).items():
             residuals = data_residual(image[:, 0], batch.masked_kspace, batch.mask, batch.sens_maps)
             for fname, slice_num, residual in zip(batch.fname, batch.slice_num.tolist(), residuals, strict=True):
                 self._residuals.setdefault((fname, name), {})[slice_num] = float(residual)
-            self._write(f"reconstructions/{name}", batch, image, masks_of(batch, len(batch.fname)))
+            self._write(f"reconstructions/{name}", batch, image, batch.mask)
         if batch.reference is not None and batch.target.ndim == 3:
             self._write("reference", batch, batch.reference.unsqueeze(1), [None] * len(batch.fname))
 
@@ -77,24 +72,19 @@ class ReconstructionModule(pl.LightningModule):
     def residuals(self) -> list[dict[str, Any]]:
         """|E x - y| / |y| on the acquired samples, see `data_residual`: the mean over the slices of each volume.
 
-        Rows of ``volume``, ``method``, ``slices`` and ``residual``; of the volumes of all processes, which all must
-        call it.
+        Rows of ``volume``, ``method``, ``slices`` and ``residual``; all processes must call it together.
         """
-        parts = gather_objects(self._residuals)
-        slices = {key: values for part in parts for key, values in part.items()}
-        return [
-            {
-                "volume": fname,
-                "method": name,
-                "slices": len(values),
-                "residual": float(np.mean(list(values.values()))),
-            }
-            for (fname, name), values in sorted(slices.items(), key=lambda item: item[0][0])
-        ]
+        volumes: dict[tuple[str, str], dict[int, float]] = {}
+        for part in gather_objects(self._residuals):
+            volumes.update(part)
+        rows = []
+        for (fname, name), slices in sorted(volumes.items(), key=lambda item: item[0][0]):
+            residual = float(np.mean(list(slices.values())))
+            rows.append({"volume": fname, "method": name, "slices": len(slices), "residual": residual})
+        return rows
 
-    def _write(self, folder: str, batch: Batch, image: Tensor, masks: list[Tensor | None]) -> None:
-        if folder not in self._writers:
-            self._writers[folder] = ReconstructionWriter(f"{self.trainer.default_root_dir}/{folder}")
+    def _write(self, folder: str, batch: Batch, image: Tensor, masks: Iterable[Tensor | None]) -> None:
+        writer = self._writers.setdefault(folder, ReconstructionWriter(f"{self.trainer.default_root_dir}/{folder}"))
         images = crop_like_fastmri(image, batch.crop_size).cpu()
         for fname, slice_num, output, mask in zip(batch.fname, batch.slice_num, images, masks, strict=True):
-            self._writers[folder].add(fname, int(slice_num), output, mask=mask)
+            writer.add(fname, int(slice_num), output, mask=mask)

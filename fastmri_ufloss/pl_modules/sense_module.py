@@ -1,32 +1,33 @@
-"""What modules of networks that reconstruct complex images with coil maps share: MoDL, RecNet."""
+"""Training, validation and test of networks that reconstruct complex images with coil maps: MoDL, RecNet."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 import torch
-from fastmri.data.transforms import center_crop_to_smallest
 from torch import Tensor, nn
 
-from fastmri_ufloss.data.reconstruction_writer import crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.losses import L2Loss
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
+from fastmri_ufloss.models.modl import Denoiser, MoDL
+from fastmri_ufloss.models.recnet import DataConsistency, RecNet
+from fastmri_ufloss.mri.conjugate_gradient import Backward
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
-from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, with_maps
+from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, data_range_of, with_maps
 
-__all__ = ["SenseModule"]
+__all__ = ["MoDLModule", "RecNetModule", "SenseModule"]
+
+BETAS = (0.5, 0.999)  # of Adam in the paper of RecNet
 
 
 class SenseModule(MriModule):
     """A network of complex images on `MoDLSample` batches.
 
-    The loss compares the complex image with the complex coil-combined reference, over the whole field of view.
-    NMSE, PSNR and SSIM of validation are fastMRI's, of the magnitude against the root-sum-of-squares image of
-    the file. In the test, volumes that have a reference get the zero-filled image, the CG-SENSE image and the
-    reference written beside the network's: ``stages/zero_filled``, ``stages/cg_sense`` and ``stages/reference``.
-
-    A subclass has the network and writes `configure_optimizers`.
+    The loss compares the complex image with the coil-combined reference, over the whole field of view; NMSE, PSNR and
+    SSIM of validation compare its magnitude with the file's root-sum-of-squares image. The test writes
+    ``stages/zero_filled``, ``stages/cg_sense`` and ``stages/reference`` of volumes that have a reference.
 
     Args:
         loss: of complex images (batch, 1, rows, cols), `L2Loss` if not given. Not part of the hyperparameters.
@@ -39,12 +40,7 @@ class SenseModule(MriModule):
     is_complex = True
 
     def __init__(
-        self,
-        *,
-        loss: nn.Module | None,
-        score_feature_net: nn.Module | None,
-        score_stride: int,
-        num_log_images: int,
+        self, *, loss: nn.Module | None, score_feature_net: nn.Module | None, score_stride: int, num_log_images: int
     ) -> None:
         super().__init__(num_log_images=num_log_images)
         self.loss = L2Loss() if loss is None else loss
@@ -82,22 +78,12 @@ class SenseModule(MriModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        self.check_target(batch)
         result = self.reconstruct(batch)
-        if batch.target.ndim != 3:
-            raise ValueError(f"{batch.fname[0]} has no target image, which validation needs")
-        target, output = center_crop_to_smallest(batch.target, result.image[:, 0].abs())
         if self.val_log_indices is not None and batch_idx in self.val_log_indices and result.sens_maps is not None:
             maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs()
             self.log_image(f"val_images_idx_{batch_idx}/sens_maps", torch.cat(list(maps), dim=-1)[None])
-        return {
-            "batch_idx": batch_idx,
-            "fname": batch.fname,
-            "slice_num": batch.slice_num,
-            "max_value": batch.max_value,
-            "output": output,
-            "target": target,
-            "val_loss": self._loss(batch, result),
-        }
+        return self.val_logs(batch, batch_idx, result.image, batch.target, self._loss(batch, result))
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
@@ -109,19 +95,15 @@ class SenseModule(MriModule):
         stages = {}
         if result.reference is not None and batch.target.ndim == 3:
             image = cg_sense(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
-            stages = {"zero_filled": result.zero_filled, "cg_sense": image, "reference": result.reference}
+            stages = {"zero_filled": result.zero_filled, "cg_sense": image}
             self._add_ufloss(batch, {**stages, "reconstruction": result.image}, result.reference)
-        return {
-            "fname": batch.fname,
-            "slice": batch.slice_num,
-            "output": crop_like_fastmri(result.image, batch.crop_size).cpu(),
-            "stages": {name: crop_like_fastmri(image, batch.crop_size).cpu() for name, image in stages.items()},
-        }
+            stages["reference"] = result.reference
+        return self.test_logs(batch, result.image, stages)
 
     def ufloss_of_volumes(self) -> dict[str, dict[str, float]]:
-        """UFLoss of the last test by stage and file name, the mean over the slices; of the volumes of all processes.
+        """UFLoss of the last test by stage (zero_filled, cg_sense, reconstruction) and file, the mean of the slices.
 
-        The stages are ``"zero_filled"``, ``"cg_sense"`` and ``"reconstruction"``; empty without a feature network.
+        Empty without a feature network; all processes must call it together.
         """
         values: dict[str, dict[str, float]] = {}
         for part in gather_objects(self._ufloss):
@@ -135,8 +117,6 @@ class SenseModule(MriModule):
         net, stride = self.score_ufloss.feature_net, self.score_ufloss.stride
         features = patch_features(net, reference, image_scale(reference), stride=stride)
         for stage, image in images.items():
-            if stage == "reference":
-                continue
             values = ufloss_per_image(net, image, reference, stride=stride, target_features=features)
             for fname, slice_num, value in zip(batch.fname, batch.slice_num.tolist(), values.tolist(), strict=True):
                 self._ufloss.setdefault((stage, fname), {}).setdefault(slice_num, value)
@@ -144,7 +124,100 @@ class SenseModule(MriModule):
     def _loss(self, batch: Batch, result: Reconstruction) -> Tensor:
         if result.reference is None:
             raise ValueError(f"{batch.fname[0]} is undersampled: training and validation need full k-space")
-        data_range = result.reference.abs().amax(dim=(1, 2, 3))
-        data_range = torch.where(data_range > 0, data_range, 1.0)  # of a slice without signal any will do
+        data_range = data_range_of(result.reference)
         loss: Tensor = self.loss(result.image, result.reference, data_range=data_range)  # type: ignore[misc]
         return loss
+
+    def _settings_of(self, network: type[nn.Module]) -> dict[str, Any]:
+        """The hyperparameters that are the network's arguments."""
+        return {name: self.hparams[name] for name in inspect.signature(network).parameters}
+
+
+class MoDLModule(SenseModule):
+    """MoDL on `MoDLSample` batches, see `SenseModule`.
+
+    Args:
+        num_unrolls, num_cg_iterations, denoiser, chans, num_pools, residual, share_weights, lam, learn_lambda,
+            cg_backward, checkpoint_denoiser: see `MoDL`.
+        loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
+        lr: Adam's learning rate.
+        lr_step_size: epochs after which it is multiplied by lr_gamma, again and again; None keeps it, as the paper.
+        lr_gamma: see lr_step_size.
+    """
+
+    prefix = "modl."
+    title = "MoDL"
+
+    def __init__(
+        self,
+        *,
+        num_unrolls: int = 5,
+        num_cg_iterations: int = 6,
+        denoiser: Denoiser = "unet",
+        chans: int = 64,
+        num_pools: int = 3,
+        residual: bool = True,
+        share_weights: bool = True,
+        lam: float = 0.05,
+        learn_lambda: bool = True,
+        cg_backward: Backward = "unrolled",
+        checkpoint_denoiser: bool = False,
+        loss: nn.Module | None = None,
+        score_feature_net: nn.Module | None = None,
+        score_stride: int = 5,
+        lr: float = 1e-4,
+        lr_step_size: int | None = None,
+        lr_gamma: float = 0.1,
+        num_log_images: int = 16,
+    ) -> None:
+        super().__init__(
+            loss=loss, score_feature_net=score_feature_net, score_stride=score_stride, num_log_images=num_log_images
+        )
+        self.save_hyperparameters()
+        self.modl = MoDL(**self._settings_of(MoDL))
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        optimizer = torch.optim.Adam(self.modl.parameters(), lr=self.hparams.lr)
+        step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
+        if step_size is None:
+            return [optimizer], []
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
+
+
+class RecNetModule(SenseModule):
+    """RecNet on `MoDLSample` batches, see `SenseModule`; stage 1 of `RefinementModule`.
+
+    Args:
+        num_blocks, convs_per_block, chans, data_consistency, num_cg_iterations, lam: see `RecNet`.
+        loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
+        lr: Adam's learning rate.
+
+    Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
+    """
+
+    prefix = "recnet."
+    title = "RecNet"
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 3,
+        convs_per_block: int = 3,
+        chans: int = 32,
+        data_consistency: DataConsistency = "hard",
+        num_cg_iterations: int | None = None,
+        lam: float | None = None,
+        loss: nn.Module | None = None,
+        score_feature_net: nn.Module | None = None,
+        score_stride: int = 5,
+        lr: float = 2e-4,
+        num_log_images: int = 16,
+    ) -> None:
+        super().__init__(
+            loss=loss, score_feature_net=score_feature_net, score_stride=score_stride, num_log_images=num_log_images
+        )
+        self.save_hyperparameters()
+        self.recnet = RecNet(**self._settings_of(RecNet))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.recnet.parameters(), lr=self.hparams.lr, betas=BETAS)

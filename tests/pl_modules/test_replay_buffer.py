@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.pl_modules.replay_buffer import ReplayBuffer
+from fastmri_ufloss.pl_modules.adversarial_module import ReplayBuffer
 
 
 def images(*values: float, side: int = 2) -> Tensor:

@@ -17,7 +17,7 @@ from fastmri_ufloss import distributed
 from fastmri_ufloss.data.segmentation import SegmentationSample
 from fastmri_ufloss.models import Segmenter, load_segmenter
 from fastmri_ufloss.pl_modules import SeededSteps, SegmentationDataModule, SegmentationModule, segmentation_module
-from fastmri_ufloss.pl_modules.segmentation_data import augment, draw
+from fastmri_ufloss.pl_modules.segmentation_module import augment
 
 TINY = {"num_classes": 2, "chans": 4, "num_levels": 2}
 
@@ -181,7 +181,7 @@ def test_augmentation_moves_image_and_segmentation_alike() -> None:
     segmentation = batch_of(samples).segmentation
     images = segmentation.unsqueeze(1) * 3e-4
     torch.manual_seed(0)
-    draws = draw(16)
+    draws = torch.rand(16, 5)
     moved, classes = augment(images, segmentation, draws)
     assert moved.shape == images.shape and classes.dtype == torch.int64 and set(classes.unique().tolist()) == {0, 1}
     gamma = torch.exp(0.3 * (2 * draws[:, 4] - 1))[:, None, None]  # which moves the half
