@@ -10,13 +10,8 @@ from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
 from helpers import simulate_volume
 
-from fastmri_ufloss.simulation.simulate import (
-    loop_field,
-    simulate_kspace,
-    simulate_phase,
-    simulate_sens_maps,
-    write_volume,
-)
+from fastmri_ufloss.simulation import simulate
+from fastmri_ufloss.simulation.simulate import loop_field, simulate_kspace, simulate_phase, write_volume
 
 
 def disc(slices=3, rows=48, cols=40):
@@ -28,6 +23,10 @@ def disc(slices=3, rows=48, cols=40):
 def to_images(kspace):
     """Complex coil images with fastMRI's own transform."""
     return torch.view_as_complex(fastmri.ifft2c(torch.view_as_real(torch.from_numpy(kspace)))).numpy()
+
+
+def simulate_sens_maps(num_coils, shape, **options):
+    return np.stack(list(simulate.simulate_sens_maps(num_coils, shape, **options)))
 
 
 # coils and phase
@@ -77,15 +76,14 @@ def test_maps_are_smooth_and_different():
 def test_interpolated_maps_are_the_field(monkeypatch):
     """Fields are computed at 48 points a side and interpolated: compare with those at every pixel."""
     maps = simulate_sens_maps(8, (96, 128))
-    monkeypatch.setattr("fastmri_ufloss.simulation.simulate.COARSE_GRID", 1000)
+    monkeypatch.setitem(simulate.COARSE_GRID, 2, 1000)
     np.testing.assert_allclose(maps, simulate_sens_maps(8, (96, 128)), atol=2e-4)
 
 
-def test_options_of_the_maps_change_them():
+def test_maps_depend_on_the_seed_only():
     maps = simulate_sens_maps(4, (20, 24))
-    for options in ({"distance": 2.0}, {"radius": 0.3}, {"jitter": 0.3}, {"normalize": False}, {"seed": 1}):
-        assert np.abs(simulate_sens_maps(4, (20, 24), **options) - maps).max() > 1e-3, options
     assert np.array_equal(maps, simulate_sens_maps(4, (20, 24)))
+    assert np.abs(simulate_sens_maps(4, (20, 24), seed=1) - maps).max() > 1e-3
 
 
 def test_phase():
@@ -295,14 +293,3 @@ def test_bad_input_is_named(tmp_path, name, images, options):
 def test_bad_kspace_is_named(tmp_path, kspace):
     with pytest.raises(ValueError, match="kspace must be"):
         write_volume(tmp_path / "a.h5", kspace)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("distance", {"distance": 1.2}), ("radius", {"radius": 0}), ("jitter", {"jitter": 0.6})],
-)
-def test_bad_geometry_is_named(name, options):
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        simulate_sens_maps(4, (8, 8), **options)
-    with pytest.raises(ValueError, match="shape must be"):
-        simulate_sens_maps(4, (8, 1))
