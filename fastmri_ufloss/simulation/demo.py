@@ -1,7 +1,7 @@
 """Generated data sets of knees, to try everything without a download: fastMRI volumes, and raw 3D scans."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ def make_demo_dataset(
     check(fits, "num_subjects", f"three numbers from 0 to {MAX_SUBJECTS}", num_subjects)
     check(len(shape) == 2 and min(shape) >= 32, "shape", "(rows, cols), at least 32 each", shape)
     check(slices_per_subject >= 1, "slices_per_subject", "at least 1", slices_per_subject)
-    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     coils = num_coils if challenge == "multicoil" else None
     parameters = {
         "version": VERSION,
@@ -67,18 +66,6 @@ def make_demo_dataset(
         "snr": snr,
         "seed": seed,
     }
-
-    def write(path: Path, number: int, subject_seed: int, scan_seed: int, gain: np.float32) -> None:
-        contrast = list(CONTRASTS)[number % len(CONTRASTS)]
-        images, classes = draw_knee(shape, num_slices=slices_per_subject, contrast=contrast, seed=subject_seed)
-        write_volume(
-            path,
-            simulate_kspace(images * gain, num_coils=coils, snr=snr / NOISE[contrast], seed=scan_seed),
-            acquisition=contrast,
-            patient_id=f"demo-{path.stem}",
-            datasets={"segmentation": classes},
-        )
-
     root = Path(root)
     folders = [root / f"{challenge}_{split}" for split in SPLITS]
     volumes = {
@@ -86,7 +73,13 @@ def make_demo_dataset(
         for split, (folder, first, count) in enumerate(zip(folders, SPLITS.values(), num_subjects, strict=True))
         for number in range(count)
     }
-    _complete(root, f"{challenge}_demo", parameters, folders, volumes, write)
+    missing = _missing_subjects(root, f"{challenge}_demo", parameters, folders, volumes)
+    for path, number, subject_seed, scan_seed, gain in missing:
+        contrast = list(CONTRASTS)[number % len(CONTRASTS)]
+        images, classes = draw_knee(shape, num_slices=slices_per_subject, contrast=contrast, seed=subject_seed)
+        kspace = simulate_kspace(images * gain, num_coils=coils, snr=snr / NOISE[contrast], seed=scan_seed)
+        segmentation, patient = {"segmentation": classes}, f"demo-{path.stem}"
+        write_volume(path, kspace, acquisition=contrast, patient_id=patient, datasets=segmentation)
     return root
 
 
@@ -98,7 +91,6 @@ def make_demo_scans_3d(
     num_coils: int = 8,
     snr: float = 30.0,
     contrast: str = "CORPDFS_FBK",
-    elliptical: bool = True,
     seed: int = 0,
 ) -> list[Path]:
     """Write generated knees as raw ISMRMRD files, as those of mridata.org: ``knee3d-001.h5`` and so on.
@@ -108,10 +100,9 @@ def make_demo_scans_3d(
     Args:
         root: folder for the files, whose paths are returned.
         num_subjects: at most 999.
-        shape: (readout, rows, cols), at least (32, 32, 8).
+        shape: (readout, rows, cols), at least (32, 32, 8); the corners of (ky, kz) are left out.
         snr: see `simulate_kspace`.
         contrast: see `draw_knee`.
-        elliptical: leave out the corners of (ky, kz), as the scans of mridata.org do; see `elliptical_mask`.
 
     Raises:
         ImportError: if the package ismrmrd is missing.
@@ -119,7 +110,6 @@ def make_demo_scans_3d(
     """
     check(1 <= num_subjects <= MAX_SUBJECTS_3D, "num_subjects", f"from 1 to {MAX_SUBJECTS_3D}", num_subjects)
     check_volume(shape, contrast)
-    check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     import_ismrmrd()  # would otherwise be missed only after the drawing
     parameters = {
         "version": VERSION_3D,
@@ -128,32 +118,29 @@ def make_demo_scans_3d(
         "num_coils": num_coils,
         "snr": snr,
         "contrast": contrast,
-        "elliptical": elliptical,
+        "elliptical": True,
         "seed": seed,
     }
+    root = Path(root)
+    scans = {root / f"knee3d-{number + 1:03d}.h5": (3, number) for number in range(num_subjects)}
     readout, rows, cols = shape
     pixel = HEIGHT_MM / readout
-
-    def write(path: Path, number: int, subject_seed: int, scan_seed: int, gain: np.float32) -> None:
+    for path, _, subject_seed, scan_seed, gain in _missing_subjects(root, "knee3d_demo", parameters, [root], scans):
         volume = draw_knee_volume(shape, contrast=contrast, seed=subject_seed) * gain
         write_mrd(
             path,
             simulate_kspace_3d(volume, num_coils=num_coils, snr=snr, seed=scan_seed),
-            mask=elliptical_mask((rows, cols)) if elliptical else None,
+            mask=elliptical_mask((rows, cols)),
             order_seed=scan_seed,
             field_of_view=(HEIGHT_MM, pixel * rows, pixel * DEPTH * min(readout, rows)),
             patient_id=f"demo-{path.stem}",
             protocol=contrast,
         )
-
-    root = Path(root)
-    scans = {root / f"knee3d-{number + 1:03d}.h5": (3, number) for number in range(num_subjects)}
-    _complete(root, "knee3d_demo", parameters, [root], scans, write)
     return list(scans)
 
 
 def elliptical_mask(shape: tuple[int, int]) -> np.ndarray:
-    """The lines (rows, cols) of a 3D scan that leaves out the corners, boolean.
+    """The lines (rows, cols) of a 3D scan that leaves out the corners as the scans of mridata.org do, boolean.
 
     (ky / (rows / 2))^2 + (kz / (cols / 2))^2 <= 1,    ky = row - rows // 2,  kz = col - cols // 2
     """
@@ -161,20 +148,21 @@ def elliptical_mask(shape: tuple[int, int]) -> np.ndarray:
     return ky[:, None] ** 2 + kz**2 <= 1
 
 
-def _complete(
+def _missing_subjects(
     root: Path,
     name: str,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     folders: Sequence[Path],
     files: Mapping[Path, tuple[int, int]],
-    write: Callable[[Path, int, int, int, np.float32], None],
-) -> None:
-    """Write the files (by path, the numbers of split and subject) that are missing; ValueError if others made some.
+) -> Iterator[tuple[Path, int, int, int, np.float32]]:
+    """The files (by path, the numbers of split and subject) that are not there; ValueError if others made some.
 
-    ``write`` is called with the path, the subject's number, the seeds of the anatomy and the scan, and the gain.
+    A file has the number of the subject, the seeds of the anatomy and the scan, and the gain.
     """
-    check(parameters["snr"] > 0, "snr", "above 0", parameters["snr"])
-    check(parameters["seed"] >= 0, "seed", "at least 0", parameters["seed"])
+    num_coils, snr, seed = (parameters[key] for key in ("num_coils", "snr", "seed"))
+    check(num_coils is None or num_coils >= 1, "num_coils", "at least 1", num_coils)
+    check(snr > 0, "snr", "above 0", snr)
+    check(seed >= 0, "seed", "at least 0", seed)
     record = root / f"{name}.json"
     strangers = sorted(path for folder in folders for path in folder.glob("*.h5"))
     if record.is_file():
@@ -196,7 +184,7 @@ def _complete(
         folder.mkdir(parents=True, exist_ok=True)
     missing = [path for path in files if not path.is_file()]
     for path in tqdm(missing, desc=f"Demo data set in {root}", unit="volume", disable=not missing):
-        state = np.random.SeedSequence([parameters["seed"], *files[path]]).generate_state(2)
+        state = np.random.SeedSequence([seed, *files[path]]).generate_state(2)
         subject_seed, scan_seed = (int(word) for word in state)
         gain = np.float32(np.random.default_rng([subject_seed, 1]).uniform(*GAINS))
-        write(path, files[path][1], subject_seed, scan_seed, gain)
+        yield path, files[path][1], subject_seed, scan_seed, gain

@@ -9,6 +9,7 @@ from helpers import ifftc
 from fastmri_ufloss.simulation.anatomy import draw_knee_volume
 from fastmri_ufloss.simulation.demo import elliptical_mask, make_demo_scans_3d
 from fastmri_ufloss.simulation.mrd_file import write_mrd
+from fastmri_ufloss.simulation.simulate import fft3c
 
 ismrmrd = pytest.importorskip("ismrmrd")
 
@@ -62,16 +63,15 @@ def test_header_tells_patient_and_sizes(root):
 
 def test_images_are_knees_of_raw_intensity(tmp_path):
     """Image by image, those of a volume that was drawn; nearly all of the energy is inside of the ellipse."""
-    options = {"num_subjects": 1, "shape": (32, 32, 16), "num_coils": 4, "snr": 100.0, "elliptical": False}
+    options = {"num_subjects": 1, "shape": (32, 32, 16), "num_coils": 4, "snr": 100.0}
     (path,) = make_demo_scans_3d(tmp_path, **options)
-    kspace, mask = kspace_of(path, 4, (32, 32, 16))
-    assert mask.all()
+    kspace, _ = kspace_of(path, 4, (32, 32, 16))
     image = np.sqrt((np.abs(ifftc(kspace)) ** 2).sum(axis=0))
     assert 5e-5 < image.max() < 1e-3
     seed = int(np.random.SeedSequence([0, 3, 0]).generate_state(2)[0])
     volume = draw_knee_volume((32, 32, 16), contrast="CORPDFS_FBK", seed=seed)
     assert np.corrcoef(image.ravel(), volume.ravel())[0, 1] > 0.99
-    power = (np.abs(kspace) ** 2).sum(axis=(0, 1))
+    power = (np.abs(fft3c(volume)) ** 2).sum(axis=0)
     assert power[elliptical_mask((32, 16))].sum() > 0.98 * power.sum()
 
 
@@ -146,7 +146,7 @@ def test_deleted_scan_comes_back_and_leftovers_go(tmp_path):
 
 
 def test_other_parameters_raise(root):
-    for changes in ({"seed": 1}, {"num_coils": 3}, {"num_subjects": 3}, {"elliptical": False}):
+    for changes in ({"seed": 1}, {"num_coils": 3}, {"num_subjects": 3}):
         with pytest.raises(ValueError, match="other parameters"):
             make_demo_scans_3d(root, **{**SMALL, **changes})
 
