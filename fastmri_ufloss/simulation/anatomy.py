@@ -56,8 +56,7 @@ def draw_knee(
         contrast: ``"CORPD_FBK"`` (fat is bright) or ``"CORPDFS_FBK"`` (fat suppressed, fluid is bright).
 
     Returns:
-        The images, float32 (num_slices, rows, cols), from 0 to about 1, and the classes, uint8 of the same shape:
-        1 for femur, tibia and fibula, 2 for cartilage, 0 elsewhere.
+        Float32 images (num_slices, rows, cols) from 0 to about 1, and uint8 classes: 1 bone, 2 cartilage, 0 others.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -71,17 +70,10 @@ def draw_knee(
 
 
 def draw_knee_volume(shape: Shape3D, *, contrast: str = "CORPD_FBK", seed: int = 0) -> np.ndarray:
-    """Magnitude volume of a generated knee: the anatomy of `draw_knee`, with round bones and limb.
+    """Magnitude volume, float32 from 0 to about 1, of a knee as `draw_knee` draws, with round bones and limb.
 
-    Args:
-        shape: (readout, rows, cols), at least (32, 32, 8): from head to foot, from left to right, from front to back.
-        contrast: see `draw_knee`.
-
-    Returns:
-        The volume, float32, from 0 to about 1; the first and last planes from front to back are empty.
-
-    Raises:
-        ValueError: if an argument is out of its range.
+    The shape is (readout, rows, cols), at least (32, 32, 8): from head to foot, from left to right, from front to
+    back, where the first and last planes are empty. ValueError if an argument is out of its range.
     """
     check_volume(shape, contrast)
     knee = _SolidKnee((shape[0], shape[1]), CONTRASTS[contrast], seed)
@@ -105,15 +97,12 @@ def band_noise(
     elongation: float = 1.0,
     angle: float = 0.0,
 ) -> np.ndarray:
-    """Band-passed Gaussian noise of zero mean and unit variance, float32.
+    """Band-passed Gaussian noise (rows, cols) of zero mean and unit variance, float32.
 
         |N(f)| = exp(-(ln(|f'| wavelength) / bandwidth)^2 / 2),    f' = (f_along * elongation, f_across)
 
     Args:
-        generator: of the noise.
-        shape: (rows, cols).
         wavelength: at the center of the band, across the structures, in pixels.
-        bandwidth: in natural logarithms of the frequency.
         elongation: how many times longer the structures are than they are wide.
         angle: between their long axis and the downward direction, in radians.
     """
@@ -124,8 +113,7 @@ def band_noise(
     radius = np.sqrt(along**2 + across**2)
     radius[0, 0] = 1e-6
     gain = np.exp(-((np.log(radius * wavelength) / bandwidth) ** 2) / 2).astype(np.float32)
-    spectrum = fft.rfft2(generator.standard_normal(shape, dtype=np.float32)) * gain
-    noise = fft.irfft2(spectrum, s=shape)
+    noise = fft.irfft2(fft.rfft2(generator.standard_normal(shape, dtype=np.float32)) * gain, s=shape)
     return noise / max(float(noise.std()), 1e-12)
 
 
@@ -173,7 +161,9 @@ class Slice:
 
     x: np.ndarray
     y: np.ndarray
+    radius: np.ndarray  # distance from the axis of the limb
     depth: float
+    bone: float  # width of the bones
     noise: dict[str, np.ndarray]
     image: np.ndarray
     classes: np.ndarray
@@ -195,16 +185,12 @@ class Slice:
         distance = np.abs(noise) / (np.hypot(slope_y, slope_x) + 1e-3)
         return np.clip(0.5 + width / (2 * self.pixel) - distance, 0, 1)
 
-    @property
-    def reach(self) -> float:
-        """How much narrower the bones are than in the middle slice."""
-        return math.sqrt(1 - 0.3 * self.depth**2)
-
 
 class Knee:
     """One subject: shape, textures and intensities, fixed by the seed."""
 
     def __init__(self, shape: tuple[int, int], values: dict[str, float], seed: int) -> None:
+        self.z = 0.0
         self.generator = np.random.default_rng(seed)
         self.size = (OVERSAMPLING * shape[0], OVERSAMPLING * shape[1])
         self.pixel = 2 / min(self.size)
@@ -262,11 +248,13 @@ class Knee:
         warped_x = self.side * (cosine * x - sine * y) + 0.03 * noise["warp_x"]
         warped_y = cosine * y + sine * x + 0.03 * noise["warp_y"] + 0.04
         image, painted = np.zeros(self.size, dtype=np.float32), np.zeros(self.size, dtype=np.uint8)
-        part = Slice(warped_x, warped_y, depth, noise, image, painted, self.pixel)
+        bone = self.bone * math.sqrt(1 - 0.3 * depth**2)  # narrower to the front and back
+        radius = np.hypot(warped_x, self.z)
+        part = Slice(warped_x, warped_y, radius, depth, bone, noise, image, painted, self.pixel)
         limb, fascia = self._paint_envelope(part)
         self._paint_muscles(part, fascia)
         self._paint_vessels(part, limb)
-        femur, tibia, fibula = self._bones(part)
+        femur, tibia, fibula = (region + 0.0025 * noise["edge"] for region in self._bones(part))
         self._paint_joint(part, np.minimum(femur, tibia))
         if depth > -0.3:  # behind the front of the notch
             self._paint_ligaments(part, "cruciate")
@@ -291,7 +279,7 @@ class Knee:
         fat += np.clip(strength * (0.8 * septa + 0.5 * fine), 0, 0.9) * (values["septum"] - fat)
         waist = 0.05 * np.exp(-(((part.y - 0.1) / 0.3) ** 2))
         width = (0.82 - self.taper * part.y - waist) * math.sqrt(1 - 0.25 * part.depth**2)
-        limb = np.abs(part.x) - width + 0.002 * noise["edge"]
+        limb = part.radius - width + 0.002 * noise["edge"]
         part.paint(limb, values["skin"] * (1 + 0.15 * noise["grain"]))
         part.paint(limb + 0.024 + 0.003 * noise["edge"], fat)
         fascia = limb + self.fat * (1 + 0.3 * noise["slow"] + 0.25 * part.y) + 0.03
@@ -347,15 +335,13 @@ class Knee:
 
     def _bones(self, part: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The regions of femur, tibia and fibula."""
-        x, y = part.x / (self.bone * part.reach), part.y
-        rough = 0.0025 * part.noise["edge"]
+        x, y = part.x / part.bone, part.y
         shaft = cut(np.abs(x) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15), y + 0.08)
         condyles = [ellipse(x - 0.25, y + 0.16, 0.25, 0.225), ellipse(x + 0.26, y + 0.17, 0.25, 0.23)]
         # the notch between the condyles opens to the back
         notch = ellipse(x - 0.01, y - 0.08, 0.1, 0.12 + 0.13 * part.depth)
         femur = cut(join(shaft, np.minimum(*condyles)), -notch)
-        tibia, fibula = shin(x, y)
-        return femur + rough, tibia + rough, fibula + rough
+        return femur, *shin(x, y)
 
     def _paint_bones(self, part: Slice, bone: np.ndarray) -> None:
         """Cortex, thick at the shafts, and marrow with trabeculae, red patches and growth plates' scars."""
@@ -376,8 +362,8 @@ class Knee:
     def _paint_joint(self, part: Slice, bones: np.ndarray) -> None:
         """Fat, fluid, cartilage and menisci between the bones."""
         noise, values = part.noise, self.values
-        half = 0.48 * self.bone * part.reach
-        capsule = cut(np.abs(part.x) - half, np.abs(part.y - 0.08) - 0.11)
+        half = 0.48 * part.bone
+        capsule = cut(part.radius - half, np.abs(part.y - 0.08) - 0.11)
         synovium = 0.6 * values["fat"] + 0.25 * values["muscle"]
         part.paint(capsule, synovium * (1 + 0.12 * noise["grain"] + 0.12 * noise["fine_septa"]))
         pools = cut(capsule, bones - 0.03 - 0.006 * noise["patches"], 0.005)
@@ -386,13 +372,13 @@ class Knee:
         coats = cut(bones - 0.026 - 0.004 * noise["edge"], capsule)  # and bones, which are painted over it
         part.paint(coats, cartilage, label=CARTILAGE)
         inner_edge = half * 0.55 + 0.03 * noise["slow"]
-        horn = cut(inner_edge - np.abs(part.x), np.abs(part.x) - 1.04 * half)
+        horn = cut(inner_edge - part.radius, part.radius - 1.04 * half)
         menisci = cut(cut(horn, 0.02 - bones, 0.006), np.abs(part.y - 0.09) - 0.09)
         part.paint(menisci, values["meniscus"] * (1 + 0.3 * noise["grain"]), label=0)
 
     def _paint_ligaments(self, part: Slice, kind: str) -> None:
         """Ligaments and tendons: dark bands with fine bright fibers."""
-        x = part.x / (self.bone * part.reach)
+        x = part.x / part.bone
         bands = [segment(x, part.y, start, end) - radius for start, end, radius in LIGAMENTS[kind]]
         region = np.minimum.reduce(bands) + 0.003 * part.noise["edge"]
         bright = np.clip(0.5 * part.noise["fibers1"] + 0.4 * part.noise["grain"], 0, 1)
@@ -404,7 +390,6 @@ class _SolidKnee(Knee):
 
     def __init__(self, shape: tuple[int, int], values: dict[str, float], seed: int) -> None:
         self.seed = seed
-        self.z = 0.0
         self.recipes: list[dict[str, float]] = []
         self.frames: dict[tuple[str, int], np.ndarray] = {}
         super().__init__(shape, values, seed)
@@ -451,23 +436,15 @@ class _SolidKnee(Knee):
         angle = np.float32(np.pi / 2 * (place - first))
         return np.cos(angle) * self.frames[name, first] + np.sin(angle) * self.frames[name, first + 1]
 
-    def _paint_envelope(self, part: Slice) -> tuple[np.ndarray, np.ndarray]:
-        return super()._paint_envelope(dataclasses.replace(part, x=np.hypot(part.x, self.z)))
-
     def _bones(self, part: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x, y, z = part.x / self.bone, part.y, self.z
-        rough = 0.0025 * part.noise["edge"]
+        x, y, z = part.x / part.bone, part.y, self.z
         shaft = np.hypot(x, z + 0.05) - 0.17 - 0.2 * smoothstep(y, -0.75, -0.15)
         condyles = [_ellipsoid((x - 0.25 * side, y + 0.16, z - 0.06), (0.25, 0.23, 0.42)) for side in (-1, 1)]
         # the notch between the condyles opens to the back
         notch = _ellipsoid((x - 0.01, y - 0.08, z - 0.4), (0.1, 0.25, 0.45))
         femur = cut(join(cut(shaft, y + 0.08), np.minimum(*condyles)), -notch)
         patella = _ellipsoid((x, y + 0.3, z + 0.54), (0.2, 0.22, 0.1))
-        tibia, fibula = shin(x, y, z, fibula_z=0.15)
-        return np.minimum(femur, patella) + rough, tibia + rough, fibula + rough
-
-    def _paint_joint(self, part: Slice, bones: np.ndarray) -> None:
-        super()._paint_joint(dataclasses.replace(part, x=np.hypot(part.x, self.z)), bones)
+        return np.minimum(femur, patella), *shin(x, y, z, fibula_z=0.15)
 
     def _paint_ligaments(self, part: Slice, kind: str) -> None:
         if abs(self.z - 0.05) < (0.12 if kind == "cruciate" else 0.08):
