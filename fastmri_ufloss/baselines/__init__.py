@@ -16,7 +16,7 @@ __getattr__, __all__ = lazy_names(
     {
         "dictionary_learning": "dlmri",
         "methods": "CLASSICAL_METHODS ClassicalMethod read_weights",
-        "compressed_sensing": "bart_pics has_bart pics",
+        "compressed_sensing": "has_bart pics",
         "search": "best_weight check_split evenly_spaced next_weights note_by_hand search_weights",
         "volumes": "check_settings finished_files launcher_rank method_folders reconstruct_volumes volume_slices "
         "volume_stamps",

@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +17,9 @@ from torch import Tensor
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale
 
-__all__ = ["bart_pics", "has_bart", "pics"]
+__all__ = ["BART", "has_bart", "pics"]
+
+BART = "the program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)"
 
 _WAVELET = "db2"  # BART's dau2; longer ones (db4, db6) had errors 3 and 7% larger
 # of the grid in each iteration: a fixed grid leaves its blocks in the image, with errors a fifth larger. So small a
@@ -30,7 +30,6 @@ _MAX_SHIFT = 32
 # aliases of columns are where lam is small, and with 0.01 large weights converge slowly.
 _DUAL_STEP = 0.015
 _GRADIENT_NORM = 8.0  # upper bound of |G^H G| for the differences along two axes
-
 # terms along the two axes of an image, by the letters of BART
 _BART_TERMS = {"wavelet": "W:3:0:{lam!r}", "total_variation": "T:3:0:{lam!r}"}
 # of ADMM, which total variation is minimized by. With BART's own 0.5 the aliases of columns are still there after
@@ -57,14 +56,12 @@ def pics(
     the complex differences to the next pixel along rows and along columns (primal-dual hybrid gradients). c is the
     `image_scale` of the sample's CG-SENSE image, so that ``lam`` means the same in every unit.
 
-    BART (https://mrirecon.github.io/bart) starts from zero, ends its wavelet transform at blocks of 16 pixels, joins
-    the two differences of a pixel to one magnitude, and minimizes total variation by ADMM, whose inner iterations
-    count as well.
+    BART starts from zero, ends its wavelet transform at blocks of 16 pixels, joins the two differences of a pixel to
+    one magnitude, and minimizes total variation by ADMM, whose inner iterations count as well.
 
     Args:
         masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
         lam: relative to the 95th percentile of the image, at least 0; the best value depends on noise and sampling.
-        num_iterations: at least 1.
         solver: ``"bart"`` runs the program ``bart pics``, with which this implementation can be compared.
 
     Returns:
@@ -85,23 +82,23 @@ def pics(
     check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
     check(solver in ("sigpy", "bart"), "solver", "'sigpy' or 'bart'", repr(solver))
     if solver == "bart" and not has_bart():
-        raise FileNotFoundError("no program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)")
+        raise FileNotFoundError(f"pics needs {BART}")
     solve = _run_bart if solver == "bart" else _run_sigpy
     start = cg_sense(masked_kspace, mask, sens_maps)
     scales = image_scale(start).cpu()
     sampled = (mask[:, 0, ..., 0] != 0).float().expand(len(start), -1, -1).cpu()
-    images = torch.empty(start.shape, dtype=torch.complex64)
+    images = torch.zeros(start.shape, dtype=torch.complex64)
     for i, scale in enumerate(scales):  # sample by sample on the CPU
         kspace, maps = (
             torch.view_as_complex(data[i].float().contiguous()).cpu() for data in (masked_kspace, sens_maps)
         )
-        first = start[i].cpu().to(torch.complex64) / scale
-        images[i] = scale * solve(kspace / scale, sampled[i], maps, first, regularizer, lam, num_iterations)
+        kspace = kspace / scale * sampled[i]
+        if kspace.any() and maps.any():  # BART would make NaN
+            first = start[i].cpu().to(torch.complex64) / scale
+            image = solve(kspace, sampled[i], maps, first, regularizer, lam, num_iterations)
+            # where nothing was measured Psi alone shapes the image
+            images[i] = scale * (image * (maps != 0).any(dim=0))
     return images.to(start.device)
-
-
-bart_pics: Callable[..., Tensor] = partial(pics, solver="bart")
-"""`pics` by the program ``bart``, with the same arguments."""
 
 
 def has_bart() -> bool:
@@ -114,11 +111,9 @@ def _run_sigpy(
 ) -> Tensor:
     """A slice by sigpy; the origin of all data in the first element saves the shifts of centered transforms."""
     bound = float((maps.abs() ** 2).sum(dim=0).max())  # of |E^H E|, because |F^H U F| <= 1
-    if bound == 0:
-        return torch.zeros_like(start)
     kspace, sampled, maps, start = (
         torch.fft.ifftshift(data, dim=[dim for dim in (-2, -1) if data.shape[dim] > 1])
-        for data in (kspace * sampled, sampled, maps, start)
+        for data in (kspace, sampled, maps, start)
     )
     dims: tuple[int, ...] = (-2, -1)
     if len(sampled) == 1:  # whole columns: no transform along them in each iteration
@@ -136,8 +131,7 @@ def _run_sigpy(
     app = LinearLeastSquares(
         encoding, kspace.numpy(), x=start.numpy().copy(), max_iter=num_iterations, show_pbar=False, **options
     )  # with the step sizes given, sigpy does not estimate them from random numbers
-    # where nothing was measured Psi alone shapes the image
-    return torch.fft.fftshift(torch.from_numpy(app.run()) * (maps != 0).any(dim=0))
+    return torch.fft.fftshift(torch.from_numpy(app.run()))
 
 
 class SenseEncoding(Linop):
@@ -185,9 +179,6 @@ def _run_bart(
     arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
     if regularizer == "total_variation":
         arguments += ["-u", _BART_RHO]
-    kspace = kspace * sampled
-    if not kspace.any() or not maps.any():
-        return torch.zeros_like(start)  # BART would make NaN
     rows, cols = start.shape
     with tempfile.TemporaryDirectory(prefix="bart-") as folder:
         pattern = sampled.expand(1, rows, cols)
@@ -209,4 +200,4 @@ def _run_bart(
     if result.returncode != 0 or image.size != rows * cols or not np.isfinite(image).all():
         words = (result.stderr.strip() or result.stdout.strip() or "no message")[-500:]
         raise ChildProcessError(f"bart pics {' '.join(arguments)} failed (exit code {result.returncode}): {words}")
-    return torch.from_numpy(image.reshape((rows, cols), order="F").astype(np.complex64)) * (maps != 0).any(dim=0)
+    return torch.from_numpy(image.reshape((rows, cols), order="F").astype(np.complex64))

@@ -11,7 +11,7 @@ from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = ["cosine_dictionary", "dlmri", "learn_dictionary", "sparse_approximation"]
+__all__ = ["dlmri"]
 
 # These numbers and the defaults of `dlmri` were chosen on two to four hearts (256 x 256, 8 coils, undersampled
 # 5 times). Errors were 1% larger with 99 atoms, 5% larger with a sparsity of 5, and 12% larger with 12 iterations.
@@ -19,6 +19,7 @@ _FIRST_ERROR = 0.3  # of patches in the first iteration: about the size of alias
 _ANNEALED = 0.75  # the part of the iterations after which the error is lam
 _LEARNED = (0.2, 0.6)  # the parts of the iterations after which the dictionary is learned
 _NUM_SIGNALS = 3000  # to learn from at a time
+_SEED = 0  # of their choice and order
 _SPARSITY_WEIGHT = 2.0  # alpha of the learning, in units of the error
 _MIN_SPARSITY_WEIGHT = 0.1  # codes of a smaller weight are dense: learning would take minutes
 _PRIOR_WEIGHT = 4.0  # nu, in units of lam
@@ -37,7 +38,6 @@ def dlmri(
     num_atoms: int = 143,
     sparsity: int = 10,
     num_iterations: int = 30,
-    seed: int = 0,
 ) -> Tensor:
     r"""Dictionary learning with coil maps: the image that fits the samples and has patches of few atoms.
 
@@ -53,10 +53,7 @@ def dlmri(
         masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
         lam: error of a patch, root mean square, relative to the 95th percentile of the image, above 0.
         patch_size: p, from 2 to the number of rows and of columns.
-        num_atoms: at least 1.
         sparsity: the largest number of atoms of a patch, at most num_atoms.
-        num_iterations: at least 1.
-        seed: of the choice of the patches to learn from, from 0 to 2**32 - 1.
 
     Returns:
         Complex image (batch, rows, cols), complex64, zero for empty k-space.
@@ -71,7 +68,6 @@ def dlmri(
     check(0 < lam < math.inf, "lam", "finite and above 0", lam)
     check(num_atoms >= 1, "num_atoms", "at least 1", num_atoms)
     check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
-    check(0 <= seed < 2**32, "seed", "from 0 to 2**32 - 1", seed)
     cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # checks the shapes of the whole batch
     size = tuple(sens_maps.shape[2:4])
     check(2 <= patch_size <= min(size), "patch_size", f"from 2 to the size of the image {size}", patch_size)
@@ -79,14 +75,13 @@ def dlmri(
     masks = mask.expand(len(masked_kspace), *mask.shape[1:])
     with torch.autocast(masked_kspace.device.type, enabled=False):
         samples = zip(masked_kspace[:, None].float(), masks[:, None], sens_maps[:, None].float(), strict=True)
-        return torch.cat([_reconstruct(sample, atoms, lam, sparsity, num_iterations, seed) for sample in samples])
+        return torch.cat([_reconstruct(*sample, atoms, lam, sparsity, num_iterations) for sample in samples])
 
 
 def _reconstruct(
-    sample: tuple[Tensor, Tensor, Tensor], atoms: Tensor, lam: float, sparsity: int, num_iterations: int, seed: int
+    kspace: Tensor, mask: Tensor, maps: Tensor, atoms: Tensor, lam: float, sparsity: int, num_iterations: int
 ) -> Tensor:
     """The image of one sample, (1, rows, cols)."""
-    kspace, mask, maps = sample
     start = cg_sense(kspace, mask, maps)
     scale = image_scale(start)
     image = start / scale
@@ -99,7 +94,7 @@ def _reconstruct(
         done = step / (_ANNEALED * num_iterations)
         error = max(lam, _FIRST_ERROR * (lam / _FIRST_ERROR) ** done)
         if step in learned:
-            atoms = _learn(image[0], atoms, error, seed)
+            atoms = _learn(image[0], atoms, error)
         right = zero_filled + weight * _approximate(image[0], atoms, error, sparsity)
         image = conjugate_gradient(lambda x: normal(x) + weight * x, right, x0=image, num_iterations=_CG_ITERATIONS)
     return image * scale
@@ -114,17 +109,17 @@ def _patches(image: Tensor, patch_size: int, first: int, last: int) -> Tensor:
     return windows.reshape(-1, 2, patch_size**2)
 
 
-def _learn(image: Tensor, atoms: Tensor, error: float, seed: int) -> Tensor:
+def _learn(image: Tensor, atoms: Tensor, error: float) -> Tensor:
     """A dictionary for the patches whose means do not suffice."""
     length = atoms.shape[1]
     signals = _patches(image, math.isqrt(length), 0, len(image)).reshape(-1, length)
     signals = signals - signals.mean(dim=1, keepdim=True)
     signals = signals[signals.square().sum(dim=1) > error**2 * length / 2]  # half of the error is for the other part
-    chosen = torch.randperm(len(signals), generator=torch.Generator().manual_seed(seed))[:_NUM_SIGNALS]
+    chosen = torch.randperm(len(signals), generator=torch.Generator().manual_seed(_SEED))[:_NUM_SIGNALS]
     if len(chosen) < len(atoms):
         return atoms
     alpha = max(_SPARSITY_WEIGHT * error, _MIN_SPARSITY_WEIGHT)
-    return learn_dictionary(signals[chosen.to(signals.device)], atoms, alpha=alpha, seed=seed)
+    return learn_dictionary(signals[chosen.to(signals.device)], atoms, alpha=alpha)
 
 
 def _approximate(image: Tensor, atoms: Tensor, error: float, sparsity: int) -> Tensor:
@@ -156,24 +151,14 @@ def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, toler
 
     .. math:: \| s_i - \alpha_i D \|_2^2 \le tolerance \quad \text{or} \quad \| \alpha_i \|_0 = sparsity
 
-    Args:
-        signals: (n, channels, length), real, and so are the approximations; the channels of a signal share atoms.
-        atoms: D, (num_atoms, length), of norm 1.
-        sparsity: from 1 to num_atoms.
-        tolerance: over all channels, at least 0.
-
-    Raises:
-        ValueError: if the shapes do not belong together or an option is out of range.
+    The signals and the result are (n, channels, length), real, where the channels of a signal share atoms and the
+    tolerance is over all channels; D is (num_atoms, length), of norm 1. ValueError if sparsity is out of range.
 
     References:
         Y. C. Pati et al., Asilomar Conf Signals 1993; J. A. Tropp et al., Signal Processing 86:572, 2006 (channels).
     """
     # all signals take a step at once; scikit-learn's pursuit is a loop over signals of one channel
-    fits = signals.ndim == 3 and atoms.ndim == 2 and atoms.shape[1] == signals.shape[2]
-    expected = "of shape (n, channels, length) and (num_atoms, length)"
-    check(fits, "signals and atoms", expected, f"{tuple(signals.shape)} and {tuple(atoms.shape)}")
     check(1 <= sparsity <= len(atoms), "sparsity", f"from 1 to the number of atoms ({len(atoms)})", sparsity)
-    check(tolerance >= 0, "tolerance", "at least 0", tolerance)
     residuals = signals.clone()
     active = (signals.square().sum(dim=(1, 2)) > tolerance).nonzero()[:, 0]
     residual = signals[active]
@@ -217,19 +202,12 @@ def cosine_dictionary(patch_size: int, num_atoms: int) -> Tensor:
     return (atoms / atoms.norm(dim=1, keepdim=True)).float()
 
 
-def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int) -> Tensor:
+def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float) -> Tensor:
     r"""A dictionary for given signals, learned in one pass by ``sklearn.decomposition.MiniBatchDictionaryLearning``.
 
     .. math:: \min_{A, D} \tfrac{1}{2} \| S - A D \|_2^2 + \alpha \| A \|_1, \qquad \| d_k \|_2 = 1
 
-    Args:
-        signals: S, (n, length), real.
-        start: D at the start, (num_atoms, length), and so is the result.
-        alpha: weight of the sparsity, in the unit of the signals.
-        seed: of the order of the signals.
-
-    Raises:
-        ImportError: if scikit-learn is missing.
+    S is (n, length), real; D and its start are (num_atoms, length). ImportError if scikit-learn is missing.
 
     Reference:
         J. Mairal et al., Online dictionary learning for sparse coding, ICML 2009.
@@ -238,17 +216,16 @@ def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int)
         from sklearn.decomposition import MiniBatchDictionaryLearning
         from sklearn.exceptions import ConvergenceWarning
     except ImportError as error:
-        raise ImportError(
-            f"dictionaries are learned by scikit-learn ({error}): pip install 'fastmri-ufloss[classical]'"
-        ) from error
+        raise ImportError(f"DLMRI needs scikit-learn ({error}): pip install 'fastmri-ufloss[classical]'") from error
+    before = start.double().cpu()
     learner = MiniBatchDictionaryLearning(
         len(start),
         alpha=alpha,
         max_iter=1,
         fit_algorithm="lars",
         batch_size=256,
-        dict_init=start.double().cpu().numpy(),
-        random_state=seed,
+        dict_init=before.numpy(),
+        random_state=_SEED,
         tol=0,  # no early stop
         max_no_improvement=None,
     )
@@ -258,5 +235,4 @@ def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float, seed: int)
         atoms = torch.from_numpy(learner.fit(signals.double().cpu().numpy()).components_)
     norm = atoms.norm(dim=1, keepdim=True)
     # scikit-learn bounds the norms; an atom that became zero keeps its start
-    atoms = torch.where(norm > 0, atoms / norm, start.double().cpu())
-    return atoms.to(start)
+    return torch.where(norm > 0, atoms / norm, before).to(start)

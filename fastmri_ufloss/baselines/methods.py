@@ -4,13 +4,14 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.baselines.compressed_sensing import bart_pics, has_bart, pics
+from fastmri_ufloss.baselines.compressed_sensing import BART, has_bart, pics
 from fastmri_ufloss.baselines.dictionary_learning import dlmri
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 
@@ -18,21 +19,13 @@ __all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "read_weights"]
 
 
 class ClassicalMethod(NamedTuple):
-    """A reconstruction without a trained network.
+    """A reconstruction without a trained network."""
 
-    Args:
-        title: in tables.
-        function: (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols).
-        bounds: smallest and largest weight that a search may try; None where the function has no ``lam``.
-        needs: what is not installed with this package: the program of BART, or scikit-learn.
-        allows_zero: whether the weight may be 0.
-    """
-
-    title: str
-    function: Callable[..., Tensor]
-    bounds: tuple[float, float] | None = None
-    needs: Literal["bart", "scikit-learn"] | None = None
-    allows_zero: bool = True
+    title: str  # in tables
+    function: Callable[..., Tensor]  # (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols)
+    bounds: tuple[float, float] | None = None  # of the weights that a search may try; None: there is no ``lam``
+    needs: Literal["bart", "scikit-learn"] | None = None  # what is not installed with this package
+    allows_zero: bool = True  # as a weight
 
     @property
     def start(self) -> float | None:
@@ -43,23 +36,16 @@ class ClassicalMethod(NamedTuple):
     def missing(self) -> str:
         """What to install to run the method; empty if nothing is missing."""
         if self.needs == "bart" and not has_bart():
-            return (
-                f"{self.title} needs the program 'bart' on the PATH: install BART (https://mrirecon.github.io/bart)"
-            )
+            return f"{self.title} needs {BART}"
         if self.needs == "scikit-learn" and importlib.util.find_spec("sklearn") is None:
             return f"{self.title} needs scikit-learn: pip install 'fastmri-ufloss[classical]'"
         return ""
 
     def __call__(self, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, lam: float | None = None) -> Tensor:
-        """Complex image (batch, rows, cols), by the default weight if ``lam`` is None.
-
-        Raises:
-            ValueError: if there is no weight to give, or the weight is out of range.
-        """
+        """Complex image (batch, rows, cols), by the default weight if ``lam`` is None."""
         if lam is None:
             return self.function(masked_kspace, mask, sens_maps)
-        if self.bounds is None:
-            raise ValueError(f"lam must be None: {self.title} has no weight, got {lam}")
+        check(self.bounds is not None, "lam", f"None: {self.title} has no weight", lam)
         return self.function(masked_kspace, mask, sens_maps, lam=lam)
 
 
@@ -67,18 +53,18 @@ def _zero_filled(masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tens
     return torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
 
 
-_WAVELET: dict[str, Any] = {"regularizer": "wavelet"}
-_TV: dict[str, Any] = {"regularizer": "total_variation"}
+_wavelet = partial(pics, regularizer="wavelet")
+_tv = partial(pics, regularizer="total_variation")
 
 CLASSICAL_METHODS = {
     "zero_filled": ClassicalMethod("zero-filled", _zero_filled),
     # the number of iterations, which regularizes as well, stays at its default
     "cg_sense": ClassicalMethod("CG-SENSE", cg_sense, (1e-4, 1.0)),
-    "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", partial(pics, **_WAVELET), (1e-5, 1.0)),
-    "pics_tv": ClassicalMethod("PICS, total variation", partial(pics, **_TV), (1e-5, 1.0)),
+    "pics_wavelet": ClassicalMethod("PICS, l1-wavelet", _wavelet, (1e-5, 1.0)),
+    "pics_tv": ClassicalMethod("PICS, total variation", _tv, (1e-5, 1.0)),
     "dlmri": ClassicalMethod("DLMRI", dlmri, (1e-3, 1.0), "scikit-learn", allows_zero=False),
-    "bart_wavelet": ClassicalMethod("PICS, l1-wavelet (BART)", partial(bart_pics, **_WAVELET), (1e-5, 1.0), "bart"),
-    "bart_tv": ClassicalMethod("PICS, total variation (BART)", partial(bart_pics, **_TV), (1e-5, 1.0), "bart"),
+    "bart_wavelet": ClassicalMethod("PICS, l1-wavelet (BART)", partial(_wavelet, solver="bart"), (1e-5, 1.0), "bart"),
+    "bart_tv": ClassicalMethod("PICS, total variation (BART)", partial(_tv, solver="bart"), (1e-5, 1.0), "bart"),
 }
 """By name, as folders are called."""
 
@@ -93,14 +79,11 @@ def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, floa
     items, known = list(items), list(methods)
     weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
     for item in items:
-        if "=" not in item or item.partition("=")[0] not in weights:  # parse_weights knows defaults and ramps
-            raise ValueError(f"weights must be of the form METHOD=VALUE, got {item!r}")
+        fits = "=" in item and item.partition("=")[0] in weights  # parse_weights knows defaults and ramps
+        check(fits, "weights", "of the form METHOD=VALUE", repr(item))
+    weighted = {name: method for name, method in CLASSICAL_METHODS.items() if method.bounds is not None}
     for name, value in weights.items():
-        if name not in known:
-            raise ValueError(f"weights must be of the methods {', '.join(known)}, got {name!r}")
-        method = CLASSICAL_METHODS.get(name)
-        if method is None or method.bounds is None:
-            raise ValueError(f"weights must be of methods that have one, got {name}={value:g}")
-        if value == 0 and not method.allows_zero:
-            raise ValueError(f"the weight of {name} must be above 0, got {name}={value:g}")
+        check(name in known, "weights", f"of the methods {', '.join(known)}", repr(name))
+        check(name in weighted, "weights", "of methods that have one", f"{name}={value:g}")
+        check(value > 0 or weighted[name].allows_zero, f"the weight of {name}", "above 0", f"{name}={value:g}")
     return weights

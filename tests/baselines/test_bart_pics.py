@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -5,9 +6,10 @@ import pytest
 import torch
 from helpers import column_mask, smooth_maps
 
-from fastmri_ufloss.baselines import bart_pics, has_bart, pics
+from fastmri_ufloss.baselines import has_bart, pics
 from fastmri_ufloss.mri import sens_expand, sens_reduce
 
+bart_pics = partial(pics, solver="bart")
 needs_bart = pytest.mark.skipif(not has_bart(), reason="BART is not installed")
 
 

@@ -148,8 +148,8 @@ def test_a_batch_is_its_samples() -> None:
     )
 
 
-def test_it_depends_on_its_seed_only() -> None:
-    """More patches are there than are learned from, and neither global random state matters."""
+def test_it_does_not_depend_on_global_random_states() -> None:
+    """More patches are there than are learned from."""
     mask = points(1, 64, 64)
     kspace, maps = scan(texture(64, 64), mask, noise=0.1)
     first = dlmri(kspace, mask, maps, **QUICK)
@@ -158,8 +158,6 @@ def test_it_depends_on_its_seed_only() -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     assert torch.equal(dlmri(kspace, mask, maps, **QUICK), first)
     assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
-    other = dlmri(kspace, mask, maps, seed=1, **QUICK)
-    assert 1e-5 < error(other, first) < 0.1
 
 
 def test_options_change_the_result() -> None:
@@ -216,9 +214,6 @@ def test_bad_arguments_are_named() -> None:
             dlmri(kspace, mask, maps, num_atoms=30, sparsity=sparsity)
     with pytest.raises(ValueError, match="num_iterations must be"):
         dlmri(kspace, mask, maps, num_iterations=0)
-    for seed in (-1, 2**32):
-        with pytest.raises(ValueError, match="seed must be"):
-            dlmri(kspace, mask, maps, seed=seed)
     with pytest.raises(ValueError, match="mask must have shape"):
         dlmri(kspace, mask[..., :8, :], maps)
     with pytest.raises(ValueError, match="sens_maps must have the shape"):

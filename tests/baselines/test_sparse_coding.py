@@ -77,20 +77,10 @@ def test_equal_atoms_do_no_harm() -> None:
     torch.testing.assert_close(sparse_approximation(signals, atoms, sparsity=5, tolerance=0.0), one)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sparsity": 0}, "sparsity must be from 1"),
-        ({"sparsity": 9}, "sparsity must be from 1"),
-        ({"tolerance": -1.0}, "tolerance must be at least 0"),
-        ({"tolerance": float("nan")}, "tolerance must be at least 0"),
-        ({"atoms": random_atoms(8, 3)}, "signals and atoms must be of shape"),
-    ],
-)
-def test_bad_arguments_are_named(options: dict, message: str) -> None:
-    given = {"atoms": random_atoms(8, 4), "sparsity": 2, "tolerance": 0.0, **options}
-    with pytest.raises(ValueError, match=message):
-        sparse_approximation(random_signals(5, 1, 4), **given)
+@pytest.mark.parametrize("sparsity", [0, 9])
+def test_bad_sparsity_is_named(sparsity: int) -> None:
+    with pytest.raises(ValueError, match="sparsity must be from 1"):
+        sparse_approximation(random_signals(5, 1, 4), random_atoms(8, 4), sparsity=sparsity, tolerance=0.0)
 
 
 @pytest.mark.parametrize(("patch_size", "num_atoms"), [(4, 15), (6, 99), (5, 40), (6, 10), (3, 1)])
@@ -118,7 +108,7 @@ def test_a_learned_dictionary_is_sparser() -> None:
     codes.scatter_(1, torch.rand(1500, 20, generator=generator).argsort(dim=1)[:, :2], 1.0)
     codes *= torch.randn(1500, 20, generator=generator, dtype=torch.float64)
     signals = codes @ true
-    learned = learn_dictionary(signals, start.double(), alpha=0.1, seed=0)
+    learned = learn_dictionary(signals, start.double(), alpha=0.1)
     assert learned.dtype == torch.float64 and learned.shape == start.shape
     torch.testing.assert_close(learned.norm(dim=1), torch.ones(20, dtype=torch.float64))
 
@@ -132,23 +122,22 @@ def test_a_learned_dictionary_is_sparser() -> None:
 
 def test_learning_depends_on_its_options_only() -> None:
     signals, start = random_signals(300, 1, 16)[:, 0], cosine_dictionary(4, 20)
-    learned = learn_dictionary(signals, start, alpha=0.1, seed=0)
+    learned = learn_dictionary(signals, start, alpha=0.1)
     np.random.seed(7)
     torch.manual_seed(7)
-    assert torch.equal(learned, learn_dictionary(signals, start, alpha=0.1, seed=0))
-    for alpha, seed in ((0.3, 0), (0.1, 1)):
-        assert (learn_dictionary(signals, start, alpha=alpha, seed=seed) - learned).abs().max() > 1e-3
+    assert torch.equal(learned, learn_dictionary(signals, start, alpha=0.1))
+    assert (learn_dictionary(signals, start, alpha=0.3) - learned).abs().max() > 1e-3
 
 
 def test_atoms_without_a_use_stay_normalized() -> None:
     start = cosine_dictionary(4, 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        learned = learn_dictionary(torch.zeros(30, 16), start, alpha=0.1, seed=0)
+        learned = learn_dictionary(torch.zeros(30, 16), start, alpha=0.1)
     torch.testing.assert_close(learned.norm(dim=1), torch.ones(20))
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
     with pytest.raises(ImportError, match=r"pip install 'fastmri-ufloss\[classical\]'"):
-        learn_dictionary(torch.randn(30, 16), cosine_dictionary(4, 20), alpha=0.1, seed=0)
+        learn_dictionary(torch.randn(30, 16), cosine_dictionary(4, 20), alpha=0.1)
