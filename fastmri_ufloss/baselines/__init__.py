@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from fastmri_ufloss.baselines.compressed_sensing import *
     from fastmri_ufloss.baselines.dictionary_learning import *
     from fastmri_ufloss.baselines.methods import *
-    from fastmri_ufloss.baselines.search import *
-    from fastmri_ufloss.baselines.volumes import *
+    from fastmri_ufloss.baselines.runs import *
 
 __getattr__, __all__ = lazy_names(
     __name__,
@@ -17,8 +16,7 @@ __getattr__, __all__ = lazy_names(
         "dictionary_learning": "dlmri",
         "methods": "CLASSICAL_METHODS ClassicalMethod read_weights",
         "compressed_sensing": "has_bart pics",
-        "search": "best_weight check_split evenly_spaced next_weights note_by_hand search_weights",
-        "volumes": "check_settings finished_files launcher_rank method_folders reconstruct_volumes volume_slices "
-        "volume_stamps",
+        "runs": "check_settings check_split finished_files launcher_rank method_folders note_by_hand "
+        "reconstruct_volumes search_weights volume_slices volume_stamps",
     },
 )

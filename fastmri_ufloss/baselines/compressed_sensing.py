@@ -65,12 +65,11 @@ def pics(
         solver: ``"bart"`` runs the program ``bart pics``, with which this implementation can be compared.
 
     Returns:
-        Complex image (batch, rows, cols), complex64, zero for empty k-space and where all maps are zero.
+        Image (batch, rows, cols), complex64, zero for empty k-space and where all maps are zero.
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
-        FileNotFoundError: if BART is not installed.
-        ChildProcessError: if BART fails, with the words of BART.
+        FileNotFoundError, ChildProcessError: if BART is not installed, or fails, with the words of BART.
 
     References:
         M. Lustig et al., Magn Reson Med 58:1182, 2007; R. Coifman and D. Donoho, Translation-invariant de-noising,

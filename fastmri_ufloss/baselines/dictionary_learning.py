@@ -56,11 +56,10 @@ def dlmri(
         sparsity: the largest number of atoms of a patch, at most num_atoms.
 
     Returns:
-        Complex image (batch, rows, cols), complex64, zero for empty k-space.
+        Image (batch, rows, cols), complex64, zero for empty k-space.
 
     Raises:
-        ValueError: if the shapes do not belong together or an option is out of range.
-        ImportError: if scikit-learn is missing.
+        ValueError, ImportError: if an argument does not fit, or scikit-learn is missing.
 
     Reference:
         S. Ravishankar and Y. Bresler, IEEE Trans Med Imaging 30:1028, 2011, with one coil, K-SVD and exact samples.
@@ -144,15 +143,11 @@ def _approximate(image: Tensor, atoms: Tensor, error: float, sparsity: int) -> T
 
 
 def sparse_approximation(signals: Tensor, atoms: Tensor, *, sparsity: int, tolerance: float) -> Tensor:
-    r"""Approximate each signal by a few atoms, with orthogonal matching pursuit.
+    r"""Approximate signals (n, channels, length) by a few atoms of norm 1, with orthogonal matching pursuit.
 
     The atom with the largest correlation with the rest of the signal is added, and the signal is projected on all its
-    atoms, until
-
-    .. math:: \| s_i - \alpha_i D \|_2^2 \le tolerance \quad \text{or} \quad \| \alpha_i \|_0 = sparsity
-
-    The signals and the result are (n, channels, length), real, where the channels of a signal share atoms and the
-    tolerance is over all channels; D is (num_atoms, length), of norm 1. ValueError if sparsity is out of range.
+    atoms, until :math:`\| s_i - \alpha_i D \|_2^2 \le tolerance` over all channels, which share their atoms, or
+    :math:`\| \alpha_i \|_0 = sparsity`. ValueError if sparsity is out of range.
 
     References:
         Y. C. Pati et al., Asilomar Conf Signals 1993; J. A. Tropp et al., Signal Processing 86:572, 2006 (channels).
@@ -207,7 +202,7 @@ def learn_dictionary(signals: Tensor, start: Tensor, *, alpha: float) -> Tensor:
 
     .. math:: \min_{A, D} \tfrac{1}{2} \| S - A D \|_2^2 + \alpha \| A \|_1, \qquad \| d_k \|_2 = 1
 
-    S is (n, length), real; D and its start are (num_atoms, length). ImportError if scikit-learn is missing.
+    S is (n, length), D (num_atoms, length). ImportError if scikit-learn is missing.
 
     Reference:
         J. Mairal et al., Online dictionary learning for sparse coding, ICML 2009.

@@ -70,12 +70,7 @@ CLASSICAL_METHODS = {
 
 
 def read_weights(items: Iterable[str], methods: Iterable[str]) -> dict[str, float]:
-    """Weights by method, from texts such as ``"pics_tv=0.004"``.
-
-    Raises:
-        ValueError: if an item is no METHOD=VALUE, a method comes twice, is none of ``methods`` or has no weight, or a
-            method does not take the value.
-    """
+    """Weights by method, from texts such as ``"pics_tv=0.004"``; ValueError for a wrong method, value or text."""
     items, known = list(items), list(methods)
     weights = {name: weight for name, weight in parse_weights(items).items() if isinstance(weight, float)}
     for item in items:

@@ -50,16 +50,9 @@ def draw_knee(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Magnitude images of a generated knee from front to back, and the class that covers most of each pixel.
 
-    Args:
-        shape: (rows, cols), at least 32 each.
-        num_slices: over the same stretch of the knee, at least 1.
-        contrast: ``"CORPD_FBK"`` (fat is bright) or ``"CORPDFS_FBK"`` (fat suppressed, fluid is bright).
-
-    Returns:
-        Float32 images (num_slices, rows, cols) from 0 to about 1, and uint8 classes: 1 bone, 2 cartilage, 0 others.
-
-    Raises:
-        ValueError: if an argument is out of its range.
+    Images and classes are (num_slices, rows, cols), at least 32 x 32: float32 from 0 to about 1, and uint8, 1 for
+    bone, 2 for cartilage, 0 elsewhere. With ``"CORPD_FBK"`` fat is bright, with ``"CORPDFS_FBK"`` it is suppressed.
+    ValueError if an argument is out of its range.
     """
     check(len(shape) == 2 and min(shape) >= 32, "shape", "(rows, cols), at least 32 each", shape)
     check(num_slices >= 1, "num_slices", "at least 1", num_slices)
@@ -213,29 +206,26 @@ class Knee:
         ]
         self.vessels: list[list[float]] = draw(size=(14, 5)).tolist()
         # two independent noises of a kind: mixing them changes the texture from slice to slice
-        self.textures = self._make_textures()
+        unit = min(self.size) / (2 * OVERSAMPLING)
+        self.textures = {
+            **{name: self._noise(1.2 * unit) for name in ("warp_x", "warp_y", "slow")},
+            "edge": self._noise(0.2 * unit, bandwidth=0.5),
+            "septa": self._noise(draw(14, 20), elongation=draw(1.4, 2.2), angle=draw(-0.2, 0.2)),
+            "fine_septa": self._noise(draw(7, 10), elongation=draw(1.0, 1.6), angle=draw(-0.4, 0.4)),
+            "grain": self._noise(draw(2.6, 3.4), bandwidth=0.3),
+            "mesh": self._noise(draw(3.2, 4.6), elongation=draw(1.5, 2.4), angle=draw(-0.15, 0.15)),
+            "struts": self._noise(draw(3.5, 5.0), elongation=1.4, angle=1.57 + draw(-0.2, 0.2)),
+            "patches": self._noise(draw(12, 18), bandwidth=0.6),
+        }
+        for index in range(3):
+            angle = self.tilt + (index - 1) * draw(0.15, 0.35)
+            self.textures[f"fibers{index}"] = self._noise(draw(3.2, 4.8), elongation=draw(5, 9), angle=angle)
+            self.textures[f"bundles{index}"] = self._noise(draw(8, 13), elongation=draw(4, 7), angle=angle)
 
     def _noise(self, wavelength: float, **options: float) -> list[np.ndarray]:
         """Two noises of a wavelength in pixels of the final image."""
         wavelength *= OVERSAMPLING
         return [band_noise(self.generator, self.size, wavelength=wavelength, **options) for _ in range(2)]
-
-    def _make_textures(self) -> dict[str, list[np.ndarray]]:
-        draw = self.generator.uniform
-        unit = min(self.size) / (2 * OVERSAMPLING)
-        textures = {name: self._noise(1.2 * unit) for name in ("warp_x", "warp_y", "slow")}
-        textures["edge"] = self._noise(0.2 * unit, bandwidth=0.5)
-        textures["septa"] = self._noise(draw(14, 20), elongation=draw(1.4, 2.2), angle=draw(-0.2, 0.2))
-        textures["fine_septa"] = self._noise(draw(7, 10), elongation=draw(1.0, 1.6), angle=draw(-0.4, 0.4))
-        textures["grain"] = self._noise(draw(2.6, 3.4), bandwidth=0.3)
-        textures["mesh"] = self._noise(draw(3.2, 4.6), elongation=draw(1.5, 2.4), angle=draw(-0.15, 0.15))
-        textures["struts"] = self._noise(draw(3.5, 5.0), elongation=1.4, angle=1.57 + draw(-0.2, 0.2))
-        textures["patches"] = self._noise(draw(12, 18), bandwidth=0.6)
-        for index in range(3):
-            angle = self.tilt + (index - 1) * draw(0.15, 0.35)
-            textures[f"fibers{index}"] = self._noise(draw(3.2, 4.8), elongation=draw(5, 9), angle=angle)
-            textures[f"bundles{index}"] = self._noise(draw(8, 13), elongation=draw(4, 7), angle=angle)
-        return textures
 
     def draw(self, depth: float) -> tuple[np.ndarray, np.ndarray]:
         """The slice at a depth from -1 (front) to 1 (back), and its classes."""

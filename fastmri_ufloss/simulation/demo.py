@@ -43,7 +43,6 @@ def make_demo_dataset(
 
     Args:
         root: folder for the data set, which is returned.
-        challenge: ``"singlecoil"`` or ``"multicoil"``.
         num_subjects: of training, validation and test, at most 1000 each.
         shape: (rows, cols), at least 32 each.
         snr: see `simulate_kspace`; that of the fat-suppressed volumes is lower by a third.
@@ -101,8 +100,7 @@ def make_demo_scans_3d(
         root: folder for the files, whose paths are returned.
         num_subjects: at most 999.
         shape: (readout, rows, cols), at least (32, 32, 8); the corners of (ky, kz) are left out.
-        snr: see `simulate_kspace`.
-        contrast: see `draw_knee`.
+        snr, contrast: see `simulate_kspace` and `draw_knee`.
 
     Raises:
         ImportError: if the package ismrmrd is missing.

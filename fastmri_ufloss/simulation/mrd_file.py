@@ -57,7 +57,7 @@ def write_mrd(
     Args:
         kspace: complex and centered, coil by coil, each (readout, rows, cols) for (kx, ky, kz).
         mask: lines that are acquired, boolean (rows, cols); all by default.
-        oversampling: of the readout, whose images are padded with zeros, in the orthonormal convention.
+        oversampling: of the readout, whose images are padded with zeros.
         multislice: cols are slices of a 2D scan rather than kz.
         order_seed: of the order of the acquisitions, at random; by default one column after the other.
         field_of_view: in mm, of readout, rows and cols; with ``multislice`` the last is the distance of slices.

@@ -68,13 +68,8 @@ def simulate_sens_maps(num_coils: int, shape: tuple[int, ...], *, seed: int = 0)
 
         s_c = (B_x - i B_y) / sqrt(sum_c |B_x - i B_y|^2)
 
-    The loops of a volume are on a cylinder around the readout axis. A single coil is uniform.
-
-    Args:
-        shape: of a map, (rows, cols) or (readout, rows, cols), at least 2 each.
-
-    Raises:
-        ValueError: at once, if an argument is out of its range.
+    The loops around a volume (readout, rows, cols) are on a cylinder around the readout axis. A single coil is
+    uniform. ValueError, at once, if an argument is out of its range.
     """
     check(num_coils >= 1, "num_coils", "at least 1", num_coils)
     check(len(shape) in (2, 3) and min(shape) >= 2, "shape", EITHER_SHAPE, shape)
@@ -116,16 +111,11 @@ def _interpolate(field: np.ndarray, nodes: list[np.ndarray], places: list[np.nda
 
 
 def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
-    """A smooth random phase factor, complex64; for three axes the sum goes over three.
+    """A smooth random phase factor (rows, cols), complex64; of a volume the sum goes over three axes.
 
         exp(i phi),    phi = sum_kl a_kl cos(pi k y) cos(pi l x) / (1 + k^2 + l^2),    k, l = 0...3
 
-    Args:
-        shape: (rows, cols) or (readout, rows, cols), at least 2 each.
-        strength: standard deviation of phi over the image, in radians; at least 0.
-
-    Raises:
-        ValueError: if an argument is out of its range.
+    The strength is the standard deviation of phi over the image, in radians. ValueError if it is below 0.
     """
     check(len(shape) in (2, 3) and min(shape) >= 2, "shape", EITHER_SHAPE, shape)
     check(strength >= 0, "strength", "at least 0", strength)
@@ -142,12 +132,7 @@ def simulate_phase(shape: tuple[int, ...], *, strength: float = 1.0, seed: int =
 
 
 def simulate_kspace(
-    images: np.ndarray,
-    *,
-    num_coils: int | None = 8,
-    snr: float = 30.0,
-    phase_strength: float = 1.0,
-    seed: int = 0,
+    images: np.ndarray, *, num_coils: int | None = 8, snr: float = 30.0, phase_strength: float = 1.0, seed: int = 0
 ) -> np.ndarray:
     """K-space of images, complex64 (slices, num_coils, rows, cols), in fastMRI's convention, with white noise.
 
@@ -181,11 +166,7 @@ def simulate_slices(
 def simulate_kspace_3d(
     volume: np.ndarray, *, num_coils: int = 8, snr: float = 30.0, phase_strength: float = 1.0, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """K-space of a volume (readout, rows, cols), as `simulate_kspace` of images, coil by coil to save memory.
-
-    Raises:
-        ValueError: at once, if an argument is out of its range, or the volume is not finite.
-    """
+    """K-space of a volume (readout, rows, cols), as `simulate_kspace` of images, coil by coil; errors at once."""
     deviation = _noise_deviation(volume, snr, "volume", "(readout, rows, cols)")
     maps = simulate_sens_maps(num_coils, volume.shape, seed=seed)
     if not np.iscomplexobj(volume):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from fastmri_ufloss.baselines import best_weight, evenly_spaced, next_weights
+from fastmri_ufloss.baselines import runs
+from fastmri_ufloss.baselines.runs import best_weight, evenly_spaced, next_weights
 
 
 class Counting:
@@ -35,9 +36,12 @@ def search(function: Counting, known: Mapping[float, float] | None = None, **opt
 
 @pytest.mark.parametrize("best", [2e-4, 0.009, 0.011, 0.35, 3.0])
 @pytest.mark.parametrize("num_refinements", [0, 2, 5])
-def test_the_minimum_is_found_wherever_it_is(best: float, num_refinements: int) -> None:
+def test_the_minimum_is_found_wherever_it_is(
+    best: float, num_refinements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "NUM_REFINEMENTS", num_refinements)
     function = Counting(best)
-    scores = search(function, start=0.01, bounds=(1e-5, 10), factor=4, num_refinements=num_refinements)
+    scores = search(function, start=0.01, bounds=(1e-5, 10))
     weight = best_weight(scores)
     minimum = math.exp(minimize_scalar(lambda x: function.score(math.exp(x)), bounds=(-12, 3), method="bounded").x)
     assert abs(math.log(weight / minimum)) < 1.01 * math.log(4) / 2**num_refinements
@@ -77,10 +81,8 @@ def test_bad_arguments_are_named() -> None:
     for start, bounds in ((0.01, (0, 1)), (2, (0.1, 1)), (math.nan, (0.1, 1)), (0.2, (0.1, math.inf))):
         with pytest.raises(ValueError, match="start must be within the positive bounds"):
             next_weights({}, start=start, bounds=bounds)
-    with pytest.raises(ValueError, match="factor must be"):
-        next_weights({}, start=1, bounds=(0.1, 10), factor=1)
-    with pytest.raises(ValueError, match="at least 1"):
-        evenly_spaced(0, 3)
+    with pytest.raises(ValueError, match="num_slices must be at least 1"):
+        evenly_spaced(3, 0)
 
 
 @pytest.mark.parametrize(("length", "count"), [(10, 3), (7, 7), (100, 12), (3, 5), (5, 1)])
