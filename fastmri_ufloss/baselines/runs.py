@@ -248,11 +248,11 @@ def volume_stamps(folder: Path, sens_maps_path: Path | None) -> dict[str, list[i
     return stamps
 
 
-def launcher_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+def launcher_rank() -> tuple[int, int]:
     """Number of this process and number of processes that torchrun or srun has started; (0, 1) without them."""
     for rank, world_size in LAUNCHERS:
-        if rank in environment and world_size in environment:
-            return int(environment[rank]), int(environment[world_size])
+        if rank in os.environ and world_size in os.environ:
+            return int(os.environ[rank]), int(os.environ[world_size])
     return 0, 1
 
 

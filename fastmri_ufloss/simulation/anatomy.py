@@ -33,7 +33,6 @@ CONTRASTS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 
-Shape3D = tuple[int, int, int]
 Point = tuple[float, float]  # (x, y)
 # start, end and half width
 LIGAMENTS: dict[str, list[tuple[Point, Point, float]]] = {
@@ -62,7 +61,7 @@ def draw_knee(
     return np.stack(images), np.stack(classes)
 
 
-def draw_knee_volume(shape: Shape3D, *, contrast: str = "CORPD_FBK", seed: int = 0) -> np.ndarray:
+def draw_knee_volume(shape: tuple[int, int, int], *, contrast: str = "CORPD_FBK", seed: int = 0) -> np.ndarray:
     """Magnitude volume, float32 from 0 to about 1, of a knee as `draw_knee` draws, with round bones and limb.
 
     The shape is (readout, rows, cols), at least (32, 32, 8): from head to foot, from left to right, from front to
@@ -74,7 +73,7 @@ def draw_knee_volume(shape: Shape3D, *, contrast: str = "CORPD_FBK", seed: int =
     return np.stack(planes, axis=-1)
 
 
-def check_volume(shape: Shape3D, contrast: str) -> None:
+def check_volume(shape: tuple[int, int, int], contrast: str) -> None:
     """Raise ValueError unless `draw_knee_volume` takes these arguments."""
     fits = len(shape) == 3 and min(shape[:2]) >= 32 and shape[2] >= 8
     check(fits, "shape", "(readout, rows, cols), at least (32, 32, 8)", shape)

@@ -39,16 +39,14 @@ def make_demo_dataset(
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
     Volumes are fully sampled, every other one with fat suppression, and have a segmentation as `draw_knee` makes.
-    A subject depends on the seed and its number only. An interrupted data set is completed.
+    A subject depends on the seed and its number only. An interrupted data set is completed. ValueError if the folder
+    has a data set of other parameters or of others, or an argument is out of its range.
 
     Args:
         root: folder for the data set, which is returned.
         num_subjects: of training, validation and test, at most 1000 each.
         shape: (rows, cols), at least 32 each.
         snr: see `simulate_kspace`; that of the fat-suppressed volumes is lower by a third.
-
-    Raises:
-        ValueError: if an argument is out of its range, or the folder has a data set of other parameters or of others.
     """
     check(challenge in ("singlecoil", "multicoil"), "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
     fits = len(num_subjects) == len(SPLITS) and all(0 <= count <= MAX_SUBJECTS for count in num_subjects)
@@ -94,17 +92,13 @@ def make_demo_scans_3d(
 ) -> list[Path]:
     """Write generated knees as raw ISMRMRD files, as those of mridata.org: ``knee3d-001.h5`` and so on.
 
-    A subject depends on the seed and its number only. An interrupted data set is completed.
+    Errors, and what a subject depends on, are as for `make_demo_dataset`; ImportError if ismrmrd is missing.
 
     Args:
         root: folder for the files, whose paths are returned.
         num_subjects: at most 999.
         shape: (readout, rows, cols), at least (32, 32, 8); the corners of (ky, kz) are left out.
         snr, contrast: see `simulate_kspace` and `draw_knee`.
-
-    Raises:
-        ImportError: if the package ismrmrd is missing.
-        ValueError: if an argument is out of its range, or the folder has a data set of other parameters or of others.
     """
     check(1 <= num_subjects <= MAX_SUBJECTS_3D, "num_subjects", f"from 1 to {MAX_SUBJECTS_3D}", num_subjects)
     check_volume(shape, contrast)

@@ -138,16 +138,14 @@ def simulate_kspace(
 
         y_c = F (s_c x exp(i phi)) + n_c,    E |n_c|^2 = (mean |x| / snr)^2
 
-    where the mean goes over the object: the pixels above a tenth of the maximum.
+    where the mean goes over the object: the pixels above a tenth of the maximum. ValueError if an argument is out of
+    its range, or the images are not finite.
 
     Args:
         images: (slices, rows, cols). Real ones get a smooth phase, see `simulate_phase`; complex ones keep their own.
         num_coils: None for single-coil data without a coil axis.
         snr: above 0; infinite for no noise.
         phase_strength: in radians, of real images.
-
-    Raises:
-        ValueError: if an argument is out of its range, or the images are not finite.
     """
     return np.stack(list(simulate_slices(images, num_coils, snr, phase_strength, seed)))
 
