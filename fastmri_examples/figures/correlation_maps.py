@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import figure_flags
 import recipe
 
-from fastmri_ufloss.report.figures.correlation_maps import NUM_PATCHES, draw_correlation_maps
+from fastmri_ufloss.report.figures.retrieval import NUM_PATCHES, draw_correlation_maps
 
 GRID_ARGS = ("stride", "chunk_size")
 

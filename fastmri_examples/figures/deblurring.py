@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import figure_flags
 import recipe
 
-from fastmri_ufloss.report.figures.deblurring import descend, draw_deblurring
+from fastmri_ufloss.report.figures.noise_and_blur import descend, draw_deblurring
 
 DESCENT_ARGS = (
     *("num_steps", "optimizer", "lr", "patches_per_step", "stride", "measure_stride", "measure_every"),

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import figure_flags
 import recipe
 
-from fastmri_ufloss.report.figures.retrieval import build_bank, cut_patches, look_up, save_retrieval, textured_queries
+from fastmri_ufloss.report.figures.retrieval import build_bank, look_up, save_retrieval, textured_queries
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     built = time.perf_counter()
     results = look_up(images, queries, bank, others, count=args.num_found)
     seconds = {"bank": built - start, "search": time.perf_counter() - built}
-    save_retrieval(args.output, results, cut_patches(results, images, others))
+    save_retrieval(args.output, results, images, others)
     recipe.say(
         f"{len(results)} queries in a bank of {len(bank.features)} patches: {seconds['bank']:.1f} s for the bank, "
         f"{seconds['search']:.2f} s for the search"

@@ -36,7 +36,7 @@ from fastmri_ufloss.losses import UFLoss
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.panels import choose_slice, draw_panels
-from fastmri_ufloss.report.figures.sweep import difference_rows, save_sweep, sweep_rows
+from fastmri_ufloss.report.figures.score_plots import difference_rows, save_sweep, sweep_rows
 from fastmri_ufloss.report.reconstructions import Reconstructions
 
 RECIPE = Path(__file__).resolve().parents[1] / "modl_ufloss" / "train.py"

@@ -1,7 +1,5 @@
 """What the figures share: gray scales, squares to enlarge, colors of methods, and how a figure is written."""
 
-import textwrap
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,12 +11,9 @@ from matplotlib.patches import Rectangle
 
 from fastmri_ufloss.files import atomic_path
 
-ERROR_GAIN = 5
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf")
 # told apart by the color-blind (Okabe and Ito, and two more), on white and on black
 _METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
-_COLUMN_WIDTHS = (1.8, 3.2)  # inches, from narrow to wide images
-_MAX_HEIGHT = 4.5
 _ORGAN = 95  # percentile: a zoom that looks at brighter pixels shows fat rather than the organ
 
 Square = tuple[int, int, int]
@@ -49,24 +44,6 @@ def method_color(index: int) -> str:
 def white_of(image: np.ndarray) -> float:
     """The magnitude that is shown white: the 99.5th percentile; of an empty image the maximum, or 1."""
     return float(np.percentile(image, 99.5)) or float(image.max()) or 1.0
-
-
-def check_magnitudes(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The magnitudes of images; ValueError if there is none, or they are not all (rows, cols) of one shape."""
-    if not images:
-        raise ValueError("images must hold at least one image, got none")
-    shape = next(iter(images.values())).shape
-    for name, image in images.items():
-        if image.ndim != 2 or image.shape != shape:
-            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
-    return {name: np.abs(image) for name, image in images.items()}
-
-
-def check_names(images: Mapping[str, object], **texts: Mapping[str, object] | None) -> None:
-    """Raise ValueError unless the names in each argument are those of images."""
-    for argument, by_name in texts.items():
-        if unknown := sorted(set(by_name or ()) - set(images)):
-            raise ValueError(f"{argument} must have the names of images {sorted(images)}, got {unknown[0]!r}")
 
 
 def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: bool = False) -> list[Square]:
@@ -129,26 +106,3 @@ def hide_frame(axis: Axes) -> None:
     """As ``set_axis_off``, but the labels stay."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-
-
-def image_columns(
-    shape: tuple[int, ...], count: int, *, are_squares: Sequence[bool], margin: float
-) -> tuple[Figure, np.ndarray, float]:
-    """A figure, its axes (rows, count) for images of a shape or for squares, and the width of a column in inches.
-
-    ``margin`` is the height of the text in inches.
-    """
-    aspect = shape[0] / shape[1]
-    width = float(np.clip(_MAX_HEIGHT / aspect, *_COLUMN_WIDTHS))
-    heights = [width if is_square else min(width * aspect, _MAX_HEIGHT) for is_square in are_squares]
-    figure = Figure(figsize=(width * count, sum(heights) + margin), layout="constrained")
-    axes = figure.subplots(len(heights), count, squeeze=False, height_ratios=heights)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes, width
-
-
-def wrap(inches: float, *paragraphs: str, letter: float = 0.1) -> str:
-    """Text as wide as a column, of letters so wide in inches; empty paragraphs are left out."""
-    letters = max(int(inches / letter), 1)
-    return "\n".join(textwrap.fill(text, letters) for text in paragraphs if text)

@@ -68,39 +68,38 @@ class FigureImages:
 
     def read(self, place: Place) -> Tensor:
         """An image (rows, cols) on the network's device; a missing, infinite or empty image raises ValueError."""
-        image = self._read(place)
-        if not bool((image != 0).any()):
-            raise ValueError(f"{self._name(place)} has no signal")
+        image = self._read(*place)
+        if not bool(image.any()):
+            raise ValueError(f"{self.volumes[place[0]].path}: slice {place[1]} has no signal")
         return image
 
     def with_signal(self, places: Iterable[Place]) -> Iterator[tuple[Place, Tensor]]:
         """Some images, one after another; those without a signal are left out with a warning."""
         count = 0
         for place in places:
-            image = self._read(place)
-            if bool((image != 0).any()):
+            image = self._read(*place)
+            if bool(image.any()):
                 count += 1
                 yield place, image
             else:
-                warnings.warn(f"{self._name(place)} has no signal: left out", stacklevel=2)
+                warnings.warn(
+                    f"{self.volumes[place[0]].path}: slice {place[1]} has no signal: left out", stacklevel=2
+                )
         if not count:
             raise ValueError(f"{self.folder} must have images with a signal, got none")
 
-    def _name(self, place: Place) -> str:
-        return f"{self.volumes[place[0]].path}: slice {place[1]}"
-
-    def _read(self, place: Place) -> Tensor:
-        path, (num_slices, *_), *_ = self.volumes[place[0]]
-        if not 0 <= place[1] < num_slices:
-            raise ValueError(f"{path} has slices 0 to {num_slices - 1}, got {place[1]}")
+    def _read(self, number: int, slice_num: int) -> Tensor:
+        path, (num_slices, *_), *_ = self.volumes[number]
+        if not 0 <= slice_num < num_slices:
+            raise ValueError(f"{path} has slices 0 to {num_slices - 1}, got {slice_num}")
         if self.net.in_chans == 2:
-            image = read_complex(path, place[1])
+            image = read_complex(path, slice_num)
         else:
             with open_hdf5(path) as file:
                 images = file["reconstruction"] if "reconstruction" in file else find_reconstruction(file)
-                image = torch.from_numpy(np.asarray(images[place[1]], dtype=np.float32))  # type: ignore[index]
+                image = torch.from_numpy(np.asarray(images[slice_num], dtype=np.float32))  # type: ignore[index]
         if not bool(torch.isfinite(image).all()):
-            raise ValueError(f"{self._name(place)} has NaN or infinite values")
+            raise ValueError(f"{path}: slice {slice_num} has NaN or infinite values")
         return image.to(next(self.net.parameters()).device)
 
     def _describe(self, path: Path) -> Volume:
@@ -119,9 +118,8 @@ class FigureImages:
         else:
             num_slices, rows, cols = read_shape(path)
         if min(rows, cols) < (size := self.net.patch_size):
-            raise ValueError(
-                f"{path} has images of {rows}x{cols}, smaller than the patches of the feature network, {size}x{size}"
-            )
+            small = f"images of {rows}x{cols}, smaller than the patches of the feature network, {size}x{size}"
+            raise ValueError(f"{path} has {small}")
         subject = read_text(path, "patient_id") or path.stem
         return Volume(path, (num_slices, rows, cols), subject, read_text(path, "acquisition"))
 

@@ -32,6 +32,8 @@ _CURVES_HEIGHT = 2.3
 
 Curve = Mapping[int, float]
 """A value of each epoch, which count from 1."""
+Events = dict[tuple[str, int], tuple[int, Any]]
+"""Epoch and value by tag and step."""
 
 
 class RunLog:
@@ -50,44 +52,30 @@ class RunLog:
         paths = sorted(self.folder.rglob("events.out.tfevents*"))
         if not paths:
             raise FileNotFoundError(f"no TensorBoard logs (events.out.tfevents*) in {folder}")
-        self.scalars: dict[str, dict[int, tuple[int, float]]] = {}
-        """Epoch, counting from 1, and value of each step, by tag."""
-        self._images: dict[str, dict[int, tuple[int, bytes]]] = {}  # epoch and PNG
+        scalars: Events = {}
+        images: Events = {}
         files = [_open(path) for path in paths if path.stat().st_size]
         for file in sorted(files, key=lambda file: file.FirstEventTimestamp()):
-            self._append(file)
+            later_scalars, later_images = _read_events(file)
+            # what earlier files have logged from the first step of this one on is of no account
+            start = min((step for _, step in later_scalars), default=math.inf)
+            scalars = {key: value for key, value in scalars.items() if key[1] < start} | later_scalars
+            images = {key: value for key, value in images.items() if key[1] < start} | later_images
+        self.scalars: dict[str, dict[int, tuple[int, float]]] = {}
+        """Epoch, counting from 1, and value of each step, by tag."""
+        for (tag, step), value in sorted(scalars.items()):
+            self.scalars.setdefault(tag, {})[step] = value
+        self.images: dict[str, dict[int, bytes]] = {}
+        """The PNG of each epoch, counting from 1, by tag."""
+        for (tag, _), (epoch, png) in sorted(images.items()):
+            self.images.setdefault(tag, {})[epoch] = png
         if not self.scalars:
             raise ValueError(f"the TensorBoard logs in {folder} must hold scalars with their epochs, got none")
-
-    def _append(self, file: EventAccumulator) -> None:
-        """Add a file; what earlier ones have logged from its first step on is of no account."""
-        events = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
-        ends = events.pop(_EPOCH, [])
-        epochs = {end.step: round(end.value) + 1 for end in ends}
-        scalars = {
-            tag: {event.step: (epochs[event.step], event.value) for event in of_tag if event.step in epochs}
-            for tag, of_tag in events.items()
-        }
-        images: dict[str, dict[int, tuple[int, bytes]]] = {tag: {} for tag in file.Tags()["images"]}
-        for tag, by_step in images.items():
-            for image in file.Images(tag):
-                # images come before the scalars of their validation, with another count of steps
-                step = next((end.step for end in ends if end.wall_time >= image.wall_time), None)
-                if step is not None:
-                    by_step[step] = (epochs[step], image.encoded_image_string)
-        start = min((step for by_step in scalars.values() for step in by_step), default=math.inf)
-        _replace_from(start, self.scalars, scalars)
-        _replace_from(start, self._images, images)
-
-    @property
-    def image_epochs(self) -> dict[str, list[int]]:
-        """The epochs, counting from 1, of which there are images, by tag."""
-        return {tag: sorted({epoch for epoch, _ in images.values()}) for tag, images in self._images.items()}
 
     def by_epoch(self, tag: str) -> dict[int, float]:
         """The mean of a scalar over the steps of each epoch that were logged, by epoch."""
         values: dict[int, list[float]] = {}
-        for _, (epoch, value) in sorted(self.scalars[tag].items()):
+        for epoch, value in self.scalars[tag].values():
             values.setdefault(epoch, []).append(value)
         return {epoch: float(np.mean(of_epoch)) for epoch, of_epoch in sorted(values.items())}
 
@@ -97,12 +85,11 @@ class RunLog:
 
     def steps_per_epoch(self, tag: str) -> float:
         """How many steps of an epoch were logged, on average."""
-        return len(self.scalars[tag]) / len({epoch for epoch, _ in self.scalars[tag].values()})
+        return len(self.scalars[tag]) / len(self.by_epoch(tag))
 
     def read_image(self, tag: str, epoch: int) -> np.ndarray:
         """The image (rows, cols) of a tag and an epoch, float32 in 0 .. 1, of 8 bits; the first of its channels."""
-        *_, encoded = (encoded for of, encoded in self._images[tag].values() if of == epoch)
-        image = matplotlib.image.imread(io.BytesIO(encoded), format="png")
+        image = matplotlib.image.imread(io.BytesIO(self.images[tag][epoch]), format="png")
         return np.asarray(image if image.ndim == 2 else image[..., 0], dtype=np.float32)
 
 
@@ -115,25 +102,23 @@ def _open(path: Path) -> EventAccumulator:
     return file
 
 
-def _replace_from(start: float, known: dict[str, dict[int, Any]], later: Mapping[str, dict[int, Any]]) -> None:
-    """The values of steps from a start on, by tag and step, are the later ones."""
-    for tag in dict.fromkeys([*known, *later]):
-        values = {step: value for step, value in known.pop(tag, {}).items() if step < start} | later.get(tag, {})
-        if values:
-            known[tag] = values
-
-
-class LossCurves(NamedTuple):
-    """What is to be shown of a training: curves by the name of the term, images with a note by epoch, their target
-    (rows, cols), and whether the training's points are means of too few steps.
-    """
-
-    name: str
-    training: Mapping[str, Curve]
-    validation: Mapping[str, Curve]
-    target: np.ndarray | None
-    snapshots: Mapping[int, tuple[np.ndarray, str]]
-    is_rough: bool = False
+def _read_events(file: EventAccumulator) -> tuple[Events, Events]:
+    """The scalars and the images (PNG) of which the epoch is known."""
+    tags = file.Tags()
+    ends = file.Scalars(_EPOCH) if _EPOCH in tags["scalars"] else []
+    epochs = {end.step: round(end.value) + 1 for end in ends}
+    scalars, images = {}, {}
+    for tag in set(tags["scalars"]) - {_EPOCH}:
+        for event in file.Scalars(tag):
+            if event.step in epochs:
+                scalars[tag, event.step] = (epochs[event.step], event.value)
+    for tag in tags["images"]:
+        for image in file.Images(tag):
+            # images come before the scalars of their validation, with another count of steps
+            step = next((end.step for end in ends if end.wall_time >= image.wall_time), None)
+            if step is not None:
+                images[tag, step] = (epochs[step], image.encoded_image_string)
+    return scalars, images
 
 
 def describe_fall(curve: Curve) -> dict[str, Any]:
@@ -187,7 +172,7 @@ def choose_images(
     The image is the most textured one if not given. Without such an image there is a ValueError.
     """
     by_run = [
-        {int(match[1]): set(known) for tag, known in log.image_epochs.items() if (match := _IMAGE.fullmatch(tag))}
+        {int(match[1]): set(of_tag) for tag, of_tag in log.images.items() if (match := _IMAGE.fullmatch(tag))}
         for log in logs.values()
     ]
     common = {i: set.intersection(*(run.get(i, set()) for run in by_run)) for i in by_run[0]}
@@ -210,6 +195,18 @@ def choose_images(
     return wanted, max(fitting, key=lambda i: texture(log.read_image(f"val_images_idx_{i}/target", wanted[0])))
 
 
+class LossCurves(NamedTuple):
+    """A training: curves by the name of the term, images (rows, cols) with a note by their title, the last one
+    "reference", and whether the training's points are means of too few steps.
+    """
+
+    name: str
+    training: Mapping[str, Curve]
+    validation: Mapping[str, Curve]
+    images: Mapping[str, tuple[np.ndarray, str]]
+    is_rough: bool = False
+
+
 def draw_loss_curves(
     path: str | Path,
     logs: Mapping[str, RunLog],
@@ -230,34 +227,32 @@ def draw_loss_curves(
         net: of magnitudes, for UFLoss of the images; without it the mean of the validation is shown.
         stride: of the patches of UFLoss.
     """
-    shown: list[LossCurves] = []
+    runs: list[LossCurves] = []
     numbers: dict[str, dict[str, Any]] = {}
     for name, log in logs.items():
         training, validation = (log.curves(kind, list(labels)) for kind in ("train", "val"))
         steps = {term: log.steps_per_epoch(f"train_terms/{term}") for term in training}
         is_rough = min(steps.values(), default=FEW_STEPS) < FEW_STEPS
-        target, snapshots, scores = _read_snapshots(log, epochs, image, net, stride)
-        shown.append(LossCurves(name, training, validation, target, snapshots, is_rough))
-        numbers[name] = {}
+        images, scores = _score_images(log, epochs, image, net, stride)
+        runs.append(LossCurves(name, training, validation, images, is_rough))
+        numbers[name] = {"logged steps per epoch": steps, "images": scores}
         for kind, curves in (("training", training), ("validation", validation)):
-            described = {term: {**describe_fall(curve), "by epoch": curve} for term, curve in curves.items()}
-            if len(described) == 2 and not (kind == "training" and is_rough):
-                described["comparison"] = compare_falls(*curves.values())
-            if described:
+            if curves:
+                described = {term: {**describe_fall(curve), "by epoch": curve} for term, curve in curves.items()}
                 numbers[name][kind] = described
-        numbers[name] |= {"logged steps per epoch": steps, "images": scores}
-    save_loss_curves(path, shown, labels=labels)
+            if len(curves) == 2 and not (kind == "training" and is_rough):
+                numbers[name][kind]["comparison"] = compare_falls(*curves.values())
+    save_loss_curves(path, runs, labels=labels)
     return numbers
 
 
-def _read_snapshots(
+def _score_images(
     log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int
-) -> tuple[np.ndarray | None, dict[int, tuple[np.ndarray, str]], dict[int, dict[str, float]]]:
-    """Target, images with their notes, and their scores, by epoch."""
-    target: np.ndarray | None = None
-    snapshots, scores = {}, {}
+) -> tuple[dict[str, tuple[np.ndarray, str]], dict[int, dict[str, float]]]:
+    """The images of `LossCurves`, and their scores by epoch."""
+    images, scores = {}, {}
     validation = log.curves("val", ["ufloss"]).get("ufloss", {})
-    for epoch in epochs:
+    for epoch in sorted(epochs):
         target = log.read_image(f"val_images_idx_{image}/target", epoch)
         output = log.read_image(f"val_images_idx_{image}/reconstruction", epoch)
         energy = float(np.square(output, dtype=np.float64).sum())
@@ -267,64 +262,51 @@ def _read_snapshots(
             scores[epoch]["UFLoss"] = magnitude_ufloss(net, output, target, stride=stride)
         elif epoch in validation:
             scores[epoch]["UFLoss (val.)"] = validation[epoch]
-        snapshots[epoch] = (output, "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items()))
-    return target, snapshots, scores
+        note = "\n".join(f"{name} {value:.3f}" for name, value in scores[epoch].items())
+        images |= {f"epoch {epoch}": (output, note)}
+    return {**images, "reference": (target, "")} if images else {}, scores
 
 
 def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str]) -> None:
     """A PNG, JPG or PDF has for each run its curves, and below them the images of some epochs with a zoom.
 
     Lines are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A
-    rough training has faint lines and no marks. No run, not one or two terms, or other shapes raise ValueError.
+    rough training has faint lines and no marks. All runs have the same titles of images; labels are of one or two terms.
     """
-    if not runs or not 1 <= len(labels) <= 2:
-        raise ValueError(f"runs and labels must hold a run and one or two terms, got {len(runs)} and {list(labels)}")
-    for run in runs:
-        shape = None if run.target is None else run.target.shape
-        for epoch, (image, _) in run.snapshots.items():
-            if image.shape != shape:
-                raise ValueError(f"image of epoch {epoch} must have the shape of target, got {image.shape}, {shape}")
-    aspect = max((run.target.shape[0] / run.target.shape[1] for run in runs if run.target is not None), default=0.0)
-    columns = [1 + len(run.snapshots) for run in runs]
-    widths = [max(_COLUMN_WIDTH * count, _LEAST_WIDTH) for count in columns]
-    image_height = max(w / c for w, c in zip(widths, columns, strict=True)) * (aspect + 1) + 0.4 if aspect else 0.0
-    figure = Figure(figsize=(sum(widths), _CURVES_HEIGHT + image_height + 0.3), layout="constrained")
-    heights = [_CURVES_HEIGHT, image_height] if aspect else [_CURVES_HEIGHT]
-    cells = figure.subfigures(len(heights), len(runs), squeeze=False, width_ratios=widths, height_ratios=heights)
-    limits = {}  # of the axis of a term, the same for all runs
-    for term in labels:
-        curves = [curves.get(term, {}) for run in runs for curves in (run.training, run.validation)]
-        values = [value for curve in curves for value in curve.values()] or [0.0, 1.0]
-        margin = 0.06 * (max(values) - min(values)) or 1.0
-        limits[term] = (min(values) - margin, max(values) + margin)
-    lines = max((note.count("\n") for run in runs for _, note in run.snapshots.values()), default=0)
+    count = len(runs[0].images)
+    width, heights = max(_COLUMN_WIDTH * count, _LEAST_WIDTH), [_CURVES_HEIGHT]
+    if count:
+        target, _ = runs[0].images["reference"]
+        heights.append(width / count * (target.shape[0] / target.shape[1] + 1) + 0.4)
+    figure = Figure(figsize=(width * len(runs), sum(heights) + 0.3), layout="constrained")
+    cells = figure.subfigures(len(heights), len(runs), squeeze=False, height_ratios=heights)
+    first: list[Axes] = []
     for run, column in zip(runs, cells.T, strict=True):
-        _draw_curves(column[0].subplots(), run, labels, limits)
-        if run.target is not None and len(column) > 1:
-            _draw_snapshots(column[1], run, run.target, lines)
+        axis = column[0].subplots()
+        places = [axis, axis.twinx()] if len(labels) > 1 else [axis]
+        for place, other in zip(places, first, strict=False):
+            place.sharey(other)  # the same scale for all runs
+        first = first or places
+        _draw_curves(places, run, labels)
+        for cell in column[1:]:
+            _draw_images(cell, run.images)
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _draw_curves(
-    axis: Axes, run: LossCurves, labels: Mapping[str, str], limits: Mapping[str, tuple[float, float]]
-) -> None:
-    entries: dict[str, str] = {}  # of the legend: line style by what it is
-    for term, color, place in zip(labels, _COLORS, (axis, axis.twinx()), strict=False):
-        if term in run.training:
-            _draw_curve(place, run.training[term], "-", color, is_rough=run.is_rough)
-            entries["training, few steps" if run.is_rough else "training"] = "-"
-        if term in run.validation:
-            _draw_curve(place, run.validation[term], "--", color)
-            entries["validation"] = "--"
-        is_there = term in run.training or term in run.validation
-        place.set_ylim(limits[term])
+def _draw_curves(places: Sequence[Axes], run: LossCurves, labels: Mapping[str, str]) -> None:
+    entries = {"95% of the fall": "o"}  # of the legend: style by what it is
+    for place, term, color in zip(places, labels, _COLORS, strict=True):
+        is_there = False
+        for kind, curves, style in (("training", run.training, "-"), ("validation", run.validation, "--")):
+            if term in curves:
+                is_there, is_rough = True, run.is_rough and kind == "training"
+                _draw_curve(place, curves[term], style, color, is_rough=is_rough)
+                entries[f"{kind}, few steps" if is_rough else kind] = style
         place.set_ylabel(labels[term] if is_there else f"{labels[term]}: not logged", color=color, fontsize=9)
         place.tick_params(axis="y", labelcolor=color, labelsize=8)
-        if not is_there:
-            place.set_yticks([])
+    axis = places[0]
     for label, style in entries.items():
-        axis.plot([], [], style, color="0.3", label=label)
-    axis.plot([], [], "o", color="0.3", markersize=5, label="95% of the fall")
+        axis.plot([], [], style, color="0.3", markersize=5, label=label)
     axis.set_xlabel("epoch", fontsize=9)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(axis="x", labelsize=8)
@@ -332,7 +314,7 @@ def _draw_curves(
     axis.set_title(run.name, fontsize=10)
 
 
-def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: bool = False) -> None:
+def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: bool) -> None:
     epochs = sorted(curve)
     values = [curve[epoch] for epoch in epochs]
     axis.plot(epochs, values, style, color=color, linewidth=0.8 if is_rough else 1.4, alpha=0.4 if is_rough else 1)
@@ -342,16 +324,14 @@ def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: b
         axis.plot(flat, curve[flat], "o", color=color, markersize=5, fillstyle=fill)
 
 
-def _draw_snapshots(cell: SubFigure, run: LossCurves, target: np.ndarray, lines: int) -> None:
-    """A column for each epoch and, last, for the target; rows for image and zoom; all notes have one height."""
-    ratios = [target.shape[0] / target.shape[1], 1]
-    axes = cell.subplots(2, 1 + len(run.snapshots), squeeze=False, height_ratios=ratios)
+def _draw_images(cell: SubFigure, images: Mapping[str, tuple[np.ndarray, str]]) -> None:
+    """A column for each image, with a zoom and the note below."""
+    target, _ = images["reference"]
+    axes = cell.subplots(2, len(images), height_ratios=[target.shape[0] / target.shape[1], 1])
     white, square = drawing.white_of(target), drawing.most_textured(target, organ=True)
-    shown = {f"epoch {epoch}": snapshot for epoch, snapshot in sorted(run.snapshots.items())}
-    shown["reference"] = (target, "")
-    for (name, (image, note)), (whole, zoom) in zip(shown.items(), axes.T, strict=True):
+    for (title, (image, note)), (whole, zoom) in zip(images.items(), axes.T, strict=True):
         drawing.show_with_zoom(whole, zoom, image, white, square, linewidth=0.8)
-        whole.set_title(name, fontsize=8)
-        zoom.set_xlabel(note + "\n" * (lines - note.count("\n")), fontsize=7)
+        whole.set_title(title, fontsize=8)
+        zoom.set_xlabel(note, fontsize=7)
         drawing.hide_frame(whole)
         drawing.hide_frame(zoom)

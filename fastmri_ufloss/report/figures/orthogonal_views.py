@@ -22,27 +22,24 @@ _VIEWS = {**_PLANES, **_PROJECTIONS}
 
 
 def orthogonal_views(volume: Volume) -> dict[str, np.ndarray]:
-    """The central planes of a volume (slices, rows, cols) and its maximum intensity projections, by name.
+    """The central planes n // 2 of a volume (slices, rows, cols) and its maximum intensity projections, by name.
 
-    One slice ``volume[i]`` is held at a time; of complex values the magnitude is taken. The center is n // 2. A
-    volume that is empty or has not three axes raises ValueError.
+    Values are magnitudes, and slices are read one by one. A volume that is empty or not 3D raises ValueError.
     """
     shape = tuple(volume.shape)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"volume must have shape (slices, rows, cols), all at least 1, got {shape}")
-    middle = [n // 2 for n in shape]
-    row_lines, col_lines, row_maxima = [], [], []
     center = projection = np.zeros(shape[1:])
+    lines = []
     for i in range(shape[0]):
         image = np.abs(np.asarray(volume[i]))
-        row_lines.append(image[middle[1]].copy())  # a copy, or else the whole slice would stay
-        col_lines.append(image[:, middle[2]].copy())
-        row_maxima.append(image.max(axis=0))
+        # copies, or else the whole slice would stay
+        lines.append((image[shape[1] // 2].copy(), image[:, shape[2] // 2].copy(), image.max(axis=0)))
         projection = np.maximum(projection, image)
-        if i == middle[0]:
-            center = image.copy()
-    planes = (center, np.stack(row_lines), np.stack(col_lines), projection, np.stack(row_maxima))
-    return dict(zip(_VIEWS, planes, strict=True))
+        if i == shape[0] // 2:
+            center = image
+    row_lines, col_lines, row_maxima = map(np.stack, zip(*lines, strict=True))
+    return dict(zip(_VIEWS, (center, row_lines, col_lines, projection, row_maxima), strict=True))
 
 
 def save_orthogonal_views(
@@ -53,9 +50,9 @@ def save_orthogonal_views(
     Volumes have one shape, and the gray scales of the first. ``voxel_size`` is in mm from slice to slice, row to row
     and column to column. Other volumes or sizes raise ValueError.
     """
-    sizes = tuple(float(size) for size in voxel_size)
+    sizes = tuple(map(float, voxel_size))
     if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
-        raise ValueError(f"voxel_size must be three positive numbers (slice, row, col), got {tuple(voxel_size)}")
+        raise ValueError(f"voxel_size must be three positive numbers (slice, row, col), got {sizes}")
     if not volumes:
         raise ValueError("volumes must hold at least one volume, got none")
     shapes = {name: tuple(volume.shape) for name, volume in volumes.items()}
@@ -63,9 +60,8 @@ def save_orthogonal_views(
         raise ValueError(f"volumes must all have one shape (slices, rows, cols), got {shapes}")
     rows = {name: orthogonal_views(volume) for name, volume in volumes.items()}
     first = next(iter(rows.values()))
-    # projections are brighter than planes
     whites: dict[str, float] = {}
-    for kind in (_PLANES, _PROJECTIONS):
+    for kind in (_PLANES, _PROJECTIONS):  # projections are brighter than planes
         whites |= dict.fromkeys(kind, drawing.white_of(np.concatenate([first[view].ravel() for view in kind])))
     extents = [n * size for n, size in zip(next(iter(shapes.values())), sizes, strict=True)]
     widths = [extents[horizontal] for _, horizontal in _VIEWS.values()]

@@ -1,4 +1,4 @@
-"""Panels of a slice for a paper: images, a zoom, errors and numbers, as figures 6 to 8 of the paper."""
+"""A slice by several methods side by side: with errors and scores, with differences, or with segmentations."""
 
 import textwrap
 from collections import Counter
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastmri.evaluate import nmse
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from tqdm import tqdm
 
 from fastmri_ufloss.metrics.volumes import ReferenceVolume
@@ -16,92 +19,243 @@ from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 from fastmri_ufloss.report.reconstructions import VolumeFiles
 
-__all__ = ["choose_slice", "draw_panels", "panel_scores", "save_panels"]
+__all__ = [
+    "choose_slice",
+    "draw_panels",
+    "panel_scores",
+    "save_comparison",
+    "save_contours",
+    "save_panels",
+    "save_picture",
+]
 
+ERROR_GAIN = 5
+TRUE, PREDICTED = "red", "yellow"
 _WIDTH = 1.35  # inches, of a column: five fit on a printed page
 _GAP = 0.04
 _MAX_HEIGHT = 2.6
 _FONT = 7
+_LINE = _FONT * 1.35 / 72  # inches
 _LETTERS = 22  # in a column
 _TEXT: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}
+_MARGIN = 0.25  # of the zoom, around the truth on each side, in parts of its longer side
+
+Images = Mapping[str, np.ndarray]
+
+
+def save_picture(path: str | Path, reference: np.ndarray, outputs: Images) -> None:
+    """`save_panels` of the outputs beside their reference, with NRMSE, the root of fastMRI's NMSE."""
+    _magnitudes({"reference": reference, **outputs})
+    scores = {name: {"NRMSE": f"{np.sqrt(nmse(reference, image)):.3f}"} for name, image in outputs.items()}
+    save_panels(path, ("reference", reference), outputs, scores=scores)
 
 
 def save_panels(
     path: str | Path,
     reference: tuple[str, np.ndarray],
-    images: Mapping[str, np.ndarray],
+    images: Images,
     *,
     scores: Mapping[str, Mapping[str, str]] | None = None,
     zoom: drawing.Square | None = None,
-    error_gain: float = drawing.ERROR_GAIN,
+    error_gain: float = ERROR_GAIN,
     title: str = "",
 ) -> None:
     """A PNG, JPG or PDF has a column for the reference and for each image, with a zoom, the error and the scores.
 
-    All have the gray scale of the reference, also the errors, error_gain |image - reference|.
+    All have the gray scale of the reference, which is given by name and magnitude (rows, cols). Scores are texts by
+    method and metric. The zoom, if not given, has the largest gradients of the reference without its brightest parts.
+    Other shapes or names, or a zoom out of the image raise ValueError. (As figures 6 to 8 of Wang et al., MRM 2022.)
 
     Args:
-        reference: its name, and its magnitude (rows, cols).
-        images: magnitudes of the same shape by method.
-        scores: numbers as text by method and metric, to stand below the images.
-        zoom: a square, or else that with the largest gradients of the reference without its brightest parts.
         error_gain: by which errors are multiplied.
-
-    Raises:
-        ValueError: if an argument is not as above.
     """
     name, first = reference
-    columns = drawing.check_magnitudes({name: first, **images})
-    drawing.check_names(images, scores=scores)
-    if zoom is None:
-        zoom = drawing.most_textured(first, organ=True)
-    row, col, side = zoom
+    columns = _magnitudes({name: first, **images}, scores=scores)
+    row, col, side = zoom = zoom or drawing.most_textured(first, organ=True)
     if not (side > 0 and 0 <= row <= first.shape[0] - side and 0 <= col <= first.shape[1] - side):
         raise ValueError(f"zoom must be row, column and side of a square in an image of {first.shape}, got {zoom}")
     if not 0 < error_gain < np.inf:
         raise ValueError(f"error_gain must be a number above 0, got {error_gain}")
-    white = drawing.white_of(first)
-    captions = [textwrap.fill(label, _LETTERS) for label in columns]
-    values = [(scores or {}).get(label, {}) for label in columns]
-    texts = ["\n".join(f"{metric} {value}" for metric, value in of_image.items()) for of_image in values]
-    figure, axes = _figure(first.shape, captions, texts, textwrap.fill(title, _LETTERS * len(columns)))
-    for index, ((label, image), (whole, enlarged, error)) in enumerate(zip(columns.items(), axes.T, strict=True)):
-        drawing.show_with_zoom(whole, enlarged, image, white, zoom, linewidth=0.7)
-        whole.set_title(captions[index], pad=2, **_TEXT)
-        if label in images:
-            drawing.show(error, error_gain * np.abs(image - first), white, heat=True)
-            error.text(0.5, -0.02, texts[index], ha="center", va="top", transform=error.transAxes, **_TEXT)
-        else:
-            place: dict[str, Any] = {"ha": "center", "va": "center", "transform": error.transAxes}
-            error.text(0.5, 0.5, f"error x{error_gain:g}", **place, **_TEXT)
+    texts = {label: "\n".join(map(" ".join, of_image.items())) for label, of_image in (scores or {}).items()}
+    _save_columns(path, columns, name, zoom, error_gain, f"error x{error_gain:g}", texts, title)
+
+
+def save_comparison(
+    path: str | Path,
+    images: Images,
+    *,
+    compare_with: str | None = None,
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
+) -> None:
+    """A PNG, JPG or PDF has a column for each image, with a zoom, and the difference from one of them, x5.
+
+    The difference shows where two reconstructions disagree, and without a reference not which of them is wrong.
+
+    Args:
+        images: (rows, cols) by name, in one unit; of complex images the magnitude is shown.
+        compare_with: name of the image that the others are compared with, or else the first; it gives the gray scale.
+        notes: a short text for an image, by its name, such as "residual 0.036".
+
+    Raises:
+        ValueError: if images differ in shape, or a name is none of theirs.
+    """
+    columns = _magnitudes(images, notes=notes)
+    first = next(iter(columns)) if compare_with is None else compare_with
+    if first not in columns:
+        raise ValueError(f"compare_with must be one of the images {sorted(columns)}, got {compare_with!r}")
+    zoom = drawing.most_textured(np.mean(list(columns.values()), axis=0), organ=True)
+    label = f"difference from {first} x{ERROR_GAIN}: where the images disagree, not which one is wrong"
+    _save_columns(path, columns, first, zoom, ERROR_GAIN, label, notes or {}, title)
+
+
+def _save_columns(
+    path: str | Path,
+    images: Images,
+    first: str,
+    zoom: drawing.Square,
+    gain: float,
+    label: str,
+    texts: Mapping[str, str],
+    title: str,
+) -> None:
+    """Image, zoom and, where there are several images, the error of all but the first one; texts stand below."""
+    white, are_squares = drawing.white_of(images[first]), [False, True, False]
+    below = [_wrap(texts.get(name, "")) for name in images]
+    grid = {"are_squares": are_squares if len(images) > 1 else are_squares[:2], "below": _LINE * _count_lines(below)}
+    figure, axes = _make_columns(images[first].shape, [_wrap(name) for name in images], title, **grid)
+    for (name, image), column, text in zip(images.items(), axes.T, below, strict=True):
+        drawing.show_with_zoom(column[0], column[1], image, white, zoom, linewidth=0.7)
+        _write(column[-1], -0.02, text, va="top")
+        if name != first:
+            drawing.show(column[2], gain * np.abs(image - images[first]), white, heat=True)
+        elif len(images) > 1:
+            _write(column[2], 0.5, _wrap(label), va="center")
     drawing.write_figure(path, figure, dpi=300)
 
 
-def _figure(
-    shape: tuple[int, ...], captions: Sequence[str], texts: Sequence[str], heading: str
+def save_contours(
+    path: str | Path,
+    images: Images,
+    *,
+    truth: np.ndarray,
+    predictions: Images,
+    notes: Mapping[str, str] | None = None,
+    title: str = "",
+) -> None:
+    """A PNG, JPG or PDF has a column for each image, with the outlines of its segmentations, and a zoom.
+
+    The outlines are of each class but the background: of the truth in red, of the prediction in yellow. The zoom is
+    around the truth, or else around the predictions, or in the middle. (As figure 2 of Seitzer et al., MICCAI 2018.)
+
+    Args:
+        images: (rows, cols) by name, in one unit, the reference first; of complex images the magnitude is shown.
+        truth: class numbers (rows, cols), 0 is the background.
+        predictions: class numbers (rows, cols) by the name of their image; an image may have none.
+        notes: a short text for an image, by its name, such as "PSNR 29.1 dB, Dice 0.83".
+
+    Raises:
+        ValueError: if shapes differ, classes are no integers, or a name is none of the images'.
+    """
+    magnitudes = _magnitudes(images, notes=notes, predictions=predictions)
+    first = next(iter(magnitudes.values()))
+    for name, classes in {"truth": truth, **{f"predictions[{name!r}]": p for name, p in predictions.items()}}.items():
+        if classes.shape != first.shape:
+            raise ValueError(f"{name} must have the shape of images, got {classes.shape} and {first.shape}")
+        if classes.dtype.kind not in "iu":
+            raise ValueError(f"{name} must hold class numbers of an integer dtype, got {classes.dtype}")
+    row, col, side = square = _zoom(truth, predictions)
+    white = drawing.white_of(first)
+    # a dark organ beside bright fat is seen in the zoom
+    white_of_zoom = float(np.percentile(first[max(row, 0) : row + side, max(col, 0) : col + side], 99.5)) or white
+    captions = ["\n".join(filter(None, map(_wrap, (name, (notes or {}).get(name, ""))))) for name in magnitudes]
+    figure, axes = _make_columns(first.shape, captions, title, are_squares=[False, True], below=3 * _LINE)
+    for (name, image), (whole, zoom) in zip(magnitudes.items(), axes.T, strict=True):
+        for axis, linewidth, brightest in ((whole, 0.5, white), (zoom, 0.8, white_of_zoom)):
+            drawing.show(axis, image, brightest)
+            # the truth is the wider of the two, so that where they agree it has a yellow core
+            _outline(axis, truth, TRUE, linewidth=2 * linewidth)
+            if name in predictions:
+                _outline(axis, predictions[name], PREDICTED, linewidth=linewidth)
+        drawing.outline(whole, square, color="white", linewidth=0.5)
+        whole.set(xlim=(-0.5, first.shape[1] - 0.5), ylim=(first.shape[0] - 0.5, -0.5))
+        zoom.set(xlim=(col - 0.5, col + side - 0.5), ylim=(row + side - 0.5, row - 0.5))
+    colors = {"true": TRUE, "predicted": PREDICTED} if predictions else {"true": TRUE}
+    lines = [Line2D([], [], color=color, label=label) for label, color in colors.items()]
+    # black behind the legend, as of the images: yellow on white is hard to see
+    black = {"facecolor": "black", "labelcolor": "white"}
+    figure.legend(handles=lines, loc="lower center", ncols=2, fontsize=_FONT, borderaxespad=0.1, **black)
+    drawing.write_figure(path, figure, dpi=300)
+
+
+def _magnitudes(images: Images, **texts: Mapping[str, object] | None) -> dict[str, np.ndarray]:
+    """The magnitudes of images that all are (rows, cols) of one shape and have the names in each other argument."""
+    if not images:
+        raise ValueError("images must hold at least one image, got none")
+    shape = next(iter(images.values())).shape
+    for name, image in images.items():
+        if image.ndim != 2 or image.shape != shape:
+            raise ValueError(f"images must all have one shape (rows, cols), got {image.shape} for {name!r}")
+    for argument, by_name in texts.items():
+        if unknown := sorted(set(by_name or ()) - set(images)):
+            raise ValueError(f"{argument} must have the names of images {sorted(images)}, got {unknown[0]!r}")
+    return {name: np.abs(image) for name, image in images.items()}
+
+
+def _make_columns(
+    shape: tuple[int, ...], captions: Sequence[str], title: str, *, are_squares: Sequence[bool], below: float
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with axes (3, columns) for images, squares and images, and room for captions, texts and a heading.
+    """A figure with a title and, below captions, axes (rows, columns) for images of a shape or for squares.
 
     Places are computed here: a layout engine takes many seconds for so many axes.
     """
     height = min(_WIDTH * shape[0] / shape[1], _MAX_HEIGHT)
-    line = _FONT * 1.35 / 72
-    above, below = (line * (max(text.count("\n") for text in of) + 1) + _GAP for of in (captions, texts))
-    top = line * (heading.count("\n") + 1) + 0.08 if heading else 0.02
-    wide = len(captions) * (_WIDTH + _GAP) + _GAP
-    high = top + above + 2 * height + _WIDTH + 4 * _GAP + below
+    heights = [_WIDTH if is_square else height for is_square in are_squares]
+    title = textwrap.fill(title, _LETTERS * len(captions))
+    above = _LINE * _count_lines(captions) + _GAP + (_LINE * _count_lines([title]) + 2 * _GAP if title else 0)
+    wide, high = (_WIDTH + _GAP) * len(captions), above + sum(heights) + _GAP * len(heights) + below
     figure = Figure(figsize=(wide, high))
-    axes = np.empty((3, len(captions)), dtype=object)
-    bottom = below + _GAP
-    for row, inches in ((2, height), (1, _WIDTH), (0, height)):
-        for column in range(len(captions)):
-            left = _GAP + column * (_WIDTH + _GAP)
-            axes[row, column] = figure.add_axes((left / wide, bottom / high, _WIDTH / wide, inches / high))
-            axes[row, column].set_axis_off()
-        bottom += inches + _GAP
-    if heading:
-        figure.text(0.5, 1 - 0.04 / high, heading, ha="center", va="top", **_TEXT)
+    figure.subplots_adjust(left=0, right=1, bottom=below / high, top=1 - above / high, wspace=0.03, hspace=0.03)
+    axes = figure.subplots(len(heights), len(captions), squeeze=False, height_ratios=heights)
+    for axis, caption in zip(axes[0], captions, strict=True):
+        axis.set_title(caption, pad=2, **_TEXT)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    if title:
+        figure.suptitle(title, y=1 - _GAP / high, va="top", **_TEXT)
     return figure, axes
+
+
+def _wrap(text: str) -> str:
+    return "\n".join(textwrap.fill(line, _LETTERS) for line in text.splitlines())
+
+
+def _count_lines(texts: Sequence[str]) -> int:
+    return 1 + max(text.count("\n") for text in texts)
+
+
+def _write(axis: Axes, height: float, text: str, *, va: str) -> None:
+    axis.text(0.5, height, text, ha="center", va=va, transform=axis.transAxes, **_TEXT)
+
+
+def _zoom(truth: np.ndarray, predictions: Images) -> drawing.Square:
+    """The square to enlarge, which is inside the image unless it is wider than that."""
+    shape, least = np.array(truth.shape), -(-min(truth.shape) // 4)
+    inside = np.argwhere(truth > 0)
+    if not inside.size:
+        inside = np.argwhere(np.any([truth > 0, *(classes > 0 for classes in predictions.values())], axis=0))
+    low, high = (inside.min(axis=0), inside.max(axis=0)) if inside.size else (0, shape - 1)
+    side = max(round((1 + 2 * _MARGIN) * int((high - low).max() + 1)), least) if inside.size else least
+    room = shape - side
+    row, col = np.where(room < 0, room // 2, np.clip((low + high + 1 - side) // 2, 0, np.maximum(room, 0)))
+    return int(row), int(col), side
+
+
+def _outline(axis: Axes, classes: np.ndarray, color: str, *, linewidth: float) -> None:
+    rows, cols = (np.arange(-1, size + 1) for size in classes.shape)
+    for number in np.unique(classes[classes > 0]):
+        # with a frame of background, so that the outline is closed where a class reaches the border
+        axis.contour(cols, rows, np.pad(classes == number, 1), levels=[0.5], colors=color, linewidths=linewidth)
 
 
 def panel_scores(
@@ -113,13 +267,13 @@ def panel_scores(
     """
     known = {metric["name"]: metric for metric in document["metrics"] if metric["name"] in metrics}
     labels = Counter(metric["label"] for metric in known.values())
-    names = {name: m["label"] if labels[m["label"]] == 1 else name for name, m in known.items()}
-    scores = {}
+    scores: dict[str, dict[str, str]] = {}
     for row in document["slices"]:
         if (row["volume"], row["slice"]) == (volume, slice_num):
-            values = {name: row[name] for name in metrics if row.get(name) is not None}
-            texts = {name: f"{value:#.3g}".rstrip(".") for name, value in values.items()}
-            scores[row["method"]] = {names[n]: f"{text} {known[n]['unit']}".rstrip() for n, text in texts.items()}
+            texts = scores[row["method"]] = {}
+            for name in [name for name in metrics if row.get(name) is not None]:
+                label, value = known[name]["label"], f"{row[name]:#.3g}".rstrip(".")
+                texts[label if labels[label] == 1 else name] = f"{value} {known[name]['unit']}".rstrip()
     return scores
 
 
@@ -167,7 +321,7 @@ def draw_panels(
     net: PatchFeatureNet | None = None,
     stride: int = 5,
     zoom: drawing.Square | None = None,
-    error_gain: float = drawing.ERROR_GAIN,
+    error_gain: float = ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
     """Files of the panels of a slice, see `save_panels`, are written with the scores by method, which are returned.
 
@@ -180,15 +334,14 @@ def draw_panels(
     if not is_finite[number]:
         raise ValueError(f"{volume.name}: an image of slice {number} has NaN or infinite values, take another slice")
     reference = ReferenceVolume(references[number : number + 1], max_value=references[is_finite].max())
-    scores = {}
+    scores, texts = {}, {}
     for method, output in images.outputs.items():
         of_slice = reference.score(output[number : number + 1], names=("NRMSE", "SSIM")).slices
         scores[method] = {score: float(values[0]) for score, values in of_slice.items()}
         if net is not None:
             scores[method]["UFLoss"] = magnitude_ufloss(net, output[number], references[number], stride=stride)
-    texts = {method: {score: f"{value:#.3g}" for score, value in of.items()} for method, of in scores.items()}
-    outputs = {method: output[number] for method, output in images.outputs.items()}
-    shown = ((name, references[number]), outputs)
+        texts[method] = {score: f"{value:#.3g}" for score, value in scores[method].items()}
+    shown = ((name, references[number]), {method: output[number] for method, output in images.outputs.items()})
     for path in paths:
         save_panels(path, *shown, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
     return scores

@@ -1,4 +1,4 @@
-"""Figure 5A of the UFLoss paper: patches, and those of a bank that are nearest to and farthest from them."""
+"""Figures 5, S1 and S2 of the UFLoss paper: where a patch finds its like, in a bank of patches and in some images."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,51 +9,55 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path, file_stamp
+from fastmri_ufloss.losses.ssim import ssim_loss
 from fastmri_ufloss.losses.ufloss import patch_features
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
 
-__all__ = ["FeatureBank", "build_bank", "cut_patches", "features_at", "look_up", "save_retrieval", "textured_queries"]
+__all__ = ["FeatureBank", "build_bank", "draw_correlation_maps", "look_up", "save_retrieval", "textured_queries"]
 
 SIDES = ("nearest", "farthest")
-_CELL = 1.15  # inches
+PATCH_COLORS = ("limegreen", "deepskyblue", "orange", "magenta")
+NUM_PATCHES = 2  # of correlation maps, unless the user says which
+_CELL, _COLUMN = 1.15, 2.1  # inches
 
-Query = tuple[Place, tuple[int, int]]
-"""The place of an image, and the upper left corner of a patch."""
+Corner = tuple[int, int]
+"""Row and column of the upper left pixel of a patch."""
+Query = tuple[Place, Corner]
 
 
 class FeatureBank(NamedTuple):
-    """Patches of some volumes: features (n, d) float32, unit vectors, and places (n, 4) int64, number of the volume,
-    slice, and row and column of the upper left corner.
-    """
+    """Unit vectors (n, d) float32 of patches, and their places (n, 4) int64: number of the volume, slice, corner."""
 
     features: Tensor
     places: Tensor
 
 
-def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk_size: int = 256) -> Tensor:
-    """Features (n, d) of the patches at corners (n, 2) of an image (rows, cols), divided by its `image_scale`.
+class MappedImage(NamedTuple):
+    """A magnitude image (rows, cols) and, by measure, its maps for each source patch, (patches, rows, cols)."""
 
-    The network is in eval mode, and without gradient. An image of another kind than it takes, or a patch that is not
-    inside the image, raises ValueError.
-    """
-    if image.ndim != 2:
-        raise ValueError(f"image must have shape (rows, cols), got {tuple(image.shape)}")
+    name: str
+    image: np.ndarray
+    maps: Mapping[str, np.ndarray]
+
+
+def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk_size: int = 256) -> Tensor:
+    """Features (n, d), without gradient, of the patches at corners (n, 2) of an image (rows, cols)."""
     size = int(feature_net.patch_size)  # type: ignore[arg-type]
-    last = torch.tensor(image.shape) - size
-    if corners.ndim != 2 or corners.shape[1] != 2 or bool(((corners < 0) | (corners > last)).any()):
-        raise ValueError(
-            f"corners must be (n, 2) with patches of {size}x{size} inside the image of "
-            f"{image.shape[0]}x{image.shape[1]}, got {tuple(corners.shape)} from {corners.flatten()[:2].tolist()}"
-        )
+    rows, cols = image.shape
+    if bool(((corners < 0) | (corners > torch.tensor([rows, cols]) - size)).any()):
+        wanted = f"patches of {size}x{size} inside the image of {rows}x{cols}"
+        raise ValueError(f"corners must be of {wanted}, got {corners.tolist()[:1]}")
     scale, features = image_scale(image[None]), []
     for chunk in corners.split(chunk_size):
         patches = torch.stack([image[row : row + size, col : col + size] for row, col in chunk.tolist()])
@@ -65,8 +69,14 @@ def random_corners(shape: Sequence[int], patch_size: int, count: int, key: tuple
     """Corners (count, 2) of patches at random places of an image, which depend on its shape and the key alone."""
     seed, name, slice_num = key
     generator = np.random.default_rng([seed, crc32(name.encode()), slice_num])
-    room = np.array(shape) - patch_size + 1
-    return torch.from_numpy(generator.integers(room, size=(count, 2)))
+    return torch.from_numpy(generator.integers(np.array(shape) - patch_size + 1, size=(count, 2)))
+
+
+def textured_corners(image: Tensor, patch_size: int, count: int) -> list[Corner]:
+    """Corners of the most textured patches of an image (rows, cols), see `drawing.textured_squares`."""
+    magnitude = image.abs().cpu().double().numpy()
+    squares = drawing.textured_squares(magnitude, patch_size, count=count, organ=True)
+    return [(row, col) for row, col, _ in squares]
 
 
 def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
@@ -76,15 +86,15 @@ def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | P
     """
     if size < 1:
         raise ValueError(f"size of the bank must be at least 1, got {size}")
-    every = images.evenly(sum(volume.shape[0] for volume in images.volumes))
-    ends = [i * size // len(every) for i in range(len(every) + 1)]
-    counts = dict(zip(every, np.diff(ends).tolist(), strict=True))
+    num_slices = sum(volume.shape[0] for volume in images.volumes)
+    counts = np.diff([i * size // num_slices for i in range(num_slices + 1)]).tolist()
     stamp = hashlib.sha256()
     for name, tensor in images.net.state_dict().items():
         stamp.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    parts = []
+    parts, first = [], 0
     for index, volume in enumerate(tqdm(images.volumes, desc=f"Bank of {size} patches", unit="volume")):
-        of_slices = {place[1]: count for place, count in counts.items() if place[0] == index and count}
+        of_slices = {i: count for i, count in enumerate(counts[first : first + volume.shape[0]]) if count}
+        first += volume.shape[0]
         if not of_slices:
             continue
         key = (volume.path.name, *file_stamp(volume.path), stamp.hexdigest(), seed, list(of_slices.items()))
@@ -95,7 +105,7 @@ def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | P
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, features=part.features.numpy(), places=part.places.numpy())
         # the file does not know the number of its volume in the folder
-        parts.append(FeatureBank(part.features, torch.nn.functional.pad(part.places, (1, 0), value=index)))
+        parts.append(FeatureBank(part.features, F.pad(part.places, (1, 0), value=index)))
     return FeatureBank(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
@@ -106,7 +116,7 @@ def _compute(images: FigureImages, index: int, of_slices: Mapping[int, int], see
         key = (seed, name, slice_num)
         corners = random_corners(image.shape, images.net.patch_size, of_slices[slice_num], key)
         features.append(features_at(images.net, image, corners).cpu())
-        places.append(torch.nn.functional.pad(corners, (1, 0), value=slice_num))
+        places.append(F.pad(corners, (1, 0), value=slice_num))
     return FeatureBank(torch.cat(features), torch.cat(places))
 
 
@@ -119,26 +129,6 @@ def _read(path: Path) -> FeatureBank | None:
         return None
 
 
-def search(
-    query: Tensor, bank: Tensor, *, count: int, largest: bool = True, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The rows of a bank (n, d) with the largest inner products with a query (d,), or the smallest; exact.
-
-    Only rows that are ``allowed``, (n,) bool, are found, or else all. Inner products (count,), the best first, and
-    row numbers are returned. Shapes that do not fit, or too few rows, raise ValueError.
-    """
-    allowed = torch.ones(len(bank), dtype=torch.bool) if allowed is None else allowed
-    if query.shape != bank.shape[1:] or bank.ndim != 2 or allowed.shape != bank.shape[:1]:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, bank, allowed))
-        raise ValueError(f"query, bank and allowed must be (d,), (n, d) and (n,), got {shapes}")
-    if not 1 <= count <= int(allowed.sum()):
-        raise ValueError(f"count must be from 1 to the {int(allowed.sum())} rows that may be found, got {count}")
-    sign = 1.0 if largest else -1.0
-    products = (sign * (query[None] @ bank.T)[0]).masked_fill(~allowed, -torch.inf)
-    values, rows = products.topk(count)
-    return sign * values, rows
-
-
 def textured_queries(images: FigureImages, count: int) -> list[Query]:
     """A textured patch of each of some evenly spaced slices."""
     queries = []
@@ -148,11 +138,12 @@ def textured_queries(images: FigureImages, count: int) -> list[Query]:
     return queries
 
 
-def textured_corners(image: Tensor, patch_size: int, count: int) -> list[tuple[int, int]]:
-    """Upper left corners of the most textured patches of an image (rows, cols), see `drawing.textured_squares`."""
-    magnitude = image.abs().cpu().double().numpy()
-    squares = drawing.textured_squares(magnitude, patch_size, count=count, organ=True)
-    return [(row, col) for row, col, _ in squares]
+def search(query: Tensor, bank: Tensor, allowed: Tensor, *, count: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The largest or smallest inner products of a query (d,) with allowed rows of a bank (n, d), and the rows."""
+    sign = 1.0 if largest else -1.0
+    products = (sign * (query[None] @ bank.T)[0]).masked_fill(~allowed, -torch.inf)
+    values, rows = products.topk(count)
+    return sign * values, rows
 
 
 def look_up(
@@ -161,7 +152,7 @@ def look_up(
     """The ``count`` nearest and farthest patches of some patches, without those of the same subject.
 
     A row for each query has ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with
-    their ``inner_product``. Too few patches of other subjects in the bank, that of ``bank_images``, raise ValueError.
+    their ``inner_product``. Fewer patches of other subjects in the bank, that of ``bank_images``, raise ValueError.
     """
     results = []
     for (number, slice_num), corner in queries:
@@ -171,14 +162,14 @@ def look_up(
         subject = images.volumes[number].subject
         is_other = torch.tensor([volume.subject != subject for volume in bank_images.volumes])
         allowed = is_other[bank.places[:, 0]]
-        if int(allowed.sum()) < count:
+        if not 1 <= count <= int(allowed.sum()):
             raise ValueError(
-                f"the bank must have {count} patches of other subjects than {subject}, got {int(allowed.sum())}: "
-                "make it larger, or of a folder with other subjects"
+                f"the bank must have {count} patches of other subjects than {subject}, at least 1, got "
+                f"{int(allowed.sum())}: make it larger, or of a folder with other subjects"
             )
         result = _describe(images, (number, slice_num, *corner))
         for side in SIDES:
-            values, rows = search(query, bank.features, count=count, largest=side == "nearest", allowed=allowed)
+            values, rows = search(query, bank.features, allowed, count=count, largest=side == "nearest")
             hits = zip(values.tolist(), bank.places[rows].tolist(), strict=True)
             result[side] = [{"inner_product": value, **_describe(bank_images, place)} for value, place in hits]
         results.append(result)
@@ -190,57 +181,239 @@ def _describe(images: FigureImages, place: Sequence[int]) -> dict[str, Any]:
     return {"volume": images.volumes[number].path.name, "slice": slice_num, "corner": corner}
 
 
-def cut_patches(
-    results: Sequence[Mapping[str, Any]], images: FigureImages, bank_images: FigureImages
-) -> list[dict[str, list[np.ndarray]]]:
-    """Patches of the results of `look_up`: magnitudes, of images at their scale, by query, nearest and farthest."""
-
-    def cut(folder: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
-        image = folder.read(folder.place(row["volume"], row["slice"]))
-        magnitude = (image.abs() / image_scale(image[None])).cpu().numpy()
-        return drawing.cut(magnitude, (*row["corner"], folder.net.patch_size))
-
-    return [
-        {"query": [cut(images, row)], **{side: [cut(bank_images, hit) for hit in row[side]] for side in SIDES}}
-        for row in results
-    ]
-
-
 def save_retrieval(
-    path: str | Path, queries: Sequence[Mapping[str, Any]], patches: Sequence[Mapping[str, Sequence[np.ndarray]]]
+    path: str | Path, queries: Sequence[Mapping[str, Any]], images: FigureImages, bank_images: FigureImages
 ) -> None:
-    """A PNG, JPG or PDF has a row for each query: the patch, its nearest patches, and its farthest ones.
+    """A PNG, JPG or PDF has a row for each query of `look_up`: the patch, its nearest patches, and its farthest ones.
 
-    The border of a patch has the color of its inner product with the query; all patches have one gray scale. No
-    query, or different numbers of patches, raise ValueError.
+    The border of a patch has the color of its inner product with the query; all patches, magnitudes of images at
+    their `image_scale`, have one gray scale.
     """
-    counts = {(len(query["nearest"]), len(query["farthest"])) for query in queries}
-    if len(counts) != 1:
-        raise ValueError(f"queries must be at least one, with as many patches each, got {sorted(counts)}")
-    ((near, far),) = counts
-    pixels = [patch.ravel() for row in patches for side in row.values() for patch in side]
-    white = float(np.percentile(np.concatenate(pixels), 99)) or 1.0
+    rows = [[query, *query["nearest"], *query["farthest"]] for query in queries]
+    patches = [[_cut(images, query), *(_cut(bank_images, hit) for hit in hits)] for query, *hits in rows]
+    white = float(np.percentile(patches, 99)) or 1.0
+    count = len(queries[0]["nearest"])
     # narrow empty columns stand between the query, the nearest and the farthest
-    widths = [1.0, 0.12, *[1.0] * near, 0.12, *[1.0] * far]
+    widths = [1.0, 0.12, *[1.0] * count, 0.12, *[1.0] * count]
     figure = Figure(figsize=(_CELL * sum(widths) + 0.9, (_CELL + 0.25) * len(queries) + 0.6), layout="constrained")
     axes = figure.subplots(len(queries), len(widths), squeeze=False, width_ratios=widths)
-    values = [hit["inner_product"] for query in queries for hit in (*query["nearest"], *query["farthest"])]
-    colors = ScalarMappable(Normalize(min(-0.2, *values), 1.0), "inferno")
+    lowest = min(hit["inner_product"] for _, *hits in rows for hit in hits)
+    colors = ScalarMappable(Normalize(min(-0.2, lowest), 1.0), "inferno")
     for axis in axes.flat:
         drawing.hide_frame(axis)
-    for row, query, shown in zip(axes, queries, patches, strict=True):
-        drawing.show(row[0], shown["query"][0], white)
-        row[0].set_xlabel(f"{Path(query['volume']).stem}\nslice {query['slice']}", fontsize=6.5)
-        for name, cells in (("nearest", row[2 : 2 + near]), ("farthest", row[3 + near :])):
-            for axis, hit, patch in zip(cells, query[name], shown[name], strict=True):
-                drawing.show(axis, patch, white)
-                color = colors.to_rgba(np.asarray(hit["inner_product"]))
-                axis.spines[:].set(visible=True, color=color, linewidth=3.5)
+    cells = np.delete(axes, (1, 2 + count), axis=1)
+    for line, row, of_row in zip(cells, rows, patches, strict=True):
+        for axis, hit, patch in zip(line, row, of_row, strict=True):
+            drawing.show(axis, patch, white)
+            if "inner_product" in hit:
+                _frame(axis, colors.to_rgba(np.asarray(hit["inner_product"])), width=3.5)
                 axis.set_xlabel(f"{hit['inner_product']:.2f}", fontsize=8)
-    axes[0, 0].set_title("query", fontsize=9)
-    axes[0, 2].set_title("nearest", fontsize=9, loc="left")
-    axes[0, 3 + near].set_title("farthest", fontsize=9, loc="left")
-    bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
-    bar.set_label("inner product of the features", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+        line[0].set_xlabel(f"{Path(row[0]['volume']).stem}\nslice {row[0]['slice']}", fontsize=6.5)
+    for title, axis in (("query", cells[0, 0]), ("nearest", cells[0, 1]), ("farthest", cells[0, 1 + count])):
+        axis.set_title(title, fontsize=9, loc="left")
+    _add_color_bar(figure, colors, axes, "inner product of the features")
     drawing.write_figure(path, figure, dpi=200)
+
+
+def _cut(images: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
+    image = images.read(images.place(row["volume"], row["slice"]))
+    magnitude = (image.abs() / image_scale(image[None])).cpu().numpy()
+    return drawing.cut(magnitude, (*row["corner"], images.net.patch_size))
+
+
+def _frame(axis: Axes, color: Any, *, width: float = 2.5) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color=color, linewidth=width)
+
+
+def _add_color_bar(figure: Figure, colors: ScalarMappable, axes: np.ndarray, label: str) -> None:
+    bar = figure.colorbar(colors, ax=axes, fraction=0.015, pad=0.01)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def feature_maps(
+    feature_net: nn.Module, source: Tensor, corners: Tensor, image: Tensor, *, stride: int, chunk_size: int = 256
+) -> Tensor:
+    """Inner products of the features of n patches of a source with those on a grid of an image, (n, rows, cols)."""
+    wanted = features_at(feature_net, source, corners, chunk_size=chunk_size)
+    scale = image_scale(image[None])
+    features = patch_features(feature_net, image[None, None], scale, stride=stride, chunk_size=chunk_size)[0]
+    rows = (image.shape[0] - int(feature_net.patch_size)) // stride + 1  # type: ignore[arg-type]
+    return (wanted @ features.T).reshape(len(corners), rows, -1)
+
+
+def ssim_maps(source: Tensor, corners: Tensor, image: Tensor, *, patch_size: int, stride: int) -> Tensor:
+    """fastMRI's SSIM of magnitudes, instead of the inner products of `feature_maps`.
+
+    Each image is divided by its `image_scale` first, since SSIM minds the brightness; the data range is the source's
+    largest value then.
+    """
+    source, image = (part.abs() / image_scale(part[None]) for part in (source, image))
+    data_range = source.max().clamp(min=torch.finfo(source.dtype).tiny)
+    maps = []
+    for row, col in corners.tolist():
+        wanted = source[row : row + patch_size, col : col + patch_size]
+        # row by row of the grid: all patches at once would need much memory
+        lines = (line[:, None] for line in image.unfold(0, patch_size, stride).unfold(1, patch_size, stride))
+        losses = [ssim_loss(line, wanted.expand_as(line), data_range, reduction="none") for line in lines]
+        maps.append(1 - torch.stack(losses))
+    return torch.stack(maps)
+
+
+def best_match(values: np.ndarray, *, stride: int) -> tuple[int, int, float]:
+    """Row and column of the patch with the largest value of a map (rows, cols) of a grid, and that value."""
+    row, col = (int(i) for i in np.unravel_index(int(values.argmax()), values.shape))
+    return row * stride, col * stride, float(values[row, col])
+
+
+def draw_correlation_maps(
+    path: Path,
+    images: FigureImages,
+    source: Place,
+    *,
+    corners: Sequence[Sequence[int]] | None = None,
+    others: FigureImages | None = None,
+    stride: int = 4,
+    chunk_size: int = 256,
+) -> tuple[dict[str, Any], list[Path], list[str]]:
+    """The figure and, where there are several images, ``*_best.*`` beside it with the best patches are written.
+
+    The source is compared with itself, with the slice at the same height of the next volume of another subject with
+    the same contrast, with that of a subject with another contrast, and with the middle of ``others``. The numbers,
+    the files, and what the folder does not have, in words, are returned. Corners are of 1 to 4 patches inside the
+    source, ValueError otherwise; the most textured ones, put on the grid, if not given.
+
+    Args:
+        stride: of the grid, which starts at the upper left corner.
+        chunk_size: patches that go through the network at once.
+    """
+    net, image = images.net, images.read(source)
+    if corners is None:
+        textured = textured_corners(image, net.patch_size, NUM_PATCHES)
+        corners = [(row // stride * stride, col // stride * stride) for row, col in textured]
+    where = [(row, col) for row, col in corners]
+    if not 1 <= len(where) <= len(PATCH_COLORS):
+        raise ValueError(f"corners must be of 1 to {len(PATCH_COLORS)} patches, got {len(where)}")
+    targets, missing = {f"same image\n{images.label(source)}": image}, []
+    contrast = images.volumes[source[0]].contrast
+    for is_same, name, what in (
+        (True, "another subject", f"with contrast {contrast!r}"),
+        (False, "another subject and contrast", f"with another contrast than {contrast!r}"),
+    ):
+        place = _other_subject(images, source, is_same=is_same)
+        if place is None:
+            missing.append(f"other subject {what}")
+        else:
+            targets[f"{name}\n{images.label(place)}"] = images.read(place)
+    if others is not None:
+        middle = others.place(None, None, otherwise=len(others.volumes) // 2)
+        targets[f"other data\n{others.label(middle)}"] = others.read(middle)
+    mapped = []
+    for name, target in targets.items():
+        products = feature_maps(net, image, torch.tensor(where), target, stride=stride, chunk_size=chunk_size)
+        similarities = ssim_maps(image, torch.tensor(where), target, patch_size=net.patch_size, stride=stride)
+        maps = {"UFLoss": products.cpu().numpy(), "SSIM": similarities.cpu().numpy()}
+        mapped.append(MappedImage(name, target.abs().cpu().numpy(), maps))
+    save_correlation_maps(path, mapped, where, patch_size=net.patch_size, stride=stride)
+    paths = [path]
+    if len(mapped) > 1:
+        paths.append(path.with_name(f"{path.stem}_best{path.suffix}"))
+        save_best_matches(paths[1], mapped, where, patch_size=net.patch_size, stride=stride)
+    rows = [
+        {"corner": list(corner), "images": [_describe_maps(item, index, stride) for item in mapped]}
+        for index, corner in enumerate(where)
+    ]
+    return {"source": images.label(source), "stride": stride, "patches": rows}, paths, missing
+
+
+def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Place | None:
+    """The slice at the same height of the next volume of another subject, of the same contrast or of another."""
+    number, slice_num = source
+    volume = images.volumes[number]
+    for index in (*range(number + 1, len(images.volumes)), *range(number)):
+        other = images.volumes[index]
+        if other.subject != volume.subject and (other.contrast == volume.contrast) == is_same:
+            return index, int((slice_num + 0.5) / volume.shape[0] * other.shape[0])
+    return None
+
+
+def _describe_maps(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
+    """The best match of a patch in an image, by measure, and how far it stands out of the map."""
+    row: dict[str, Any] = {"image": item.name.replace("\n", ": ")}
+    for measure, maps in item.maps.items():
+        *corner, best = best_match(maps[index], stride=stride)
+        mean, std = float(maps[index].mean()), float(maps[index].std())
+        row[measure] = {"best_corner": corner, "best": best, "mean": mean, "std": std}
+    return row
+
+
+def save_correlation_maps(
+    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
+) -> None:
+    """A PNG, JPG or PDF has a row for each image: the image, and for each measure and source patch the map.
+
+    A source patch has the color of the border of its maps. A map shows positive values only, at the center of each
+    patch; a white cross is where it is largest.
+    """
+    columns = [(measure, index) for measure in images[0].maps for index in range(len(corners))]
+    heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
+    figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")
+    axes = figure.subplots(len(images), 1 + len(columns), squeeze=False, height_ratios=heights)
+    for item, (whole, *cells) in zip(images, axes, strict=True):
+        drawing.show(whole, item.image, drawing.white_of(item.image))
+        whole.set(xticks=[], yticks=[])
+        whole.set_ylabel(item.name, fontsize=8.5)
+        for axis, (measure, index) in zip(cells, columns, strict=True):
+            _draw_map(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
+            _frame(axis, PATCH_COLORS[index])
+    for (row, col), color in zip(corners, PATCH_COLORS, strict=False):
+        drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
+    for axis, title in zip(axes[0], ("image", *(measure for measure, _ in columns)), strict=True):
+        axis.set_title(title, fontsize=9)
+    colors = ScalarMappable(Normalize(0, 1), "inferno")
+    _add_color_bar(figure, colors, axes, "inner product of the features, or SSIM")
+    drawing.write_figure(path, figure, dpi=150)
+
+
+def _draw_map(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size: int, stride: int) -> None:
+    """A map where the centers of its patches are, in the frame of the image."""
+    center = patch_size / 2 - 0.5
+    first = center - stride / 2
+    last = [first + stride * size for size in values.shape]
+    axis.set_facecolor("black")
+    drawing.show(axis, values, 1, heat=True, extent=(first, last[1], last[0], first))
+    axis.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    row, col, value = best_match(values, stride=stride)
+    axis.plot(col + center, row + center, "x", color="white", markersize=5, markeredgewidth=1.2)
+    place: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": axis.transAxes}
+    axis.text(0.98, 0.02, f"max {value:.2f}", color="white", fontsize=7, **place)
+
+
+def save_best_matches(
+    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
+) -> None:
+    """A PNG, JPG or PDF has a row for each source patch, with the best patch of each other image by each measure.
+
+    The first image is the source. Each image has its own gray scale.
+    """
+    source, *others = images
+    columns = [(item, measure) for item in others for measure in source.maps]
+    width, height = 1.5 * (1 + len(columns)), 1.7 * len(corners) + 0.45
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(len(corners), 1 + len(columns), squeeze=False)
+    for index, ((row, col), cells) in enumerate(zip(corners, axes, strict=True)):
+        _show_patch(cells[0], source.image, (row, col, patch_size), PATCH_COLORS[index])
+        for axis, (item, measure) in zip(cells[1:], columns, strict=True):
+            row, col, value = best_match(item.maps[measure][index], stride=stride)
+            _show_patch(axis, item.image, (row, col, patch_size), "0.6")
+            axis.set_xlabel(f"{measure} {value:.2f}", fontsize=8.5)
+    axes[0, 0].set_title("source patch", fontsize=8.5)
+    for axis, item in zip(axes[0, 1 :: len(source.maps)], others, strict=True):
+        axis.set_title(f"best in {item.name}", fontsize=8.5, loc="left")
+    drawing.write_figure(path, figure, dpi=200)
+
+
+def _show_patch(axis: Axes, image: np.ndarray, square: drawing.Square, color: str) -> None:
+    drawing.show(axis, drawing.cut(image, square), drawing.white_of(image))
+    _frame(axis, color)

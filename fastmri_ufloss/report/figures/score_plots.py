@@ -1,6 +1,7 @@
-"""Plots of a report's scores: boxes by method and contrast, as figure 9 of the paper, and perception-distortion."""
+"""Plots of scores: boxes by method and contrast, perception against distortion, and the sweep of a loss's weight."""
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,18 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy import stats
 
+from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
 __all__ = [
-    "choose_scores",
-    "perception_distortion_metrics",
-    "quartiles",
-    "read_report",
-    "save_box_plots",
-    "save_perception_distortion",
+    *("choose_scores", "difference_rows", "perception_distortion_metrics", "quartiles", "read_report"),
+    *("save_box_plots", "save_perception_distortion", "save_sweep", "seed_interval", "sweep_rows"),
 ]
 
+T_SEEDS = 3  # are needed for an interval by Student's t: of two it is 9 times as wide as their range
 _HEIGHT = 2.2  # inches, of a plot
 _BOX = 0.13  # inches, of a box with its gap
 _MARGIN = 0.9  # inches, of a plot's ticks and of the gaps between contrasts
@@ -33,17 +33,19 @@ _LETTERS = 36  # of a name in a line
 _LETTERS_AN_INCH = 14
 _SMALL: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}  # a $ in a method's name is a $
 
+Rows = Sequence[Mapping[str, Any]]
+SweepScores = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""Scores by name, of each weight, as it was typed, and seed."""
+
 
 def save_box_plots(path: str | Path, document: Mapping[str, Any], *, reference: str | None = None) -> None:
     """A PNG, JPG or PDF has a plot for each metric, groups of boxes for the contrasts, a box for each method.
 
     A dot is a subject, the mean over its volumes of the contrast, and whiskers reach 1.5 interquartile ranges. The
     metrics are those of a report against a reference, its first if not given, or against none; without a value there
-    is a ValueError.
+    is a ValueError. (As figure 9 of Wang et al., MRM 2022.)
     """
-    reference = document["references"][0] if reference is None else reference
-    if reference not in document["references"]:
-        raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")
+    reference = reference or document["references"][0]
     metrics = [metric for metric in document["metrics"] if metric["reference"] in (None, reference)]
     scores = _finite_scores(document, [metric["name"] for metric in metrics])
     metrics = [metric for metric in metrics if metric["name"] in {name for _, name, _ in scores}]
@@ -108,13 +110,10 @@ def save_perception_distortion(
 ) -> None:
     """A PNG, JPG or PDF has a point for each method, the means over all subjects with their 95% intervals.
 
-    Distortion, to the right, and perception, upwards, are names of the report's metrics, of which a method must have
-    both, or else ValueError. (After Blau and Michaeli, "The perception-distortion tradeoff", CVPR 2018.)
+    Distortion, to the right, and perception, upwards, are `perception_distortion_metrics`; without a method that has
+    both there is a ValueError. (After Blau and Michaeli, "The perception-distortion tradeoff", CVPR 2018.)
     """
-    metrics = {metric["name"]: metric for metric in document["metrics"]}
-    for argument, name in (("distortion", distortion), ("perception", perception)):
-        if name not in metrics:
-            raise ValueError(f"{argument} must be one of the metrics {', '.join(metrics)}, got {name!r}")
+    labels = {metric["name"]: _metric_label(metric) for metric in document["metrics"]}
     first = document["contrasts"][0]
     means = [row for row in document["means"] if row["contrast"] == first and row["mean"] is not None]
     rows = {(row["method"], row["metric"]): row for row in means}
@@ -124,17 +123,13 @@ def save_perception_distortion(
     for index, method in enumerate(document["methods"]):
         across, up = rows.get((method, distortion)), rows.get((method, perception))
         if across and up:
-            style: dict[str, Any] = {
-                "fmt": "o",
-                "markersize": 4.5,
-                "linewidth": 1,
-                "color": drawing.method_color(index),
-            }
-            points[method] = axis.errorbar(across["mean"], up["mean"], xerr=_reach(across), yerr=_reach(up), **style)
+            bars = {"xerr": _bar(across, "95% from", "95% to"), "yerr": _bar(up, "95% from", "95% to")}
+            style: dict[str, Any] = {"fmt": "o", "markersize": 4.5, "linewidth": 1, **bars}
+            points[method] = axis.errorbar(across["mean"], up["mean"], color=drawing.method_color(index), **style)
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
-    axis.set_xlabel(_metric_label(metrics[distortion]), fontsize=_FONT)
-    axis.set_ylabel(_metric_label(metrics[perception]), fontsize=_FONT)
+    axis.set_xlabel(labels[distortion], fontsize=_FONT)
+    axis.set_ylabel(labels[perception], fontsize=_FONT)
     axis.tick_params(labelsize=_FONT - 1)
     axis.grid(linewidth=0.4, alpha=0.5)
     axis.spines[["top", "right"]].set_visible(False)
@@ -143,11 +138,10 @@ def save_perception_distortion(
     drawing.write_figure(path, figure, dpi=200)
 
 
-def _reach(row: Mapping[str, Any]) -> list[list[float]] | None:
-    """From the mean to the ends of its interval, if there is one."""
-    if row["95% from"] is None or row["95% to"] is None:
-        return None
-    return [[max(row["mean"] - row["95% from"], 0.0)], [max(row["95% to"] - row["mean"], 0.0)]]
+def _bar(row: Mapping[str, Any], low: str = "from", high: str = "to") -> np.ndarray:
+    """Lengths of the error bar of a mean, (2, 1), NaN without an interval."""
+    low_end, high_end = np.array([row[low], row[high]], dtype=float)
+    return np.maximum([[row["mean"] - low_end], [high_end - row["mean"]]], 0.0)
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], *, loc: Any, ncols: int = 1) -> None:
@@ -186,15 +180,18 @@ def choose_scores(
 ) -> dict[str, Any]:
     """A report's document of some metrics and contrasts, to draw; what the report lacks raises ValueError.
 
-    Args:
-        names: of its metrics, or their labels against the reference; "UFLoss" is that of each network.
-        by_slice: let a dot be a slice, though slices of one subject are not independent.
+    Names are of its metrics, or their labels against the reference; "UFLoss" is that of each network. With
+    ``by_slice`` a dot is a slice, though slices of one subject are not independent.
     """
     if reference not in document["references"]:
         raise ValueError(f"reference must be one of {', '.join(document['references'])}, got {reference!r}")
     metrics = []
     for name in names:
-        meant = [metric for metric in document["metrics"] if _is_meant(metric, name, reference)]
+        if name == "UFLoss":
+            meant = [metric for metric in document["metrics"] if metric["label"].startswith("UFLoss")]
+        else:
+            fitting = [metric for metric in document["metrics"] if name in (metric["name"], metric["label"])]
+            meant = [m for m in fitting if name == m["name"] or m["reference"] in (None, reference)]
         if not meant:
             known = ", ".join(metric["name"] for metric in document["metrics"])
             hint = ", which a report has if it was given a feature network" if name == "UFLoss" else ""
@@ -222,12 +219,6 @@ def quartiles(document: Mapping[str, Any], unit: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_meant(metric: Mapping[str, Any], name: str, reference: str) -> bool:
-    if name == "UFLoss":
-        return bool(metric["label"].startswith("UFLoss"))
-    return name == metric["name"] or (name == metric["label"] and metric["reference"] in (None, reference))
-
-
 def _groups(document: Mapping[str, Any]) -> list[str]:
     """The contrasts, or all together where there is one only."""
     return list(document["contrasts"][1:] or document["contrasts"])
@@ -242,3 +233,98 @@ def _finite_scores(document: Mapping[str, Any], names: Sequence[str]) -> dict[tu
             for method, by_subject in methods.items():
                 scores[contrast, metric, method] = [x for x in by_subject.values() if np.isfinite(x)]
     return scores
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
+    """Ends of an interval of the mean over seeds, and its name: 95% by Student's t, or the range of fewer than three.
+
+    A value that is not finite, or no value, raises ValueError.
+    """
+    scores = np.asarray(values, dtype=float)
+    if not scores.size or not np.isfinite(scores).all():
+        raise ValueError(f"values must hold a finite number of each seed, at least one, got {list(values)}")
+    if scores.size < T_SEEDS:
+        return float(scores.min()), float(scores.max()), "smallest to largest"
+    mean, half = scores.mean(), stats.t.ppf((1 + LEVEL) / 2, scores.size - 1) * stats.sem(scores)
+    return float(mean - half), float(mean + half), f"{LEVEL:.0%}, Student's t"
+
+
+def sweep_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each weight that has seeds and each score: mean over seeds, its `seed_interval`, and the values."""
+    rows = []
+    for weight, by_seed in scores.items():
+        for metric in metrics if by_seed else ():
+            seeds = {seed: of_seed[metric] for seed, of_seed in sorted(by_seed.items())}
+            values = list(seeds.values())
+            low, high, kind = seed_interval(values)
+            interval = {"mean": float(np.mean(values)), "from": low, "to": high, "interval": kind}
+            rows.append({"weight": weight, "metric": metric, **interval, "seeds": seeds})
+    return rows
+
+
+def difference_rows(scores: SweepScores, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each weight but the first and each score: the difference from the first weight, paired by seed.
+
+    A seed has the same first weights of the network and the same order of slices whatever the loss. The interval is
+    that of Student's t, None for fewer than two seeds that both have.
+    """
+    first, rows = next(iter(scores), ""), []
+    for weight, by_seed in scores.items():
+        seeds = sorted(set(by_seed) & set(scores[first]))
+        for metric in metrics if seeds and weight != first else ():
+            pair = ([scores[of][seed][metric] for seed in seeds] for of in (first, weight))
+            paired = paired_difference(*pair, larger_is_better=False)
+            low, high = (None if math.isnan(end) else end for end in (paired.low, paired.high))
+            interval = {"difference": paired.difference, "95% from": low, "95% to": high, "seeds": len(seeds)}
+            rows.append({"weight": weight, "minus": first, "metric": metric, **interval})
+    return rows
+
+
+def save_sweep(
+    path: str | Path, rows: Rows, *, metrics: Mapping[str, str], distortion: str, perception: str, title: str = ""
+) -> None:
+    """A PNG, JPG or PDF has plots of three scores against the weight, and one of perception against distortion.
+
+    Rows are of `sweep_rows`, metrics give the labels of the scores. Means over seeds have their intervals, and a dot
+    for each seed. The weights are equally far from each other, since they may begin with 0 and end with a word.
+    """
+    by_metric = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
+    figure = Figure(figsize=(8.0, 6.2), layout="constrained")
+    *axes, plane = figure.subplots(2, 2).flat
+    for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
+        _draw_score(axis, by_metric[metric])
+        axis.set_ylabel(label)
+    _draw_plane(plane, by_metric[distortion], by_metric[perception])
+    plane.set(xlabel=f"{metrics[distortion]}: distortion", ylabel=f"{metrics[perception]}: perception")
+    few, many = (end(len(row["seeds"]) for row in rows) for end in (min, max))
+    seeds = f"{few} seeds" if few == many else f"{few} to {many} seeds"
+    what = f"{seeds}; bars: {' or '.join(sorted({row['interval'] for row in rows}))}" if many > 1 else "one seed"
+    figure.suptitle("\n".join(filter(None, (title, what))), fontsize=10)
+    drawing.write_figure(path, figure, dpi=200)
+
+
+def _draw_score(axis: Axes, rows: Rows) -> None:
+    bars = np.hstack([_bar(row) for row in rows])
+    line: dict[str, Any] = {"color": "0.25", "marker": "o", "markersize": 4, "capsize": 3, "linewidth": 1.2}
+    axis.errorbar(range(len(rows)), [row["mean"] for row in rows], yerr=bars, **line)
+    for place, row in enumerate(rows):
+        values = list(row["seeds"].values())
+        # beside the bar, or else it hides them
+        axis.plot(np.full(len(values), place + 0.13), values, "o", color=f"C{place}", markersize=3.5, alpha=0.9)
+    axis.set_xticks(range(len(rows)), [row["weight"] for row in rows])
+    axis.set(xlabel="weight of UFLoss", xlim=(-0.4, len(rows) - 0.6))
+    axis.grid(axis="y", alpha=0.3)
+
+
+def _draw_plane(axis: Axes, distortion: Rows, perception: Rows) -> None:
+    means = ([row["mean"] for row in rows] for rows in (distortion, perception))
+    axis.plot(*means, color="0.8", linewidth=1, zorder=0)
+    for place, (across, up) in enumerate(zip(distortion, perception, strict=True)):
+        color, center = f"C{place}", (across["mean"], up["mean"])
+        line: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5, "capsize": 2, "linewidth": 1}
+        axis.errorbar(*center, xerr=_bar(across), yerr=_bar(up), **line)
+        dots = (list(row["seeds"].values()) for row in (across, up))
+        axis.plot(*dots, ".", color=color, markersize=4, alpha=0.6)
+        axis.annotate(across["weight"], center, xytext=(5, 5), textcoords="offset points", color=color)
+    axis.margins(x=0.12, y=0.1)
+    axis.grid(alpha=0.3)

@@ -18,7 +18,7 @@ from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks
-from fastmri_ufloss.report.figures.comparison import save_contours
+from fastmri_ufloss.report.figures.panels import save_contours
 from fastmri_ufloss.report.reconstructions import KSPACE, VolumeFiles
 from fastmri_ufloss.report.scores.score_settings import (
     COIL_COMBINED,

@@ -43,7 +43,8 @@ def test_one_grey_scale_one_zoom_and_differences_from_the_first(figures: list[Fi
         np.testing.assert_allclose(shown[1][column].get_array(), magnitude[row : row + side, col : col + side])
     assert shown[2][0] is None
     np.testing.assert_allclose(shown[2][1].get_array(), 5 * np.abs(np.abs(second) - first), rtol=1e-6)
-    assert [axis.get_title() for axis in axes[0]] == ["one", "two\nresidual 0.5"]
+    assert [axis.get_title() for axis in axes[0]] == ["one", "two"]
+    assert "residual 0.5" in [text.get_text() for text in axes[2, 1].texts]
     assert figures[0].get_suptitle() == "a scan"
 
 
@@ -93,7 +94,7 @@ def test_picture_with_a_reference(tmp_path: Path) -> None:
     save_picture(tmp_path / "picture.png", image(), {"MoDL": image(seed=1)})
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.format == "PNG"
-    with pytest.raises(ValueError, match="must have the shape of reference"):
+    with pytest.raises(ValueError, match="one shape"):
         save_picture(tmp_path / "picture.png", image(), {"MoDL": image().T})
 
 

@@ -7,7 +7,7 @@ from helpers import randn_complex
 from skimage.metrics import structural_similarity
 
 from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
-from fastmri_ufloss.report.figures.correlation_maps import best_match, feature_maps, ssim_maps
+from fastmri_ufloss.report.figures.retrieval import best_match, feature_maps, ssim_maps
 
 CORNERS = torch.tensor([[4, 2], [0, 6]])
 
@@ -32,10 +32,9 @@ def test_feature_map_holds_the_inner_products(in_chans: int) -> None:
                 assert float(maps[number, row, col]) == pytest.approx(float(expected), abs=1e-5)
 
 
-@pytest.mark.parametrize("chunk_size", [4, 256])
-def test_ssim_map_is_that_of_scikit_image(chunk_size: int) -> None:
+def test_ssim_map_is_that_of_scikit_image() -> None:
     source, image = randn_complex(20, 17), 1e-4 * randn_complex(15, 21, seed=1)
-    maps = ssim_maps(source, CORNERS, image, patch_size=8, stride=3, chunk_size=chunk_size)
+    maps = ssim_maps(source, CORNERS, image, patch_size=8, stride=3)
     assert maps.shape == (2, 3, 5)
     first, second = ((part.abs() / image_scale(part[None])).double().numpy() for part in (source, image))
     for number, (top, left) in enumerate(CORNERS.tolist()):
@@ -64,5 +63,3 @@ def test_too_small_an_image_is_named() -> None:
     source, small = randn_complex(20, 17), randn_complex(7, 30)
     with pytest.raises(ValueError, match="at least as large as a patch of 8x8, got 7x30"):
         feature_maps(SmallFeatureNet(), source, CORNERS, small, stride=4)
-    with pytest.raises(ValueError, match="at least as large as a patch of 8x8"):
-        ssim_maps(source, CORNERS, small, patch_size=8, stride=4)

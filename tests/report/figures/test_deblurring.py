@@ -7,8 +7,7 @@ from helpers import randn_complex
 
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.report.figures.deblurring import Descent, descend, summarize_descent
-from fastmri_ufloss.report.figures.noise_and_blur import blurred
+from fastmri_ufloss.report.figures.noise_and_blur import Descent, blurred, descend, summarize_descent
 
 SHORT = {"num_steps": 12, "stride": 2, "measure_stride": 2, "measure_every": 5}
 

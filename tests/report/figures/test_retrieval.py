@@ -14,7 +14,7 @@ from fastmri_ufloss.losses.ufloss import patch_features
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures.images import FigureImages
-from fastmri_ufloss.report.figures.retrieval import build_bank, features_at, random_corners, search
+from fastmri_ufloss.report.figures.retrieval import build_bank, features_at, look_up, random_corners, search
 
 
 def unit_vectors(count: int, seed: int) -> torch.Tensor:
@@ -27,11 +27,10 @@ def test_search_finds_what_sorting_all_products_finds(largest: bool) -> None:
     bank = unit_vectors(50, 1)
     allowed = torch.rand(50, generator=torch.Generator().manual_seed(2)) > 0.4
     for query in unit_vectors(3, 0):
-        for mask in (None, allowed):
-            values, rows = search(query, bank, count=6, largest=largest, allowed=mask)
+        for mask in (torch.ones(50, dtype=torch.bool), allowed):
+            values, rows = search(query, bank, mask, count=6, largest=largest)
             products = bank.double().numpy() @ query.double().numpy()
-            if mask is not None:
-                products[~mask.numpy()] = -np.inf if largest else np.inf
+            products[~mask.numpy()] = -np.inf if largest else np.inf
             order = np.argsort(-products if largest else products)[:6]
             np.testing.assert_array_equal(rows.numpy(), order)
             np.testing.assert_allclose(values.numpy(), products[order], atol=1e-6)
@@ -40,21 +39,8 @@ def test_search_finds_what_sorting_all_products_finds(largest: bool) -> None:
 def test_search_in_a_large_bank() -> None:
     bank = torch.zeros(409_600, 8)
     bank[[5, 300_000], 0] = torch.tensor([0.5, 1.0])
-    values, rows = search(torch.eye(8)[0], bank, count=2)
+    values, rows = search(torch.eye(8)[0], bank, bank[:, 0] >= 0, count=2, largest=True)
     assert rows.tolist() == [300_000, 5] and values.tolist() == [1.0, 0.5]
-
-
-def test_search_names_bad_input() -> None:
-    query, bank = unit_vectors(1, 0)[0], unit_vectors(4, 1)
-    allowed = torch.tensor([True, False, False, False])
-    with pytest.raises(ValueError, match="count must be from 1 to the 1 rows that may be found, got 2"):
-        search(query, bank, count=2, allowed=allowed)
-    with pytest.raises(ValueError, match="count must be from 1 to the 4 rows"):
-        search(query, bank, count=5)
-    with pytest.raises(ValueError, match=r"query, bank and allowed must be \(d,\), \(n, d\) and \(n,\)"):
-        search(query[:3], bank, count=1)
-    with pytest.raises(ValueError, match=r"got \(5,\), \(4, 5\), \(3,\)"):
-        search(query, bank, count=1, allowed=allowed[:3])
 
 
 @pytest.mark.parametrize("in_chans", [1, 2])
@@ -122,3 +108,14 @@ def test_damaged_files_of_a_bank_are_written_again(images: FigureImages, tmp_pat
         assert torch.equal(again.features, bank.features) and torch.equal(again.places, bank.places)
     with pytest.raises(ValueError, match="size of the bank must be at least 1, got 0"):
         build_bank(images, size=0, seed=0, cache_dir=tmp_path)
+
+
+def test_patches_of_other_subjects_are_counted(images: FigureImages, tmp_path: Path) -> None:
+    bank = build_bank(images, size=10, seed=0, cache_dir=tmp_path / "cache")  # 4 of b
+    (result,) = look_up(images, [((0, 0), (1, 2))], bank, images, count=4)
+    assert {hit["volume"] for side in ("nearest", "farthest") for hit in result[side]} == {"b.h5"}
+    for count in (0, 5):
+        with pytest.raises(
+            ValueError, match=f"must have {count} patches of other subjects than a, at least 1, got 4"
+        ):
+            look_up(images, [((0, 0), (1, 2))], bank, images, count=count)

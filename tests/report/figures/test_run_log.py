@@ -53,6 +53,10 @@ def fit(folder: Path, max_epochs: int, checkpoint: Path | None = None, *, every:
     return folder / "end.ckpt"
 
 
+def epochs_of_images(log: RunLog) -> dict[str, list[int]]:
+    return {tag: list(images) for tag, images in log.images.items()}
+
+
 def test_scalars_are_tensorboards_and_epochs_count_from_1(tmp_path: Path) -> None:
     fit(tmp_path, 3, every=2)
     log = RunLog(tmp_path)
@@ -73,7 +77,7 @@ def test_scalars_are_tensorboards_and_epochs_count_from_1(tmp_path: Path) -> Non
 def test_images_belong_to_the_epoch_of_their_validation(tmp_path: Path) -> None:
     fit(tmp_path, 3)
     log = RunLog(tmp_path)
-    assert log.image_epochs == {"val_images_idx_0/target": [1, 2, 3]}
+    assert epochs_of_images(log) == {"val_images_idx_0/target": [1, 2, 3]}
     for epoch in (1, 2, 3):
         image = log.read_image("val_images_idx_0/target", epoch)
         assert image.shape == (4, 6) and image.dtype == np.float32
@@ -88,7 +92,7 @@ def test_a_run_that_goes_on_is_one_curve(tmp_path: Path) -> None:
     assert {step: epoch for step, (epoch, _) in log.scalars["train_terms/l2"].items()} == {
         step: 1 + step // 4 for step in range(16)
     }
-    assert log.image_epochs == {"val_images_idx_0/target": [1, 2, 3, 4]}
+    assert epochs_of_images(log) == {"val_images_idx_0/target": [1, 2, 3, 4]}
 
 
 def write(folder: Path, steps: range, value: float, *, at: float) -> None:
@@ -136,7 +140,7 @@ def test_a_run_begun_anew_replaces_the_old_one(tmp_path: Path) -> None:
     rewrite_wall_time(next((tmp_path / "b").iterdir()), 2.0)
     log = RunLog(tmp_path)
     assert list(log.scalars["train_terms/l2"]) == [0, 1, 2, 3]
-    assert log.image_epochs == {"target": [1]}
+    assert epochs_of_images(log) == {"target": [1]}
 
 
 def test_an_image_that_is_not_made_again_yet_is_gone(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_an_image_that_is_not_made_again_yet_is_gone(tmp_path: Path) -> None:
     rewrite_wall_time(next((tmp_path / "a").iterdir()), 1.0)
     rewrite_wall_time(next((tmp_path / "b").iterdir()), 2.0)
     log = RunLog(tmp_path)
-    assert log.image_epochs == {"target": [1]}
+    assert epochs_of_images(log) == {"target": [1]}
     assert list(log.scalars["val_terms/l2"]) == [3]
 
 
@@ -166,7 +170,7 @@ def test_a_file_that_is_being_written_is_read_as_far_as_it_goes(tmp_path: Path, 
     log = RunLog(tmp_path)
     assert 4 <= len(log.scalars["train_terms/l2"]) <= whole
     assert log.by_epoch("val_terms/l2").get(1) == pytest.approx(0.2)
-    assert log.image_epochs["target"][0] == 1
+    assert epochs_of_images(log)["target"][0] == 1
 
 
 def test_images_of_a_validation_that_was_killed_are_left_out(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_images_of_a_validation_that_was_killed_are_left_out(tmp_path: Path) -> 
     writer.add_scalar("epoch", 0, 0)
     writer.add_image("target", np.ones((1, 3, 3), dtype=np.float32), 1)
     writer.close()
-    assert RunLog(tmp_path).image_epochs == {}
+    assert RunLog(tmp_path).images == {}
 
 
 def test_bad_logs_are_named(tmp_path: Path) -> None:
