@@ -32,7 +32,7 @@ def main() -> None:
     document = read_report(args.report)
     reference = document["references"][0] if args.reference is None else args.reference
     chosen = {"contrasts": args.contrasts, "by_slice": args.unit == "slice"}
-    document = choose_scores(document, args.metrics, reference=reference, **chosen)
+    document = choose_scores(document, args.metrics, reference, **chosen)
     save_box_plots(args.output, document, reference=reference)
     rows = quartiles(document, args.unit)
     recipe.say(format_table(rows))

@@ -22,13 +22,9 @@ from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 __all__ = ["FEW_STEPS", "LossCurves", "RunLog", "choose_images", "draw_loss_curves", "save_loss_curves"]
 
 FEW_STEPS = 5  # of an epoch: fewer make a rough mean
-_EPOCH = "epoch"  # Lightning's own scalar, which goes with all others of its step
 _IMAGE = re.compile(r"val_images_idx_(\d+)/reconstruction")
 _PART_OF_FALL = 0.95  # a curve that has done so much of its fall is called flat
 _COLORS = ("tab:red", "tab:blue")  # as in the paper: pixels, features
-_COLUMN_WIDTH = 1.25  # inches, of an image
-_LEAST_WIDTH = 3.6  # of a run
-_CURVES_HEIGHT = 2.3
 
 Curve = Mapping[int, float]
 """A value of each epoch, which count from 1."""
@@ -40,11 +36,8 @@ class RunLog:
     """What a training has logged for TensorBoard: scalars and images by epoch, of all its processes.
 
     A run that goes on writes a file of its own. Where steps repeat, since a run was killed or was begun anew, those
-    of the later file count. Damaged files, and files that are being written, are read as far as they go.
-
-    Raises:
-        FileNotFoundError: if there is no event file in the folder or below.
-        ValueError: if a file is not one of events, or there are no scalars.
+    of the later file count. Damaged files, and files that are being written, are read as far as they go. Without any
+    file there is a FileNotFoundError, and without scalars, or with a file of something else, a ValueError.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -54,9 +47,8 @@ class RunLog:
             raise FileNotFoundError(f"no TensorBoard logs (events.out.tfevents*) in {folder}")
         scalars: Events = {}
         images: Events = {}
-        files = [_open(path) for path in paths if path.stat().st_size]
-        for file in sorted(files, key=lambda file: file.FirstEventTimestamp()):
-            later_scalars, later_images = _read_events(file)
+        files = [_read_file(path) for path in paths if path.stat().st_size]
+        for _, later_scalars, later_images in sorted(files, key=lambda file: file[0]):
             # what earlier files have logged from the first step of this one on is of no account
             start = min((step for _, step in later_scalars), default=math.inf)
             scalars = {key: value for key, value in scalars.items() if key[1] < start} | later_scalars
@@ -83,42 +75,33 @@ class RunLog:
         """Those of the terms of a loss that were logged in ``"train"`` or ``"val"``, `by_epoch`."""
         return {term: self.by_epoch(tag) for term in terms if (tag := f"{kind}_terms/{term}") in self.scalars}
 
-    def steps_per_epoch(self, tag: str) -> float:
-        """How many steps of an epoch were logged, on average."""
-        return len(self.scalars[tag]) / len(self.by_epoch(tag))
-
     def read_image(self, tag: str, epoch: int) -> np.ndarray:
         """The image (rows, cols) of a tag and an epoch, float32 in 0 .. 1, of 8 bits; the first of its channels."""
         image = matplotlib.image.imread(io.BytesIO(self.images[tag][epoch]), format="png")
         return np.asarray(image if image.ndim == 2 else image[..., 0], dtype=np.float32)
 
 
-def _open(path: Path) -> EventAccumulator:
+def _read_file(path: Path) -> tuple[float, Events, Events]:
+    """When a file begins, and its scalars and images (PNG) of which the epoch is known."""
     file = EventAccumulator(str(path), {"scalars": 0, "images": 0}, purge_orphaned_data=False).Reload()
     try:
-        file.FirstEventTimestamp()
+        begin = file.FirstEventTimestamp()
     except ValueError as error:
         raise ValueError(f"{path} is not a file of TensorBoard events, or it is damaged") from error
-    return file
-
-
-def _read_events(file: EventAccumulator) -> tuple[Events, Events]:
-    """The scalars and the images (PNG) of which the epoch is known."""
-    tags = file.Tags()
-    ends = file.Scalars(_EPOCH) if _EPOCH in tags["scalars"] else []
+    events = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
+    ends = events.pop("epoch", [])  # Lightning's own scalar, which goes with all others of its step
     epochs = {end.step: round(end.value) + 1 for end in ends}
     scalars, images = {}, {}
-    for tag in set(tags["scalars"]) - {_EPOCH}:
-        for event in file.Scalars(tag):
-            if event.step in epochs:
-                scalars[tag, event.step] = (epochs[event.step], event.value)
-    for tag in tags["images"]:
+    for tag, of_tag in events.items():
+        known = [event for event in of_tag if event.step in epochs]
+        scalars |= {(tag, event.step): (epochs[event.step], event.value) for event in known}
+    for tag in file.Tags()["images"]:
         for image in file.Images(tag):
             # images come before the scalars of their validation, with another count of steps
             step = next((end.step for end in ends if end.wall_time >= image.wall_time), None)
             if step is not None:
                 images[tag, step] = (epochs[step], image.encoded_image_string)
-    return scalars, images
+    return begin, scalars, images
 
 
 def describe_fall(curve: Curve) -> dict[str, Any]:
@@ -139,10 +122,7 @@ def describe_fall(curve: Curve) -> dict[str, Any]:
 
 
 def compare_falls(pixel: Curve, feature: Curve) -> dict[str, Any]:
-    """Whether one curve is flat while the other still falls, as the pixel loss and UFLoss in figure 10 of the paper.
-
-    A curve is flat from the epoch by which 95% of its fall are done; what does not fall has None.
-    """
+    """Whether the pixel loss is flat, with 95% of its fall done, while UFLoss still falls; None without a fall."""
     flat, other = _epoch_of_fall(pixel), _epoch_of_fall(feature)
     left = None
     if flat is not None and other is not None and flat in feature:
@@ -171,34 +151,29 @@ def choose_images(
 
     The image is the most textured one if not given. Without such an image there is a ValueError.
     """
-    by_run = [
-        {int(match[1]): set(of_tag) for tag, of_tag in log.images.items() if (match := _IMAGE.fullmatch(tag))}
-        for log in logs.values()
-    ]
-    common = {i: set.intersection(*(run.get(i, set()) for run in by_run)) for i in by_run[0]}
-    common = {i: of_image for i, of_image in common.items() if of_image}
+    log, *others = logs.values()
+    common = {}
+    for tag, known in log.images.items():
+        of_image = set(known).intersection(*(other.images.get(tag, ()) for other in others))
+        if of_image and (match := _IMAGE.fullmatch(tag)):
+            common[int(match[1])] = of_image
     if not common:
-        raise ValueError(
-            "the runs have logged no validation image in common: recipes log num_log_images of them, with a "
-            "validation (limit_val_batches not 0) and the same seed; the curves alone need no images"
-        )
+        hint = "recipes log num_log_images of them, with limit_val_batches not 0 and the same seed"
+        raise ValueError(f"the runs have logged no validation image in common: {hint}; the curves need no images")
     if image is not None and image not in common:
         raise ValueError(f"image must be one of those logged, {', '.join(map(str, sorted(common)))}, got {image}")
     common = {image: common[image]} if image is not None else common
-    known = sorted(set().union(*common.values()))
-    wanted = list(epochs or sorted({known[0], known[(len(known) - 1) // 2], known[-1]}))
+    every = sorted(set().union(*common.values()))
+    wanted = list(epochs or sorted({every[0], every[(len(every) - 1) // 2], every[-1]}))
     fitting = [i for i, of_image in common.items() if set(wanted) <= of_image]
     if not fitting:
         there = "; ".join(f"{sorted(of_image)} of image {i}" for i, of_image in sorted(common.items()))
         raise ValueError(f"epochs must be some of an image that all runs have, got {wanted}; there are {there}")
-    log = next(iter(logs.values()))
     return wanted, max(fitting, key=lambda i: texture(log.read_image(f"val_images_idx_{i}/target", wanted[0])))
 
 
 class LossCurves(NamedTuple):
-    """A training: curves by the name of the term, images (rows, cols) with a note by their title, the last one
-    "reference", and whether the training's points are means of too few steps.
-    """
+    """Curves of a training by term, images with a note by title, "reference" last, and whether steps are few."""
 
     name: str
     training: Mapping[str, Curve]
@@ -219,19 +194,15 @@ def draw_loss_curves(
 ) -> dict[str, Any]:
     """The figure of some runs, by name, is written; its numbers are returned by run.
 
-    For the scores an image of 8 bits is multiplied by the factor that brings it nearest to its target.
-
-    Args:
-        labels: of the two terms to show, by name; a run need not have both.
-        epochs, image: see `choose_images`; no images without epochs.
-        net: of magnitudes, for UFLoss of the images; without it the mean of the validation is shown.
-        stride: of the patches of UFLoss.
+    Labels are of the terms to show, by name. The images of `choose_images`, of 8 bits, are multiplied by the factor
+    that brings them nearest to their target before they are scored, with a network of magnitudes also by UFLoss;
+    without a network the mean of the validation is shown.
     """
     runs: list[LossCurves] = []
     numbers: dict[str, dict[str, Any]] = {}
     for name, log in logs.items():
         training, validation = (log.curves(kind, list(labels)) for kind in ("train", "val"))
-        steps = {term: log.steps_per_epoch(f"train_terms/{term}") for term in training}
+        steps = {term: len(log.scalars[f"train_terms/{term}"]) / len(curve) for term, curve in training.items()}
         is_rough = min(steps.values(), default=FEW_STEPS) < FEW_STEPS
         images, scores = _score_images(log, epochs, image, net, stride)
         runs.append(LossCurves(name, training, validation, images, is_rough))
@@ -268,13 +239,13 @@ def _score_images(
 
 
 def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Mapping[str, str]) -> None:
-    """A PNG, JPG or PDF has for each run its curves, and below them the images of some epochs with a zoom.
+    """A PNG, JPG or PDF has for each run its curves of one or two terms, and below them its images with a zoom.
 
     Lines are of the training, dashed ones of the validation; a mark is where a curve has done 95% of its fall. A
-    rough training has faint lines and no marks. All runs have the same titles of images; labels are of one or two terms.
+    rough training has faint lines and no marks.
     """
     count = len(runs[0].images)
-    width, heights = max(_COLUMN_WIDTH * count, _LEAST_WIDTH), [_CURVES_HEIGHT]
+    width, heights = max(1.25 * count, 3.6), [2.3]  # inches, of a run
     if count:
         target, _ = runs[0].images["reference"]
         heights.append(width / count * (target.shape[0] / target.shape[1] + 1) + 0.4)
@@ -295,12 +266,17 @@ def save_loss_curves(path: str | Path, runs: Sequence[LossCurves], *, labels: Ma
 
 def _draw_curves(places: Sequence[Axes], run: LossCurves, labels: Mapping[str, str]) -> None:
     entries = {"95% of the fall": "o"}  # of the legend: style by what it is
-    for place, term, color in zip(places, labels, _COLORS, strict=True):
+    for place, term, color in zip(places, labels, _COLORS, strict=False):
         is_there = False
         for kind, curves, style in (("training", run.training, "-"), ("validation", run.validation, "--")):
             if term in curves:
                 is_there, is_rough = True, run.is_rough and kind == "training"
-                _draw_curve(place, curves[term], style, color, is_rough=is_rough)
+                faint = {"linewidth": 0.8, "alpha": 0.4} if is_rough else {"linewidth": 1.4}
+                place.plot(*zip(*sorted(curves[term].items()), strict=True), style, color=color, **faint)
+                flat = None if is_rough else _epoch_of_fall(curves[term])
+                if flat is not None:
+                    fill: Literal["full", "none"] = "full" if style == "-" else "none"
+                    place.plot(flat, curves[term][flat], "o", color=color, markersize=5, fillstyle=fill)
                 entries[f"{kind}, few steps" if is_rough else kind] = style
         place.set_ylabel(labels[term] if is_there else f"{labels[term]}: not logged", color=color, fontsize=9)
         place.tick_params(axis="y", labelcolor=color, labelsize=8)
@@ -312,16 +288,6 @@ def _draw_curves(places: Sequence[Axes], run: LossCurves, labels: Mapping[str, s
     axis.tick_params(axis="x", labelsize=8)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
     axis.set_title(run.name, fontsize=10)
-
-
-def _draw_curve(axis: Axes, curve: Curve, style: str, color: str, *, is_rough: bool) -> None:
-    epochs = sorted(curve)
-    values = [curve[epoch] for epoch in epochs]
-    axis.plot(epochs, values, style, color=color, linewidth=0.8 if is_rough else 1.4, alpha=0.4 if is_rough else 1)
-    flat = _epoch_of_fall(curve)
-    if flat is not None and not is_rough:
-        fill: Literal["full", "none"] = "full" if style == "-" else "none"
-        axis.plot(flat, curve[flat], "o", color=color, markersize=5, fillstyle=fill)
 
 
 def _draw_images(cell: SubFigure, images: Mapping[str, tuple[np.ndarray, str]]) -> None:

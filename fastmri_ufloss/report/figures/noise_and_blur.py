@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from fastmri.data.transforms import center_crop
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -35,6 +36,10 @@ _AXES = {"noise": r"noise $b$ (%), $x_p = (1 - b)\,x + b\,n$", "blur": "blur $R$
 _UFLOSS = r"UFLoss, mean $|f(p) - f(\hat p)|^2$"
 _COLUMN = 1.75  # inches
 
+Values = dict[str, dict[str, list[float]]]
+"""At each level, by kind and distance."""
+Curves = Mapping[str, Mapping[str, Any]]
+"""What `summarize_curve` gives, by the name of the distance."""
 Distance = Callable[[Tensor, Tensor], Tensor]
 """From outputs and targets (batch, 1, rows, cols), which are one image, to their distances (batch,)."""
 
@@ -103,9 +108,7 @@ def make_distances(
 
 
 @torch.no_grad()
-def degradation_values(
-    distances: Mapping[str, Distance], image: Tensor, *, seed: int = 0
-) -> dict[str, dict[str, list[float]]]:
+def degradation_values(distances: Mapping[str, Distance], image: Tensor, *, seed: int = 0) -> Values:
     """The distances of an image (rows, cols) from itself with noise, and blurred, by kind and name at each level."""
     target, values = image[None, None], {}
     for kind, levels in LEVELS.items():
@@ -138,7 +141,7 @@ def draw_noise_and_blur(
 ) -> dict[str, Any]:
     """Figure 4A of images that are evenly spaced over all slices is written; its numbers are returned."""
     places = images.evenly(num_images)
-    by_place: dict[Place, dict[str, dict[str, list[float]]]] = {}
+    by_place: dict[Place, Values] = {}
     for place, image in tqdm(images.with_signal(places), desc="Noise and blur", unit="image", total=len(places)):
         by_place[place] = degradation_values(distances, image, seed=seed + len(by_place))
     values, curves = {}, {}
@@ -152,12 +155,7 @@ def draw_noise_and_blur(
 
 
 def save_degradation_curves(
-    path: str | Path,
-    curves: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    example: Tensor,
-    *,
-    num_images: int,
-    seed: int = 0,
+    path: str | Path, curves: Mapping[str, Curves], example: Tensor, *, num_images: int, seed: int = 0
 ) -> None:
     """Noise and blur have a row each: UFLoss and its spread, all distances relative to their last, and an example."""
     figure = Figure(figsize=(13, 6.2), layout="constrained")
@@ -237,9 +235,6 @@ def descend(
 
     Wang et al., MRM 2022, figure 4B.
     """
-    if target.ndim != 2 or start.shape != target.shape or start.is_complex() != target.is_complex():
-        got = f"{start.dtype} {tuple(start.shape)} and {target.dtype} {tuple(target.shape)}"
-        raise ValueError(f"start and target must both be (rows, cols), both complex or both real, got {got}")
     if torch.equal(start, target):
         raise ValueError("start must differ from target, got equal images")
     check_at_least_one(num_steps=num_steps, measure_every=measure_every)
@@ -300,14 +295,12 @@ def draw_deblurring(
     if size < images.net.patch_size:
         raise ValueError(f"size must be at least that of a patch, {images.net.patch_size}, got {size}")
     image = images.read(place)
-    rows, cols = (min(size, n) for n in image.shape)
-    row, col = (image.shape[0] - rows) // 2, (image.shape[1] - cols) // 2
-    target = image[row : row + rows, col : col + cols]
+    target = center_crop(image, (min(size, image.shape[0]), min(size, image.shape[1])))
     descent = descend(images.net, blurred(target[None], factor)[0], target, **options)
     save_descent(path, target, descent)
     numbers = {name: value for name, value in descent._asdict().items() if name != "images"}
-    place_in_words = {"image": images.label(place), "size": list(target.shape), "factor": factor}
-    return {**place_in_words, **numbers, **summarize_descent(descent)}
+    shown = {"image": images.label(place), "size": list(target.shape), "factor": factor}
+    return {**shown, **numbers, **summarize_descent(descent)}
 
 
 def save_descent(path: str | Path, target: Tensor, descent: Descent) -> None:

@@ -1,11 +1,12 @@
-"""A slice by several methods side by side: with errors and scores, with differences, or with segmentations."""
+"""Reconstructions side by side: slices with errors, differences or segmentations, and volumes from three sides."""
 
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import h5py
 import numpy as np
 from fastmri.evaluate import nmse
 from matplotlib.axes import Axes
@@ -20,13 +21,8 @@ from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 from fastmri_ufloss.report.reconstructions import VolumeFiles
 
 __all__ = [
-    "choose_slice",
-    "draw_panels",
-    "panel_scores",
-    "save_comparison",
-    "save_contours",
-    "save_panels",
-    "save_picture",
+    *("choose_slice", "draw_panels", "orthogonal_views", "panel_scores"),
+    *("save_comparison", "save_contours", "save_orthogonal_views", "save_panels", "save_picture"),
 ]
 
 ERROR_GAIN = 5
@@ -39,8 +35,15 @@ _LINE = _FONT * 1.35 / 72  # inches
 _LETTERS = 22  # in a column
 _TEXT: dict[str, Any] = {"fontsize": _FONT, "parse_math": False}
 _MARGIN = 0.25  # of the zoom, around the truth on each side, in parts of its longer side
+_ORTHOGONAL_WIDTH = 15.0  # inches
+# the axes of the volume that a view shows, top to bottom and left to right: 0 slices, 1 rows, 2 cols
+_PLANES = {"rows x cols": (1, 2), "slices x cols": (0, 2), "slices x rows": (0, 1)}
+_PROJECTIONS = {"maximum over slices": (1, 2), "maximum over rows": (0, 2)}
+_VIEWS = {**_PLANES, **_PROJECTIONS}
 
 Images = Mapping[str, np.ndarray]
+Notes = Mapping[str, str]
+Volume: TypeAlias = np.ndarray | h5py.Dataset
 
 
 def save_picture(path: str | Path, reference: np.ndarray, outputs: Images) -> None:
@@ -81,24 +84,13 @@ def save_panels(
 
 
 def save_comparison(
-    path: str | Path,
-    images: Images,
-    *,
-    compare_with: str | None = None,
-    notes: Mapping[str, str] | None = None,
-    title: str = "",
+    path: str | Path, images: Images, *, compare_with: str | None = None, notes: Notes | None = None, title: str = ""
 ) -> None:
     """A PNG, JPG or PDF has a column for each image, with a zoom, and the difference from one of them, x5.
 
-    The difference shows where two reconstructions disagree, and without a reference not which of them is wrong.
-
-    Args:
-        images: (rows, cols) by name, in one unit; of complex images the magnitude is shown.
-        compare_with: name of the image that the others are compared with, or else the first; it gives the gray scale.
-        notes: a short text for an image, by its name, such as "residual 0.036".
-
-    Raises:
-        ValueError: if images differ in shape, or a name is none of theirs.
+    The difference shows where two reconstructions disagree, and without a reference not which of them is wrong. The
+    magnitudes of images (rows, cols), in one unit, are compared with that of the name ``compare_with``, or else the
+    first, and have its gray scale. Notes are texts by name. Other shapes or names raise ValueError.
     """
     columns = _magnitudes(images, notes=notes)
     first = next(iter(columns)) if compare_with is None else compare_with
@@ -116,13 +108,13 @@ def _save_columns(
     zoom: drawing.Square,
     gain: float,
     label: str,
-    texts: Mapping[str, str],
+    texts: Notes,
     title: str,
 ) -> None:
     """Image, zoom and, where there are several images, the error of all but the first one; texts stand below."""
     white, are_squares = drawing.white_of(images[first]), [False, True, False]
     below = [_wrap(texts.get(name, "")) for name in images]
-    grid = {"are_squares": are_squares if len(images) > 1 else are_squares[:2], "below": _LINE * _count_lines(below)}
+    grid = {"are_squares": are_squares if len(images) > 1 else are_squares[:2], "below": _height(below)}
     figure, axes = _make_columns(images[first].shape, [_wrap(name) for name in images], title, **grid)
     for (name, image), column, text in zip(images.items(), axes.T, below, strict=True):
         drawing.show_with_zoom(column[0], column[1], image, white, zoom, linewidth=0.7)
@@ -140,22 +132,15 @@ def save_contours(
     *,
     truth: np.ndarray,
     predictions: Images,
-    notes: Mapping[str, str] | None = None,
+    notes: Notes | None = None,
     title: str = "",
 ) -> None:
     """A PNG, JPG or PDF has a column for each image, with the outlines of its segmentations, and a zoom.
 
-    The outlines are of each class but the background: of the truth in red, of the prediction in yellow. The zoom is
-    around the truth, or else around the predictions, or in the middle. (As figure 2 of Seitzer et al., MICCAI 2018.)
-
-    Args:
-        images: (rows, cols) by name, in one unit, the reference first; of complex images the magnitude is shown.
-        truth: class numbers (rows, cols), 0 is the background.
-        predictions: class numbers (rows, cols) by the name of their image; an image may have none.
-        notes: a short text for an image, by its name, such as "PSNR 29.1 dB, Dice 0.83".
-
-    Raises:
-        ValueError: if shapes differ, classes are no integers, or a name is none of the images'.
+    The outlines are of each class but the background 0: of the truth (rows, cols) in red, of the prediction, by the
+    name of its image, in yellow. The zoom is around the truth, or else around the predictions, or in the middle.
+    Images and notes are those of `save_comparison`, the reference first. Other shapes or names, and classes that are
+    no integers, raise ValueError. (As figure 2 of Seitzer et al., MICCAI 2018.)
     """
     magnitudes = _magnitudes(images, notes=notes, predictions=predictions)
     first = next(iter(magnitudes.values()))
@@ -212,7 +197,7 @@ def _make_columns(
     height = min(_WIDTH * shape[0] / shape[1], _MAX_HEIGHT)
     heights = [_WIDTH if is_square else height for is_square in are_squares]
     title = textwrap.fill(title, _LETTERS * len(captions))
-    above = _LINE * _count_lines(captions) + _GAP + (_LINE * _count_lines([title]) + 2 * _GAP if title else 0)
+    above = _height(captions) + _GAP + (_height([title]) + 2 * _GAP if title else 0)
     wide, high = (_WIDTH + _GAP) * len(captions), above + sum(heights) + _GAP * len(heights) + below
     figure = Figure(figsize=(wide, high))
     figure.subplots_adjust(left=0, right=1, bottom=below / high, top=1 - above / high, wspace=0.03, hspace=0.03)
@@ -230,8 +215,9 @@ def _wrap(text: str) -> str:
     return "\n".join(textwrap.fill(line, _LETTERS) for line in text.splitlines())
 
 
-def _count_lines(texts: Sequence[str]) -> int:
-    return 1 + max(text.count("\n") for text in texts)
+def _height(texts: Sequence[str]) -> float:
+    """Of the longest text, in inches."""
+    return _LINE * (1 + max(text.count("\n") for text in texts))
 
 
 def _write(axis: Axes, height: float, text: str, *, va: str) -> None:
@@ -239,15 +225,17 @@ def _write(axis: Axes, height: float, text: str, *, va: str) -> None:
 
 
 def _zoom(truth: np.ndarray, predictions: Images) -> drawing.Square:
-    """The square to enlarge, which is inside the image unless it is wider than that."""
-    shape, least = np.array(truth.shape), -(-min(truth.shape) // 4)
+    """The square to enlarge, at least a quarter of the image, and inside the image unless it is wider than that."""
     inside = np.argwhere(truth > 0)
     if not inside.size:
         inside = np.argwhere(np.any([truth > 0, *(classes > 0 for classes in predictions.values())], axis=0))
-    low, high = (inside.min(axis=0), inside.max(axis=0)) if inside.size else (0, shape - 1)
-    side = max(round((1 + 2 * _MARGIN) * int((high - low).max() + 1)), least) if inside.size else least
-    room = shape - side
-    row, col = np.where(room < 0, room // 2, np.clip((low + high + 1 - side) // 2, 0, np.maximum(room, 0)))
+    shape, side = np.array(truth.shape), -(-min(truth.shape) // 4)
+    low, high = np.zeros(2, dtype=int), shape - 1
+    if inside.size:
+        low, high = inside.min(axis=0), inside.max(axis=0)
+        side = max(round((1 + 2 * _MARGIN) * int((high - low).max() + 1)), side)
+    # the middle one of three places is inside if there is room, and around the image otherwise
+    row, col = np.median([(low + high + 1 - side) // 2, np.zeros(2), shape - side], axis=0)
     return int(row), int(col), side
 
 
@@ -304,12 +292,9 @@ def choose_slice(
 def _textures(volume: VolumeFiles) -> list[float]:
     """Of each slice, the mean gradient of its most textured square, in parts of the maximum of the volume."""
     (images, *_) = volume.read().references.values()
-    top = float(np.nanmax(np.where(np.isfinite(images), images, np.nan), initial=0.0))
+    images = np.where(np.isfinite(images).all(axis=(1, 2), keepdims=True), images, 0)
     # without the brightest parts, or else it is the slice with the brightest fat
-    return [
-        texture(np.minimum(image, np.percentile(image, 95))) / top if top > 0 and np.isfinite(image).all() else 0.0
-        for image in images
-    ]
+    return [texture(np.minimum(image, np.percentile(image, 95))) / (images.max() or 1.0) for image in images]
 
 
 def draw_panels(
@@ -345,3 +330,61 @@ def draw_panels(
     for path in paths:
         save_panels(path, *shown, scores=texts, zoom=zoom, error_gain=error_gain, title=title)
     return scores
+
+
+def orthogonal_views(volume: Volume) -> dict[str, np.ndarray]:
+    """The central planes n // 2 of a volume (slices, rows, cols) and its maximum intensity projections, by name.
+
+    Values are magnitudes, and slices are read one by one. A volume that is empty or not 3D raises ValueError.
+    """
+    shape = tuple(volume.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"volume must have shape (slices, rows, cols), all at least 1, got {shape}")
+    center = projection = np.zeros(shape[1:])
+    lines = []
+    for i in range(shape[0]):
+        image = np.abs(np.asarray(volume[i]))
+        # copies, or else the whole slice would stay
+        lines.append((image[shape[1] // 2].copy(), image[:, shape[2] // 2].copy(), image.max(axis=0)))
+        projection = np.maximum(projection, image)
+        if i == shape[0] // 2:
+            center = image
+    row_lines, col_lines, row_maxima = map(np.stack, zip(*lines, strict=True))
+    return dict(zip(_VIEWS, (center, row_lines, col_lines, projection, row_maxima), strict=True))
+
+
+def save_orthogonal_views(
+    path: str | Path, volumes: Mapping[str, Volume], *, voxel_size: Sequence[float] = (1.0, 1.0, 1.0)
+) -> None:
+    """A PNG, JPG or PDF has a row for each volume, with its `orthogonal_views` in one scale of mm.
+
+    Volumes have one shape, and the gray scales of the first. ``voxel_size`` is in mm from slice to slice, row to row
+    and column to column. Other volumes or sizes raise ValueError.
+    """
+    sizes = tuple(map(float, voxel_size))
+    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
+        raise ValueError(f"voxel_size must be three positive numbers (slice, row, col), got {sizes}")
+    if not volumes:
+        raise ValueError("volumes must hold at least one volume, got none")
+    shapes = {name: tuple(volume.shape) for name, volume in volumes.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"volumes must all have one shape (slices, rows, cols), got {shapes}")
+    rows = {name: orthogonal_views(volume) for name, volume in volumes.items()}
+    first = next(iter(rows.values()))
+    whites: dict[str, float] = {}
+    for kind in (_PLANES, _PROJECTIONS):  # projections are brighter than planes
+        whites |= dict.fromkeys(kind, drawing.white_of(np.concatenate([first[view].ravel() for view in kind])))
+    extents = [n * size for n, size in zip(next(iter(shapes.values())), sizes, strict=True)]
+    widths = [extents[horizontal] for _, horizontal in _VIEWS.values()]
+    height = max(extents[:2]) * _ORTHOGONAL_WIDTH / sum(widths)
+    figure = Figure(figsize=(_ORTHOGONAL_WIDTH, len(rows) * (height + 0.1) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), len(_VIEWS), squeeze=False, width_ratios=widths)
+    for (name, images), line in zip(rows.items(), axes, strict=True):
+        for axis, (view, (vertical, horizontal)) in zip(line, _VIEWS.items(), strict=True):
+            drawing.show(axis, images[view], whites[view], aspect=sizes[vertical] / sizes[horizontal])
+            drawing.hide_frame(axis)
+            axis.set_anchor("N")  # flat views are at the top, below their titles
+        line[0].set_ylabel(name, fontsize=12)
+    for axis, view in zip(axes[0], _VIEWS, strict=True):
+        axis.set_title(view, fontsize=12)
+    drawing.write_figure(path, figure, dpi=130)

@@ -80,9 +80,9 @@ def textured_corners(image: Tensor, patch_size: int, count: int) -> list[Corner]
 
 
 def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
-    """Patches at random places, ``size`` in all and as many of each slice of a folder.
+    """Patches at random places of a folder, ``size`` in all, as many of each slice; a size below 1 raises ValueError.
 
-    The cache has a file of each volume that an earlier call has finished. A size below 1 raises ValueError.
+    The cache has a file of each volume that an earlier call has finished.
     """
     if size < 1:
         raise ValueError(f"size of the bank must be at least 1, got {size}")
@@ -297,13 +297,10 @@ def draw_correlation_maps(
         raise ValueError(f"corners must be of 1 to {len(PATCH_COLORS)} patches, got {len(where)}")
     targets, missing = {f"same image\n{images.label(source)}": image}, []
     contrast = images.volumes[source[0]].contrast
-    for is_same, name, what in (
-        (True, "another subject", f"with contrast {contrast!r}"),
-        (False, "another subject and contrast", f"with another contrast than {contrast!r}"),
-    ):
+    for is_same, name in ((True, "another subject"), (False, "another subject and contrast")):
         place = _other_subject(images, source, is_same=is_same)
         if place is None:
-            missing.append(f"other subject {what}")
+            missing.append(f"other subject with {'contrast' if is_same else 'another contrast than'} {contrast!r}")
         else:
             targets[f"{name}\n{images.label(place)}"] = images.read(place)
     if others is not None:
@@ -331,8 +328,8 @@ def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Pla
     """The slice at the same height of the next volume of another subject, of the same contrast or of another."""
     number, slice_num = source
     volume = images.volumes[number]
-    for index in (*range(number + 1, len(images.volumes)), *range(number)):
-        other = images.volumes[index]
+    others = list(enumerate(images.volumes))
+    for index, other in others[number + 1 :] + others[:number]:
         if other.subject != volume.subject and (other.contrast == volume.contrast) == is_same:
             return index, int((slice_num + 0.5) / volume.shape[0] * other.shape[0])
     return None
@@ -351,11 +348,7 @@ def _describe_maps(item: MappedImage, index: int, stride: int) -> dict[str, Any]
 def save_correlation_maps(
     path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
-    """A PNG, JPG or PDF has a row for each image: the image, and for each measure and source patch the map.
-
-    A source patch has the color of the border of its maps. A map shows positive values only, at the center of each
-    patch; a white cross is where it is largest.
-    """
+    """Each image has a row: the image, and for each measure and source patch the map, of positive values only."""
     columns = [(measure, index) for measure in images[0].maps for index in range(len(corners))]
     heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
     figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")
@@ -393,10 +386,7 @@ def _draw_map(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size
 def save_best_matches(
     path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
-    """A PNG, JPG or PDF has a row for each source patch, with the best patch of each other image by each measure.
-
-    The first image is the source. Each image has its own gray scale.
-    """
+    """Each source patch, of the first image, has a row with the best patch of each other image by each measure."""
     source, *others = images
     columns = [(item, measure) for item in others for measure in source.maps]
     width, height = 1.5 * (1 + len(columns)), 1.7 * len(corners) + 0.45

@@ -128,8 +128,7 @@ def save_perception_distortion(
             points[method] = axis.errorbar(across["mean"], up["mean"], color=drawing.method_color(index), **style)
     if not points:
         raise ValueError(f"document must have a method with both {distortion} and {perception}, got none")
-    axis.set_xlabel(labels[distortion], fontsize=_FONT)
-    axis.set_ylabel(labels[perception], fontsize=_FONT)
+    axis.set(xlabel=labels[distortion], ylabel=labels[perception])
     axis.tick_params(labelsize=_FONT - 1)
     axis.grid(linewidth=0.4, alpha=0.5)
     axis.spines[["top", "right"]].set_visible(False)
@@ -165,7 +164,7 @@ def read_report(file: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} must be the report.json of a report, it is not JSON ({error})") from error
     needed = ("methods", "references", "metrics", "contrasts", "volumes", "slices")
-    if not isinstance(document, dict) or any(name not in document for name in needed):
+    if not isinstance(document, dict) or not document.keys() >= set(needed):
         raise ValueError(f"{file} must be the report.json of a report, it lacks some of {', '.join(needed)}")
     return document
 
@@ -173,10 +172,10 @@ def read_report(file: str | Path) -> dict[str, Any]:
 def choose_scores(
     document: Mapping[str, Any],
     names: Sequence[str],
-    *,
     reference: str,
-    contrasts: Sequence[str] | None = None,
-    by_slice: bool = False,
+    *,
+    contrasts: Sequence[str] | None,
+    by_slice: bool,
 ) -> dict[str, Any]:
     """A report's document of some metrics and contrasts, to draw; what the report lacks raises ValueError.
 

@@ -93,6 +93,11 @@ def test_runs_stand_side_by_side_on_one_scale(figures: list[Figure]) -> None:
         assert list(mark.get_xdata()) == [describe_fall(curve)["95% of its fall by epoch"]]
 
 
+def test_one_term_has_one_scale(figures: list[Figure]) -> None:
+    save_loss_curves("unused.png", [run("one", epochs=())], labels={"l2": "pixel loss"})
+    assert [axis.get_ylabel() for axis in figures[0].axes] == ["pixel loss"]
+
+
 def test_images_and_zooms_are_those_of_the_epochs(figures: list[Figure]) -> None:
     save_loss_curves("unused.png", [run("both", epochs=(1, 5))], labels=LABELS)
     (figure,) = figures

@@ -70,7 +70,6 @@ def test_scalars_are_tensorboards_and_epochs_count_from_1(tmp_path: Path) -> Non
         ]
     assert log.scalars["train_terms/l2"][11] == (3, 11.0)
     assert log.by_epoch("train_terms/l2") == {1: 2.0, 2: 6.0, 3: 10.0}  # steps 1 and 3, 5 and 7, 9 and 11
-    assert log.steps_per_epoch("train_terms/l2") == 2
     assert log.by_epoch("val_terms/l2") == {1: 0.0, 2: 1.0, 3: 2.0}
 
 

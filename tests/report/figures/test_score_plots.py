@@ -54,7 +54,7 @@ def test_missing_values(figures: list[Figure]) -> None:
     with pytest.raises(ValueError, match="document must have a volume with a value"):
         save_box_plots("unused.png", document)
     with pytest.raises(ValueError, match="reference must be one of RSS, coil-combined, got 'rss'"):
-        choose_scores(document, ["NRMSE"], reference="rss")
+        choose_scores(document, ["NRMSE"], "rss", contrasts=None, by_slice=False)
 
 
 def test_names_that_are_mathematics_are_drawn_as_text(tmp_path: Path) -> None:
