@@ -107,10 +107,8 @@ class FigureImages:
             with open_hdf5(path) as file:
                 num_axes = file["kspace"].ndim if "kspace" in file else 0
             if not num_axes:
-                raise ValueError(
-                    f"{path} has no k-space, so no complex images: give fastMRI volumes, or a feature network of 1 "
-                    "channel, for magnitudes"
-                )
+                hint = "give fastMRI volumes, or a feature network of 1 channel, for magnitudes"
+                raise ValueError(f"{path} has no k-space, so no complex images: {hint}")
             metadata = read_metadata(path, "singlecoil" if num_axes == 3 else "multicoil")
             if metadata["sampling"] is not None:
                 raise ValueError(f"{path} is undersampled: these figures need fully sampled k-space")

@@ -22,8 +22,6 @@ from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 __all__ = ["FEW_STEPS", "LossCurves", "RunLog", "choose_images", "draw_loss_curves", "save_loss_curves"]
 
 FEW_STEPS = 5  # of an epoch: fewer make a rough mean
-_IMAGE = re.compile(r"val_images_idx_(\d+)/reconstruction")
-_PART_OF_FALL = 0.95  # a curve that has done so much of its fall is called flat
 _COLORS = ("tab:red", "tab:blue")  # as in the paper: pixels, features
 
 Curve = Mapping[int, float]
@@ -141,7 +139,7 @@ def _epoch_of_fall(curve: Curve) -> int | None:
     first, lowest = curve[min(curve)], min(curve.values())
     if not lowest < first:
         return None
-    return next(epoch for epoch in sorted(curve) if curve[epoch] <= first - _PART_OF_FALL * (first - lowest))
+    return next(epoch for epoch in sorted(curve) if curve[epoch] <= first - 0.95 * (first - lowest))
 
 
 def choose_images(
@@ -155,7 +153,7 @@ def choose_images(
     common = {}
     for tag, known in log.images.items():
         of_image = set(known).intersection(*(other.images.get(tag, ()) for other in others))
-        if of_image and (match := _IMAGE.fullmatch(tag)):
+        if of_image and (match := re.fullmatch(r"val_images_idx_(\d+)/reconstruction", tag)):
             common[int(match[1])] = of_image
     if not common:
         hint = "recipes log num_log_images of them, with limit_val_batches not 0 and the same seed"

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fastmri_ufloss.metrics.volumes import ReferenceVolume
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.report.figures import drawing
+from fastmri_ufloss.report.figures.drawing import Square
 from fastmri_ufloss.report.figures.images import magnitude_ufloss, texture
 from fastmri_ufloss.report.reconstructions import VolumeFiles
 
@@ -59,7 +60,7 @@ def save_panels(
     images: Images,
     *,
     scores: Mapping[str, Mapping[str, str]] | None = None,
-    zoom: drawing.Square | None = None,
+    zoom: Square | None = None,
     error_gain: float = ERROR_GAIN,
     title: str = "",
 ) -> None:
@@ -102,14 +103,7 @@ def save_comparison(
 
 
 def _save_columns(
-    path: str | Path,
-    images: Images,
-    first: str,
-    zoom: drawing.Square,
-    gain: float,
-    label: str,
-    texts: Notes,
-    title: str,
+    path: str | Path, images: Images, first: str, zoom: Square, gain: float, label: str, texts: Notes, title: str
 ) -> None:
     """Image, zoom and, where there are several images, the error of all but the first one; texts stand below."""
     white, are_squares = drawing.white_of(images[first]), [False, True, False]
@@ -224,7 +218,7 @@ def _write(axis: Axes, height: float, text: str, *, va: str) -> None:
     axis.text(0.5, height, text, ha="center", va=va, transform=axis.transAxes, **_TEXT)
 
 
-def _zoom(truth: np.ndarray, predictions: Images) -> drawing.Square:
+def _zoom(truth: np.ndarray, predictions: Images) -> Square:
     """The square to enlarge, at least a quarter of the image, and inside the image unless it is wider than that."""
     inside = np.argwhere(truth > 0)
     if not inside.size:
@@ -305,7 +299,7 @@ def draw_panels(
     title: str,
     net: PatchFeatureNet | None = None,
     stride: int = 5,
-    zoom: drawing.Square | None = None,
+    zoom: Square | None = None,
     error_gain: float = ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
     """Files of the panels of a slice, see `save_panels`, are written with the scores by method, which are returned.

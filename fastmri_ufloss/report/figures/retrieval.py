@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.losses.ssim import ssim_loss
-from fastmri_ufloss.losses.ufloss import patch_features
+from fastmri_ufloss.losses.ufloss import check_at_least_one, patch_features
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.figures.images import FigureImages, Place
@@ -34,6 +34,8 @@ _CELL, _COLUMN = 1.15, 2.1  # inches
 Corner = tuple[int, int]
 """Row and column of the upper left pixel of a patch."""
 Query = tuple[Place, Corner]
+MappedImages = Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]
+"""By name the magnitude (rows, cols) and, by measure, the maps for each source patch, (patches, rows, cols)."""
 
 
 class FeatureBank(NamedTuple):
@@ -41,14 +43,6 @@ class FeatureBank(NamedTuple):
 
     features: Tensor
     places: Tensor
-
-
-class MappedImage(NamedTuple):
-    """A magnitude image (rows, cols) and, by measure, its maps for each source patch, (patches, rows, cols)."""
-
-    name: str
-    image: np.ndarray
-    maps: Mapping[str, np.ndarray]
 
 
 def features_at(feature_net: nn.Module, image: Tensor, corners: Tensor, *, chunk_size: int = 256) -> Tensor:
@@ -80,10 +74,7 @@ def textured_corners(image: Tensor, patch_size: int, count: int) -> list[Corner]
 
 
 def build_bank(images: FigureImages, *, size: int, seed: int, cache_dir: str | Path) -> FeatureBank:
-    """Patches at random places of a folder, ``size`` in all, as many of each slice; a size below 1 raises ValueError.
-
-    The cache has a file of each volume that an earlier call has finished.
-    """
+    """Patches at random places, as many of each slice, cached by volume; a size below 1 raises ValueError."""
     if size < 1:
         raise ValueError(f"size of the bank must be at least 1, got {size}")
     num_slices = sum(volume.shape[0] for volume in images.volumes)
@@ -154,6 +145,7 @@ def look_up(
     A row for each query has ``volume``, ``slice`` and ``corner``, and those of its ``nearest`` and ``farthest`` with
     their ``inner_product``. Fewer patches of other subjects in the bank, that of ``bank_images``, raise ValueError.
     """
+    check_at_least_one(count=count)
     results = []
     for (number, slice_num), corner in queries:
         image = images.read((number, slice_num))
@@ -162,11 +154,9 @@ def look_up(
         subject = images.volumes[number].subject
         is_other = torch.tensor([volume.subject != subject for volume in bank_images.volumes])
         allowed = is_other[bank.places[:, 0]]
-        if not 1 <= count <= int(allowed.sum()):
-            raise ValueError(
-                f"the bank must have {count} patches of other subjects than {subject}, at least 1, got "
-                f"{int(allowed.sum())}: make it larger, or of a folder with other subjects"
-            )
+        if count > int(allowed.sum()):
+            wanted = f"{count} patches of other subjects than {subject}, got {int(allowed.sum())}"
+            raise ValueError(f"the bank must have {wanted}: make it larger, or of a folder with other subjects")
         result = _describe(images, (number, slice_num, *corner))
         for side in SIDES:
             values, rows = search(query, bank.features, allowed, count=count, largest=side == "nearest")
@@ -184,11 +174,7 @@ def _describe(images: FigureImages, place: Sequence[int]) -> dict[str, Any]:
 def save_retrieval(
     path: str | Path, queries: Sequence[Mapping[str, Any]], images: FigureImages, bank_images: FigureImages
 ) -> None:
-    """A PNG, JPG or PDF has a row for each query of `look_up`: the patch, its nearest patches, and its farthest ones.
-
-    The border of a patch has the color of its inner product with the query; all patches, magnitudes of images at
-    their `image_scale`, have one gray scale.
-    """
+    """A PNG, JPG or PDF has a row for each query of `look_up`; borders have the colors of the inner products."""
     rows = [[query, *query["nearest"], *query["farthest"]] for query in queries]
     patches = [[_cut(images, query), *(_cut(bank_images, hit) for hit in hits)] for query, *hits in rows]
     white = float(np.percentile(patches, 99)) or 1.0
@@ -216,6 +202,7 @@ def save_retrieval(
 
 
 def _cut(images: FigureImages, row: Mapping[str, Any]) -> np.ndarray:
+    """The magnitude of a patch, in one unit for all images."""
     image = images.read(images.place(row["volume"], row["slice"]))
     magnitude = (image.abs() / image_scale(image[None])).cpu().numpy()
     return drawing.cut(magnitude, (*row["corner"], images.net.patch_size))
@@ -306,21 +293,21 @@ def draw_correlation_maps(
     if others is not None:
         middle = others.place(None, None, otherwise=len(others.volumes) // 2)
         targets[f"other data\n{others.label(middle)}"] = others.read(middle)
-    mapped = []
+    mapped = {}
     for name, target in targets.items():
         products = feature_maps(net, image, torch.tensor(where), target, stride=stride, chunk_size=chunk_size)
         similarities = ssim_maps(image, torch.tensor(where), target, patch_size=net.patch_size, stride=stride)
         maps = {"UFLoss": products.cpu().numpy(), "SSIM": similarities.cpu().numpy()}
-        mapped.append(MappedImage(name, target.abs().cpu().numpy(), maps))
+        mapped[name] = (target.abs().cpu().numpy(), maps)
     save_correlation_maps(path, mapped, where, patch_size=net.patch_size, stride=stride)
     paths = [path]
     if len(mapped) > 1:
         paths.append(path.with_name(f"{path.stem}_best{path.suffix}"))
         save_best_matches(paths[1], mapped, where, patch_size=net.patch_size, stride=stride)
-    rows = [
-        {"corner": list(corner), "images": [_describe_maps(item, index, stride) for item in mapped]}
-        for index, corner in enumerate(where)
-    ]
+    rows = []
+    for index, corner in enumerate(where):
+        described = [_describe_maps(name, maps, index, stride) for name, (_, maps) in mapped.items()]
+        rows.append({"corner": list(corner), "images": described})
     return {"source": images.label(source), "stride": stride, "patches": rows}, paths, missing
 
 
@@ -335,30 +322,31 @@ def _other_subject(images: FigureImages, source: Place, *, is_same: bool) -> Pla
     return None
 
 
-def _describe_maps(item: MappedImage, index: int, stride: int) -> dict[str, Any]:
+def _describe_maps(name: str, maps: Mapping[str, np.ndarray], index: int, stride: int) -> dict[str, Any]:
     """The best match of a patch in an image, by measure, and how far it stands out of the map."""
-    row: dict[str, Any] = {"image": item.name.replace("\n", ": ")}
-    for measure, maps in item.maps.items():
-        *corner, best = best_match(maps[index], stride=stride)
-        mean, std = float(maps[index].mean()), float(maps[index].std())
-        row[measure] = {"best_corner": corner, "best": best, "mean": mean, "std": std}
+    row: dict[str, Any] = {"image": name.replace("\n", ": ")}
+    for measure, values in maps.items():
+        *corner, best = best_match(values[index], stride=stride)
+        spread = {"mean": float(values[index].mean()), "std": float(values[index].std())}
+        row[measure] = {"best_corner": corner, "best": best, **spread}
     return row
 
 
 def save_correlation_maps(
-    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
+    path: str | Path, images: MappedImages, corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
     """Each image has a row: the image, and for each measure and source patch the map, of positive values only."""
-    columns = [(measure, index) for measure in images[0].maps for index in range(len(corners))]
-    heights = [_COLUMN * item.image.shape[0] / item.image.shape[1] for item in images]
+    _, measures = next(iter(images.values()))
+    columns = [(measure, index) for measure in measures for index in range(len(corners))]
+    heights = [_COLUMN * image.shape[0] / image.shape[1] for image, _ in images.values()]
     figure = Figure(figsize=(_COLUMN * (1 + len(columns)) + 0.9, sum(heights) + 0.35), layout="constrained")
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False, height_ratios=heights)
-    for item, (whole, *cells) in zip(images, axes, strict=True):
-        drawing.show(whole, item.image, drawing.white_of(item.image))
+    for (name, (image, maps)), (whole, *cells) in zip(images.items(), axes, strict=True):
+        drawing.show(whole, image, drawing.white_of(image))
         whole.set(xticks=[], yticks=[])
-        whole.set_ylabel(item.name, fontsize=8.5)
+        whole.set_ylabel(name, fontsize=8.5)
         for axis, (measure, index) in zip(cells, columns, strict=True):
-            _draw_map(axis, item.image.shape, item.maps[measure][index], patch_size, stride)
+            _draw_map(axis, image.shape, maps[measure][index], patch_size, stride)
             _frame(axis, PATCH_COLORS[index])
     for (row, col), color in zip(corners, PATCH_COLORS, strict=False):
         drawing.outline(axes[0, 0], (row, col, patch_size), color=color, linewidth=1.6)
@@ -384,23 +372,23 @@ def _draw_map(axis: Axes, shape: tuple[int, ...], values: np.ndarray, patch_size
 
 
 def save_best_matches(
-    path: str | Path, images: Sequence[MappedImage], corners: Sequence[Corner], *, patch_size: int, stride: int
+    path: str | Path, images: MappedImages, corners: Sequence[Corner], *, patch_size: int, stride: int
 ) -> None:
     """Each source patch, of the first image, has a row with the best patch of each other image by each measure."""
-    source, *others = images
-    columns = [(item, measure) for item in others for measure in source.maps]
+    (source, measures), *others = images.values()
+    columns = [(image, measure, maps[measure]) for image, maps in others for measure in measures]
     width, height = 1.5 * (1 + len(columns)), 1.7 * len(corners) + 0.45
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(len(corners), 1 + len(columns), squeeze=False)
     for index, ((row, col), cells) in enumerate(zip(corners, axes, strict=True)):
-        _show_patch(cells[0], source.image, (row, col, patch_size), PATCH_COLORS[index])
-        for axis, (item, measure) in zip(cells[1:], columns, strict=True):
-            row, col, value = best_match(item.maps[measure][index], stride=stride)
-            _show_patch(axis, item.image, (row, col, patch_size), "0.6")
+        _show_patch(cells[0], source, (row, col, patch_size), PATCH_COLORS[index])
+        for axis, (image, measure, values) in zip(cells[1:], columns, strict=True):
+            row, col, value = best_match(values[index], stride=stride)
+            _show_patch(axis, image, (row, col, patch_size), "0.6")
             axis.set_xlabel(f"{measure} {value:.2f}", fontsize=8.5)
     axes[0, 0].set_title("source patch", fontsize=8.5)
-    for axis, item in zip(axes[0, 1 :: len(source.maps)], others, strict=True):
-        axis.set_title(f"best in {item.name}", fontsize=8.5, loc="left")
+    for axis, name in zip(axes[0, 1 :: len(measures)], list(images)[1:], strict=True):
+        axis.set_title(f"best in {name}", fontsize=8.5, loc="left")
     drawing.write_figure(path, figure, dpi=200)
 
 

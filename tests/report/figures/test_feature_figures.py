@@ -71,16 +71,16 @@ def test_retrieval_has_borders_by_inner_product(figures: list[Figure]) -> None:
     assert len(borders) == 4 and borders[0] == borders[2] != borders[1]
 
 
-def mapped(name: str, value: float) -> retrieval.MappedImage:
+def mapped(value: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     values = np.full((2, 4, 3), -0.5)
     values[:, 2, 1] = value
     image = np.arange(20.0 * 16).reshape(20, 16)
-    return retrieval.MappedImage(name, image, dict.fromkeys(("UFLoss", "SSIM"), values))
+    return image, dict.fromkeys(("UFLoss", "SSIM"), values)
 
 
 def test_maps_lie_at_the_centers_of_their_patches(figures: list[Figure]) -> None:
     retrieval.save_correlation_maps(
-        "a.png", [mapped("same image", 1.0), mapped("another", 0.6)], [(8, 4), (0, 0)], patch_size=8, stride=4
+        "a.png", {"same image": mapped(1.0), "another": mapped(0.6)}, [(8, 4), (0, 0)], patch_size=8, stride=4
     )
     (figure,) = figures
     heat = figure.axes[1]
@@ -98,7 +98,7 @@ def test_maps_lie_at_the_centers_of_their_patches(figures: list[Figure]) -> None
 
 
 def test_best_matches_are_cut_where_they_were_found(figures: list[Figure]) -> None:
-    images = [mapped("same image", 1.0), mapped("another", 0.6)]
+    images = {"same image": mapped(1.0), "another": mapped(0.6)}
     retrieval.save_best_matches("a.png", images, [(8, 4), (0, 0)], patch_size=8, stride=4)
     (figure,) = figures
     found = [axis.images[0].get_array()[0, 0] for axis in figure.axes]
@@ -107,7 +107,7 @@ def test_best_matches_are_cut_where_they_were_found(figures: list[Figure]) -> No
 
 
 def test_figures_are_written(tmp_path: Path) -> None:
-    images = [mapped("same image", 1.0), mapped("another", 0.6)]
+    images = {"same image": mapped(1.0), "another": mapped(0.6)}
     retrieval.save_correlation_maps(tmp_path / "a.png", images, [(8, 4)], patch_size=8, stride=4)
     retrieval.save_best_matches(tmp_path / "b.png", images, [(8, 4)], patch_size=8, stride=4)
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("a.png", "b.png"))
