@@ -14,7 +14,6 @@ from fastmri_ufloss.files import atomic_path
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf")
 # told apart by the color-blind (Okabe and Ito, and two more), on white and on black
 _METHOD_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0A7ABF", "#D55E00", "#8F7EE0", "#8A8A8A", "#B5A41D")
-_ORGAN = 95  # percentile: a zoom that looks at brighter pixels shows fat rather than the organ
 
 Square = tuple[int, int, int]
 """Row and column of the upper left corner, and the side."""
@@ -52,7 +51,7 @@ def textured_squares(image: np.ndarray, side: int, *, count: int = 1, organ: boo
     There are fewer than ``count`` where there is no room for more. For an ``organ`` the image is clipped at its 95th
     percentile, or else bright fat draws the squares.
     """
-    image = np.minimum(image, np.percentile(image, _ORGAN)) if organ else image
+    image = np.minimum(image, np.percentile(image, 95)) if organ else image
     gradients = np.hypot(*np.gradient(image)) if min(image.shape) > 1 else np.zeros_like(image)
     sums = np.pad(gradients, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     energy = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]

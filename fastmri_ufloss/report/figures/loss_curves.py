@@ -26,8 +26,7 @@ _COLORS = ("tab:red", "tab:blue")  # as in the paper: pixels, features
 
 Curve = Mapping[int, float]
 """A value of each epoch, which count from 1."""
-Events = dict[tuple[str, int], tuple[int, Any]]
-"""Epoch and value by tag and step."""
+Events = dict[tuple[str, int], tuple[int, Any]]  # epoch and value by tag and step
 
 
 class RunLog:
@@ -89,7 +88,8 @@ def _read_file(path: Path) -> tuple[float, Events, Events]:
     events = {tag: file.Scalars(tag) for tag in file.Tags()["scalars"]}
     ends = events.pop("epoch", [])  # Lightning's own scalar, which goes with all others of its step
     epochs = {end.step: round(end.value) + 1 for end in ends}
-    scalars, images = {}, {}
+    scalars: Events = {}
+    images: Events = {}
     for tag, of_tag in events.items():
         known = [event for event in of_tag if event.step in epochs]
         scalars |= {(tag, event.step): (epochs[event.step], event.value) for event in known}
@@ -219,7 +219,8 @@ def _score_images(
     log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int
 ) -> tuple[dict[str, tuple[np.ndarray, str]], dict[int, dict[str, float]]]:
     """The images of `LossCurves`, and their scores by epoch."""
-    images, scores = {}, {}
+    images: dict[str, tuple[np.ndarray, str]] = {}
+    scores: dict[int, dict[str, float]] = {}
     validation = log.curves("val", ["ufloss"]).get("ufloss", {})
     for epoch in sorted(epochs):
         target = log.read_image(f"val_images_idx_{image}/target", epoch)
@@ -269,8 +270,9 @@ def _draw_curves(places: Sequence[Axes], run: LossCurves, labels: Mapping[str, s
         for kind, curves, style in (("training", run.training, "-"), ("validation", run.validation, "--")):
             if term in curves:
                 is_there, is_rough = True, run.is_rough and kind == "training"
-                faint = {"linewidth": 0.8, "alpha": 0.4} if is_rough else {"linewidth": 1.4}
-                place.plot(*zip(*sorted(curves[term].items()), strict=True), style, color=color, **faint)
+                width, alpha = (0.8, 0.4) if is_rough else (1.4, 1)
+                points = zip(*sorted(curves[term].items()), strict=True)
+                place.plot(*points, style, color=color, linewidth=width, alpha=alpha)
                 flat = None if is_rough else _epoch_of_fall(curves[term])
                 if flat is not None:
                     fill: Literal["full", "none"] = "full" if style == "-" else "none"

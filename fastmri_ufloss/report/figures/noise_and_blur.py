@@ -36,8 +36,7 @@ _AXES = {"noise": r"noise $b$ (%), $x_p = (1 - b)\,x + b\,n$", "blur": "blur $R$
 _UFLOSS = r"UFLoss, mean $|f(p) - f(\hat p)|^2$"
 _COLUMN = 1.75  # inches
 
-Values = dict[str, dict[str, list[float]]]
-"""At each level, by kind and distance."""
+Values = dict[str, dict[str, list[float]]]  # at each level, by kind and distance
 Curves = Mapping[str, Mapping[str, Any]]
 """What `summarize_curve` gives, by the name of the distance."""
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -220,6 +219,7 @@ def descend(
 
     The gradient is that of `UFLoss` in training. The images, (rows, cols), complex or real as the network has them,
     are divided by `image_scale` of the target: lr has no unit. Bad arguments, or start as target, raise ValueError.
+    (Wang et al., MRM 2022, figure 4B.)
 
     Args:
         num_steps: of the descent.
@@ -232,8 +232,6 @@ def descend(
         num_images: to keep on the way, start and end included; more of them at first, where they change most.
         chunk_size: patches that go through the network at once.
         seed: of the patches; torch's generator is left as it was.
-
-    Wang et al., MRM 2022, figure 4B.
     """
     if torch.equal(start, target):
         raise ValueError("start must differ from target, got equal images")

@@ -106,10 +106,10 @@ def _save_columns(
     path: str | Path, images: Images, first: str, zoom: Square, gain: float, label: str, texts: Notes, title: str
 ) -> None:
     """Image, zoom and, where there are several images, the error of all but the first one; texts stand below."""
-    white, are_squares = drawing.white_of(images[first]), [False, True, False]
-    below = [_wrap(texts.get(name, "")) for name in images]
-    grid = {"are_squares": are_squares if len(images) > 1 else are_squares[:2], "below": _height(below)}
-    figure, axes = _make_columns(images[first].shape, [_wrap(name) for name in images], title, **grid)
+    white = drawing.white_of(images[first])
+    are_squares = [False, True, False] if len(images) > 1 else [False, True]
+    captions, below = [_wrap(name) for name in images], [_wrap(texts.get(name, "")) for name in images]
+    figure, axes = _make_columns(images[first].shape, captions, title, are_squares=are_squares, below=_height(below))
     for (name, image), column, text in zip(images.items(), axes.T, below, strict=True):
         drawing.show_with_zoom(column[0], column[1], image, white, zoom, linewidth=0.7)
         _write(column[-1], -0.02, text, va="top")

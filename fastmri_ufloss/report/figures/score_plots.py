@@ -235,10 +235,7 @@ def _finite_scores(document: Mapping[str, Any], names: Sequence[str]) -> dict[tu
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """Ends of an interval of the mean over seeds, and its name: 95% by Student's t, or the range of fewer than three.
-
-    A value that is not finite, or no value, raises ValueError.
-    """
+    """Ends and name of an interval of the mean over seeds; no value, or one that is not finite, raises ValueError."""
     scores = np.asarray(values, dtype=float)
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError(f"values must hold a finite number of each seed, at least one, got {list(values)}")
@@ -284,8 +281,8 @@ def save_sweep(
 ) -> None:
     """A PNG, JPG or PDF has plots of three scores against the weight, and one of perception against distortion.
 
-    Rows are of `sweep_rows`, metrics give the labels of the scores. Means over seeds have their intervals, and a dot
-    for each seed. The weights are equally far from each other, since they may begin with 0 and end with a word.
+    Metrics are labels by score. Means over seeds, of `sweep_rows`, have their intervals, and a dot for each seed.
+    Weights are equally far from each other, since they may begin with 0 and end with a word.
     """
     by_metric = {metric: [row for row in rows if row["metric"] == metric] for metric in metrics}
     figure = Figure(figsize=(8.0, 6.2), layout="constrained")
