@@ -2,17 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fastmri.evaluate import psnr
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
@@ -35,6 +34,7 @@ NOT_FINITE = "NaN or infinite values"
 CONSTANT = "one value everywhere"
 BATCH = 8  # slices that go through a segmenter at once
 Numbers = dict[str, Any]
+Images = Mapping[str, np.ndarray]  # magnitudes or class numbers, (slices, rows, cols) each, by source
 
 
 class ScoredVolumes(NamedTuple):
@@ -102,8 +102,7 @@ def _attempt(task: _Task) -> Numbers | str:
         numbers = score_files(task.files, task.settings)
     except (ValueError, OSError) as error:
         return str(error)
-    with atomic_path(task.cache) as temporary:
-        temporary.write_text(json.dumps({"stamp": task.stamp, "numbers": numbers}), encoding="utf-8")
+    write_json(task.cache, {"stamp": task.stamp, "numbers": numbers})
     return numbers
 
 
@@ -136,83 +135,86 @@ def score_files(files: VolumeFiles, settings: ScoreSettings) -> Numbers:
         ValueError: if a file cannot be read or does not fit the networks; the message names the file.
     """
     scores = _VolumeScores(files, settings)
-    numbers: Numbers = {"volumes": [], "slices": [], "constant": scores.constant, "references": {}, "segmenter": []}
-    numbers |= {"excluded": scores.excluded, "differing_masks": scores.differing_masks}
-    if not scores.kept.size:
-        return numbers
-    references = scores.add_image_scores()
-    for net in settings.feature_nets:
-        scores.add_ufloss(net)
-    if settings.segmenter is not None:
-        numbers["segmenter"] = scores.add_dice()
-    if residual := scores.add_residuals():
-        references.setdefault(COIL_COMBINED, {}).update(residual)
-    numbers["references"] = {name: _plain(of_reference) for name, of_reference in references.items()}
-    for method, of_volume in scores.volumes.items():
-        numbers["volumes"].append({"method": method, "slices": len(scores.kept), **_plain(of_volume)})
-    for index, slice_num in enumerate(scores.kept.tolist()):
-        for method, columns in scores.slices.items():
-            of_slice = _plain({name: float(column[index]) for name, column in columns.items()})
-            numbers["slices"].append({"slice": slice_num, "method": method, **of_slice})
-    return numbers
+    if scores.kept.size:
+        scores.add_image_scores()
+        for net in settings.feature_nets:
+            scores.add_ufloss(net)
+        if settings.segmenter is not None:
+            scores.add_dice()
+        scores.add_residuals()
+    return scores.numbers()
 
 
 class _VolumeScores:
     """The slices of a volume that are scored, and by method their columns of scores and the volume's values."""
 
     def __init__(self, files: VolumeFiles, settings: ScoreSettings) -> None:
-        self.files, self.settings = files, settings
+        self.files, self.settings, self.main = files, settings, settings.main_reference
         references, outputs, truth = files.read()
         self.acquired = None if files.kspace is None else AcquiredScores(files, outputs, device=settings.device)
-        if self.acquired is None:
-            self.differing_masks = differing_masks(files.read_masks())
-        else:
-            self.differing_masks = self.acquired.differing
         if self.acquired is not None and COIL_COMBINED in settings.references and COIL_COMBINED not in references:
             if not self.acquired.is_fully_sampled:
                 raise ValueError(
                     f"{files.kspace} is undersampled: there is no coil-combined reference; name one with --reference"
                 )
             references[COIL_COMBINED] = np.abs(self.acquired.image)
-        self.references = {name: references[name] for name in settings.references}
-        self.outputs, self.truth = outputs, truth
+        references = {name: references[name] for name in settings.references}
         self.excluded: list[dict[str, Any]] = []
+        self.kept = self._choose_slices(references, outputs)
+        self.references = {name: images[self.kept] for name, images in references.items()}
+        self.outputs = {method: images[self.kept] for method, images in outputs.items()}
+        self.truth = None if truth is None else truth[self.kept]
         self.constant: list[list[Any]] = []
-        self.kept = self._choose_slices()
-        if self.kept.size < files.num_slices:
-            self.references = {name: images[self.kept] for name, images in self.references.items()}
-            self.outputs = {method: images[self.kept] for method, images in outputs.items()}
-            self.truth = None if truth is None else truth[self.kept]
+        self.of_references: dict[str, dict[str, float]] = {}
+        self.segmenter: list[dict[str, Any]] = []
         self.slices: dict[str, dict[str, np.ndarray]] = {method: {} for method in outputs}
         self.volumes: dict[str, dict[str, float]] = {method: {} for method in outputs}
 
-    def _choose_slices(self) -> np.ndarray:
+    def _choose_slices(self, references: Images, outputs: Images) -> np.ndarray:
         """The numbers of the slices to score; the others are excluded."""
 
-        def exclude(slice_num: int | None, source: str, why: str) -> None:
-            self.excluded.append({"slice": slice_num, "source": source, "why": why})
+        def exclude(source: str, why: str, slices: Sequence[int | None] = (None,)) -> None:
+            self.excluded += [{"slice": slice_num, "source": source, "why": why} for slice_num in slices]
 
-        for source, images in {**self.references, **self.outputs}.items():
-            for slice_num in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2))).tolist():
-                exclude(slice_num, source, NOT_FINITE)
-        for slice_num in [] if self.acquired is None else self.acquired.bad:
-            exclude(slice_num, KSPACE, NOT_FINITE)
+        for source, images in {**references, **outputs}.items():
+            exclude(source, NOT_FINITE, np.flatnonzero(~np.isfinite(images).all(axis=(1, 2))).tolist())
+        if self.acquired is not None:
+            exclude(KSPACE, NOT_FINITE, self.acquired.bad)
         kept = np.setdiff1d(np.arange(self.files.num_slices), [row["slice"] for row in self.excluded])
         if not kept.size:
-            exclude(None, "all", "no slice is left")
-        for name, images in self.references.items():
+            exclude("all", "no slice is left")
+        for name, images in references.items():
             if kept.size and not images[kept].max() > 0:
-                exclude(None, name, "no value is above 0")
+                exclude(name, "no value is above 0")
                 kept = kept[:0]
         return kept
+
+    def numbers(self) -> Numbers:
+        """What `score_files` gives."""
+        volumes = [{"method": m, "slices": len(self.kept), **_plain(of)} for m, of in self.volumes.items()]
+        slices = []
+        for index, slice_num in enumerate(self.kept.tolist()):
+            for method, columns in self.slices.items():
+                of_slice = _plain({name: column[index] for name, column in columns.items()})
+                slices.append({"slice": slice_num, "method": method, **of_slice})
+        masks = differing_masks(self.files.read_masks()) if self.acquired is None else self.acquired.differing
+        return {
+            "volumes": volumes if self.kept.size else [],
+            "slices": slices,
+            "constant": self.constant,
+            "references": {name: _plain(of_reference) for name, of_reference in self.of_references.items()},
+            "segmenter": self.segmenter,
+            "excluded": self.excluded,
+            "differing_masks": masks,
+        }
 
     def _add(self, method: str, name: str, slices: np.ndarray, volume: float | None = None) -> None:
         """Add a score; the volume's is the mean over the slices that have a value, if none is given."""
         self.slices[method][name] = slices
         self.volumes[method][name] = _mean(slices) if volume is None else volume
 
-    def add_image_scores(self) -> dict[str, dict[str, float]]:
-        """Scores against each reference, and the sharpness; returns the scores of the references themselves."""
+    def add_image_scores(self) -> None:
+        """Scores against each reference, and the sharpness, also of the references."""
         references = {name: ReferenceVolume(images) for name, images in self.references.items()}
         for method, output in self.outputs.items():
             fine = fine_structures(output)  # once for all references
@@ -220,7 +222,6 @@ class _VolumeScores:
                 of_slices, of_volume = reference.score(output, fine)
                 for score, values in of_slices.items():
                     self._add(method, f"{score} ({name})", values, of_volume[score])
-        of_references = {}
         for source, images in {**self.references, **self.outputs}.items():
             constant = self.kept[np.ptp(images, axis=(1, 2)) == 0]
             self.constant += [[source, slice_num] for slice_num in constant.tolist()]
@@ -228,27 +229,25 @@ class _VolumeScores:
             if source in self.outputs:
                 self._add(source, SHARPNESS, values)
             else:
-                of_references[source] = {SHARPNESS: _mean(values)}
-        return of_references
+                self.of_references[source] = {SHARPNESS: _mean(values)}
 
     @torch.no_grad()
     def add_ufloss(self, net: FeatureNetFile) -> None:
         """UFLoss of each slice over the whole grid; nan where the reference is constant."""
-        settings, phase = self.settings, None
-        targets = self.references[settings.main_reference]
+        settings, phase, targets = self.settings, None, self.references[self.main]
         if net.in_chans == 2:
             if self.acquired is None:
                 raise ValueError(f"{net.path} is a network of complex images, which need k-space for their phase")
             targets = self.references.get(COIL_COMBINED, targets)
-            phase = np.angle(self.acquired.image[self.kept])
+            phase = torch.from_numpy(np.angle(self.acquired.image[self.kept]))
         network = settings.load_feature_net(net)
         options = {} if settings.stride is None else {"stride": settings.stride}
 
         def tensor(images: np.ndarray, index: int) -> Tensor:
             """An image (1, 1, rows, cols), complex with a phase."""
-            image = torch.from_numpy(np.ascontiguousarray(images[index]))
+            image = torch.from_numpy(images[index])
             if phase is not None:
-                image = torch.polar(image, torch.from_numpy(np.ascontiguousarray(phase[index])).to(image.dtype))
+                image = torch.polar(image, phase[index].to(image.dtype))
             return image[None, None].to(settings.device)
 
         values = {method: np.full(len(self.kept), np.nan) for method in self.outputs}
@@ -261,73 +260,60 @@ class _VolumeScores:
         for method, of_slices in values.items():
             self._add(method, net.metric, of_slices)
 
-    def add_dice(self) -> list[dict[str, Any]]:
-        """Dice of each method by class, nan without the class; returns for each slice that on the main reference."""
-        settings, truth = self.settings, self.truth
-        net, main = settings.load_segmenter(), settings.main_reference
-        highest = net.num_classes - 1
+    def add_dice(self) -> None:
+        """Dice of each method and of the main reference by class, nan without the class, and a picture."""
+        truth, net = self.truth, self.settings.load_segmenter()
         if truth is None:
             raise ValueError(f"a segmenter needs segmentations, got none of {self.files.name}")
-        if truth.min() < 0 or truth.max() > highest:
+        if truth.min() < 0 or truth.max() >= net.num_classes:
             raise ValueError(
-                f"{self.files.segmentation} must have the segmenter's classes 0 .. {highest}, got {truth.min()} .. "
-                f"{truth.max()}"
+                f"{self.files.segmentation} must have the segmenter's classes 0 .. {net.num_classes - 1}, got "
+                f"{truth.min()} .. {truth.max()}"
             )
-        labels = segment_volume(net, {main: self.references[main], **self.outputs}, device=settings.device)
-        dice = {
-            source: dice_of_classes(torch.from_numpy(classes), torch.from_numpy(truth), highest + 1).double().numpy()
-            for source, classes in labels.items()
-        }
+        images = {self.main: self.references[self.main], **self.outputs}
+        labels = segment_volume(net, images, device=self.settings.device)
+        dice = {}
+        for source, classes in labels.items():
+            of_source = dice_of_classes(torch.from_numpy(classes), torch.from_numpy(truth), net.num_classes)
+            dice[source] = of_source.double().numpy()
+        names = [f"Dice {label}" for label in range(1, net.num_classes)]
         for method in self.outputs:
-            for index in range(highest):
-                self._add(method, f"Dice {index + 1}", dice[method][:, index])
-        self._save_contours(truth, labels, dice)
-        return [
-            {"slice": slice_num, **_plain({f"Dice {index + 1}": float(row[index]) for index in range(highest)})}
-            for slice_num, row in zip(self.kept.tolist(), dice[main], strict=True)
-        ]
+            for name, column in zip(names, dice[method].T, strict=True):
+                self._add(method, name, column)
+        for slice_num, row in zip(self.kept.tolist(), dice[self.main], strict=True):
+            self.segmenter.append({"slice": slice_num, **_plain(dict(zip(names, row, strict=True)))})
+        if path := self.settings.picture_path(self.files.name):
+            self._save_contours(path, truth, images, labels, dice)
 
-    def _save_contours(
-        self, truth: np.ndarray, labels: Mapping[str, np.ndarray], dice: Mapping[str, np.ndarray]
-    ) -> None:
-        """Draw the slice with the largest segmented area, or the middle slice, if there is to be a picture."""
-        path = self.settings.picture_path(self.files.name)
-        if path is None:
-            return
-        main, areas = self.settings.main_reference, (truth > 0).sum(axis=(1, 2))
+    def _save_contours(self, path: Path, truth: np.ndarray, images: Images, labels: Images, dice: Images) -> None:
+        """Draw the slice with the largest segmented area, or the middle slice."""
+        areas = (truth > 0).sum(axis=(1, 2))
         index = int(areas.argmax()) if areas.any() else len(areas) // 2
-        images = {source: volume[index] for source, volume in {main: self.references[main], **self.outputs}.items()}
         notes = {}
-        for source, image in images.items():
+        for source in images:
             texts = []
             if source in self.outputs:
-                with np.errstate(divide="ignore"):  # equal images
-                    value = float(psnr(images[main], image, maxval=self.references[main].max()))
-                texts.append(f"PSNR {value:.1f} dB")
+                texts.append(f"PSNR {self.slices[source][f'PSNR ({self.main})'][index]:.1f} dB")
             if areas.any():
                 texts.append(f"Dice {np.nanmean(dice[source][index]):.2f}")
             notes[source] = ", ".join(texts)
-        save_contours(
-            path,
-            images,
-            truth=truth[index],
-            predictions={source: labels[source][index] for source in images},
-            notes=notes,
-            title=f"{self.files.name}, slice {self.kept[index]}",
-        )
+        shown, predictions = ({source: x[index] for source, x in of.items()} for of in (images, labels))
+        title = f"{self.files.name}, slice {self.kept[index]}"
+        save_contours(path, shown, truth=truth[index], predictions=predictions, notes=notes, title=title)
 
-    def add_residuals(self) -> dict[str, float]:
-        """Residuals of the methods; returns that of the reference, if there is one."""
+    def add_residuals(self) -> None:
+        """Residuals of the methods, and that of the coil-combined reference, if there is one."""
         acquired, kept = self.acquired, self.kept
         if acquired is None or not acquired.residual:
-            return {}
+            return
         for method in self.outputs:
             self._add(method, RESIDUAL, acquired.residual[method][kept], acquired.of_volume(method, kept))
-        return {RESIDUAL: acquired.of_volume("", kept)} if acquired.is_fully_sampled else {}
+        if acquired.is_fully_sampled:
+            self.of_references.setdefault(COIL_COMBINED, {})[RESIDUAL] = acquired.of_volume("", kept)
 
 
 @torch.no_grad()
-def segment_volume(net: nn.Module, images: Mapping[str, np.ndarray], *, device: str) -> dict[str, np.ndarray]:
+def segment_volume(net: nn.Module, images: Images, *, device: str) -> dict[str, np.ndarray]:
     """Class numbers (slices, rows, cols) that a segmenter finds in magnitudes of the same shape, by name."""
     labels = {}
     for source, volume in images.items():
@@ -336,9 +322,9 @@ def segment_volume(net: nn.Module, images: Mapping[str, np.ndarray], *, device: 
     return labels
 
 
-def _mean(values: Iterable[float]) -> float:
+def _mean(values: np.ndarray) -> float:
     """The mean of the values that are not nan; nan if there are none."""
-    present = np.array([value for value in values if not math.isnan(value)])
+    present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else math.nan
 
 

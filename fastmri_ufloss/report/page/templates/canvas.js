@@ -8,11 +8,9 @@ async function inflate(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// {rows, cols, values: Float32Array}, or null.
-async function decodeImage(image) {
-  if (image === null) return null;
-  const { rows, cols, low, step } = image;
-  const bytes = await inflate(image.data);
+// {rows, cols, values: Float32Array}.
+async function decodeImage({ rows, cols, low, step, data }) {
+  const bytes = await inflate(data);
   const size = rows * cols;
   const levels = new Int32Array(size);
   for (let place = 0; place < size; place++) {
@@ -26,10 +24,8 @@ async function decodeImage(image) {
 }
 
 // The borders between classes, as lines along the edges of pixels.
-async function decodeOutline(classes) {
-  if (classes === null) return null;
-  const { rows, cols } = classes;
-  const numbers = await inflate(classes.data);
+async function decodeOutline({ rows, cols, data }) {
+  const numbers = await inflate(data);
   const at = (row, col) => (row < 0 || col < 0 || row >= rows || col >= cols ? 0 : numbers[row * cols + col]);
   const path = new Path2D();
   for (let row = 0; row <= rows; row++) {
@@ -43,11 +39,12 @@ async function decodeOutline(classes) {
 
 async function imagesOfCase(index) {
   const stored = JSON.parse(document.getElementById(`images-${index}`).textContent);
+  const outlineOf = (classes) => classes && decodeOutline(classes);
   const decoded = (names, images, labels) => Promise.all(names.map(async (name, i) =>
-    ({ name, image: await decodeImage(images[i]), outline: await decodeOutline(labels[i]) })));
+    ({ name, image: images[i] && await decodeImage(images[i]), outline: await outlineOf(labels[i]) })));
   return {
     ...stored,
-    truth: await decodeOutline(stored.truth),
+    truth: await outlineOf(stored.truth),
     references: await decoded(report.references, stored.references, stored.reference_labels),
     methods: await decoded(report.methods, stored.methods, stored.method_labels),
   };
@@ -82,8 +79,7 @@ class ImageCanvas {
   paint({ top, white }) {
     const { values } = this.image;
     const other = this.reference?.values;
-    const context = this.raw.getContext("2d");
-    const pixels = context.createImageData(this.raw.width, this.raw.height);
+    const pixels = new ImageData(this.raw.width, this.raw.height);
     const words = new Uint32Array(pixels.data.buffer);
     const low = (view.level - view.width / 2) * top;
     const scale = other ? (255 * view.gain) / white : 255 / (view.width * top);
@@ -92,19 +88,16 @@ class ImageCanvas {
       const level = ((other ? Math.abs(values[i] - other[i]) : values[i] - low) * scale + 0.5) | 0;
       words[i] = colors[level < 0 ? 0 : level > 255 ? 255 : level];
     }
-    context.putImageData(pixels, 0, 0);
+    this.raw.getContext("2d").putImageData(pixels, 0, 0);
   }
 
   draw(images) {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight].map((size) => Math.round(size * ratio));
     if (!width || !height) return;
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
-    const context = this.canvas.getContext("2d");
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = "black";
-    context.fillRect(0, 0, width, height);
+    Object.assign(this.canvas, { width, height }); // which also clears the canvas
     if (this.image === null) return;
+    const context = this.canvas.getContext("2d");
     const colors = [view.level, view.width, view.gain].join();
     if (this.painted !== colors) this.paint(images);
     this.painted = colors;
@@ -126,7 +119,6 @@ class ImageCanvas {
       cross.moveTo(x + 4 * dx, y + 4 * dy);
       cross.lineTo(x + 11 * dx, y + 11 * dy);
     }
-    stroke(cross, "rgba(0, 0, 0, 0.6)", 3);
     stroke(cross, "#4dd0ff", 1.2);
   }
 
@@ -145,17 +137,15 @@ class ImageCanvas {
 
 const MAX_ZOOM = 32;
 const view = {
-  zoom: 1, x: 0.5, y: 0.5, cursor: null, level: 0.5, width: 1, ownWindow: false, gain: 5, size: 230,
-  errors: true, contours: true, smooth: true, flicker: false,
+  zoom: 1, x: 0.5, y: 0.5, cursor: null, level: 0.5, width: 1, ownWindow: false, gain: 5,
+  size: window.innerWidth > 900 ? 230 : 160, errors: true, contours: true, smooth: true, flicker: false,
 };
 const limit = (value, low, high) => Math.min(Math.max(value, low), high);
 
 function change(values) {
   Object.assign(view, values);
   view.zoom = limit(view.zoom, 1, MAX_ZOOM);
-  const half = 0.5 / view.zoom;
-  view.x = limit(view.x, half, 1 - half);
-  view.y = limit(view.y, half, 1 - half);
+  for (const axis of ["x", "y"]) view[axis] = limit(view[axis], 0.5 / view.zoom, 1 - 0.5 / view.zoom);
   theViewer.update();
 }
 

@@ -1,15 +1,13 @@
 // Box plots, and two metrics against each other.
 
-function quantile(sorted, part) {
-  const place = (sorted.length - 1) * part;
-  const low = Math.floor(place);
-  return sorted[low] + (place - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
-}
-
 // Quartiles, and whiskers to the last values within 1.5 interquartile ranges, as Tukey's.
 function boxOf(values) {
   const sorted = [...values].sort((a, b) => a - b);
-  const [q1, median, q3] = [0.25, 0.5, 0.75].map((part) => quantile(sorted, part));
+  const [q1, median, q3] = [0.25, 0.5, 0.75].map((part) => {
+    const place = (sorted.length - 1) * part;
+    const low = Math.floor(place);
+    return sorted[low] + (place - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
+  });
   const reach = 1.5 * (q3 - q1);
   const inside = sorted.filter((value) => value >= q1 - reach && value <= q3 + reach);
   return { q1, median, q3, low: inside[0], high: inside.at(-1) };
@@ -17,6 +15,8 @@ function boxOf(values) {
 
 const svgLine = (name, x1, x2, y1, y2) => svgElement("line", { class: name, x1, x2, y1, y2 });
 const svgText = (name, x, y, text, anchor = "middle") => svgElement("text", { class: name, x, y, "text-anchor": anchor }, text);
+const svgImage = ({ width, height }, label, attributes, ...children) => svgElement("svg",
+  { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, ...attributes }, children);
 
 // Places of values between two ends, with some room around them, and round numbers to write there.
 class Axis {
@@ -26,28 +26,24 @@ class Axis {
     const range = high - low + 2 * pad;
     this.place = (value) => from + ((value - low + pad) / range) * (to - from);
     const unit = 10 ** Math.floor(Math.log10(range / count));
-    this.step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= range / count);
-    const first = Math.ceil((low - pad) / this.step - 1e-9);
-    const last = Math.floor((high + pad) / this.step + 1e-9);
-    this.ticks = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * this.step);
-  }
-
-  text(tick) {
-    if (this.step < 1e-4 || Math.abs(tick) >= 1e5) return tick.toExponential(1);
-    const decimals = -Math.floor(Math.log10(this.step) + 1e-9);
-    return withMinus(tick.toFixed(Math.max(0, Math.min(6, decimals))));
+    const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= range / count);
+    const [first, last] = [Math.ceil((low - pad) / step - 1e-9), Math.floor((high + pad) / step + 1e-9)];
+    this.ticks = Array.from({ length: last - first + 1 }, (_, i) => {
+      const tick = (first + i) * step;
+      return { place: this.place(tick), text: withMinus(String(Number(tick.toPrecision(5)))) };
+    });
   }
 
   // Lines across, with their numbers on the left.
   rows(left, right) {
-    return this.ticks.map((tick) => [svgLine("grid", left, right, this.place(tick), this.place(tick)),
-      svgText("tick", left - 6, this.place(tick) + 3.5, this.text(tick), "end")]);
+    return this.ticks.map(({ place, text }) =>
+      [svgLine("grid", left, right, place, place), svgText("tick", left - 6, place + 3.5, text, "end")]);
   }
 
   // Lines upwards, with their numbers below.
   columns(top, bottom) {
-    return this.ticks.map((tick) => [svgLine("grid", this.place(tick), this.place(tick), top, bottom),
-      svgText("tick", this.place(tick), bottom + 16, this.text(tick))]);
+    return this.ticks.map(({ place, text }) =>
+      [svgLine("grid", place, place, top, bottom), svgText("tick", place, bottom + 16, text)]);
   }
 }
 
@@ -60,7 +56,6 @@ const jitter = (index) => ((index * 0.618034) % 1) - 0.5;
 // stay light; the dot below the pointer is found from its numbers.
 class BoxPlot {
   constructor(metric) {
-    this.metric = metric;
     const contrasts = report.contrasts.filter((name) => name !== "all");
     const groups = chosen.contrast === "all" && contrasts.length ? contrasts : [chosen.contrast];
     const groupWidth = report.methods.length * PLOT.step + PLOT.gap;
@@ -79,14 +74,11 @@ class BoxPlot {
       return [svgText("group", start + groupWidth / 2, PLOT.height - 8, group === "all" ? "" : group),
         g ? svgLine("divider", start, start, PLOT.top, PLOT.bottom) : null];
     });
-    const medians = boxes.map(({ method, group, median }) =>
-      `${method}${groups.length > 1 ? ` ${group}` : ""} ${format(median, metric)}`);
+    const medians = boxes.map(({ method, group, median }) => `${method} ${groups.length > 1 ? group : ""} ${format(median)}`);
     this.over = svgElement("g", { class: "over" });
-    this.svg = svgElement("svg", {
-      viewBox: `0 0 ${this.width} ${PLOT.height}`, width: this.width, height: PLOT.height,
-      role: "img", "aria-label": `${metric.name}, medians over subjects: ${medians.join(", ") || "none"}`,
-      on: { pointermove: (event) => this.point(event), pointerleave: () => highlightSubject(null) },
-    }, axis.rows(PLOT.left, this.width - PLOT.right), labels, boxes.map((box) => this.draw(box, axis.place)), this.over);
+    const on = { pointermove: (event) => this.point(event), pointerleave: () => highlightSubject(null) };
+    this.svg = svgImage({ ...PLOT, width: this.width }, `${metric.name}, medians over subjects: ${medians.join(", ")}`, { on },
+      axis.rows(PLOT.left, this.width - PLOT.right), labels, boxes.map((box) => this.draw(box, axis.place)), this.over);
     const caption = element("figcaption", { title: metric.explanation }, headerOf(metric));
     this.node = element("figure", { class: "plot" }, caption, this.svg);
   }
@@ -104,11 +96,12 @@ class BoxPlot {
   point(event) {
     const frame = this.svg.getBoundingClientRect();
     const scale = this.width / frame.width;
-    const far = (dot) => Math.hypot(dot.x - (event.clientX - frame.left) * scale, dot.y - (event.clientY - frame.top) * scale);
+    const [x, y] = [(event.clientX - frame.left) * scale, (event.clientY - frame.top) * scale];
+    const far = (dot) => Math.hypot(dot.x - x, dot.y - y);
     const nearest = this.dots.reduce((best, dot) => (far(dot) < far(best) ? dot : best));
     if (far(nearest) >= 11) return highlightSubject(null);
     highlightSubject(nearest.subject);
-    showTip(event, [`${nearest.method}: ${format(nearest.value, this.metric)}`, `subject ${nearest.subject}`]);
+    showTip(event, [`${nearest.method}: ${format(nearest.value)}`, `subject ${nearest.subject}`]);
   }
 
   // Rings around the dots of a subject, joined by a line within each contrast.
@@ -152,36 +145,31 @@ function scatterPlot(metrics) {
   const points = report.methods.flatMap((method) => {
     const rows = metrics.map((metric) => meanOf(method, metric));
     if (rows.some((row) => missing(row?.mean))) return [];
-    const ends = rows.map((row) => endsOf(row).map((end) => end ?? row.mean));
-    return [{ method, means: rows.map((row) => row.mean), ends }];
+    const texts = metrics.map((metric, axis) => `${shortName(metric)} ${format(rows[axis].mean)}`);
+    return [{ method, texts, means: rows.map((row) => row.mean), ends: rows.map((row) => endsOf(row).map((end) => end ?? row.mean)) }];
   });
   if (!points.length) return legend("No method has both values.");
-  const { width, height, top, bottom, left, right } = SCATTER;
+  const { height, top, bottom, left, right } = SCATTER;
   const across = new Axis(points.flatMap((point) => point.ends[0]), left, right, 6);
   const up = new Axis(points.flatMap((point) => point.ends[1]), bottom, top, 5);
   const title = svgText("axis", 0, 0, headerOf(metrics[1]));
   title.setAttribute("transform", `translate(14 ${(top + bottom) / 2}) rotate(-90)`);
-  const marks = points.map(({ method, means, ends }) => {
+  const marks = points.map(({ method, texts, means, ends }) => {
     const [cx, cy] = [across.place(means[0]), up.place(means[1])];
-    const lines = [method, ...metrics.map((metric, axis) => `${shortName(metric)} ${format(means[axis], metric)}`)];
-    const on = { pointermove: (event) => showTip(event, lines), pointerleave: hideTip };
+    const on = { pointermove: (event) => showTip(event, [method, ...texts]), pointerleave: hideTip };
     return svgElement("g", { class: "point", style: { "--color": colorOf(method) }, on },
       svgLine("reach", ...ends[0].map(across.place), cy, cy), svgLine("reach", cx, cx, ...ends[1].map(up.place)),
       svgElement("circle", { cx, cy, r: 5 }), svgElement("circle", { class: "target", cx, cy, r: 14 }));
   });
-  const words = points.map(({ method, means }) =>
-    `${method} ${metrics.map((metric, axis) => format(means[axis], metric)).join(", ")}`);
-  const label = `${metrics[0].name} against ${metrics[1].name}: ${words.join("; ")}`;
-  return svgElement("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
+  const words = points.map(({ method, texts }) => `${method} ${texts.join(", ")}`);
+  return svgImage(SCATTER, `${metrics.map((metric) => metric.name).join(" against ")}: ${words.join("; ")}`, {},
     across.columns(top, bottom), up.rows(left, right),
     svgText("axis", (left + right) / 2, height - 8, headerOf(metrics[0])), title, marks);
 }
 
 function showScatter() {
   const names = [];
-  const fields = ["Across", "Up"].map((text, axis) => selectField(text, (name) => { names[axis] = name; draw(); }));
-  const place = element("div");
-  bodyOf("scatter").append(div("row", fields.map((field) => field.node)), place);
+  const place = div("row");
   const draw = () => {
     const metrics = shownMetrics();
     // distortion against perception where both are there, else the first two metrics
@@ -189,9 +177,14 @@ function showScatter() {
     const perception = metrics.find(({ label, tested }) => label.startsWith("UFLoss") && tested);
     const second = perception || metrics.find((metric) => metric !== first) || first;
     const axes = [first, second].map((usual, axis) => metrics.find(({ name }) => name === names[axis]) || usual);
-    axes.forEach((metric, axis) => fields[axis].set(metrics.map((each) => [each.name, headerOf(each)]), metric.name));
-    place.replaceChildren(div("row beside", element("figure", { class: "plot" }, scatterPlot(axes)), methodLegend()),
-      legend("Means over subjects, and their 95% intervals."));
+    axes.forEach((metric, axis) => {
+      names[axis] = metric.name;
+      fields[axis].show(metrics.map((each) => [each.name, headerOf(each)]));
+    });
+    place.replaceChildren(element("figure", { class: "plot" }, scatterPlot(axes)), methodLegend());
   };
+  const fields = ["Across", "Up"].map((text, axis) => selectField(text, names, axis, draw));
+  bodyOf("scatter").append(div("row", fields.map((field) => field.node)), place,
+    legend("Means over subjects, and their 95% intervals."));
   onChoice(draw);
 }

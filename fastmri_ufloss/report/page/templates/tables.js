@@ -1,16 +1,16 @@
 // The tables of the page, which sort by a click on a column, with the rows on pages where there are many.
 
 // columns: {name, header, title, numeric, value(row), cell(row) -> text or nodes, descending: first click sorts so,
-// rowHeader}. rows are sorted as they come until a column is clicked; what is null stays last.
+// rowHeader, mark(row) -> class}. rows stay as they come until a column is clicked; what is null stays last.
 class SortedTable {
   constructor(caption, { pageSize = Infinity } = {}) {
     Object.assign(this, { pageSize, page: 0, sortName: null, direction: 1, columns: [], rows: [] });
     this.head = element("tr");
     this.body = element("tbody");
-    this.pager = element("div", { class: "pager", hidden: true });
-    const parts = [element("caption", { class: "hidden" }, caption), element("thead", {}, this.head), this.body];
+    this.pager = div("pager");
+    const table = element("table", { "aria-label": caption }, element("thead", {}, this.head), this.body);
     const region = { class: "scroll", tabindex: "0", role: "region", "aria-label": caption };
-    this.node = element("div", {}, element("div", region, element("table", {}, parts)), this.pager);
+    this.node = element("div", {}, element("div", region, table), this.pager);
   }
 
   show(columns, rows) {
@@ -20,27 +20,29 @@ class SortedTable {
     this.draw();
   }
 
+  column(name) {
+    return this.columns.find((column) => column.name === name);
+  }
+
   sort(name) {
-    const column = this.columns.find((column) => column.name === name);
-    this.direction = this.sortName === name ? -this.direction : column.descending ? -1 : 1;
+    this.direction = this.sortName === name ? -this.direction : this.column(name).descending ? -1 : 1;
     Object.assign(this, { sortName: name, page: 0 });
     this.draw();
   }
 
   sorted() {
-    const column = this.columns.find((column) => column.name === this.sortName);
-    if (!column) return this.rows;
-    const compare = column.numeric ? (a, b) => a - b : (a, b) => String(a).localeCompare(b, undefined, { numeric: true });
-    const keyed = this.rows.map((row) => ({ row, key: column.value(row) }));
-    const present = keyed.filter(({ key }) => key !== null);
-    present.sort((a, b) => this.direction * compare(a.key, b.key));
-    return [...present, ...keyed.filter(({ key }) => key === null)].map(({ row }) => row);
+    const { numeric, value } = this.column(this.sortName) ?? {};
+    if (!value) return this.rows;
+    const compare = numeric ? (a, b) => a - b : (a, b) => String(a).localeCompare(b, undefined, { numeric: true });
+    const present = this.rows.filter((row) => value(row) !== null);
+    present.sort((a, b) => this.direction * compare(value(a), value(b)));
+    return [...present, ...this.rows.filter((row) => value(row) === null)];
   }
 
   draw() {
     for (const cell of this.head.children) {
-      const sorted = cell.dataset.column === this.sortName;
-      cell.setAttribute("aria-sort", !sorted ? "none" : this.direction > 0 ? "ascending" : "descending");
+      const direction = this.direction > 0 ? "ascending" : "descending";
+      cell.setAttribute("aria-sort", cell.dataset.column === this.sortName ? direction : "none");
     }
     const first = this.page * this.pageSize || 0;
     const rows = this.sorted().slice(first, first + this.pageSize);
@@ -59,7 +61,7 @@ class SortedTable {
 
   row(row) {
     return element("tr", {}, this.columns.map(({ numeric, mark, rowHeader, value, cell = value }) => {
-      const attributes = { scope: rowHeader && "row", class: [numeric && "number", mark?.(row)].filter(Boolean).join(" ") };
+      const attributes = { scope: rowHeader && "row", class: `${numeric ? "number" : ""} ${mark?.(row) ?? ""}` };
       return element(rowHeader ? "th" : "td", attributes, cell(row) ?? "–");
     }));
   }
@@ -69,12 +71,11 @@ const plainColumn = (name, header, more) => ({ name, header, value: (row) => row
 const numberColumn = (name, header, title, cell) => plainColumn(name, header, { title, numeric: true, cell });
 const metricColumn = (metric, value, more) => ({
   name: metric.name, header: headerOf(metric), title: metric.explanation, numeric: true,
-  descending: metric.larger_is_better === true, value, cell: (row) => format(value(row), metric), ...more,
+  descending: metric.larger_is_better === true, value, cell: (row) => format(value(row)), ...more,
 });
 
 function methodCell({ method }) {
-  const base = method === report.baseline ? span("chip", "baseline") : null;
-  return span("method", colorDot(method), nameText(method), base);
+  return span("method", colorDot(method), nameText(method), method === report.baseline ? span("chip", "baseline") : null);
 }
 
 // A value, and below it the ends of its interval.
@@ -89,10 +90,9 @@ function showMeans() {
     const value = ({ method }) => meanOf(method, metric)?.mean ?? null;
     const best = bestOf(report.methods.map((method) => value({ method })), metric);
     const cell = ({ method }) => {
-      const [mean, comparison] = [meanOf(method, metric), comparisonOf(method, metric)];
-      if (value({ method }) === null) return "–";
-      const text = (number) => format(number, metric);
-      return withInterval([comparison && verdictMark(verdict(comparison)), text(mean.mean)], endsOf(mean), text, "–");
+      const [row, comparison] = [meanOf(method, metric), comparisonOf(method, metric)];
+      if (missing(row?.mean)) return "–";
+      return withInterval([comparison && verdictMark(verdict(comparison)), format(row.mean)], endsOf(row), format, "–");
     };
     return metricColumn(metric, value, { cell, mark: ({ method }) => (best.has(methodIndex.get(method)) ? "best" : "") });
   };
@@ -110,9 +110,8 @@ function showMeans() {
 
 function verdictMark(side) {
   if (!side) return null;
-  const words = `significantly ${side} than`;
-  const attributes = { class: side, role: "img", "aria-label": `${words} the baseline`, title: `${words} ${report.baseline}` };
-  return element("span", attributes, side === "better" ? "▲" : "▼");
+  const words = `significantly ${side} than the baseline`;
+  return element("span", { class: side, role: "img", "aria-label": words, title: words }, side === "better" ? "▲" : "▼");
 }
 
 function meansLegend(metrics) {
@@ -131,7 +130,7 @@ function showComparisons() {
   const words = `Every method against the baseline ${base}, subjects paired. What is marked * elsewhere is not tested.`;
   bodyOf("comparisons").append(element("p", { class: "lead" }, words), table.node);
   const metricOf = (row) => metricNamed.get(row.metric);
-  const mean = (name, header) => numberColumn(name, header, null, (row) => format(row[name], metricOf(row)));
+  const mean = (name, header) => numberColumn(name, header, null, (row) => format(row[name]));
   const columns = [
     plainColumn("metric", "Metric", { cell: (row) => row.metric + arrow(metricOf(row)), rowHeader: true }),
     plainColumn("second", "Method", { cell: (row) => methodCell({ method: row.second }) }),
@@ -143,7 +142,7 @@ function showComparisons() {
     numberColumn("p (Holm)", "p (Holm)", "adjusted for all comparisons of the table by Holm's method",
       (row) => formatP(row["p (Holm)"])),
     numberColumn("effect size", "Effect size", "rank-biserial correlation, −1 to 1",
-      (row) => format(row["effect size"], { decimals: 2 })),
+      (row) => format(row["effect size"], 2)),
     plainColumn("better in", "Better in", { title: "subjects in which the method is better" }),
     { name: "verdict", header: `Against ${base}`, title: `from Holm's p < ${ALPHA}`, value: verdict,
       cell: (row) => span(`chip ${verdict(row)}`, verdict(row) || "not shown to differ") },
@@ -153,19 +152,13 @@ function showComparisons() {
 
 // All volumes: every metric of each method, filtered by text and method.
 function showVolumes() {
+  const filter = { method: "", words: [] };
   const table = new SortedTable("Volumes", { pageSize: 50 });
   const count = element("span", { class: "count", "aria-live": "polite" });
-  const placeholder = "volume, subject, method …";
-  const search = element("input", { type: "search", id: "volume-filter", placeholder, on: { input: () => draw() } });
-  let chosenMethod = "";
-  const methods = selectField("Method", (method) => { chosenMethod = method; draw(); }, { id: "volume-method" });
-  methods.set([["", "all methods"], ...report.methods], chosenMethod);
-  bodyOf("volumes").append(div("row", field("Filter", "", search), methods.node, count), table.node);
   const draw = () => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = report.volumes.filter(isOf(chosen.contrast)).filter(({ volume, subject, contrast, method }) => {
       const text = `${volume} ${subject} ${contrast} ${method}`.toLowerCase();
-      return (!chosenMethod || method === chosenMethod) && words.every((word) => text.includes(word));
+      return ["", method].includes(filter.method) && filter.words.every((word) => text.includes(word));
     });
     count.textContent = plural(rows.length, "row");
     table.show([
@@ -177,6 +170,12 @@ function showVolumes() {
       ...shownMetrics().map((metric) => metricColumn(metric, (row) => row[metric.name])),
     ], rows);
   };
+  const input = (event) => { filter.words = event.target.value.toLowerCase().split(/\s+/); draw(); };
+  const placeholder = "volume, subject, method …";
+  const search = element("input", { type: "search", id: "volume-filter", placeholder, on: { input } });
+  const methods = selectField("Method", filter, "method", draw, { id: "volume-method" });
+  methods.show([["", "all methods"], ...report.methods]);
+  bodyOf("volumes").append(div("row", field("Filter", search), methods.node, count), table.node);
   onChoice(draw);
 }
 

@@ -3,40 +3,40 @@
 class CaseList {
   constructor(onOpen) {
     Object.assign(this, { onOpen, current: 0, metric: "", method: report.methods.at(-1), worstFirst: true });
-    const change = (key) => (value) => { this[key] = value; this.draw(); };
-    this.metrics = selectField("Order by", change("metric"), { id: "case-metric" });
-    this.methods = selectField("of", change("method"), { id: "case-method" });
-    this.methods.set(report.methods, this.method);
-    this.worst = toggleButton("worst first", this, "worstFirst", () => this.draw(), { id: "case-worstFirst" });
+    const draw = () => this.draw();
+    this.metrics = selectField("Order by", this, "metric", draw, { id: "case-metric" });
+    this.methods = selectField("of", this, "method", draw, { id: "case-method" });
+    this.methods.show(report.methods);
+    this.worst = toggleButton("worst first", this, "worstFirst", draw, { id: "case-worstFirst" });
     this.list = element("ol", { class: "cases", "aria-label": "Cases" });
-    this.node = div("case-list", div("orders", this.metrics.node, this.methods.node, this.worst.node), this.list);
-    onChoice(() => this.draw());
+    this.node = div("case-list", div("group", this.metrics.node, this.methods.node, this.worst.node), this.list);
+    onChoice(draw);
   }
 
   draw() {
     const metrics = shownMetrics();
     const metric = metrics.find(({ name }) => name === this.metric);
     this.metric = metric?.name ?? "";
-    this.metrics.set([["", "order of choice"], ...metrics.map((each) => [each.name, shortName(each) + arrow(each)])], this.metric);
+    this.metrics.show([["", "order of choice"], ...metrics.map((each) => [each.name, shortName(each) + arrow(each)])]);
     this.methods.node.hidden = this.worst.node.hidden = !metric;
     this.listed = report.cases.map((entry, index) => ({ ...entry, index })).filter(isOf(chosen.contrast));
     if (metric) {
       const value = (entry) => entry.scores[methodIndex.get(this.method)][metric.name] ?? null;
       const sign = (metric.larger_is_better === false ? -1 : 1) * (this.worstFirst ? 1 : -1);
       const key = (entry) => (value(entry) === null ? Infinity : sign * value(entry));
-      for (const entry of this.listed) entry.why = `${metric.name} of ${this.method}: ${format(value(entry), metric)}`;
+      for (const entry of this.listed) entry.why = `${metric.name} of ${this.method}: ${format(value(entry))}`;
       this.listed.sort((a, b) => key(a) - key(b));
     }
     const none = element("li", { class: "none" }, "no cases of this contrast");
-    this.list.replaceChildren(...(this.listed.length ? this.listed.map((entry) => element("li", {}, this.entry(entry))) : [none]));
+    this.list.replaceChildren(...(this.listed.length ? this.listed.map((entry) => this.item(entry)) : [none]));
     this.mark(this.current);
   }
 
-  entry({ index, volume, slice, contrast, why, thumbnail }) {
+  item({ index, volume, slice, contrast, why, thumbnail }) {
     const place = `slice ${slice}${report.contrasts.length > 1 ? ` · ${contrast}` : ""}`;
     const text = span("text", span("name", volume), span("place", place), span("why", why));
     const content = [element("img", { src: thumbnail, alt: "" }), text];
-    return button(content, () => this.onOpen(index), { class: "case", "data-case": index });
+    return element("li", {}, button(content, () => this.onOpen(index), { class: "case", "data-case": index }));
   }
 
   // Marks the case that is shown.
@@ -63,34 +63,31 @@ class Flicker {
     this.pair = [0, report.references.length + report.methods.length - 1]; // the reference and the last method
     Object.assign(this, { side: 0, perSecond: 2, playing: false, timer: null });
     this.label = div("flicker-label");
-    const choose = (side) => (index) => { this.pair[side] = Number(index); this.display(side); };
-    this.selects = ["A", "B"].map((text, side) => selectField(text, choose(side)));
-    this.play = toggleButton("Play", this, "playing", () => this.run(this.playing));
+    this.selects = ["A", "B"].map((text, side) => selectField(text, this.pair, side, () => this.display(side)));
+    const run = () => this.run(this.playing);
+    this.play = toggleButton("Play", this, "playing", run);
     const range = { min: 0.5, max: 5, step: 0.5, text: (value) => `${value} a second` };
-    const speed = sliderField("Speed", this, "perSecond", range, () => this.run(this.playing));
-    const selects = element("span", { class: "row" }, this.selects.map((select) => select.node));
+    const speed = sliderField("Speed", this, "perSecond", range, run);
     const swap = button("Swap (space)", () => this.swap());
-    this.node = element("div", { class: "flicker", hidden: true },
-      div("row", selects, this.play.node, swap, speed.node), this.label, this.shown.canvas);
+    const controls = div("row", this.selects.map((select) => select.node), this.play.node, swap, speed.node);
+    this.node = div("flicker", controls, this.label, this.shown.canvas);
   }
 
   setCase(images) {
     this.images = images;
     this.all = [...images.references, ...images.methods];
-    const options = this.all.map(({ name }, index) => [String(index), name]);
-    this.selects.forEach((select, side) => select.set(options, String(this.pair[side])));
+    for (const select of this.selects) select.show(this.all.map(({ name }, index) => [index, name]));
     this.display(this.side);
   }
 
   display(side) {
     this.side = side;
     const entry = this.all[this.pair[side]];
-    const name = `${"AB"[side]}: ${entry.name}${entry.image === null ? " (no image)" : ""}`;
-    this.label.textContent = name;
     this.label.dataset.side = "AB"[side];
-    this.shown.canvas.setAttribute("aria-label", `Flicker, ${name}`);
+    this.label.textContent = `${"AB"[side]}: ${entry.name}${entry.image === null ? " (no image)" : ""}`;
+    this.shown.canvas.setAttribute("aria-label", `Flicker, ${this.label.textContent}`);
     this.shown.setImage(entry, { truth: this.images.truth });
-    if (!this.node.hidden) this.shown.draw(this.images);
+    if (view.flicker) this.shown.draw(this.images);
   }
 
   // By hand: the automatic change stops.
@@ -115,16 +112,15 @@ class Panel {
     this.name = name;
     this.main = new ImageCanvas(name, "image");
     this.error = method === null ? null : new ImageCanvas(`Error of ${name}`, "error");
-    this.readout = span("readout", "\u00a0");
+    this.readout = span("readout");
     this.scores = element("dl", { class: "scores" });
     this.missing = element("p", { class: "missing", hidden: true }, "no image");
     this.barText = element("span");
-    const ramp = element("div", { class: "ramp", "aria-hidden": "true" });
-    this.below = this.error ? this.error.canvas : div("color-bar", ramp, this.barText);
+    this.below = this.error?.canvas ?? div("color-bar", div("ramp"), this.barText);
     this.below.classList.add("error-row");
     const title = element("figcaption", {}, method === null ? null : colorDot(method), nameText(name), this.readout);
     const frame = div("frame", this.main.canvas, this.missing);
-    this.node = element("figure", { class: "panel", "data-name": name }, title, frame, this.below, this.scores);
+    this.node = element("figure", { class: "panel" }, title, frame, this.below, this.scores);
   }
 
   setCase(entry, reference, { truth }) {
@@ -139,7 +135,7 @@ class Panel {
     this.error?.draw(images);
     const { image } = this.main;
     const value = view.cursor && image ? image.values[view.cursor.row * image.cols + view.cursor.col] : null;
-    this.readout.textContent = value === null ? "\u00a0" : (value / images.top).toFixed(3);
+    this.readout.textContent = value === null ? "" : (value / images.top).toFixed(3);
   }
 }
 
@@ -150,8 +146,6 @@ const HELP = Object.entries({
   "right drag or shift drag": "window: right is softer, up is brighter", "[ and ], b and d": "narrower and wider, brighter and darker",
   "n and p": "next and previous case", "space": "swap the two images of the flicker",
 });
-const KEY_WORDS = "Image viewer. Keys: plus and minus zoom, arrows move, 0 resets, brackets change the window, n and p change "
-  + "the case, space swaps the flicker";
 
 // Keys while the viewer has the focus; false says that the key is left to the browser.
 const move = (dx, dy) => () => view.zoom > 1 && moveBy(dx, dy);
@@ -170,9 +164,9 @@ class Viewer {
     this.grid = div("panels");
     this.flicker = new Flicker();
     this.heading = element("div", { class: "case-heading", "aria-live": "polite" });
-    const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": KEY_WORDS };
+    const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": "Image viewer", "aria-describedby": "keys" };
     this.stage = element("div", { ...attributes, on: { keydown: (event) => this.key(event) } },
-      this.heading, this.toolbar(), this.grid, this.flicker.node, fold("Mouse and keys", pairList(HELP), { class: "help" }));
+      this.heading, this.toolbar(), this.grid, this.flicker.node, fold("Mouse and keys", pairList(HELP, { id: "keys" })));
     this.node = div("viewer", this.list.node, this.stage);
     new ResizeObserver(() => this.update()).observe(this.grid);
     onChoice(() => { if (this.images) this.showImages(); });
@@ -180,24 +174,25 @@ class Viewer {
 
   toolbar() {
     const percent = (value) => `${Math.round(100 * value)}%`;
-    const slider = (label, key, range, changed) => sliderField(label, view, key, { id: key, ...range }, changed);
+    const update = () => this.update();
     const windowed = () => setWindow(view.level, view.width);
+    const slider = (label, key, range, changed) => sliderField(label, view, key, { id: key, ...range }, changed);
     const level = slider("Level", "level", { min: 0, max: 1.5, step: 0.005, text: percent }, windowed);
     const width = slider("Width", "width", { min: 0.01, max: 2, step: 0.005, text: percent }, windowed);
-    const gain = slider("Error gain", "gain", { min: 1, max: 30, step: 1, text: (value) => `×${value}` }, () => this.update());
-    const enlarge = () => this.grid.style.setProperty("--size", `${view.size}px`);
-    const size = slider("Size", "size", { min: 130, max: 640, step: 10, text: (value) => `${value} px` }, enlarge);
+    const gain = slider("Error gain", "gain", { min: 1, max: 30, step: 1, text: (value) => `×${value}` }, update);
+    const size = slider("Size", "size", { min: 130, max: 640, step: 10, text: (value) => `${value} px` }, update);
     this.sliders = [level, width];
     const toggle = (text, key, name = "") =>
-      toggleButton(text, view, key, () => this.update(), { id: `toggle-${key}`, class: `toggle ${name}` }).node;
+      toggleButton(text, view, key, update, { id: `toggle-${key}`, class: `toggle ${name}` }).node;
     this.contours = toggle("Contours", "contours");
     this.contourLegend = span("contour-legend", span("true", "true"), span("predicted", "predicted"));
     this.zoomText = element("output", { class: "zoom", "aria-label": "Zoom" });
+    const zoom = (text, label, factor) => button(text, () => zoomAround(factor), { "aria-label": label });
     return element("div", { class: "toolbar", role: "toolbar", "aria-label": "Image controls" },
       div("group", toggle("Flicker", "flicker"), toggle("Errors", "errors", "of-panels"), this.contours, this.contourLegend,
         toggle("Smooth", "smooth")),
-      div("group", button("−", () => zoomAround(0.8), { "aria-label": "Zoom out" }), this.zoomText,
-        button("+", () => zoomAround(1.25), { "aria-label": "Zoom in" }), button("Reset zoom", resetZoom, { id: "reset-zoom" })),
+      div("group", zoom("−", "Zoom out", 0.8), this.zoomText, zoom("+", "Zoom in", 1.25),
+        button("Reset zoom", resetZoom, { id: "reset-zoom" })),
       div("group", level.node, width.node, button("Reset window", () => this.resetWindow(), { id: "reset-window" })),
       div("group of-panels", gain.node, size.node));
   }
@@ -235,14 +230,14 @@ class Viewer {
 
   showScores() {
     const { scores } = report.cases[this.index];
-    for (const panel of this.panels.slice(1)) panel.scores.replaceChildren();
+    for (const panel of this.panels) panel.scores.replaceChildren();
     for (const metric of shownMetrics()) {
       const values = scores.map((row) => row[metric.name]);
-      const best = bestOf(values, metric);
       if (values.every(missing)) continue;
+      const best = bestOf(values, metric);
       values.forEach((value, m) => this.panels[m + 1].scores.append(
         element("dt", { title: metric.explanation }, shortName(metric)),
-        element("dd", { class: best.has(m) ? "best" : null }, format(value, metric))));
+        element("dd", { class: best.has(m) ? "best" : null }, format(value))));
     }
   }
 
@@ -255,10 +250,10 @@ class Viewer {
   update() {
     if (!this.images) return;
     if (!view.flicker) this.flicker.run(false);
-    this.stage.classList.toggle("flickering", view.flicker);
-    this.stage.classList.toggle("zoomed", view.zoom > 1);
-    this.grid.classList.toggle("no-errors", !view.errors);
+    const states = { flickering: view.flicker, zoomed: view.zoom > 1, "no-errors": !view.errors };
+    for (const [name, isOn] of Object.entries(states)) this.stage.classList.toggle(name, isOn);
     this.grid.hidden = view.flicker;
+    this.grid.style.setProperty("--size", `${view.size}px`);
     this.flicker.node.hidden = !view.flicker;
     this.contourLegend.hidden = !view.contours || this.contours.hidden;
     for (const slider of this.sliders) slider.show();
