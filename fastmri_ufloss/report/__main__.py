@@ -14,11 +14,11 @@ scores only what has changed.
 """
 
 import argparse
-import hashlib
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,10 @@ from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
 from fastmri_ufloss.report.page.html_page import write_report
 from fastmri_ufloss.report.reconstructions import Reconstructions, reference_kind
-from fastmri_ufloss.report.scores.score_settings import COIL_COMBINED, FeatureNetFile, ScoreSettings
-from fastmri_ufloss.report.scores.scoring import score_volumes
+from fastmri_ufloss.report.scoring import COIL_COMBINED, FeatureNetFile, ScoreSettings, score_volumes
 from fastmri_ufloss.report.table import format_comparisons, format_means, write_document
 
 LEADERBOARD_FOLDER = "reconstructions"  # of a recipe's run, whose own folder has the name
-SUFFIXES = (".h5", ".hdf5")
 say = partial(print, flush=True)
 
 
@@ -62,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    methods = _parse_results(args.results)
+    methods = _parse_folders("RESULTS", args.results, _method_folders)
     if COIL_COMBINED in methods:
         raise ValueError(f"{COIL_COMBINED!r} is the name of a reference: call the method otherwise, NAME=FOLDER")
     baseline = _check_choice("--baseline", args.baseline, methods)
@@ -79,18 +77,15 @@ def _report(args: argparse.Namespace) -> None:
             "or leave them out with --common"
         )
     asked = json.loads(json.dumps(vars(args), default=str))
-    title = {} if args.title is None else {"title": args.title}
-    comparison = Comparison(data, settings, scored, baseline=baseline, notes=notes, asked=asked, **title)
+    comparison = Comparison(data, settings, scored, baseline=baseline, title=args.title, notes=notes, asked=asked)
     document = comparison.document
-    metrics = [metric["name"] for metric in document["metrics"]]
-    main_metric = f"SSIM ({document['references'][0]})"
-    focus = _check_choice("--focus", args.focus, list(dict.fromkeys([main_metric, *metrics])))
+    metrics = [f"SSIM ({settings.references[0]})", *(metric["name"] for metric in document["metrics"])]
+    focus = _check_choice("--focus", args.focus, dict.fromkeys(metrics))
     write_document(args.output_path, document)
     _show(document, already=notes)
     if scored.num_cached:
         say(f"{scored.num_cached} of {len(data)} volumes were scored before")
-    num_cases = {} if args.num_cases is None else {"num_cases": args.num_cases}
-    write_report(args.output_path, comparison, focus=focus, **num_cases)
+    write_report(args.output_path, comparison, focus=focus, num_cases=args.num_cases)
     say(f"Report: {args.output_path / 'report.html'}")
 
 
@@ -99,7 +94,7 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
     for given, other in (("segmenter", "segmentations"), ("segmentations", "segmenter"), ("masks", "kspace")):
         if getattr(args, given) is not None and getattr(args, other) is None:
             raise ValueError(f"--{given} needs --{other}")
-    references = _parse_references(args.reference)
+    references = _parse_folders("--reference", args.reference, _reference_folder)
     if not references and args.kspace is None:
         raise ValueError(
             "there is no reference: name a folder of fully sampled images with --reference, such as "
@@ -140,37 +135,41 @@ def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
     return None
 
 
-def _parse_results(texts: Sequence[str]) -> dict[str, Path]:
-    """Folders of methods by name; a folder without volumes stands for all its folders that have some."""
-    folders: list[tuple[str, Path]] = []
-    for name, folder in _split_folders("RESULTS", texts):
-        if _list_files(folder):
-            folders.append((name or _name_of(folder), folder))
-            continue
-        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _list_files(path)]
-        if not inside:
-            raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, nor in its folders")
-        folders += [(f"{name}/{path.name}" if name else _name_of(path), path) for path in inside]
-    return _by_name("RESULTS", folders)
+def _parse_folders(
+    flag: str, texts: Sequence[str], named: Callable[[str, Path], list[tuple[str, Path]]]
+) -> dict[str, Path]:
+    """The folders that texts stand for by name; ``named`` is given the name in a text, or nothing, and its folder."""
+    folders: dict[str, Path] = {}
+    for text in texts:
+        given, folder = _split(flag, text)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder} of {flag} {text!r}")
+        for name, path in named(given, folder):
+            if name in folders:
+                raise ValueError(
+                    f"{flag} must have different names, got {name!r} of {folders[name]} and {path}: name them with "
+                    "NAME=FOLDER"
+                )
+            folders[name] = path
+    return folders
 
 
-def _parse_references(texts: Sequence[str]) -> dict[str, Path]:
-    """Folders of references by name, or else by what their files have: RSS, ESC or ``reference``."""
-    folders = [(name or _kind_of(folder), folder) for name, folder in _split_folders("--reference", texts)]
-    return _by_name("--reference", folders)
+def _method_folders(name: str, folder: Path) -> list[tuple[str, Path]]:
+    """A folder without volumes stands for all its folders that have some."""
+    if _list_files(folder):
+        return [(name or _name_of(folder), folder)]
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _list_files(path)]
+    if not inside:
+        raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, nor in its folders")
+    return [(f"{name}/{path.name}" if name else _name_of(path), path) for path in inside]
 
 
-def _kind_of(folder: Path) -> str:
-    """What the first file of a folder of references that can be read has."""
-    errors = []
-    for path in _list_files(folder):
-        try:
-            return reference_kind(path)
-        except ValueError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, the folder of a reference")
+def _reference_folder(name: str, folder: Path) -> list[tuple[str, Path]]:
+    """A folder without a name is called by what its first file that can be read has: RSS, ESC or ``reference``."""
+    for path in () if name else _list_files(folder):
+        with contextlib.suppress(ValueError):  # `Reconstructions` tells of the file
+            return [(reference_kind(path), folder)]
+    return [(name or "reference", folder)]
 
 
 def _parse_networks(
@@ -182,9 +181,9 @@ def _parse_networks(
     network that is named for both, by any name, has been trained with.
     """
     trained = [_split("--trained_on", text) for text in trained_on]
-    digests = {_digest(path) for _, path in trained}
     scored = [_split("--feature_net", text) for text in scoring]
-    scored = [(name, path) for name, path in scored if _digest(path) not in digests]
+    trained_files = {path.read_bytes() for _, path in trained if path.is_file()}
+    scored = [(n, path) for n, path in scored if not path.is_file() or path.read_bytes() not in trained_files]
     nets: dict[str, FeatureNetFile] = {}
     for given, is_trained in ((scored, False), (trained, True)):
         for name, path in given:
@@ -203,11 +202,6 @@ def _parse_networks(
     return tuple(nets.values())
 
 
-def _digest(path: Path) -> str:
-    """A path that is no file is refused when it is loaded."""
-    return hashlib.sha256(path.read_bytes() if path.is_file() else str(path).encode()).hexdigest()
-
-
 def _split(flag: str, text: str) -> tuple[str, Path]:
     """Name and path of a text; a path may have an equals sign in it."""
     name, equals, path = text.partition("=")
@@ -218,37 +212,16 @@ def _split(flag: str, text: str) -> tuple[str, Path]:
     return name.strip(), Path(path)
 
 
-def _split_folders(flag: str, texts: Sequence[str]) -> Iterable[tuple[str, Path]]:
-    for text in texts:
-        name, folder = _split(flag, text)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder} of {flag} {text!r}")
-        yield name, folder
-
-
-def _by_name(flag: str, folders: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    by_name: dict[str, Path] = {}
-    for name, folder in folders:
-        if name in by_name:
-            raise ValueError(
-                f"{flag} must have different names, got {name!r} of {by_name[name]} and {folder}: name them with "
-                "NAME=FOLDER"
-            )
-        by_name[name] = folder
-    return by_name
-
-
 def _name_of(folder: Path) -> str:
     folder = folder.resolve()
     return folder.parent.name if folder.name == LEADERBOARD_FOLDER else folder.name
 
 
 def _list_files(folder: Path) -> list[Path]:
-    paths = (path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES)
-    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    return [path for path in sorted(folder.glob("[!.]*")) if path.suffix in (".h5", ".hdf5") and path.is_file()]
 
 
-def _check_choice(flag: str, value: str | None, choices: Mapping[str, Any] | Sequence[str]) -> str:
+def _check_choice(flag: str, value: str | None, choices: Collection[str]) -> str:
     """The value, or the first choice if there is none."""
     if value is None:
         return next(iter(choices))
@@ -284,18 +257,14 @@ def _make_parser() -> argparse.ArgumentParser:
     words = "fully sampled images: leaderboard files, or fastMRI volumes (called RSS); the first one is tested"
     add("--reference", nargs="+", default=[], metavar="[NAME=]FOLDER", help=words)
     add("--output_path", type=Path, required=True, metavar="OUT", help="folder of the report")
-    add("--title", help="of the page")
+    add("--title", default="Comparison of reconstructions", help="of the page")
     add("--baseline", metavar="NAME", help="method to compare with (default: the first)")
     add("--focus", metavar="METRIC", help="score that chooses the cases (default: SSIM)")
-    add("--num_cases", type=int, metavar="N", help="slices to show")
-    words = "leave out volumes that not all folders have, or that cannot be read"
-    add("--common", action="store_true", help=words)
-    add("--num_workers", type=int, default=1, metavar="N", help="volumes at once (default: 1)")
+    add("--num_cases", type=int, default=12, metavar="N", help="slices to show (default: %(default)s)")
+    add("--common", action="store_true", help="leave out volumes that not all folders have, or that cannot be read")
+    add("--num_workers", type=int, default=1, metavar="N", help="volumes at once (default: %(default)s)")
     add = parser.add_argument_group("what was acquired").add_argument
-    words = (
-        "fastMRI volumes: for the residual on acquired samples, complex images and, if they are fully sampled, the "
-        f"reference {COIL_COMBINED}"
-    )
+    words = f"fastMRI volumes: for the residual, complex images and, if fully sampled, a reference {COIL_COMBINED}"
     add("--kspace", type=Path, metavar="FOLDER", help=words)
     words = "files with a data set 'mask', where neither k-space nor reconstructions tell how they were sampled"
     add("--masks", type=Path, metavar="FOLDER", help=words)
@@ -305,8 +274,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--trained_on", nargs="+", default=[], metavar="[NAME=]FILE", help=words)
     add("--stride", type=int, metavar="N", help="of the patches of UFLoss (default: 5)")
     add("--segmenter", type=Path, help="checkpoint of train_segmentation.py")
-    words = "volumes with a data set 'segmentation'"
-    add("--segmentations", type=Path, metavar="FOLDER", help=words)
+    add("--segmentations", type=Path, metavar="FOLDER", help="volumes with a data set 'segmentation'")
     return parser
 
 

@@ -36,10 +36,8 @@ class AcquiredSlice(NamedTuple):
 
         The magnitude may be cropped around its center: what lies outside is taken from ``image``.
         """
-        mask = mask.to(self.kspace.device)
-        image = self.image.clone()
-        top, left = ((size - small) // 2 for size, small in zip(image.shape, magnitude.shape, strict=True))
-        inside = image[top : top + magnitude.shape[0], left : left + magnitude.shape[1]]
+        mask, image = mask.to(self.kspace.device), self.image.clone()
+        inside = center_crop(image, magnitude.shape)  # a view
         values = torch.from_numpy(np.ascontiguousarray(magnitude)).to(image.device)
         inside.copy_(torch.polar(values, inside.angle()))
         residual = data_residual(image[None], self.kspace[None], mask, self.sens_maps[None])
@@ -51,10 +49,8 @@ class AcquiredVolume:
 
     Masks are boolean, (cols,) or (rows, cols). ``file_mask`` is the data set ``mask`` of the file, or what its zeros
     show where there is no mask or a mask without a gap; None if the file is fully sampled. ``mask`` is ``file_mask``,
-    or else the mask that was given: how the methods have sampled a volume whose k-space is complete.
-
-    Raises:
-        ValueError: if the file cannot be read, or some slices are fully sampled and others are not.
+    or else the mask that was given: how the methods have sampled a volume whose k-space is complete. Raises
+    ValueError if the file cannot be read, or some slices are fully sampled and others are not.
     """
 
     def __init__(
@@ -65,18 +61,13 @@ class AcquiredVolume:
         if self.file_mask is None or self.file_mask.all():
             with open_hdf5(self.path) as file:
                 self.file_mask = volume_sampling(file["kspace"], where=str(self.path))
-        self.mask = mask if self.file_mask is None else self.file_mask
-
-    @property
-    def is_fully_sampled(self) -> bool:
-        """Whether the file is."""
-        return self.file_mask is None
+        self.is_fully_sampled = self.file_mask is None
+        self.mask = mask if self.is_fully_sampled else self.file_mask
 
     def read(self, slice_num: int) -> AcquiredSlice | None:
         """A slice; None if its k-space has NaN or infinite values.
 
-        Raises:
-            ValueError: if the slice cannot be read, or the mask does not fit or has no sampled center.
+        Raises ValueError if the slice cannot be read, or the mask does not fit or has no sampled center.
         """
         with open_hdf5(self.path) as file:
             kspace = np.asarray(file["kspace"][slice_num], dtype=np.complex64)
@@ -113,10 +104,7 @@ def sampling_mask(mask: np.ndarray, sampled: np.ndarray, *, where: str) -> Tenso
     """A mask (cols,) or (rows, cols) for `data_residual` and coil maps, (1, 1, 1 or rows, cols, 1), float32.
 
     The mask never claims what the scan has left out, such as columns outside of the padding: ``sampled``,
-    (rows, cols), tells where k-space is not zero.
-
-    Raises:
-        ValueError: if the shapes do not belong together; the message begins with ``where``.
+    (rows, cols), tells where k-space is not zero. Shapes that do not belong together raise ValueError.
     """
     mask = mask_of_size(mask, *sampled.shape, where=where)
     if sampled.any():
@@ -129,10 +117,7 @@ class AcquiredScores:
 
     Magnitudes have no phase, so that each gets the phase of the image, the same for all methods. A method is compared
     with the samples of its own mask, where its file has a mask and neither the k-space nor the folder of masks says
-    how the volume was sampled.
-
-    Raises:
-        ValueError: if a file cannot be read, or a mask does not fit.
+    how the volume was sampled. A mask that does not fit raises ValueError.
 
     Attributes:
         image: complex64 (slices, rows, cols), cropped like the reconstructions, see `AcquiredSlice`.
@@ -162,8 +147,7 @@ class AcquiredScores:
             self.image[slice_num] = center_crop(acquired_slice.image.cpu().numpy(), files.size)
             for name, mask in samples.items():
                 magnitude = outputs[name][slice_num] if name else np.abs(self.image[slice_num])
-                where = f"{files.kspace}, slice {slice_num}"
-                points = sampling_mask(mask, acquired_slice.sampled, where=where)
+                points = sampling_mask(mask, acquired_slice.sampled, where=f"{files.kspace}, slice {slice_num}")
                 values = acquired_slice.residual(magnitude, points)
                 self.residual[name][slice_num], self.energy[name][slice_num] = values
         if acquired.mask is not None and not of_methods:

@@ -1,5 +1,6 @@
 """Volumes that several methods have reconstructed, beside their references, segmentations, k-space and masks."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.segmentation import COMMAND, NAME, QUIET_SECONDS, find_reconstruction
-from fastmri_ufloss.files import file_stamp, open_hdf5
+from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 
 __all__ = [
     "ReconstructedVolume",
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 KSPACE, MASKS = "k-space", "masks"
-SHOWN = 10  # reasons in a message
 Shape = tuple[int, int, int]
 
 # the data set of a source, its kinds of numbers and numbers of axes, and both in words; images are any other source
@@ -69,11 +69,7 @@ class VolumeFiles:
         return [self.name, self.num_slices, list(self.size), *stamps]
 
     def read(self, slice_num: int | None = None) -> ReconstructedVolume:
-        """The volume, or one slice as a volume.
-
-        Raises:
-            ValueError: if a file cannot be read any more; the message names the file.
-        """
+        """The volume, or one slice as a volume; ValueError names a file that cannot be read any more."""
         where = slice(None) if slice_num is None else slice(slice_num, slice_num + 1)
 
         def read(source: str, path: Path, dtype: type = np.float32) -> np.ndarray:
@@ -107,7 +103,7 @@ class Reconstructions:
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volume.
-        ValueError: if there is no method, a reference has the name of a method, one of them is called "segmentation",
+        ValueError: if there is no method, two folders have one name, a method or reference is called "segmentation",
             "k-space" or "masks", or volumes are not as above; the message names all of them.
 
     Attributes:
@@ -127,30 +123,24 @@ class Reconstructions:
         masks: str | Path | None = None,
         common: bool = False,
     ) -> None:
-        if reserved := sorted({NAME, KSPACE, MASKS} & {*methods, *references}):
+        if not methods:
+            raise ValueError("methods must be at least one, got no method")
+        if several := ({*methods} & {*references}) | ({NAME, KSPACE, MASKS} & {*methods, *references}):
             raise ValueError(
-                f"methods and references must have other names than {NAME!r}, {KSPACE!r} and {MASKS!r}, "
-                f"which the report has itself, got {', '.join(reserved)}: name the folder with NAME=FOLDER"
+                f"methods must have other names than the references, and none of them {NAME}, {KSPACE} or {MASKS}, "
+                f"got {', '.join(sorted(several))}: name the folder with NAME=FOLDER"
             )
-        both = sorted(set(methods) & set(references))
-        if not methods or both:
-            wrong = f"{', '.join(both)} of both" if both else "no method"
-            raise ValueError(f"methods must be at least one, with other names than the references, got {wrong}")
         self.methods, self.references = list(methods), list(references)
         self.left_out: list[dict[str, Any]] = []
         more = {NAME: segmentations, KSPACE: kspace, MASKS: masks}
         folders = {**references, **methods, **{s: folder for s, folder in more.items() if folder is not None}}
         self._paths = {source: _list_volumes(source, folder) for source, folder in folders.items()}
         names = set[str]().union(*(self._paths[source] for source in (*references, *methods)))
-        shapes = {
-            name: self._read_shapes(name)
-            for name in tqdm(sorted(names), desc="Sizes", unit="volume", delay=QUIET_SECONDS)
-        }
+        bar = tqdm(sorted(names), desc="Sizes", unit="volume", delay=QUIET_SECONDS)
+        shapes = {name: of_volume for name in bar if (of_volume := self._read_shapes(name))}
         if self.left_out and not common:
-            reasons = "; ".join(row["why"] for row in self.left_out[:SHOWN])
-            rest = f" and {len(self.left_out) - SHOWN} more" if len(self.left_out) > SHOWN else ""
-            raise ValueError(f"{reasons}{rest}; mend them, or leave such volumes out with common (--common)")
-        shapes = {name: of_volume for name, of_volume in shapes.items() if of_volume}
+            reasons = name_some([row["why"] for row in self.left_out])
+            raise ValueError(f"{reasons}; mend them, or leave such volumes out with common (--common)")
         if not shapes:
             raise ValueError(f"the folders must have volumes in common, got none of {len(names)} that all have")
         self.patient_ids = {name: self._read_text(name, "patient_id") for name in shapes}
@@ -177,22 +167,22 @@ class Reconstructions:
         return {} if wrong else shapes
 
     def _make_files(self, name: str, shapes: Mapping[str, Shape]) -> VolumeFiles:
-        num_slices, rows, cols = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
-        larger: dict[str, list[str]] = {}
-        for source, size in shapes.items():
-            if size[1:] != (rows, cols):
-                larger.setdefault(f"{size[1]}x{size[2]}", []).append(source)
+        num_slices, *size = (min(sizes) for sizes in zip(*shapes.values(), strict=True))
+        larger = defaultdict(list)
+        for source, shape in shapes.items():
+            if list(shape[1:]) != size:
+                larger["{1}x{2}".format(*shape)].append(source)
         if larger:
             sizes = ", ".join(f"{given} ({', '.join(sources)})" for given, sources in larger.items())
-            self.cropped[name] = f"{sizes} to {rows}x{cols}"
-        is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
+            self.cropped[name] = f"{sizes} to {size[0]}x{size[1]}"
         segmentation, kspace, mask = (self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS))
+        is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
         return VolumeFiles(
             name,
             {source: self._paths[source][name] for source in self.references},
             {source: self._paths[source][name] for source in self.methods},
             num_slices,
-            (rows, cols),
+            (size[0], size[1]),
             segmentation,
             kspace,
             mask,
@@ -215,8 +205,7 @@ def path_stamp(path: Path) -> list[Any]:
 def read_shape(path: Path, source: str = "") -> Shape:
     """The shape (slices, rows, cols) of a file's images, or of its ``"segmentation"`` or ``"k-space"``.
 
-    Raises:
-        ValueError: if the file cannot be read, or has something else.
+    Raises ValueError if the file cannot be read, or has something else.
     """
     with open_hdf5(path) as file:
         num_slices, *_, rows, cols = _find_data(file, source).shape
@@ -233,8 +222,7 @@ def read_text(path: Path, attribute: str) -> str:
 def read_mask(path: Path) -> np.ndarray | None:
     """The data set ``mask`` of a file, boolean, (cols,) or (rows, cols); None without one.
 
-    Raises:
-        ValueError: if the file cannot be read or the mask has another shape.
+    Raises ValueError if the file cannot be read or the mask has another shape.
     """
     with open_hdf5(path) as file:
         data = file.get("mask")
@@ -250,11 +238,7 @@ def read_mask(path: Path) -> np.ndarray | None:
 
 
 def reference_kind(path: Path) -> str:
-    """``"RSS"`` or ``"ESC"`` of a fastMRI volume, ``"reference"`` of a leaderboard file.
-
-    Raises:
-        ValueError: if the file cannot be read or has no images.
-    """
+    """``"RSS"`` or ``"ESC"`` of a fastMRI volume, ``"reference"`` of a leaderboard file; ValueError without any."""
     kinds = {"reconstruction_rss": "RSS", "reconstruction_esc": "ESC"}
     with open_hdf5(path) as file:
         return kinds.get(Path(str(_find_data(file, "").name)).name, "reference")
@@ -274,8 +258,6 @@ def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
 
 
 def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"no folder {folder} of {source}")
     try:
         return {path.name: path for path in list_volumes(folder)}
     except FileNotFoundError as error:

@@ -1,7 +1,8 @@
 """Methods compared by subject in several scores: means, differences paired by subject, and SIS over images."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,28 @@ __all__ = [
 ]
 
 ALPHA = 0.05
-SubjectScores = Mapping[str, Mapping[str, Mapping[str, float]]]
+MIN_DICE = 0.5  # of a segmenter on the references
+Row = dict[str, Any]
+SubjectScores = dict[str, dict[str, dict[str, float]]]
 """By score, method and subject."""
 
 
-def scores_by_subject(
-    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
+def scores_by_subject(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> SubjectScores:
     """Means over the volumes of each subject, by metric, method and subject, of rows of a volume and a method."""
-    scores: dict[str, dict[str, dict[str, float]]] = {}
+    scores: SubjectScores = {}
     for metric in metrics:
-        values: dict[str, dict[str, list[float]]] = {}
+        values = defaultdict(list)
         for row in rows:
             if row.get(metric) is not None:
-                values.setdefault(row["method"], {}).setdefault(row["subject"], []).append(row[metric])
-        if values:
-            scores[metric] = {m: {s: float(np.mean(v)) for s, v in of.items()} for m, of in values.items()}
+                values[row["method"], row["subject"]].append(row[metric])
+        for (method, subject), of_subject in values.items():
+            scores.setdefault(metric, {}).setdefault(method, {})[subject] = float(np.mean(of_subject))
     return scores
 
 
 def mean_rows(
     scores: SubjectScores, *, known: Mapping[str, Mapping[str, tuple[float, float, float]]] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row for each score and method: mean, standard deviation (n - 1) and 95% interval by bootstrap over subjects.
 
     Args:
@@ -52,20 +53,17 @@ def mean_rows(
     rows = []
     for metric, methods in scores.items():
         for method, by_subject in methods.items():
-            values = list(by_subject.values())
-            mean, low, high, std = float(np.mean(values)), math.nan, math.nan, math.nan
-            if np.isfinite(values).all():
-                low, high = bootstrap_interval(values)
-                std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-            mean, low, high = (known or {}).get(metric, {}).get(method) or (mean, low, high)
+            values = np.array(list(by_subject.values()))
+            is_finite = bool(np.isfinite(values).all())
+            std = float(values.std(ddof=1)) if is_finite and len(values) > 1 else math.nan
+            ends = bootstrap_interval(values) if is_finite else (math.nan, math.nan)
+            mean, low, high = (known or {}).get(metric, {}).get(method) or (float(values.mean()), *ends)
             numbers = {"mean": mean, "std": std, "95% from": low, "95% to": high}
             rows.append(plain({"metric": metric, "method": method, "subjects": len(values), **numbers}))
     return rows
 
 
-def comparison_rows(
-    scores: SubjectScores, larger_is_better: Mapping[str, bool], *, baseline: str
-) -> list[dict[str, Any]]:
+def comparison_rows(scores: SubjectScores, larger_is_better: Mapping[str, bool], *, baseline: str) -> list[Row]:
     """A row for each score and method but the baseline: the difference from the baseline, paired by subject.
 
     All comparisons are one family for Holm's correction. The interval of the difference is by bootstrap over
@@ -101,7 +99,7 @@ def paired_rows(
     first: tuple[str, Mapping[str, Mapping[str, float]]],
     second: tuple[str, Mapping[str, Mapping[str, float]]],
     larger_is_better: Mapping[str, bool],
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row for each metric: both means, second minus first with its 95% interval, Wilcoxon's p, who is better.
 
     Args:
@@ -134,24 +132,24 @@ def p_value_note(count: int) -> str:
 
 
 def statistics_notes(
-    scores: SubjectScores, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], baseline: str
-) -> list[str]:
-    """What is to be said of the comparisons of the tested metrics (rows of `comparison_rows`), each once."""
-    notes = []
+    scores: SubjectScores, rows: Sequence[Row], metrics: Sequence[str], baseline: str
+) -> Iterator[str]:
+    """What is to be said of the comparisons of the tested metrics (rows of `comparison_rows`)."""
     num_tests = sum(row["p"] is not None for row in rows)
     for metric in metrics:
         methods = scores.get(metric, {})
         count = len(methods.get(baseline, {}))
         if count == 1:
-            notes.append(f"{metric}: a single subject, so there are means, but no interval and no test.")
+            yield f"{metric}: a single subject, so there are means, but no interval and no test."
         elif count and len(methods) > 1:
             smallest = _smallest_p(count, num_tests)
-            family = f"With {num_tests} comparisons of {count} subjects no p (Holm) can be below {smallest:.2g}."
-            notes.append(p_value_note(count) or (family if smallest > ALPHA else ""))
+            if note := p_value_note(count):
+                yield note
+            elif smallest > ALPHA:
+                yield f"With {num_tests} comparisons of {count} subjects no p (Holm) can be below {smallest:.2g}."
         for method, values in methods.items():
             if not np.isfinite(list(values.values())).all():
-                notes.append(f"{metric} of {method} is infinite: it equals the reference, and is not compared.")
-    return [note for note in dict.fromkeys(notes) if note]
+                yield f"{metric} of {method} is infinite: it equals the reference, and is not compared."
 
 
 def plain(value: Any) -> Any:
@@ -163,7 +161,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _paired_columns(paired: PairedDifference, first: str, second: str, more: Mapping[str, float]) -> dict[str, Any]:
+def _paired_columns(paired: PairedDifference, first: str, second: str, more: Mapping[str, float]) -> Row:
     numbers = {first: paired.first, second: paired.second, "difference": paired.difference}
     numbers |= {"95% from": paired.low, "95% to": paired.high, "p": paired.p, **more}
     return {**plain(numbers), "better in": f"{paired.better} of {paired.subjects}"}
@@ -178,44 +176,56 @@ class SegmentationRows:
 
     Attributes:
         classes: that any image has; none if there is no segmenter, or the segmenter finds nothing of a class on the
-            references, as ``notes`` say.
-        absent: classes that no image has.
-        segmenter_dice: the segmenter's mean Dice on the main reference by class.
-        sis: of a volume by (volume, method), and of a slice by (volume, slice, method).
+            reference, as ``notes`` say.
+        sis: by volume, slice (None of the volume) and method.
     """
 
-    def __init__(self, numbers: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> None:
-        self._numbers, self._methods = numbers, list(methods)
-        rows = [row for of_volume in numbers.values() for row in of_volume["segmenter"]]
-        classes = sorted({int(name.split()[1]) for row in rows for name in row if name.startswith("Dice ")})
-        self.classes = _present(classes, rows)
-        self.absent = [label for label in classes if label not in self.classes]
+    def __init__(self, numbers: Mapping[str, Mapping[str, Any]], methods: Sequence[str], reference: str) -> None:
+        rows = [(name, row) for name, of_volume in numbers.items() for row in of_volume["slices"]]
+        self._labels = sorted({int(key[5:]) for _, row in rows for key in row if key.startswith("Dice ")})
+        self._places = [(name, row["slice"]) for name, row in rows if row["method"] == reference]
+        self._dice: dict[str, np.ndarray] = {}  # (images, labels), nan where the image lacks the class
+        for source in (reference, *methods):
+            of_source = [row for _, row in rows if row["method"] == source]
+            dice = [[row[f"Dice {label}"] for label in self._labels] for row in of_source]
+            self._dice[source] = np.array(dice, dtype=float)
+        self._methods, self._reference = methods, reference
+        self.classes: Sequence[int] = []
+        self.sis: dict[tuple[str, int | None, str], float] = {}
         self.notes: list[str] = []
-        self.segmenter_dice: dict[int, float] = {}
-        self.sis: dict[tuple[Any, ...], float] = {}
-        if rows and not self.classes:
+        if self._labels:
+            self._compare({method: self._images(method, numbers) for method in methods})
+
+    def _compare(self, images: Mapping[str, SegmentedImages]) -> None:
+        """Fill the attributes."""
+        (first, *_) = images.values()
+        if not first.classes:
             self.notes.append("Dice and SIS are left out: the segmentations are nothing but background.")
+            return
         try:
-            for method in self._methods if self.classes else ():
-                images, slices = self._images(method, numbers, self.classes)
-                self.segmenter_dice = images.segmenter_dice()
-                self.sis |= {(volume, method): value for volume, value in images.per_volume().items()}
-                places = zip(images.volume.tolist(), slices, images.per_image().tolist(), strict=True)
-                self.sis |= {(*place, method): value for *place, value in places if value == value}
+            dice = first.segmenter_dice()
         except ValueError as error:  # a segmenter that finds nothing: the other scores are not lost for it
             self.notes.append(f"Dice and SIS are left out: {error}.")
-            self.classes = []
+            return
+        self.classes = first.classes
+        for method, of_method in images.items():
+            self.sis |= {(volume, None, method): value for volume, value in of_method.per_volume().items()}
+            values = of_method.per_image().tolist()
+            self.sis |= {(*place, method): value for place, value in zip(self._places, values, strict=True)}
+        if absent := [str(label) for label in self._labels if label not in dice]:
+            self.notes.append(f"Left out, since no image has it: class {', '.join(absent)}.")
+        texts = ", ".join(f"{value:.4f} of class {label}" for label, value in dice.items())
+        self.notes.append(f"The segmenter's own Dice on the references: {texts}.")
+        poor = "The segmenter has a Dice of only {:.2f} on the references for class {}: SIS says little of it."
+        self.notes += [poor.format(value, label) for label, value in dice.items() if value < MIN_DICE]
 
     def sis_over_images(self, subjects: Mapping[str, str]) -> tuple[dict[str, tuple[float, float, float]], list[str]]:
         """SIS over all images of some volumes with its interval over subjects, by method, and what is wrong."""
-        if not self.classes:
-            return {}, []
-        classes = _present(self.classes, (row for name in subjects for row in self._numbers[name]["segmenter"]))
-        if not classes:
-            return {}, ["SIS is left out: no image has a class."]
-        values = {}
-        for method in self._methods:
-            images, _ = self._images(method, subjects, classes)
+        values: dict[str, tuple[float, float, float]] = {}
+        for method in self._methods if self.classes else ():
+            images = self._images(method, subjects)
+            if not images.classes:
+                return {}, ["SIS is left out: no image has a class."]
             try:
                 value = float(np.mean(list(images.scores().values())))
                 values[method] = (value, *images.interval(subjects))
@@ -223,22 +233,11 @@ class SegmentationRows:
                 return {}, [f"SIS is left out: {error}."]
         return values, []
 
-    def _images(
-        self, method: str, volumes: Iterable[str], classes: Sequence[int]
-    ) -> tuple[SegmentedImages, list[int]]:
-        """Dice of all slices of some volumes, and the numbers of the slices."""
-        rows: list[tuple[str, int, list[float | None], list[float | None]]] = []
-        for name in volumes:
-            outputs = {row["slice"]: row for row in self._numbers[name]["slices"] if row["method"] == method}
-            for target in self._numbers[name]["segmenter"]:
-                both = ([row[f"Dice {label}"] for label in classes] for row in (outputs[target["slice"]], target))
-                rows.append((name, target["slice"], *both))
-        names, slices, *dice = zip(*rows, strict=True)
-        on_output, on_target = (np.array(values, dtype=float) for values in dice)  # None becomes nan
-        return SegmentedImages(classes, np.array(names), on_output, on_target), list(slices)
-
-
-def _present(classes: Iterable[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The classes that any image has."""
-    rows = list(rows)
-    return [label for label in classes if any(row[f"Dice {label}"] is not None for row in rows)]
+    def _images(self, method: str, volumes: Iterable[str]) -> SegmentedImages:
+        """Dice of all slices of some volumes, of the classes that one of the slices has."""
+        names = np.array([name for name, _ in self._places])
+        chosen = np.isin(names, list(volumes))
+        output, target = (self._dice[source][chosen] for source in (method, self._reference))
+        present = ~np.isnan(target).all(axis=0)
+        classes = np.array(self._labels)[present].tolist()
+        return SegmentedImages(classes, names[chosen], output[:, present], target[:, present])

@@ -1,12 +1,11 @@
 """Tables of a report: for the terminal, and as JSON and CSV."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.files import atomic_path, write_json
 
 __all__ = ["format_comparisons", "format_means", "format_table", "write_document"]
 
@@ -16,19 +15,14 @@ IMAGE_LABELS = ("NMSE", "NRMSE", "PSNR", "SSIM", "HFEN")  # of scores that each 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys as a table of aligned columns: text to the left, numbers to the right."""
-    if not rows:
-        return "(no rows)"
-
-    def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
     columns = []
-    for name, first in rows[0].items():
-        cells = [name, *(cell(row.get(name, "")) for row in rows)]
+    for name, first in rows[0].items() if rows else ():
+        values = [row.get(name, "") for row in rows]
+        cells = [name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)]
         width = max(map(len, cells))
         cells.insert(1, "-" * width)
         columns.append([text.ljust(width) if isinstance(first, str) else text.rjust(width) for text in cells])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True)) or "(no rows)"
 
 
 def format_means(document: Mapping[str, Any], contrast: str) -> str:
@@ -65,15 +59,8 @@ def format_comparisons(document: Mapping[str, Any], contrast: str) -> str:
 
 
 def write_document(folder: str | Path, document: Mapping[str, Any]) -> None:
-    """Write ``report.json``, with a line for each row of a table, and a CSV file of each table, each in one step."""
-    entries = []
-    for name, value in document.items():
-        is_table = isinstance(value, list) and value and isinstance(value[0], Mapping)
-        lines = [json.dumps(row, allow_nan=False, ensure_ascii=False) for row in (value if is_table else [value])]
-        text = "[\n  " + ",\n  ".join(lines) + "\n ]" if is_table else lines[0]
-        entries.append(f" {json.dumps(name)}: {text}")
-    with atomic_path(Path(folder) / "report.json") as temporary:
-        temporary.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")
+    """Write ``report.json`` and a CSV file of each table, each in one step."""
+    write_json(Path(folder) / "report.json", document)
     for table in TABLES:
         rows = document[table]
         with (

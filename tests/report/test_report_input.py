@@ -88,7 +88,7 @@ def test_only_common_volumes(report: Report, tmp_path: Path) -> None:
     (tmp_path / "dim" / "b.h5").unlink()
     os.truncate(tmp_path / "noisy" / "c.h5", 1000)
     error = report(*FOLDERS, status=1).stderr
-    assert "dim lacks b.h5; " in error and "Traceback" not in error
+    assert "dim lacks b.h5, " in error and "Traceback" not in error
     document = report(*FOLDERS, "--common")
     assert {row["volume"] for row in document["volumes"]} == {"a.h5"}
     assert [(row["volume"], row["slice"], row["source"]) for row in document["excluded"]] == [
@@ -115,7 +115,7 @@ def test_a_volume_that_fails_while_it_is_scored_is_named(report: Report, tmp_pat
     [
         (["other=noisy", "other=dim"], "RESULTS must have different names, got 'other' of noisy and dim: name them"),
         (["=noisy"], "RESULTS must be given as NAME=PATH or PATH, got '=noisy'"),
-        (["reference"], "other names than the references, got reference of both"),
+        (["reference"], "masks, got reference: name the folder with NAME=FOLDER"),
         (["a=nowhere"], "no folder nowhere of RESULTS 'a=nowhere'"),
         (["empty"], "no HDF5 volumes (*.h5) in empty, nor in its folders"),
         (["--reference", "nowhere"], "no folder nowhere of --reference 'nowhere'"),

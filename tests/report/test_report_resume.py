@@ -11,7 +11,7 @@ import pytest
 from report_data import NAMES, SIZE, columns, make_acquired, make_folders, write
 
 from fastmri_ufloss.models import PatchFeatureNet
-from fastmri_ufloss.report.scores import scoring
+from fastmri_ufloss.report import scoring
 
 FOLDERS = ("noisy", "dim", "--reference", "reference", "--output_path", "out")
 Report = Callable[..., Any]

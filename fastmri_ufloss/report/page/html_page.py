@@ -1,13 +1,13 @@
 """The report as one HTML page that needs nothing else: no network, no other file; and its figures."""
 
 import base64
-import hashlib
 import html
 import io
 import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from fastmri_ufloss.report.subject_tables import plain
 
 __all__ = ["BITS", "encode_classes", "encode_image", "write_page", "write_report"]
 
-BITS = 14
-"""A step is 1/16383 of the image's range: an error map enlarged 60 times has no steps on a screen of 256 levels."""
+BITS = 14  # a step is 1/16383 of the range: an error map enlarged 60 times has no steps on a screen of 256 levels
 _COMPRESSION = 6
 _THUMBNAIL = 72  # pixels, the longer side
 _NUM_PANELS = 4
@@ -40,15 +39,13 @@ _NUM_SCORES = 4
 _SUFFIXES = (".png", ".pdf")
 _SCRIPTS = ("elements.js", "data.js", "tables.js", "plots.js", "canvas.js", "viewer.js", "main.js")
 Stored = dict[str, Any]
+Images = Mapping[str, np.ndarray]
 
 
-def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int = 12) -> None:
+def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int) -> None:
     """Write report.html, and as PNG and PDF in the folder figures: box plots, perception-distortion, panels.
 
     Figures of an earlier report that had more references or cases are removed.
-
-    Raises:
-        ValueError: as `choose_cases`, which chooses the slices on the page.
     """
     document, figures = comparison.document, Path(output_path) / "figures"
     cases = choose_cases(document, focus=focus, count=num_cases)
@@ -91,16 +88,13 @@ def write_page(
 ) -> None:
     """Write the page: tables, box plots, and the images of the cases, which are read and encoded one by one.
 
-    The page forbids itself every connection and every script but its own (Content-Security-Policy).
-
-    Raises:
-        ValueError: if an image that ``read_slice`` gives of a volume and slice has another shape than its first
-            reference, and as `encode_image`.
+    The page forbids itself every connection and every script but its own (Content-Security-Policy). ``read_slice``
+    must give a reference and images of one shape; ValueError otherwise.
     """
-    style, script = _template("page.css"), "\n".join(map(_template, _SCRIPTS))
-    values = {"title": html.escape(document["title"]), "style": style, "script": script}
+    values = {"style": _template("page.css"), "script": "\n".join(map(_template, _SCRIPTS))}
     # a script that is named by its hash runs, and nothing else does
-    values |= {f"{name}_hash": _hash(values[name]) for name in ("script", "style")}
+    values |= {f"{name}_hash": f"sha256-{_base64(sha256(text.encode()).digest())}" for name, text in values.items()}
+    values["title"] = html.escape(document["title"])
     # in one pass: what looks like a marker in a value stays
     start, end = (
         re.sub(r"\{\{ (\w+) \}\}", lambda marker: values[marker[1]], part)
@@ -118,8 +112,8 @@ def write_page(
         file.write(end)
 
 
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _json_block(name: str, value: Any) -> str:
@@ -133,17 +127,12 @@ def _template(name: str) -> str:
 
 
 def _check_shapes(case: Case, images: SliceImages) -> None:
-    where = f"{case.volume} slice {case.slice_num}"
-    if not images.reference:
-        raise ValueError(f"read_slice must give a reference, got none for {where}")
-    expected = next(iter(images.reference.values())).shape
-    truth = {} if images.segmentation is None else {"segmentation": images.segmentation}
-    for named in (images.reference, images.outputs, images.labels, truth):
-        for name, image in named.items():
-            if image.shape != expected:
-                raise ValueError(
-                    f"read_slice must give images of one shape {expected}, got {image.shape} for {name!r} of {where}"
-                )
+    shapes = {image.shape for of in (images.reference, images.outputs, images.labels) for image in of.values()}
+    if not images.reference or len(shapes) > 1:
+        raise ValueError(
+            f"read_slice must give a reference and images of one shape, got {len(images.reference)} references and "
+            f"{shapes} for {case.volume} slice {case.slice_num}"
+        )
 
 
 def _page_data(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,22 +142,17 @@ def _page_data(document: Mapping[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in document.items() if key != "slices"},
         **{key: [_short(row) for row in document[key]] for key in ("volumes", "means", "comparisons")},
         "colors": [method_color(index) for index in range(len(document["methods"]))],
-        "color_map": base64.b64encode(inferno.tobytes()).decode("ascii"),
+        "color_map": _base64(inferno.tobytes()),
     }
 
 
 def _case_summary(document: Mapping[str, Any], case: Case, images: SliceImages) -> dict[str, Any]:
     """What the list of cases shows: place, reason, a small picture, and a row of scores for each method."""
-    place = (case.volume, case.slice_num)
-    rows = {row["method"]: _short(row) for row in document["slices"] if (row["volume"], row["slice"]) == place}
-    return {
-        "volume": case.volume,
-        "slice": case.slice_num,
-        "contrast": case.contrast,
-        "why": case.why,
-        "thumbnail": _thumbnail(next(iter(images.reference.values()))),
-        "scores": [rows.get(method, {}) for method in document["methods"]],
-    }
+    place = {"volume": case.volume, "slice": case.slice_num, "contrast": case.contrast, "why": case.why}
+    rows = [row for row in document["slices"] if (row["volume"], row["slice"]) == (case.volume, case.slice_num)]
+    scores = {row["method"]: _short(row) for row in rows}
+    thumbnail = _thumbnail(next(iter(images.reference.values())))
+    return {**place, "thumbnail": thumbnail, "scores": [scores.get(method, {}) for method in document["methods"]]}
 
 
 def _case_images(document: Mapping[str, Any], images: SliceImages) -> dict[str, Any]:
@@ -180,9 +164,7 @@ def _case_images(document: Mapping[str, Any], images: SliceImages) -> dict[str, 
     top = float(first.max())
     references, methods = document["references"], document["methods"]
 
-    def encoded(
-        encode: Callable[[np.ndarray], Stored], of: Mapping[str, np.ndarray], names: Sequence[str]
-    ) -> list[Stored | None]:
+    def encoded(encode: Callable[[np.ndarray], Stored], of: Images, names: Sequence[str]) -> list[Stored | None]:
         return [encode(of[name]) if name in of and np.isfinite(of[name]).all() else None for name in names]
 
     return {
@@ -201,15 +183,11 @@ def encode_image(image: np.ndarray) -> Stored:
 
     pixel = low + step * level, with low = min(0, minimum) and step = (maximum - low) / (2^14 - 1). The levels are
     stored as differences from the mean of the left and the upper level, 0 outside, rounded down; a difference d as
-    2 d or, below 0, -2 d - 1; the high bytes of all pixels before the low bytes; zlib; base64.
-
-    Raises:
-        ValueError: if image has not two axes, is empty, complex or not finite.
+    2 d or, below 0, -2 d - 1; the high bytes of all pixels before the low bytes; zlib; base64. An image that is not
+    real and finite, or empty, raises ValueError.
     """
-    if image.ndim != 2 or image.size == 0 or np.iscomplexobj(image):
-        raise ValueError(f"image must be real (rows, cols), got {image.dtype} {image.shape}")
-    if not np.isfinite(image).all():
-        raise ValueError("image must be finite, got NaN or infinity")
+    if image.ndim != 2 or image.size == 0 or np.iscomplexobj(image) or not np.isfinite(image).all():
+        raise ValueError(f"image must be real and finite (rows, cols), got {image.dtype} {image.shape}")
     values = image.astype(np.float64)
     low = min(0.0, float(values.min()))
     step = (float(values.max()) - low) / (2**BITS - 1) or 1.0
@@ -222,18 +200,14 @@ def encode_image(image: np.ndarray) -> Stored:
 
 
 def encode_classes(classes: np.ndarray) -> Stored:
-    """Class numbers (rows, cols) from 0 to 255: one byte a pixel; zlib; base64.
-
-    Raises:
-        ValueError: if classes has not two axes or holds another number.
-    """
+    """Class numbers (rows, cols) from 0 to 255, ValueError otherwise: one byte a pixel; zlib; base64."""
     if classes.ndim != 2 or classes.size == 0 or classes.min() < 0 or classes.max() > 255:
         raise ValueError(f"classes must be numbers from 0 to 255 (rows, cols), got shape {classes.shape}")
     return {"rows": classes.shape[0], "cols": classes.shape[1], "data": _text(classes.astype(np.uint8))}
 
 
 def _text(array: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), _COMPRESSION)).decode("ascii")
+    return _base64(zlib.compress(array.tobytes(), _COMPRESSION))
 
 
 def _thumbnail(image: np.ndarray) -> str:
@@ -242,7 +216,7 @@ def _thumbnail(image: np.ndarray) -> str:
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     with io.BytesIO() as file:
         small.save(file, format="PNG")
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        return f"data:image/png;base64,{_base64(file.getvalue())}"
 
 
 def _short(row: Mapping[str, Any]) -> dict[str, Any]:

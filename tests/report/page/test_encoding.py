@@ -50,9 +50,9 @@ def test_classes_are_as_they_were() -> None:
 
 def test_bad_arguments_are_named() -> None:
     for bad in (np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2), complex)):
-        with pytest.raises(ValueError, match=r"image must be real \(rows, cols\)"):
+        with pytest.raises(ValueError, match=r"image must be real and finite \(rows, cols\)"):
             encode_image(bad)
-    with pytest.raises(ValueError, match="image must be finite"):
+    with pytest.raises(ValueError, match="image must be real and finite"):
         encode_image(np.array([[1.0, np.nan]]))
     for bad in (np.full((2, 2), 256), np.full((2, 2), -1), np.zeros(3, int)):
         with pytest.raises(ValueError, match="classes must be numbers from 0 to 255"):

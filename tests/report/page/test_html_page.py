@@ -124,9 +124,9 @@ def test_bad_images_are_named_and_no_half_of_a_page_is_left(tmp_path: Path) -> N
         images = read_slice(volume, slice_num)
         return images._replace(labels={METHODS[0]: np.zeros((3, 3), int)})
 
-    with pytest.raises(ValueError, match=r"one shape \(40, 48\), got \(3, 3\) for 'zero-filled'"):
+    with pytest.raises(ValueError, match=r"images of one shape, got 2 references and .*\(3, 3\)"):
         write_page(tmp_path / "report.html", document, cases, other_shape)
-    with pytest.raises(ValueError, match="must give a reference"):
+    with pytest.raises(ValueError, match=r"must give a reference and .*, got 0 references"):
         write_page(tmp_path / "report.html", document, cases, lambda v, s: read_slice(v, s)._replace(reference={}))
     assert not list(tmp_path.iterdir())
 

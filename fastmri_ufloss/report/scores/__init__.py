@@ -1,1 +1,0 @@
-"""Scores of volumes by all methods: what is computed, kept and called."""
