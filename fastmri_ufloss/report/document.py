@@ -66,9 +66,6 @@ class Comparison:
     Args:
         notes: what is to be said beside what the scores themselves say.
         asked: the entries of ``settings`` in the document, in plain values.
-
-    Raises:
-        ValueError: if no volume could be scored.
     """
 
     def __init__(

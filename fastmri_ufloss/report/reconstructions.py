@@ -50,15 +50,15 @@ class VolumeFiles:
     """The files of a volume; all of its images are cropped to ``size`` (rows, cols) around their center."""
 
     name: str
-    references: Mapping[str, Path]
-    outputs: Mapping[str, Path]
+    subject: str
+    contrast: str  # fastMRI's attribute ``acquisition``
     num_slices: int
     size: tuple[int, int]
+    references: Mapping[str, Path]
+    outputs: Mapping[str, Path]
     segmentation: Path | None = None
     kspace: Path | None = None
     mask: Path | None = None
-    subject: str = ""
-    contrast: str = ""  # fastMRI's attribute ``acquisition``
 
     @property
     def stamp(self) -> list[Any]:
@@ -77,11 +77,10 @@ class VolumeFiles:
                 images: np.ndarray = np.asarray(_find_data(file, source)[where], dtype=dtype)
             return np.ascontiguousarray(center_crop(images, self.size))
 
-        return ReconstructedVolume(
-            {source: read(source, path) for source, path in self.references.items()},
-            {source: read(source, path) for source, path in self.outputs.items()},
-            None if self.segmentation is None else read(NAME, self.segmentation, np.int64),
-        )
+        references = {source: read(source, path) for source, path in self.references.items()}
+        outputs = {source: read(source, path) for source, path in self.outputs.items()}
+        segmentation = None if self.segmentation is None else read(NAME, self.segmentation, np.int64)
+        return ReconstructedVolume(references, outputs, segmentation)
 
     def read_masks(self) -> dict[str, np.ndarray]:
         """The sampling mask of each method whose file has one, boolean, (cols,) or (rows, cols)."""
@@ -103,8 +102,7 @@ class Reconstructions:
 
     Raises:
         FileNotFoundError: if a folder is missing or has no volume.
-        ValueError: if there is no method, two folders have one name, a method or reference is called "segmentation",
-            "k-space" or "masks", or volumes are not as above; the message names all of them.
+        ValueError: if names are not different, or volumes are not as above; the message names all of them.
 
     Attributes:
         volumes: `VolumeFiles` in the order of their names.
@@ -175,20 +173,13 @@ class Reconstructions:
         if larger:
             sizes = ", ".join(f"{given} ({', '.join(sources)})" for given, sources in larger.items())
             self.cropped[name] = f"{sizes} to {size[0]}x{size[1]}"
-        segmentation, kspace, mask = (self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS))
+        references = {source: self._paths[source][name] for source in self.references}
+        outputs = {source: self._paths[source][name] for source in self.methods}
+        more = [self._paths.get(source, {}).get(name) for source in (NAME, KSPACE, MASKS)]
         is_told = len(set(self.patient_ids.values())) > 1  # an identifier that all share tells nothing
-        return VolumeFiles(
-            name,
-            {source: self._paths[source][name] for source in self.references},
-            {source: self._paths[source][name] for source in self.methods},
-            num_slices,
-            (size[0], size[1]),
-            segmentation,
-            kspace,
-            mask,
-            subject=(is_told and self.patient_ids[name]) or name,
-            contrast=self._read_text(name, "acquisition"),
-        )
+        subject = (is_told and self.patient_ids[name]) or name
+        contrast = self._read_text(name, "acquisition")
+        return VolumeFiles(name, subject, contrast, num_slices, (size[0], size[1]), references, outputs, *more)
 
     def _read_text(self, name: str, attribute: str) -> str:
         """An attribute of the first file of a volume that has a text there."""

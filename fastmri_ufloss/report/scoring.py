@@ -26,11 +26,6 @@ from fastmri_ufloss.report.reconstructions import KSPACE, VolumeFiles, path_stam
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
 __all__ = [
-    "COIL_COMBINED",
-    "CONSTANT",
-    "NOT_FINITE",
-    "RESIDUAL",
-    "SHARPNESS",
     "FeatureNetFile",
     "Metric",
     "ScoreSettings",
@@ -188,10 +183,8 @@ def score_volumes(
     """Score volumes in processes of one thread each, whose number does not change the scores.
 
     The scores of each volume are kept in a file of the cache with a stamp of the settings and of the volume's files.
-    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was.
-
-    Raises:
-        ValueError: if ``num_workers`` is below 1.
+    A volume with the same stamp is not read again, so that a call that was interrupted goes on where it was. Raises
+    ValueError if ``num_workers`` is below 1.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")

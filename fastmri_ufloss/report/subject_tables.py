@@ -106,8 +106,7 @@ def paired_rows(
         first, second: the name of a method, and its scores by subject and metric.
         larger_is_better: of each metric that is to be compared, in the order of the rows.
 
-    Raises:
-        ValueError: if the subjects of the two differ, or as `fastmri_ufloss.metrics.paired.paired_difference`.
+    Subjects that differ raise ValueError, and values as in `fastmri_ufloss.metrics.paired.paired_difference`.
     """
     (first_name, a), (second_name, b) = first, second
     if set(a) != set(b):

@@ -1,12 +1,11 @@
 """Slices worth looking at: where a method does worst and best, and where it differs most from the baseline."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["Case", "choose_cases"]
-
 
 Place = tuple[str, int]  # volume and slice
 
@@ -36,10 +35,8 @@ def choose_cases(document: Mapping[str, Any], *, focus: str, count: int) -> list
     at least often so far; of several the earlier one of the document, the baseline last. A turn takes the method's
     most extreme slice that has not been taken. A volume gives at most count / number of volumes slices, rounded up,
     so that unlike scans are seen. A metric that is neither better large nor better small shows its lowest and its
-    highest values. Where single slices have no value of it, the middle slices of the volumes are taken.
-
-    Raises:
-        ValueError: if focus is no metric of the document, or count is below 1.
+    highest values. Where single slices have no value of it, the middle slices of the volumes are taken. A focus that
+    is no metric of the document, and a count below 1, raise ValueError.
     """
     metrics = {metric["name"]: metric for metric in document["metrics"]}
     if focus not in metrics:
@@ -72,7 +69,7 @@ def _take_turns(queues: Sequence[_Queue], baseline: str, *, count: int, most: in
             waiting.remove(queue)
             turns[queue.method] += 1
             for rank, (place, value) in enumerate(queue.slices):
-                why = f"{queue.what}: {value:.4g}" + (f" ({_ordinal(rank)})" if rank else "")
+                why = f"{queue.what}: {value:.4g}" + (f" (number {rank + 1})" if rank else "")
                 if is_free(place):
                     reasons[place] = [why]
                     taken[place[0]] += 1
@@ -86,24 +83,21 @@ def _take_turns(queues: Sequence[_Queue], baseline: str, *, count: int, most: in
 
 
 def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Queue]:
-    values: dict[str, dict[Place, float]] = {method: {} for method in document["methods"]}
     name, larger, baseline = metric["name"], metric["larger_is_better"], document["baseline"]
+    values: dict[str, dict[Place, float]] = defaultdict(dict)
     for row in document["slices"]:
-        value = row.get(name)
-        if value is not None and math.isfinite(value) and row["method"] in values:
-            values[row["method"]][row["volume"], row["slice"]] = float(value)
+        if row.get(name) is not None and math.isfinite(row[name]):
+            values[row["method"]][row["volume"], row["slice"]] = row[name]
     words = ("worst", "best", "most behind", "most ahead of")
     if larger is None:
         words = ("lowest", "highest", "farthest below", "farthest above")
     queues = []
-    for method, of_method in values.items():
-        base = values[baseline]
-        ahead = {place: value - base[place] for place, value in of_method.items() if place in base}
-        for kind, word in enumerate(words if method != baseline else words[:2]):
+    for method in document["methods"]:
+        ahead = {place: value - values[baseline].get(place, math.nan) for place, value in values[method].items()}
+        for kind, word in enumerate(words):
             sign = (-1 if larger is False else 1) * (1 if kind % 2 == 0 else -1)
-            if kind < 2:
-                what, chosen = f"{word} {name} of {method}", of_method
-            else:
+            what, chosen = f"{word} {name} of {method}", values[method]
+            if kind >= 2:
                 what = f"{method} {word} {baseline} in {name}"
                 chosen = {place: value for place, value in ahead.items() if sign * value < 0}
             if chosen:
@@ -113,14 +107,8 @@ def _queues(document: Mapping[str, Any], metric: Mapping[str, Any]) -> list[_Que
 
 
 def _middle_slices(contrasts: Mapping[Place, str], focus: str) -> list[Case]:
-    volumes: dict[str, list[int]] = {}
-    for volume, slice_num in sorted(contrasts):
-        volumes.setdefault(volume, []).append(slice_num)
-    why = f"middle slice (single slices have no {focus})"
-    middles = {volume: numbers[len(numbers) // 2] for volume, numbers in volumes.items()}
-    return [Case(volume, number, contrasts[volume, number], why) for volume, number in middles.items()]
-
-
-def _ordinal(rank: int) -> str:
-    suffix = {1: "st", 2: "nd", 3: "rd"}.get((rank + 1) % 10, "th")
-    return f"{rank + 1}{'th' if 10 <= (rank + 1) % 100 <= 20 else suffix}"
+    places: dict[str, list[Place]] = defaultdict(list)
+    for place in sorted(contrasts):
+        places[place[0]].append(place)
+    middles = [of_volume[len(of_volume) // 2] for of_volume in places.values()]
+    return [Case(*place, contrasts[place], f"middle slice (single slices have no {focus})") for place in middles]

@@ -17,7 +17,6 @@ function filled(node, { style = {}, on = {}, ...attributes } = {}, children) {
 
 const missing = (value) => value === null || value === undefined;
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
-const bodyOf = (section) => document.querySelector(`#${section} .body`);
 const div = (name, ...children) => element("div", { class: name }, children);
 const span = (name, ...children) => element("span", { class: name }, children);
 const legend = (...children) => element("p", { class: "legend" }, children);

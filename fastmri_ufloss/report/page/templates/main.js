@@ -40,21 +40,30 @@ function showChoices() {
   for (const [key, label, options] of [["contrast", "Contrast", contrasts], ["reference", "Reference", report.references]]) {
     const select = selectField(label, chosen, key, () => listeners.forEach((listener) => listener()), { id: key });
     select.show(options);
-    if (options.length > 1) document.getElementById("choices").append(select.node);
+    if (options.length > 1) document.querySelector(".choices").append(select.node);
   }
 }
 
-function showViewer() {
+function showViewer(body) {
   if (!report.cases.length) {
-    bodyOf("images").append(legend("No cases were chosen."));
+    body.append(legend("No cases were chosen."));
   } else if (typeof DecompressionStream === "undefined") {
-    bodyOf("images").append(legend("This browser is too old to show the images: it has no DecompressionStream."));
+    body.append(legend("This browser is too old to show the images: it has no DecompressionStream."));
   } else {
     theViewer = new Viewer();
-    bodyOf("images").append(theViewer.node);
+    body.append(theViewer.node);
     theViewer.open(0);
   }
 }
 
-const sections = [showMeans, showPlots, showScatter, showComparisons, showVolumes, showViewer];
-for (const show of [showCounts, showRemarks, showChoices, ...sections]) show();
+const SECTIONS = {
+  means: ["Means", showMeans], plots: ["Box plots", showPlots], scatter: ["Trade-off", showScatter],
+  comparisons: ["Comparisons", showComparisons], volumes: ["Volumes", showVolumes], images: ["Images", showViewer],
+};
+for (const show of [showCounts, showRemarks, showChoices]) show();
+for (const [id, [title, show]] of Object.entries(SECTIONS)) {
+  const section = element("section", { id, "aria-label": title }, element("h2", {}, title));
+  document.querySelector(".links").append(element("a", { href: `#${id}` }, title));
+  document.querySelector("main").append(section);
+  show(section);
+}

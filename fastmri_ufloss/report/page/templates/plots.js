@@ -127,9 +127,9 @@ const methodLegend = () => element("ul", { class: "methods", "aria-label": "Colo
 const PLOT_WORDS = "A dot is a subject, the mean over its volumes. Box: quartiles and median; whiskers: to the last value within "
   + "1.5 interquartile ranges. Point at a dot to see its subject in all plots.";
 
-function showPlots() {
+function showPlots(body) {
   const place = div("plots");
-  bodyOf("plots").append(methodLegend(), place, legend(PLOT_WORDS));
+  body.append(methodLegend(), place, legend(PLOT_WORDS));
   onChoice(() => {
     hideTip();
     plots = shownMetrics().map((metric) => new BoxPlot(metric)).filter((plot) => plot.dots.length);
@@ -167,7 +167,7 @@ function scatterPlot(metrics) {
     svgText("axis", (left + right) / 2, height - 8, headerOf(metrics[0])), title, marks);
 }
 
-function showScatter() {
+function showScatter(body) {
   const names = [];
   const place = div("row");
   const draw = () => {
@@ -184,7 +184,7 @@ function showScatter() {
     place.replaceChildren(element("figure", { class: "plot" }, scatterPlot(axes)), methodLegend());
   };
   const fields = ["Across", "Up"].map((text, axis) => selectField(text, names, axis, draw));
-  bodyOf("scatter").append(div("row", fields.map((field) => field.node)), place,
+  body.append(div("row", fields.map((field) => field.node)), place,
     legend("Means over subjects, and their 95% intervals."));
   onChoice(draw);
 }

@@ -82,10 +82,10 @@ function methodCell({ method }) {
 const withInterval = (value, [low, high], text, between) =>
   [span("value", value), low === null ? null : span("interval", `${text(low)} ${between} ${text(high)}`)];
 
-function showMeans() {
+function showMeans(body) {
   const table = new SortedTable("Means over subjects with 95% intervals");
   const words = div("legend");
-  bodyOf("means").append(table.node, words);
+  body.append(table.node, words);
   const columnOf = (metric) => {
     const value = ({ method }) => meanOf(method, metric)?.mean ?? null;
     const best = bestOf(report.methods.map((method) => value({ method })), metric);
@@ -124,11 +124,11 @@ function meansLegend(metrics) {
 }
 
 // Differences from the baseline, paired by subject.
-function showComparisons() {
+function showComparisons(body) {
   const base = report.baseline;
   const table = new SortedTable(`Differences from ${base}`, { pageSize: 100 });
   const words = `Every method against the baseline ${base}, subjects paired. What is marked * elsewhere is not tested.`;
-  bodyOf("comparisons").append(element("p", { class: "lead" }, words), table.node);
+  body.append(element("p", { class: "lead" }, words), table.node);
   const metricOf = (row) => metricNamed.get(row.metric);
   const mean = (name, header) => numberColumn(name, header, null, (row) => format(row[name]));
   const columns = [
@@ -151,7 +151,7 @@ function showComparisons() {
 }
 
 // All volumes: every metric of each method, filtered by text and method.
-function showVolumes() {
+function showVolumes(body) {
   const filter = { method: "", words: [] };
   const table = new SortedTable("Volumes", { pageSize: 50 });
   const count = element("span", { class: "count", "aria-live": "polite" });
@@ -175,7 +175,7 @@ function showVolumes() {
   const search = element("input", { type: "search", id: "volume-filter", placeholder, on: { input } });
   const methods = selectField("Method", filter, "method", draw, { id: "volume-method" });
   methods.show([["", "all methods"], ...report.methods]);
-  bodyOf("volumes").append(div("row", field("Filter", search), methods.node, count), table.node);
+  body.append(div("row", field("Filter", search), methods.node, count), table.node);
   onChoice(draw);
 }
 
