@@ -116,18 +116,14 @@ def test_an_image_that_is_missing_or_not_finite_is_none(tmp_path: Path) -> None:
     assert [image is None for image in stored["references"]] == [False, True]
 
 
-def test_bad_images_are_named_and_no_half_of_a_page_is_left(tmp_path: Path) -> None:
+def test_no_half_of_a_page_is_left(tmp_path: Path) -> None:
     document = make_document()
-    cases = choose_cases(document, focus=SSIM, count=1)
 
-    def other_shape(volume: str, slice_num: int) -> SliceImages:
-        images = read_slice(volume, slice_num)
-        return images._replace(labels={METHODS[0]: np.zeros((3, 3), int)})
+    def damaged(volume: str, slice_num: int) -> SliceImages:
+        raise ValueError(f"{volume} is damaged")
 
-    with pytest.raises(ValueError, match=r"images of one shape, got 2 references and .*\(3, 3\)"):
-        write_page(tmp_path / "report.html", document, cases, other_shape)
-    with pytest.raises(ValueError, match=r"must give a reference and .*, got 0 references"):
-        write_page(tmp_path / "report.html", document, cases, lambda v, s: read_slice(v, s)._replace(reference={}))
+    with pytest.raises(ValueError, match="is damaged"):
+        write_page(tmp_path / "report.html", document, choose_cases(document, focus=SSIM, count=1), damaged)
     assert not list(tmp_path.iterdir())
 
 

@@ -108,31 +108,28 @@ class Flicker {
 // An image of a case, with what belongs to it.
 
 class Panel {
-  constructor(name, method) {
+  constructor(name) {
     this.name = name;
     this.main = new ImageCanvas(name, "image");
-    this.error = method === null ? null : new ImageCanvas(`Error of ${name}`, "error");
+    this.error = new ImageCanvas(`Error of ${name}`, "error");
     this.readout = span("readout");
     this.scores = element("dl", { class: "scores" });
     this.missing = element("p", { class: "missing", hidden: true }, "no image");
-    this.barText = element("span");
-    this.below = this.error?.canvas ?? div("color-bar", div("ramp"), this.barText);
-    this.below.classList.add("error-row");
-    const title = element("figcaption", {}, method === null ? null : colorDot(method), nameText(name), this.readout);
+    const dot = methodIndex.has(name) ? colorDot(name) : null; // none of a reference
+    const title = element("figcaption", {}, dot, nameText(name), this.readout);
     const frame = div("frame", this.main.canvas, this.missing);
-    this.node = element("figure", { class: "panel" }, title, frame, this.below, this.scores);
+    this.node = element("figure", { class: "panel" }, title, frame, this.error.canvas, this.scores);
   }
 
   setCase(entry, reference, { truth }) {
     this.missing.hidden = entry.image !== null;
     this.main.setImage(entry, { truth });
-    if (this.error) this.error.setImage(reference.image === null ? reference : entry, { reference: reference.image });
-    else if (entry.image) this.below.style.aspectRatio = `${entry.image.cols} / ${entry.image.rows}`;
+    this.error.setImage(reference.image === null ? reference : entry, { reference: reference.image });
   }
 
   draw(images) {
     this.main.draw(images);
-    this.error?.draw(images);
+    this.error.draw(images);
     const { image } = this.main;
     const value = view.cursor && image ? image.values[view.cursor.row * image.cols + view.cursor.col] : null;
     this.readout.textContent = value === null ? "" : (value / images.top).toFixed(3);
@@ -184,17 +181,16 @@ class Viewer {
     this.sliders = [level, width];
     const toggle = (text, key, name = "") =>
       toggleButton(text, view, key, update, { id: `toggle-${key}`, class: `toggle ${name}` }).node;
-    this.contours = toggle("Contours", "contours");
-    this.contourLegend = span("contour-legend", span("true", "true"), span("predicted", "predicted"));
+    this.contours = toggle(["Contours ", span("true", "true"), span("predicted", "predicted")], "contours");
+    this.errorTop = element("output");
     this.zoomText = element("output", { class: "zoom", "aria-label": "Zoom" });
     const zoom = (text, label, factor) => button(text, () => zoomAround(factor), { "aria-label": label });
     return element("div", { class: "toolbar", role: "toolbar", "aria-label": "Image controls" },
-      div("group", toggle("Flicker", "flicker"), toggle("Errors", "errors", "of-panels"), this.contours, this.contourLegend,
-        toggle("Smooth", "smooth")),
+      div("group", toggle("Flicker", "flicker"), toggle("Errors", "errors", "of-panels"), this.contours, toggle("Smooth", "smooth")),
       div("group", zoom("−", "Zoom out", 0.8), this.zoomText, zoom("+", "Zoom in", 1.25),
         button("Reset zoom", resetZoom, { id: "reset-zoom" })),
       div("group", level.node, width.node, button("Reset window", () => this.resetWindow(), { id: "reset-window" })),
-      div("group of-panels", gain.node, size.node));
+      div("group of-panels", gain.node, "0", div("ramp"), this.errorTop, size.node));
   }
 
   async open(index) {
@@ -216,7 +212,7 @@ class Viewer {
       element("div", {}, element("h3", {}, `${volume}, slice ${slice}`), element("p", {}, why)));
     const reference = references.find((entry) => entry.name === chosen.reference);
     if (this.panels[0]?.name !== reference.name) {
-      this.panels = [reference.name, ...report.methods].map((name, i) => new Panel(name, i ? name : null));
+      this.panels = [reference.name, ...report.methods].map((name) => new Panel(name));
       this.grid.replaceChildren(...this.panels.map((panel) => panel.node));
     }
     [reference, ...methods].forEach((entry, i) => this.panels[i].setCase(entry, reference, this.images));
@@ -255,11 +251,10 @@ class Viewer {
     this.grid.hidden = view.flicker;
     this.grid.style.setProperty("--size", `${view.size}px`);
     this.flicker.node.hidden = !view.flicker;
-    this.contourLegend.hidden = !view.contours || this.contours.hidden;
     for (const slider of this.sliders) slider.show();
     this.zoomText.textContent = `${view.zoom.toFixed(1)}×`;
     const percent = ((100 * this.images.white) / this.images.top / view.gain).toPrecision(2);
-    this.panels[0].barText.textContent = `|error|, 0 to ${percent}% of the reference's maximum`;
+    this.errorTop.textContent = `${percent}% of the reference's maximum`;
     this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
