@@ -40,11 +40,7 @@ say = partial(print, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with its arguments, those of the process by default.
-
-    Returns:
-        The exit status: 0 if all is well, 1 if not, 130 if the command was interrupted.
-    """
+    """Run the command; the exit status is 0 if all is well, 1 if not, 130 if the command was interrupted."""
     args = _make_parser().parse_args(argv)
     try:
         _report(args)

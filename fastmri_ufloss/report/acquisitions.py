@@ -21,15 +21,12 @@ CENTER_LINES = 24  # of fully sampled k-space without a mask, for coil maps
 
 
 class AcquiredSlice(NamedTuple):
-    """A slice as it was acquired, with ESPIRiT maps from the center of the mask.
-
-    The image is the coil-combined image of fully sampled k-space, otherwise CG-SENSE's.
-    """
+    """A slice as it was acquired, with ESPIRiT maps from the center of the mask."""
 
     kspace: Tensor  # (coils, rows, cols, 2), float32
     sampled: np.ndarray  # (rows, cols), boolean: not zero in every coil
     sens_maps: Tensor  # (coils, rows, cols, 2), float32
-    image: Tensor  # (rows, cols), complex64
+    image: Tensor  # (rows, cols), complex64: coil-combined if k-space is fully sampled, otherwise CG-SENSE's
 
     def residual(self, magnitude: np.ndarray, mask: Tensor) -> tuple[float, float]:
         """The residual |U F S x - y| / |U y| of a magnitude with the phase of ``image``, and |U y|^2.
@@ -120,8 +117,7 @@ class AcquiredScores:
     how the volume was sampled. A mask that does not fit raises ValueError.
 
     Attributes:
-        image: complex64 (slices, rows, cols), cropped like the reconstructions, see `AcquiredSlice`.
-        is_fully_sampled: whether ``image`` is a reference.
+        image: complex64 (slices, rows, cols), cropped like the reconstructions; a reference if ``is_fully_sampled``.
         bad: slices whose k-space has NaN or infinite values.
         residual: of each method and, under the empty name, of ``image`` itself, (slices,) each; empty without a mask.
         energy: |U y|^2 of each slice, by the same names.

@@ -70,7 +70,6 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
         tested = [m["name"] for m in document["metrics"] if m["tested"] and m["reference"] in (None, reference)]
         metrics = list(dict.fromkeys([focus, *tested]))[:_NUM_SCORES]
         scores = panel_scores(document, case.volume, case.slice_num, metrics=metrics)
-        scores = {method: of_method for method, of_method in scores.items() if method in images.outputs}
         title = f"{case.volume}, slice {case.slice_num}: {case.why}"
         target = (reference, images.reference[reference])
         save(f"panels_{place}", save_panels, target, images.outputs, scores=scores, title=title)

@@ -84,8 +84,10 @@ const withInterval = (value, [low, high], text, between) =>
 
 function showMeans(body) {
   const table = new SortedTable("Means over subjects with 95% intervals");
-  const words = div("legend");
-  body.append(table.node, words);
+  const meanings = div("legend");
+  body.append(table.node, legend("Mean over subjects, below it the 95% interval. ", span("sample", "best of the column"),
+    "; ↑ larger is better, ↓ smaller is better. ", span("better", "▲"), " better or ", span("worse", "▼"),
+    ` worse than ${report.baseline} (Holm's p < ${ALPHA}). * not tested.`), meanings);
   const columnOf = (metric) => {
     const value = ({ method }) => meanOf(method, metric)?.mean ?? null;
     const best = bestOf(report.methods.map((method) => value({ method })), metric);
@@ -104,7 +106,8 @@ function showMeans(body) {
       { name: "subjects", header: "Subjects", value: subjects, numeric: true },
       ...metrics.map(columnOf),
     ], report.methods.map((method) => ({ method })));
-    words.replaceChildren(...meansLegend(metrics));
+    const pairs = metrics.map((metric) => [shortName(metric), metric.explanation]);
+    meanings.replaceChildren(fold("What the metrics mean", pairList(pairs)));
   });
 }
 
@@ -112,15 +115,6 @@ function verdictMark(side) {
   if (!side) return null;
   const words = `significantly ${side} than the baseline`;
   return element("span", { class: side, role: "img", "aria-label": words, title: words }, side === "better" ? "▲" : "▼");
-}
-
-function meansLegend(metrics) {
-  const isMarked = report.comparisons.some((row) => verdict(row));
-  const marks = [span("better", "▲"), " better or ", span("worse", "▼"), ` worse than ${report.baseline} (Holm's p < ${ALPHA}). `];
-  const words = element("p", {}, "Mean over subjects, below it the 95% interval. ", span("best sample", "best of the column"),
-    "; ↑ larger is better, ↓ smaller is better. ", isMarked ? marks : null,
-    metrics.some((metric) => !metric.tested) ? "* not tested. " : null);
-  return [words, fold("What the metrics mean", pairList(metrics.map((metric) => [shortName(metric), metric.explanation])))];
 }
 
 // Differences from the baseline, paired by subject.
