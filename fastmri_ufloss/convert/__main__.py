@@ -41,8 +41,8 @@ INPUTS = {
     "segmentation": "files, folders of label images, or folders of them",
 }
 SIMULATED = (
-    "k-space that is simulated of images makes optimistic results: coils are exact, noise is white, and the "
-    "scanner has filtered and interpolated the magnitude. It is no substitute for raw data."
+    "simulated k-space makes optimistic results: coils are exact, noise is white, and the scanner has filtered and "
+    "interpolated the magnitude. It is no substitute for raw data."
 )
 TYPES: dict[str, Callable[[str], Any]] = {  # of flags that are not typed as converters have them: 0 for None, MB
     "num_coils": lambda text: int(text) or None,
@@ -68,17 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: dict[str, Any]) -> int:
-    folder, failure = args["output_path"], "inputs were not converted"
+    folder, overwrite = args["output_path"], args["overwrite"]
     settings = {name: value for name, value in args.items() if name not in RUNNER}
     lost: dict[Path, str] = {}
-    without_labels = 0
+    unlabeled = 0
     if args["format"] == "segmentation":
-        failure = "segmentations were not added"
-        jobs, lost, without_labels = plan_labels(args["inputs"], folder, overwrite=args["overwrite"], **settings)
+        jobs, lost, unlabeled = plan_labels(args["inputs"], folder, overwrite=overwrite, **settings)
     else:
         jobs = plan_jobs(args["format"], args["inputs"], folder, settings=settings, split=args["split"])
     young = remove_leftovers(job.output for job in jobs)
-    missing = jobs if args["format"] == "segmentation" else missing_jobs(jobs, overwrite=args["overwrite"])
+    missing = missing_jobs(jobs, overwrite=overwrite)
     if any(job.simulated for job in missing):
         print(f"warning: {SIMULATED}", file=sys.stderr)
     start = time.monotonic()
@@ -86,20 +85,18 @@ def _convert(args: dict[str, Any]) -> int:
     seconds = time.monotonic() - start
     if done := len(jobs) - len(missing) + summary.kept:
         print(f"{done} of {len(jobs)} are done")
-    if without_labels:
-        print(f"note: {without_labels} volumes in {folder} have no labels among the inputs")
+    if unlabeled:
+        print(f"note: {unlabeled} volumes in {folder} have no labels among the inputs")
     notes = [f"{path} is of a process that runs or was killed; if so, delete it" for path in young]
-    for text in notes + summary.warnings:
-        print(f"warning: {text}", file=sys.stderr)
     failed, count = lost | summary.failed, len(missing) + len(lost) - summary.kept
     errors = [*failed.values()]
     if summary.full is not None:
         left = f"{count - len(summary.converted)} volumes that are missing"
         errors.append(f"no space is left in {summary.full}: make room, then the same command goes on with the {left}")
     if failed:
-        errors.append(f"{len(failed)} of {count} {failure}")
-    for text in errors:
-        print(f"error: {text}", file=sys.stderr)
+        errors.append(f"{len(failed)} of {count} failed")
+    for text in (*(f"warning: {text}" for text in notes + summary.warnings), *(f"error: {text}" for text in errors)):
+        print(text, file=sys.stderr)
     size = sum(job.size for job in missing if job.output in summary.converted) / 1e6
     speed = f", {size / seconds:.1f} MB/s" if summary.converted else ""
     print(f"{len(summary.converted)} volumes of {size:.1f} MB in {seconds:.1f} s{speed}")
@@ -107,25 +104,18 @@ def _convert(args: dict[str, Any]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    lines = "".join(f"  python -m fastmri_ufloss.convert {line}\n" for line in EXAMPLES.values())
-    parser = argparse.ArgumentParser(
-        prog="python -m fastmri_ufloss.convert",
-        description=__doc__,
-        epilog=f"examples:\n{lines}\noptions of a format: FORMAT --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    prog = "python -m fastmri_ufloss.convert"
+    lines = "".join(f"  {prog} {line}\n" for line in EXAMPLES.values())
+    epilog = f"examples:\n{lines}\noptions of a format: FORMAT --help"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=epilog, **raw)
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
     for name, example in EXAMPLES.items():
         convert = FORMATS[name].convert if name in FORMATS else add_segmentation
         text = (inspect.getdoc(convert) or "").partition("Args:")[0].replace("`", "")
-        command = formats.add_parser(
-            name,
-            help=text.splitlines()[0],
-            description=text,
-            epilog=f"example:\n  python -m fastmri_ufloss.convert {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            argument_default=argparse.SUPPRESS,  # what the user does not type, the converter decides
-        )
+        # what the user does not type, the converter decides
+        options = {"help": text.splitlines()[0], "argument_default": argparse.SUPPRESS, **raw}
+        command = formats.add_parser(name, description=text, epilog=f"example:\n  {prog} {example}", **options)
         add = command.add_argument
         add("inputs", nargs="+", metavar="INPUT", help=INPUTS.get(name, "files, or folders of them"))
         add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import naming, noise_covariance, scan_images, whitening_matrix, write_kspace
+from fastmri_ufloss.convert.volumes import naming_source, scan_images, whitening_matrix, write_kspace
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 
@@ -24,9 +24,10 @@ BART_DIMENSIONS = (
     *("readout", "phase 1", "phase 2", "coils", "maps", "echo time", "coefficients", "coefficients 2"),
     *("iterations", "cyclic shifts", "time", "time 2", "levels", "slices", "averages", "batches"),
 )
-BART_USED = ("readout", "phase 1", "phase 2", "coils", "slices")
+BART_UNUSED = (4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15)
 
 
+@naming_source
 def convert_numpy(
     source: Path,
     output: Path,
@@ -44,15 +45,13 @@ def convert_numpy(
     acquisition: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an array as a fastMRI volume: k-space as it is, images as if they had been scanned.
+    """Write an array of a ``.npy`` or ``.npz`` file as a fastMRI volume: k-space as it is, images as if scanned.
 
     K-space is centered and unitary: ``image = fftshift(ifft2(ifftshift(kspace), norm="ortho"))``. With gaps of zeros
     it gets a mask, without an axis of coils it becomes single-coil data. The values of images stay as they are;
     k-space is made of them by `simulate_kspace`.
 
     Args:
-        source: a ``.npy`` or ``.npz`` file.
-        output: path of the volume.
         kind: ``"auto"`` takes complex arrays for k-space and real ones for magnitude images.
         axes: names of the array's axes, in order, with commas: ``rows`` and ``cols``, and ``slices`` or ``coils``;
             ``readout`` instead of ``slices`` for 3D k-space, which is transformed along it. By default
@@ -64,7 +63,6 @@ def convert_numpy(
         num_coils, snr, phase_strength, seed: of images, see `simulate_kspace`.
         max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
         acquisition: fastMRI's name of the contrast, such as AXT2.
-        attributes: further attributes of the volume.
 
     Raises:
         ValueError: if the file is broken, is not finite, or an argument does not fit.
@@ -73,31 +71,29 @@ def convert_numpy(
     names, is_image = read_layout(source, kind=kind, axes=axes, key=key)
     array = open_numpy(source, key)
     coils = array.shape[names.index("coils")] if "coils" in names else None
-    whitener = None if noise is None else _read_whitener(noise, source, coils)
+    whitener = None if noise is None else _read_whitener(noise, coils)
     sampled = None if mask is None else np.asarray(open_numpy(mask))
     if sampled is not None:
         fits = sampled.dtype.kind in "biuf" and np.isfinite(sampled).all() and sampled.any()
         check(bool(fits), "mask", "zeros and ones", f"{mask} with {sampled.dtype} values")
         sampled = sampled != 0
-    attributes = {"source_format": "NumPy", **(attributes or {})}
     order = [names.index(name) for name in ("slices", "readout", "coils", "rows", "cols") if name in names]
     array = array.transpose(order)
     array = array if {"slices", "readout"} & {*names} else array[None]
+    attributes = {"source_format": "NumPy", **(attributes or {})}
     if is_image:
         images = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
-        with naming(source):
-            slices, shape, simulated = scan_images(images, num_coils, snr, phase_strength, seed)
-            write_volume(
-                output,
-                slices,
-                shape=shape,
-                mask=sampled,
-                acquisition=acquisition or "UNKNOWN",
-                attributes={**simulated, **attributes},
-            )
+        slices, shape, simulated = scan_images(images, num_coils, snr, phase_strength, seed)
+        write_volume(
+            output,
+            slices,
+            shape=shape,
+            mask=sampled,
+            acquisition=acquisition or "UNKNOWN",
+            attributes={**simulated, **attributes},
+        )
         return
     write_kspace(
-        source,
         output,
         array,
         along_readout="readout" in names,
@@ -114,29 +110,32 @@ def read_layout(
 ) -> tuple[tuple[str, ...], bool]:
     """The names of an array's axes and whether it has images, from its file's header; see `convert_numpy`."""
     check(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
-    shape, dtype = _read_header(source, key)
-    if dtype.kind not in "biufc":
-        raise ValueError(f"{source} must have an array of numbers, got {dtype}")
-    if kind == "kspace" and dtype.kind != "c":
-        raise ValueError(f"{source}: k-space must be complex, got {dtype}")
+    header = open_numpy(source, key, header_only=True)
+    shape, dtype = header.shape, header.dtype
+    check(dtype.kind in "biufc", "the array", "of numbers", dtype)
+    check(kind != "kspace" or dtype.kind == "c", "k-space", "complex", dtype)
     is_image = kind == "image" or (kind == "auto" and dtype.kind != "c")
     word, defaults = ("images", IMAGE_AXES) if is_image else ("k-space", KSPACE_AXES)
-    if axes is None and len(shape) not in defaults:
-        known = "; ".join(defaults.values())
-        raise ValueError(f"{source}: {word} must have one of the axes {known}, got the shape {shape}: name its axes")
-    names = tuple((defaults[len(shape)] if axes is None else axes).replace(" ", "").split(","))
+    if axes is None:
+        known = f"of the axes {'; '.join(defaults.values())}"
+        check(len(shape) in defaults, word, known, f"the shape {shape}: name its axes")
+        axes = defaults[len(shape)]
+    names = tuple(axes.replace(" ", "").split(","))
     further = {*names} - {"rows", "cols"}
     fits = len({*names}) == len(names) == len(further) + 2 and not further >= {"slices", "readout"}
     fits = fits and further <= ({"slices"} if is_image else {"slices", "readout", "coils"})
     layout = f"rows, cols and at most {'slices' if is_image else 'coils, and slices or readout'}, each once"
     check(fits, f"axes of {word}", layout, repr(axes))
-    if len(names) != len(shape):
-        raise ValueError(f"{source}: axes must have {len(shape)} names for the shape {shape}, got {','.join(names)}")
+    check(len(names) == len(shape), "axes", f"{len(shape)} names for the shape {shape}", repr(axes))
     return names, is_image
 
 
-def open_numpy(source: Path, key: str | None = None, *, names: Sequence[str] = KEYS) -> np.ndarray:
+def open_numpy(
+    source: Path, key: str | None = None, *, names: Sequence[str] = KEYS, header_only: bool = False
+) -> np.ndarray:
     """The array of a ``.npy`` file, mapped into memory, or of a ``.npz`` file: the only one, or that of ``names``.
+
+    With ``header_only``, an array of the same shape and type may have other values.
 
     Raises:
         ValueError: if the file is broken, or has no such array.
@@ -148,22 +147,13 @@ def open_numpy(source: Path, key: str | None = None, *, names: Sequence[str] = K
     with content:
         name = _find_key(source, key, names, content.files)
         with _reading(source):
-            return content[name]
-
-
-def _read_header(source: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array, without reading it."""
-    with _reading(source):
-        content = np.load(source, mmap_mode="r", allow_pickle=False)
-    if isinstance(content, np.ndarray):
-        return content.shape, content.dtype
-    with content:
-        name = _find_key(source, key, KEYS, content.files)
-        with _reading(source), content.zip.open(f"{name}.npy") as file:
-            first = np.lib.format.read_magic(file) == (1, 0)
-            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            if not header_only:
+                return content[name]
+            file = content.zip.open(f"{name}.npy")
+            is_first = np.lib.format.read_magic(file) == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
-            return shape, dtype
+            return np.broadcast_to(np.empty((), dtype), shape)
 
 
 def _find_key(source: Path, key: str | None, usual: Sequence[str], names: Sequence[str]) -> str:
@@ -185,15 +175,14 @@ def _reading(source: Path) -> Iterator[None]:
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 
-def _read_whitener(noise: Path, source: Path, coils: int | None) -> np.ndarray:
-    """The matrix that whitens the coils of a scan, from its scan of noise."""
+@naming_source
+def _read_whitener(source: Path, coils: int | None) -> np.ndarray:
+    """The matrix that whitens the coils of a scan, from a scan of noise."""
     if coils is None:
-        raise ValueError(f"noise must be left out for images and a single coil, got {noise} for {source}")
-    scan = open_numpy(noise)
-    if scan.ndim < 2 or len(scan) != coils:
-        raise ValueError(f"noise must be of shape ({coils}, ...) for {source}, got {scan.shape} in {noise}")
-    with naming(noise):
-        return whitening_matrix(noise_covariance(scan))
+        raise ValueError("noise must be left out for images and a single coil")
+    noise = open_numpy(source)
+    check(noise.shape[:1] == (coils,), "noise", f"of shape ({coils}, ...), as its scan", noise.shape)
+    return whitening_matrix(noise).astype(np.complex64)
 
 
 def open_cfl(path: Path) -> np.ndarray:
@@ -221,6 +210,7 @@ def open_cfl(path: Path) -> np.ndarray:
     return np.memmap(path, dtype="<c8", mode="r", shape=(*sizes, *[1] * (count - len(sizes))), order="F")
 
 
+@naming_source
 def convert_bart(
     source: Path,
     output: Path,
@@ -229,36 +219,29 @@ def convert_bart(
     acquisition: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write k-space of BART as a fastMRI volume.
+    """Write k-space of BART, a ``.cfl`` file with its ``.hdr`` beside it, as a fastMRI volume.
 
     The k-space is centered and unitary, as that of ``bart fft -u``. In 2D, BART's dimension 0 becomes rows, 1
     columns, 3 coils and 13 slices. In 3D (dimension 2 is larger than 1), the readout (0) is transformed and becomes
     slices, 1 rows and 2 columns. K-space with gaps of zeros gets a mask, see `write_kspace`.
 
     Args:
-        source: a ``.cfl`` file with its ``.hdr`` beside it.
-        output: path of the volume.
         max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
         acquisition: name of the contrast.
-        attributes: further attributes of the volume.
 
     Raises:
         ValueError: if the file is broken, is not finite, or has another dimension larger than 1.
         OSError: if it cannot be read, or the volume cannot be written.
     """
     array = open_cfl(source)
-    unused = [axis for axis, name in enumerate(BART_DIMENSIONS) if name not in BART_USED]
-    for axis in unused:
-        if array.shape[axis] > 1:
-            advice = f"take one with 'bart slice {axis} INDEX', or combine them"
-            name, size = BART_DIMENSIONS[axis], array.shape[axis]
-            raise ValueError(f"{source}: dimension {axis} ({name}) must be 1, got {size}: {advice}")
-    array = array.squeeze(tuple(unused))
+    for axis in BART_UNUSED:
+        got = f"{array.shape[axis]}: take one with 'bart slice {axis} INDEX', or combine them"
+        check(array.shape[axis] == 1, f"dimension {axis} ({BART_DIMENSIONS[axis]})", "1", got)
+    array = array.squeeze(BART_UNUSED)
     is_3d = array.shape[2] > 1
     if is_3d and array.shape[4] > 1:
-        raise ValueError(f"{source}: only one of dimensions 2 (phase 2) and 13 (slices) may be larger than 1")
+        raise ValueError("only one of dimensions 2 (phase 2) and 13 (slices) may be larger than 1")
     write_kspace(
-        source,
         output,
         array[..., 0].transpose(0, 3, 1, 2) if is_3d else array[:, :, 0].transpose(3, 2, 0, 1),
         along_readout=is_3d,

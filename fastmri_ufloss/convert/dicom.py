@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, naming, scan_images
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, naming_source, scan_images
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ HEADER = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
     *("ImagePositionPatient", "SpacingBetweenSlices", "SliceThickness", *UNIFORM, *VARIANTS),
 )
-VALUES = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 NO_MAGNITUDE = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}  # in ImageType
 TO_NIFTI = "make a NIfTI volume of it, with dcm2niix for example, and convert that"
 SAME_POSITION = 1e-3  # mm
@@ -40,13 +40,14 @@ SAME_SPACING = 0.05  # of the smallest distance
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: it has the mark behind the preamble, or can be read without one.
-
-    A DICOMDIR, which lists files and has no image, is none here. pydicom is only needed for files without the mark.
-    """
-    path = Path(path)
-    if not path.is_file() or path.name.upper() == "DICOMDIR":
+    """Whether a file is DICOM, by its suffix or its content; a DICOMDIR lists files and has no image."""
+    if not path.is_file() or path.name.startswith(".") or path.name.upper().startswith("DICOMDIR"):
         return False
+    return path.suffix.lower() in SUFFIXES or _has_data_set(path)
+
+
+def _has_data_set(path: Path) -> bool:
+    """Whether a file has DICOM's mark behind the preamble, or can be read without one, which needs pydicom."""
     with open(path, "rb") as file:
         start = file.read(132)
     if start[128:] == b"DICM":
@@ -59,6 +60,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+@naming_source
 def convert_dicom(
     source: Path,
     output: Path,
@@ -75,7 +77,6 @@ def convert_dicom(
 
     Args:
         source: a folder with one file for each slice, in any order, beside others that are not DICOM, or a file.
-        output: the HDF5 file.
         series: SeriesInstanceUID of the one to take, for a folder with several.
         num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
         acquisition: fastMRI's name of the contrast, such as AXT2; "UNKNOWN" by default: descriptions may be personal.
@@ -85,30 +86,29 @@ def convert_dicom(
         ImportError: without pydicom.
         ValueError: if the images cannot be converted, or an argument is out of its range.
     """
-    source = Path(source)
-    images = _choose(source, _find_images(source), series)
+    images = _choose(_find_images(source), series)
     for image in images:
         _check_image(image)
-    _check_uniform(source, images)
-    images, between, geometry = _place_images(source, images)
-    modality = str(images[0].get("Modality") or "unknown")
+    _check_uniform(images)
+    images, between, geometry = _place_images(images)
+    patient, issuer, modality = (
+        str(images[0].get(name) or "") for name in ("PatientID", "IssuerOfPatientID", "Modality")
+    )
     if modality != "MR":
-        warnings.warn(f"{source}: images of modality {modality}, not MR", stacklevel=2)
+        warnings.warn(f"{source}: images of modality {modality or 'unknown'}, not MR", stacklevel=2)
     spacing = _read_numbers(images[0], "PixelSpacing", 2)
-    facts = {"source_format": "DICOM", "modality": modality, "pixel_spacing": spacing, **geometry}
-    patient, issuer = (str(images[0].get(name) or "") for name in ("PatientID", "IssuerOfPatientID"))
-    values = np.stack([_read_pixels(image) for image in images])
-    with naming(source):
-        slices, shape, simulated = scan_images(check_magnitude(values), num_coils, snr, phase_strength, seed)
-        write_volume(
-            output,
-            slices,
-            shape=shape,
-            acquisition=acquisition or "UNKNOWN",
-            patient_id=hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else "",
-            voxel_size=(float(spacing[0]), float(spacing[1]), between),
-            attributes={**simulated, **facts, **(attributes or {})},
-        )
+    facts = {"source_format": "DICOM", "modality": modality or "unknown", "pixel_spacing": spacing, **geometry}
+    values = check_magnitude(np.stack([_read_pixels(image) for image in images]))
+    slices, shape, simulated = scan_images(values, num_coils, snr, phase_strength, seed)
+    write_volume(
+        output,
+        slices,
+        shape=shape,
+        acquisition=acquisition or "UNKNOWN",
+        patient_id=hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else "",
+        voxel_size=(float(spacing[0]), float(spacing[1]), between),
+        attributes={**simulated, **facts, **(attributes or {})},
+    )
 
 
 def _read(path: str | Path, *, header_only: bool) -> "Dataset":
@@ -130,16 +130,12 @@ def _read(path: str | Path, *, header_only: bool) -> "Dataset":
 def _find_images(source: Path) -> list["Dataset"]:
     """The headers of the DICOM images of a folder, or of the file."""
     if not source.exists():
-        raise ValueError(f"{source}: there is no such file or folder")
-    files = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+        raise ValueError("there is no such file or folder")
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
     images = []
-    for path in files:
-        if path.name.startswith("."):
-            continue
-        if not is_dicom(path):
-            if path.suffix.lower() in SUFFIXES:
-                raise ValueError(f"{path} is no DICOM file, or it is damaged; copy it again or remove it")
-            continue
+    for path in filter(is_dicom, files):
+        if not _has_data_set(path):
+            raise ValueError(f"{path} is no DICOM file, or it is damaged; copy it again or remove it")
         header = _read(path, header_only=True)
         kind = _kind(header)
         if "Rows" in header and "Columns" in header:
@@ -148,7 +144,7 @@ def _find_images(source: Path) -> list["Dataset"]:
             raise ValueError(f"{path} has no size of an image, it is damaged; copy it again or remove it")
     if not images:
         names = ", ".join(path.name for path in files[:5]) or "nothing"
-        raise ValueError(f"{source}: no DICOM image, only {names}; give the folder of one series")
+        raise ValueError(f"no DICOM image, only {names}; give the folder of one series")
     return images
 
 
@@ -159,7 +155,7 @@ def _kind(header: "Dataset") -> str:
     return UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")).name
 
 
-def _choose(source: Path, images: list["Dataset"], series: str | None) -> list["Dataset"]:
+def _choose(images: list["Dataset"], series: str | None) -> list["Dataset"]:
     """The images of one series."""
     by_uid: dict[str, list[Dataset]] = {}
     for image in images:
@@ -173,7 +169,7 @@ def _choose(source: Path, images: list["Dataset"], series: str | None) -> list["
         for uid, of_uid in sorted(by_uid.items())
     )
     wanted = "one series is needed" if series is None else f"no series {series}"
-    raise ValueError(f"{source}: {wanted}, got {listed}; choose one by series=")
+    raise ValueError(f"{wanted}, got {listed}; choose one by series=")
 
 
 def _check_image(image: "Dataset") -> None:
@@ -195,14 +191,21 @@ def _check_image(image: "Dataset") -> None:
             raise ValueError(f"{image.filename}: {reason}")
 
 
+def _check_uniform(images: list["Dataset"]) -> None:
+    """Refuse images of other sizes, spacings or orientations than the first."""
+    for keyword, count in UNIFORM.items():
+        values = np.stack([_read_numbers(image, keyword, count, default=[0.0] * count) for image in images])
+        for other in np.flatnonzero(np.abs(values - values[0]).max(axis=1) > 1e-4):
+            got = " and ".join(f"{image.get(keyword)} in {_name(image)}" for image in (images[0], images[other]))
+            raise ValueError(f"images must have one {keyword}, got {got}; sort them into folders")
+
+
 def _read_pixels(image: "Dataset") -> np.ndarray:
     """The values of an image after slope and intercept, float32 (rows, cols)."""
     from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     path = image.filename
     dataset = _read(path, header_only=False)
-    if not any(name in dataset for name in VALUES):
-        raise ValueError(f"{path} has no pixel data, or it is truncated; copy it again or remove it")
     if "ModalityLUTSequence" in dataset:
         raise ValueError(f"{path}: values by a ModalityLUTSequence are not supported; {TO_NIFTI}")
     if "TransferSyntaxUID" not in dataset.file_meta:  # a file without the preamble
@@ -239,16 +242,7 @@ def _name(image: "Dataset") -> str:
     return Path(image.filename).name
 
 
-def _check_uniform(source: Path, images: list["Dataset"]) -> None:
-    """Refuse images of other sizes, spacings or orientations than the first."""
-    for keyword, count in UNIFORM.items():
-        values = np.stack([_read_numbers(image, keyword, count, default=[0.0] * count) for image in images])
-        for other in np.flatnonzero(np.abs(values - values[0]).max(axis=1) > 1e-4):
-            got = " and ".join(f"{image.get(keyword)} in {_name(image)}" for image in (images[0], images[other]))
-            raise ValueError(f"{source}: images must have one {keyword}, got {got}; sort them into folders")
-
-
-def _place_images(source: Path, images: list["Dataset"]) -> tuple[list["Dataset"], float, dict[str, Any]]:
+def _place_images(images: list["Dataset"]) -> tuple[list["Dataset"], float, dict[str, Any]]:
     """The images in order, the distance of slices in mm, and the attributes of their place, if they have one."""
     first = images[0]
     thickness = _read_numbers(first, "SliceThickness", 1, default=[1.0]).tolist()
@@ -257,11 +251,10 @@ def _place_images(source: Path, images: list["Dataset"]) -> tuple[list["Dataset"
     if len(images) == 1 and not placed:
         return images, between, {}
     orientation = _read_numbers(first, "ImageOrientationPatient", 6)
-    along_row, along_column = orientation.reshape(2, 3)
-    products = orientation.reshape(2, 3) @ orientation.reshape(2, 3).T
-    if not np.allclose(products, np.eye(2), atol=0.02):
-        got = f"{orientation.tolist()}; {TO_NIFTI}"
-        raise ValueError(f"{first.filename}: ImageOrientationPatient must be two orthogonal unit vectors, got {got}")
+    along_row, along_column = axes = orientation.reshape(2, 3)
+    is_turned = np.allclose(axes @ axes.T, np.eye(2), atol=0.02)
+    got = f"{orientation.tolist()}; {TO_NIFTI}"
+    check(is_turned, "ImageOrientationPatient", "two orthogonal unit vectors", got)
     normal = np.cross(along_row, along_column)
     normal /= np.linalg.norm(normal) * np.sign(normal[np.argmax(np.abs(normal))])
     positions = np.stack([_read_numbers(image, "ImagePositionPatient", 3) for image in images])
@@ -269,39 +262,30 @@ def _place_images(source: Path, images: list["Dataset"]) -> tuple[list["Dataset"
     images, positions = [images[index] for index in order], positions[order]
     step = between * normal
     if len(images) > 1:
-        between = _check_spacing(source, images, positions @ normal)
+        between = _check_spacing(images, positions @ normal)
         step = (positions[-1] - positions[0]) / (len(images) - 1)
     spacing = _read_numbers(first, "PixelSpacing", 2)
     off = np.abs(positions - positions[0] - np.arange(len(images))[:, None] * step).max(axis=1)
-    if off.max() > spacing.min() / 2:
-        worst = _name(images[int(off.argmax())])
-        raise ValueError(f"{source}: slices must lie on a line, {worst} is {off.max():.2f} mm off it; {TO_NIFTI}")
+    got = f"{off.max():.2f} mm off it for {_name(images[int(off.argmax())])}; {TO_NIFTI}"
+    check(off.max() <= spacing.min() / 2, "slices", "on a line", got)
     affine = np.eye(4)
     affine[:3] = np.stack([step, along_column * spacing[0], along_row * spacing[1], positions[0]], axis=1)
-    attributes = {
-        "image_orientation_patient": orientation,
-        "image_position_patient": positions,
-        "affine": affine,
-        "affine_convention": AFFINE_CONVENTION,
-    }
-    return images, between, attributes
+    patient = {"image_orientation_patient": orientation, "image_position_patient": positions}
+    return images, between, {**patient, "affine": affine, "affine_convention": AFFINE_CONVENTION}
 
 
-def _check_spacing(source: Path, images: list["Dataset"], heights: np.ndarray) -> float:
+def _check_spacing(images: list["Dataset"], heights: np.ndarray) -> float:
     """The distance of slices, if it is the same everywhere."""
     gaps = np.diff(heights)
-
-    def around(gap: int) -> str:
-        return f"{_name(images[gap])} and {_name(images[gap + 1])}"
-
     closest, widest = int(gaps.argmin()), int(gaps.argmax())
+    (first, second), (before, behind) = ((_name(images[gap]), _name(images[gap + 1])) for gap in (closest, widest))
     if gaps[closest] < SAME_POSITION:
         kinds = {name: {str(image.get(name)) for image in images} for name in VARIANTS}
         differing = [f"{name} ({len(values)} values)" for name, values in kinds.items() if len(values) > 1]
-        got = f"{int((gaps < SAME_POSITION).sum())} more, such as {around(closest)}; they differ in "
-        got += ", ".join(differing) or "nothing that is known: are they copies?"
-        raise ValueError(f"{source}: one image at each position is needed, got {got}; sort them into folders")
-    if gaps[widest] > (1 + SAME_SPACING) * gaps[closest]:
-        got = f"{gaps[widest]:.3f} mm between {around(widest)} and {gaps[closest]:.3f} mm elsewhere"
-        raise ValueError(f"{source}: slices must be at even distances, got {got}; find the missing slices")
+        reason = ", ".join(differing) or "nothing that is known: are they copies?"
+        got = f"{int((gaps < SAME_POSITION).sum())} more, such as {first} and {second}; they differ in {reason}"
+        raise ValueError(f"one image at each position is needed, got {got}; sort them into folders")
+    got = f"{gaps[widest]:.3f} mm between {before} and {behind} and {gaps[closest]:.3f} mm elsewhere"
+    is_even = gaps[widest] <= (1 + SAME_SPACING) * gaps[closest]
+    check(is_even, "slices", "at even distances", f"{got}; find the missing slices")
     return float(gaps.mean())

@@ -1,24 +1,17 @@
 """Cartesian raw data of scanners (ISMRMRD): which acquisitions are lines of the image, and where they go."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.convert.ismrmrd_file import (
-    Geometry,
-    RawScan,
-    anonymous_header,
-    field_of,
-    header_attributes,
-    open_scan,
-    read_geometry,
-)
-from fastmri_ufloss.convert.volumes import naming, noise_covariance, warn_if_undersampled, whitening_matrix
+from fastmri_ufloss.convert.volumes import naming, naming_source, warn_if_undersampled, whitening_matrix
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.files import name_some
@@ -28,7 +21,32 @@ from fastmri_ufloss.simulation.volume_file import write_volume
 __all__ = ["convert_ismrmrd"]
 
 DIMENSIONS = ("auto", "2d", "3d")
-TURNED = 16  # slices that are turned at once: their values are next to each other in memory
+GROUP = "dataset"
+FIELDS = (
+    *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
+    *("encoding_space_ref", "sample_time_us"),
+)
+COUNTERS = (
+    *("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice"),
+    *("contrast", "phase", "repetition", "set"),
+)
+TYPES = {"flags": np.uint64, "sample_time_us": np.float64}
+HEAD = np.dtype([(name, TYPES.get(name, np.int64)) for name in (*FIELDS, *COUNTERS)])
+ATTRIBUTES = {
+    "system_vendor": "acquisitionSystemInformation.systemVendor",
+    "system_model": "acquisitionSystemInformation.systemModel",
+    "field_strength": "acquisitionSystemInformation.systemFieldStrength_T",
+    "protocol_name": "measurementInformation.protocolName",
+}
+# what neither identifies the subject nor leads to it; patientPosition must be there
+KEPT = {
+    "measurementInformation": ("patientPosition", "protocolName", "sequenceName"),
+    "acquisitionSystemInformation": (
+        *("systemVendor", "systemModel", "systemFieldStrength_T"),
+        *("relativeReceiverNoiseBandwidth", "receiverChannels"),
+    ),
+    "userParameters": ("userParameterLong", "userParameterDouble"),
+}
 NOISE = "ACQ_IS_NOISE_MEASUREMENT"
 CALIBRATION = "ACQ_IS_PARALLEL_CALIBRATION"
 SKIPPED = (
@@ -36,20 +54,12 @@ SKIPPED = (
     *("ACQ_IS_RTFEEDBACK_DATA", "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA"),
     *("ACQ_IS_PHASE_STABILIZATION_REFERENCE", "ACQ_IS_PHASE_STABILIZATION"),
 )
+SLAB_BYTES = 2**23  # of acquisitions that are read and transformed at once
+SLAB_HEADS = 2**8  # whose samples come along
+TURNED = 16  # slices that are turned at once: their values are next to each other in memory
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Acquisitions and their places."""
-
-    numbers: np.ndarray  # of the acquisitions in the file, rising
-    places: np.ndarray  # of each in the k-space: slice * cols + col, or in 3D row * cols + col
-    ranks: np.ndarray  # 0 for the first acquisition of a place, 1 for the second...
-    counts: np.ndarray  # acquisitions of each place, (slices, cols) or in 3D (1, rows * cols)
-    # (start, pre, post, reverse) of each: samples but the first pre and last post, reversed or not, begin at start
-    readouts: np.ndarray
-
-
+@naming_source
 def convert_ismrmrd(
     source: Path,
     output: Path,
@@ -76,7 +86,6 @@ def convert_ismrmrd(
 
     Args:
         source: the MRD file, with its acquisitions in the group ``dataset``, or in the only one there is.
-        output: path of the volume.
         dimensions: of the encoding; auto is 3D if the header encodes more than one step along z.
         contrast, phase, repetition, set_: which one, if there are several.
         average_repeats: average lines that were acquired twice without being marked as averages.
@@ -85,7 +94,6 @@ def convert_ismrmrd(
         patient_id: of the subject; that of the file is not copied.
         acquisition: fastMRI's name of the contrast, such as AXT2; by default the name of the protocol.
         max_memory: bytes of the slices that are made at once; less takes longer, the volume is the same.
-        attributes: further attributes of the volume.
 
     Raises:
         ImportError: if the package ismrmrd is missing.
@@ -97,23 +105,24 @@ def convert_ismrmrd(
     check(dimensions in DIMENSIONS, "dimensions", f"one of {', '.join(DIMENSIONS)}", repr(dimensions))
     check(max_memory >= 1, "max_memory", "at least 1", max_memory)
     check(prewhiten or noise_file is None, "noise_file", "left out without prewhiten", noise_file)
-    check(Path(source).resolve() != Path(output).resolve(), "output", "another file than source", output)
+    check(source.resolve() != output.resolve(), "output", "another file than source", output)
     chosen = {"contrast": contrast, "phase": phase, "repetition": repetition, "set_": set_}
-    with open_scan(Path(source)) as scan:
+    with _open_scan(source) as scan:
         numbers, calibration, encoding = _select_lines(scan, chosen)
-        geometry = read_geometry(scan.path, encoding, dimensions)
+        geometry = _read_geometry(encoding, dimensions)
         lines = _place_lines(scan, numbers, calibration, geometry, average_repeats=average_repeats)
         whitener = _find_whitener(scan, scan.heads[lines.numbers[0]], noise_file) if prewhiten else None
         sampled = lines.counts[0].reshape(geometry.size if geometry.is_3d else (1, -1)) > 0
-        with naming(scan.path, advice=": correct the encodingLimits of the header"):
+        with naming("encodingLimits of the header"):
             padding = padding_of(sampled)
         mask = find_sampling(sampled, max_zeros=0)
-        warn_if_undersampled(Path(output), mask)
+        warn_if_undersampled(output, mask)
         coils = int(scan.heads["active_channels"][lines.numbers[0]])
         shape = (geometry.readout if geometry.is_3d else len(lines.counts), coils, *geometry.size)
-        header = scan.header
-        names = [field_of(header, f"measurementInformation.{kind}Name") for kind in ("protocol", "sequence")]
-        facts = {"source_format": "ISMRMRD", "prewhitened": whitener is not None, **header_attributes(header)}
+        facts = {name: _field(scan.header, place) for name, place in ATTRIBUTES.items()}
+        facts = {name: value for name, value in facts.items() if value is not None}
+        protocol = facts.get("protocol_name") or _field(scan.header, "measurementInformation.sequenceName")
+        facts |= {"source_format": "ISMRMRD", "prewhitened": whitener is not None}
         write_volume(
             output,
             _grid_slices(scan, lines, geometry, whitener, shape, max_memory),
@@ -121,49 +130,232 @@ def convert_ismrmrd(
             recon_size=geometry.recon_size,
             mask=mask,
             padding=padding,
-            acquisition=acquisition or names[0] or names[1] or "UNKNOWN",
+            acquisition=acquisition or protocol or "UNKNOWN",
             patient_id=patient_id,
             voxel_size=geometry.voxel_size,
             attributes={**facts, **(attributes or {})},
-            datasets={"source_header": anonymous_header(header)},
+            datasets={"source_header": _anonymous_header(scan.header)},
         )
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """An open MRD file."""
+
+    path: Path
+    header: Any  # as ismrmrd parses the XML
+    heads: np.ndarray  # of all acquisitions, with the fields FIELDS and COUNTERS
+    data: h5py.Dataset  # of the acquisitions
+
+    def has_flag(self, *names: str) -> np.ndarray:
+        """Which acquisitions have one of the flags, boolean."""
+        return np.asarray((self.heads["flags"] & flag_mask(*names)) != 0)
+
+    def read_slabs(self, numbers: np.ndarray, wanted: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Acquisitions of one size, in slabs that depend on nothing but their rising ``numbers`` in the file.
+
+        Yields:
+            Which of the ``numbers``, and their samples, complex64 (acquisitions, coils, samples); slabs without any
+            that is ``wanted``, boolean for each number, are left out.
+        """
+        coils, samples = (int(self.heads[name][numbers[0]]) for name in ("active_channels", "number_of_samples"))
+        step = max(SLAB_BYTES // (8 * coils * samples), 1)
+        # ranges of the file, rather than as many numbers: there may be any distance between two numbers
+        for first in range(int(numbers[0]), int(numbers[-1]) + 1, step):
+            part = slice(*np.searchsorted(numbers, (first, first + step)).tolist())
+            if part.start < part.stop and (wanted is None or wanted[part].any()):
+                yield part, self._read(numbers[part], coils, samples)
+
+    def _read(self, numbers: np.ndarray, coils: int, samples: int) -> np.ndarray:
+        with _reading(self.path):
+            records = self.data[int(numbers[0]) : int(numbers[-1]) + 1]["data"]
+        values = records[numbers - numbers[0]]
+        layout = f"{2 * coils * samples} numbers for {coils} coils and {samples} complex samples"
+        for number, value in zip(numbers.tolist(), values, strict=True):
+            got = f"{value.size}: it is damaged, or compressed"
+            check(value.size == 2 * coils * samples, f"{self.path}: acquisition {number}", layout, got)
+        lines = np.concatenate(values).view(np.complex64).reshape(len(numbers), coils, samples)
+        finite = np.isfinite(lines).all(axis=(1, 2))
+        if not finite.all():
+            raise ValueError(f"{self.path}: acquisition {numbers[~finite][0]} has NaN or infinite values")
+        return lines
+
+
+@contextlib.contextmanager
+def _open_scan(path: Path) -> Iterator[RawScan]:
+    """Open an MRD file; its acquisitions are in the group ``dataset``, or in the only one there is."""
+    with _reading(path):
+        file = h5py.File(path, "r")
+    with file:
+        with naming(path), _reading(path):
+            group = _find_group(file)
+            xml = np.asarray(group["xml"][()]).ravel()[0]
+            heads = _read_heads(group["data"])
+        try:
+            header = import_ismrmrd().xsd.CreateFromDocument(xml if isinstance(xml, bytes) else str(xml).encode())
+        except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
+            raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
+        yield RawScan(path, header, heads, group["data"])
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as error:  # h5py raises both
+        raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
+
+
+def _find_group(file: h5py.File) -> h5py.Group:
+    groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group)}
+    scans = [name for name, group in groups.items() if isinstance(group.get("data"), h5py.Dataset)]
+    if GROUP not in scans and len(scans) != 1:
+        got = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
+        where = f"in the group '{GROUP}' or in a single other one, got {got}: is it an ISMRMRD file of raw data?"
+        raise ValueError(f"there must be acquisitions, a data set 'data', {where}")
+    name = GROUP if GROUP in scans else scans[0]
+    group = groups[name]
+    if "xml" not in group:
+        raise ValueError(f"the group '{name}' has no header, a data set 'xml'")
+    if group["data"].size == 0 or not {"head", "data"} <= {*(group["data"].dtype.names or ())}:
+        raise ValueError(f"the group '{name}' has no acquisitions with the fields head and data")
+    return group
+
+
+def _read_heads(data: h5py.Dataset) -> np.ndarray:
+    heads = np.empty(len(data), dtype=HEAD)
+    for start in range(0, len(data), SLAB_HEADS):
+        # whole records: HDF5 never frees the samples of fields that are left out
+        part = data[start : start + SLAB_HEADS]["head"]
+        for name in HEAD.names or ():
+            heads[name][start : start + SLAB_HEADS] = part[name] if name in FIELDS else part["idx"][name]
+    return heads
+
+
+def _field(header: Any, name: str) -> Any:
+    """A field of a header or of a part of it, with dots between the parts of its name; None if it is missing."""
+    for part in name.split("."):
+        header = getattr(header, part, None)
+    return header
+
+
+def _anonymous_header(header: Any) -> bytes:
+    """The XML of a header without what identifies the subject, such as dates, names and texts of user parameters."""
+    kept: dict[str, Any] = {"subjectInformation": None, "studyInformation": None, "waveformInformation": []}
+    for name, fields in KEPT.items():
+        part = getattr(header, name)
+        kept[name] = part and type(part)(**{field: getattr(part, field) for field in fields})
+    return str(import_ismrmrd().xsd.ToXML(dataclasses.replace(header, **kept), encoding="utf-8")).encode()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a scan."""
+
+    is_3d: bool  # positions along the readout become slices
+    samples: int  # of the encoded readout, with oversampling
+    readout: int  # of these, the positions in the field of view of the reconstruction
+    size: tuple[int, int]  # (rows, cols) of the k-space of a slice
+    recon_size: tuple[int, int]  # (rows, cols) of its reconstruction
+    voxel_size: tuple[float, float, float]  # of rows, columns and slices, in mm
+    shifts: tuple[int, int]  # from kspace_encode_step_1 and _2 to places in the encoded grid
+
+
+def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
+    """The grid that an encoding of the header describes.
+
+    Images are cropped to the field of view of ``reconSpace``: ``round(encoded matrix * recon fov / encoded fov)``
+    points, at most those encoded, which is the recon matrix unless that is interpolated.
+    """
+    trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
+    check(trajectory == "cartesian", "trajectory", "cartesian", f"{trajectory}: grid the data, for example in BART")
+
+    def read(name: str) -> list[float]:
+        values = {axis: float(_field(encoding, f"{name}.{axis}")) for axis in "xyz"}
+        for axis, value in values.items():
+            check(0 < value < np.inf, f"{name}.{axis} of the header", "above 0", f"{value:g}: correct it")
+        return list(values.values())
+
+    read("reconSpace.matrixSize")
+    matrix = [int(size) for size in read("encodedSpace.matrixSize")]
+    fields = list(zip(read("encodedSpace.fieldOfView_mm"), read("reconSpace.fieldOfView_mm"), strict=True))
+    sizes = [round(size * recon / encoded) for size, (encoded, recon) in zip(matrix, fields, strict=True)]
+    counts = np.clip(sizes, 1, matrix).tolist()
+    spacing = [min(field) / count for field, count in zip(fields, counts, strict=True)]
+    if dimensions == "3d":
+        check(matrix[2] > 1, "encodedSpace.matrixSize.z", "above 1 for dimensions '3d'", matrix[2])
+    is_3d = dimensions == "3d" or (dimensions == "auto" and matrix[2] > 1)
+    shifts = [0, 0]
+    for axis in (1, 2) if is_3d else (1,):
+        name = f"encodingLimits.kspace_encoding_step_{axis}.center"
+        center = _field(encoding, name)
+        if center is None:
+            raise ValueError(f"the header has no {name}: add it to the XML of the file")
+        shifts[axis - 1] = matrix[axis] // 2 - int(center)
+    rows, cols, slices = (1, 2, 0) if is_3d else (0, 1, 2)  # axes x, y, z of the encoding
+    grid = (counts[0], *matrix[1:])
+    return Geometry(
+        is_3d=is_3d,
+        samples=matrix[0],
+        readout=counts[0],
+        size=(grid[rows], grid[cols]),
+        recon_size=(counts[rows], counts[cols]),
+        voxel_size=(spacing[rows], spacing[cols], spacing[slices]),
+        shifts=(shifts[0], shifts[1]),
+    )
 
 
 def _select_lines(scan: RawScan, chosen: Mapping[str, int | None]) -> tuple[np.ndarray, np.ndarray, Any]:
     """The acquisitions of one image, whether each is for calibration only, and the encoding of the header."""
-    heads = scan.heads
-    numbers = np.flatnonzero((heads["flags"] & flag_mask(*SKIPPED)) == 0)
-    calibration = (heads["flags"] & flag_mask(CALIBRATION)) != 0
-    calibration &= (heads["flags"] & flag_mask(f"{CALIBRATION}_AND_IMAGING")) == 0
-    calibration = calibration[numbers]
-    if calibration.all():
-        got = f"{len(numbers)} of calibration and {len(heads) - len(numbers)} of noise, navigators and the like"
-        raise ValueError(f"{scan.path} must have acquisitions of an image, got {got}")
+    heads, wanted = scan.heads, ~scan.has_flag(*SKIPPED)
+    calibration = scan.has_flag(CALIBRATION) & ~scan.has_flag(f"{CALIBRATION}_AND_IMAGING")
+    if not (wanted & ~calibration).any():
+        got = f"{np.count_nonzero(wanted)} of calibration and {np.count_nonzero(~wanted)} of noise, navigators"
+        raise ValueError(f"there must be acquisitions of an image, got {got} and the like")
     for option, value in chosen.items():
-        name = option.rstrip("_")
-        values = np.unique(heads[name][numbers[~calibration]]).tolist()
+        name, imaging = option.rstrip("_"), np.flatnonzero(wanted & ~calibration)
         if value is None:
-            value = _single(scan, numbers[~calibration], name, f"choose one by {option}=")
-        check(value in values, f"{scan.path}: {option}", f"one of those in the file, {name_some(values)}", value)
-        kept = heads[name][numbers] == value
-        numbers, calibration = numbers[kept], calibration[kept]
-    imaging = numbers[~calibration]
+            value = _single(scan, imaging, name, f"choose one by {option}=")
+        values = np.unique(heads[name][imaging]).tolist()
+        check(value in values, option, f"one of those in the file, {name_some(values)}", value)
+        wanted &= heads[name] == value
+    imaging = np.flatnonzero(wanted & ~calibration)
     for name in ("number_of_samples", "active_channels"):
-        if _single(scan, imaging, name, "leave out those that are not of the image") < 1:
-            raise ValueError(f"{scan.path}: {name} must be at least 1, got 0: the file is damaged")
+        size = _single(scan, imaging, name, "leave out those that are not of the image")
+        check(size >= 1, name, "at least 1", f"{size}: the file is damaged")
     reference = _single(scan, imaging, "encoding_space_ref", "put each into a file of its own")
     encodings = scan.header.encoding
-    if reference >= len(encodings):
-        text = f"acquisitions refer to encoding {reference} (encoding_space_ref), but the header has {len(encodings)}"
-        raise ValueError(f"{scan.path}: {text}: correct it")
+    text = f"below the number of encodings in the header, {len(encodings)}"
+    check(reference < len(encodings), "encoding_space_ref", text, f"{reference}: correct it")
     encoding = encodings[reference]
     # lines of calibration only (ACS) may be no part of the image's k-space
-    mode = field_of(encoding, "parallelImaging.calibrationMode")
-    fits = np.full(len(numbers), getattr(mode, "value", mode) not in ("separate", "external"))
+    mode = _field(encoding, "parallelImaging.calibrationMode")
+    fits = np.full(len(heads), getattr(mode, "value", mode) not in ("separate", "external"))
     for name in ("encoding_space_ref", "number_of_samples", "active_channels"):
-        fits &= heads[name][numbers] == heads[name][imaging[0]]
-    kept = ~calibration | fits
-    return numbers[kept], calibration[kept], encoding
+        fits &= heads[name] == heads[name][imaging[0]]
+    numbers = np.flatnonzero(wanted & (~calibration | fits))
+    return numbers, calibration[numbers], encoding
+
+
+def _single(scan: RawScan, numbers: np.ndarray, name: str, advice: str) -> int:
+    """The value that a field has in all of some acquisitions."""
+    values, firsts = np.unique(scan.heads[name][numbers], return_index=True)
+    got = [f"{value} in acquisition {number}" for value, number in zip(values, numbers[firsts], strict=True)]
+    check(len(values) == 1, name, "the same for all lines", f"{name_some(got)}: {advice}")
+    return int(values[0])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Acquisitions and their places."""
+
+    numbers: np.ndarray  # of the acquisitions in the file, rising
+    places: np.ndarray  # of each in the k-space: slice * cols + col, or in 3D row * cols + col
+    counts: np.ndarray  # acquisitions of each place, (slices, cols) or in 3D (1, rows * cols)
+    # (start, pre, post, reverse) of each: samples but the first pre and last post, reversed or not, begin at start
+    readouts: np.ndarray
 
 
 def _place_lines(
@@ -173,124 +365,99 @@ def _place_lines(
 
     place = kspace_encode_step - center of its limits + encoded matrix // 2
     """
-    heads, (rows, cols) = scan.heads, geometry.size
-    first_slice = heads["slice"][numbers].min()
+    (rows, cols), slices = geometry.size, scan.heads["slice"][numbers]
+    steps = _place(scan, numbers, "kspace_encode_step_1", geometry.shifts[0], rows if geometry.is_3d else cols)
     if geometry.is_3d:
         _single(scan, numbers, "slice", "they are slabs, put one into a file of its own; or choose dimensions '2d'")
-        steps = _place(scan, numbers, "kspace_encode_step_1", geometry.shifts[0], rows)
         places = steps * cols + _place(scan, numbers, "kspace_encode_step_2", geometry.shifts[1], cols)
     else:
         advice = "they are steps of a 3D scan, with matrixSize.z above 1; or choose dimensions '3d'"
         _single(scan, numbers, "kspace_encode_step_2", advice)
-        steps = _place(scan, numbers, "kspace_encode_step_1", geometry.shifts[0], cols)
-        places = (heads["slice"][numbers] - first_slice) * cols + steps
+        places = (slices - slices.min()) * cols + steps
     kept = ~calibration | ~np.isin(places, places[~calibration])
     numbers, places = numbers[kept], places[kept]
     if not average_repeats:
         _check_repeats(scan, numbers, places)
     size = rows * cols if geometry.is_3d else cols
     counts = np.bincount(places, minlength=(int(places.max()) // size + 1) * size).reshape(-1, size)
-    _check_slices(scan.path, first_slice, counts, geometry.shifts[0])
-    return Lines(numbers, places, _rank(places), counts, _place_readouts(scan, numbers, geometry.samples))
-
-
-def _single(scan: RawScan, numbers: np.ndarray, name: str, advice: str) -> int:
-    """The value that a field has in all of some acquisitions."""
-    values, firsts = np.unique(scan.heads[name][numbers], return_index=True)
-    if len(values) > 1:
-        got = [f"{value} in acquisition {number}" for value, number in zip(values, numbers[firsts], strict=True)]
-        raise ValueError(f"{scan.path} must have one {name}, got {name_some(got)}: {advice}")
-    return int(values[0])
+    sampled = counts > 0
+    complete = sampled.any(axis=0)
+    for index in np.flatnonzero((sampled != complete).any(axis=1))[:1].tolist():
+        missing = (np.flatnonzero(complete & ~sampled[index]) - geometry.shifts[0]).tolist()
+        text = f"{missing[:10]} (kspace_encode_step_1; {len(missing)} in all), which other slices have"
+        raise ValueError(f"missing lines: slice {slices.min() + index} has no lines {text}")
+    return Lines(numbers, places, counts, _place_readouts(scan, numbers, geometry.samples))
 
 
 def _place(scan: RawScan, numbers: np.ndarray, name: str, shift: int, size: int) -> np.ndarray:
     values = scan.heads[name][numbers]
     places = values + shift
-    outside = np.flatnonzero((places < 0) | (places >= size))
-    if outside.size:
-        first = outside[0]
+    for index in np.flatnonzero((places < 0) | (places >= size))[:1]:
         limits = f"from {-shift} to {size - 1 - shift}, for {size} encoded lines and the center {size // 2 - shift}"
-        got = f"{values[first]} in acquisition {numbers[first]}: correct matrixSize or encodingLimits in the header"
-        raise ValueError(f"{scan.path}: {name} must be {limits}, got {got}")
+        got = f"{values[index]} in acquisition {numbers[index]}: correct matrixSize or encodingLimits in the header"
+        raise ValueError(f"{name} must be {limits}, got {got}")
     return np.asarray(places)
 
 
 def _check_repeats(scan: RawScan, numbers: np.ndarray, places: np.ndarray) -> None:
     averages = scan.heads["average"][numbers]
-    order = np.lexsort((numbers, averages, places))
-    same = (np.diff(places[order]) == 0) & (np.diff(averages[order]) == 0)
-    if same.any():
-        first, second = order[np.flatnonzero(same)[0] :][:2]
-        head, names = scan.heads[numbers[first]], ("slice", "kspace_encode_step_1", "kspace_encode_step_2", "average")
-        line = ", ".join(f"{name} {head[name]}" for name in names)
-        text = f"acquisitions {numbers[first]} and {numbers[second]} are both of {line}: set average_repeats?"
-        raise ValueError(f"{scan.path} has {np.count_nonzero(same)} repeated lines: {text}")
+    lines = places * (averages.max() + 1) + averages
+    repeats = lines[_rank(lines) > 0]
+    if repeats.size:
+        first, second = numbers[lines == repeats.min()][:2]
+        names = ("slice", "kspace_encode_step_1", "kspace_encode_step_2", "average")
+        line = ", ".join(f"{name} {scan.heads[name][first]}" for name in names)
+        text = f"acquisitions {first} and {second} are both of {line}: set average_repeats?"
+        raise ValueError(f"{len(repeats)} repeated lines: {text}")
 
 
-def _check_slices(path: Path, first_slice: int, counts: np.ndarray, shift: int) -> None:
-    sampled = counts > 0
-    complete = sampled.any(axis=0)
-    for index in np.flatnonzero((sampled != complete).any(axis=1))[:1].tolist():
-        lines = (np.flatnonzero(complete & ~sampled[index]) - shift).tolist()
-        text = f"{lines[:10]} (kspace_encode_step_1; {len(lines)} in all), which other slices have"
-        raise ValueError(f"{path} has missing lines: slice {first_slice + index} has no lines {text}")
-
-
-def _rank(places: np.ndarray) -> np.ndarray:
+def _rank(values: np.ndarray) -> np.ndarray:
     """How many of the same value come before each."""
-    order = np.argsort(places, kind="stable")
-    ordered = places[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    ranks = np.empty(len(places), dtype=np.int64)
-    ranks[order] = np.arange(len(places)) - np.repeat(starts, np.diff(starts, append=len(places)))
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
     return ranks
 
 
 def _place_readouts(scan: RawScan, numbers: np.ndarray, samples: int) -> np.ndarray:
     """See `Lines`. The center sample is that of the readout in the order of k-space, as scanners write it."""
-    heads = scan.heads[numbers]
+    heads, reverse = scan.heads[numbers], scan.has_flag("ACQ_IS_REVERSE")[numbers]
     pre, post, size = heads["discard_pre"], heads["discard_post"], heads["number_of_samples"]
-    reverse = ((heads["flags"] & flag_mask("ACQ_IS_REVERSE")) != 0).astype(np.int64)
-    center = heads["center_sample"] - np.where(reverse == 1, post, pre)
+    center = heads["center_sample"] - np.where(reverse, post, pre)
     left = size - pre - post
     # some writers leave the center at 0; a full readout has one place only
     center = np.where((heads["center_sample"] == 0) & (left == samples), samples // 2, center)
     start = samples // 2 - center
-    outside = np.flatnonzero((start < 0) | (start + left > samples) | (left < 1))
-    if outside.size:
-        first = outside[0]
+    for index in np.flatnonzero((start < 0) | (start + left > samples) | (left < 1))[:1]:
         names = ("center_sample", "discard_pre", "discard_post")
-        got = ", ".join([f"{size[first]} samples", *(f"{name} {heads[name][first]}" for name in names)])
+        got = ", ".join([f"{size[index]} samples", *(f"{name} {heads[name][index]}" for name in names)])
         layout = f"in the encoded matrix of {samples} samples"
-        raise ValueError(f"{scan.path}: the readout must be {layout}, got {got} in acquisition {numbers[first]}")
+        raise ValueError(f"the readout must be {layout}, got {got} in acquisition {numbers[index]}")
     return np.stack([start, pre, post, reverse], axis=1)
 
 
 def _find_whitener(scan: RawScan, head: np.ndarray, noise_file: Path | None) -> np.ndarray | None:
     """The whitening matrix for acquisitions with this head, or None if their file has no noise measurements."""
-    with contextlib.nullcontext(scan) if noise_file is None else open_scan(Path(noise_file)) as noise_scan:
-        numbers = np.flatnonzero(noise_scan.heads["flags"] & flag_mask(NOISE))
+    with contextlib.nullcontext(scan) if noise_file is None else _open_scan(noise_file) as noise_scan:
+        numbers = np.flatnonzero(noise_scan.has_flag(NOISE))
         if not numbers.size:
             if noise_file is None:
                 return None
             raise ValueError(f"{noise_file} must have noise measurements ({NOISE}), got none")
-        heads, coils = noise_scan.heads[numbers], int(head["active_channels"])
-        other = np.flatnonzero(heads["active_channels"] != coils)
-        if other.size:
-            got = f"{heads['active_channels'][other[0]]} in acquisition {numbers[other[0]]}: set prewhiten to False"
-            raise ValueError(
-                f"{noise_scan.path}: noise measurements must have the {coils} coils of the image, got {got}"
-            )
-        noise = []
-        for number, pre, post in zip(numbers, heads["discard_pre"], heads["discard_post"], strict=True):
-            _, samples = next(noise_scan.read_slabs(np.array([number])))
-            noise.append(samples[0, :, pre : samples.shape[2] - post])
-    name = "acquisitionSystemInformation.relativeReceiverNoiseBandwidth"
-    dwell, noise_dwell = float(head["sample_time_us"]), float(heads["sample_time_us"][0])
-    ratio = (field_of(noise_scan.header, name) or 1.0) * dwell / noise_dwell if dwell > 0 and noise_dwell > 0 else 1.0
-    with naming(f"{noise_scan.path}: noise measurements", advice=": set prewhiten to False to skip them"):
-        matrix = whitening_matrix(noise_covariance(np.concatenate(noise, axis=1)), bandwidth_ratio=ratio)
-    return matrix.astype(np.complex64)
+        with naming(f"{noise_scan.path}: noise measurements, left out if prewhiten is False"):
+            heads, coils = noise_scan.heads[numbers], int(head["active_channels"])
+            for other in numbers[heads["active_channels"] != coils][:1]:
+                got = f"{noise_scan.heads['active_channels'][other]} in acquisition {other}"
+                raise ValueError(f"there must be the {coils} coils of the image, got {got}")
+            noise = []
+            for number, pre, post in zip(numbers, heads["discard_pre"], heads["discard_post"], strict=True):
+                _, samples = next(noise_scan.read_slabs(np.array([number])))
+                noise.append(samples[0, :, pre : samples.shape[2] - post])
+            dwell, noise_dwell = float(head["sample_time_us"]), float(heads["sample_time_us"][0])
+            bandwidth = _field(noise_scan.header, "acquisitionSystemInformation.relativeReceiverNoiseBandwidth")
+            ratio = (bandwidth or 1.0) * dwell / noise_dwell if dwell > 0 and noise_dwell > 0 else 1.0
+            return whitening_matrix(np.concatenate(noise, axis=1), bandwidth_ratio=ratio).astype(np.complex64)
 
 
 def _grid_slices(
@@ -303,6 +470,7 @@ def _grid_slices(
 ) -> Iterator[np.ndarray]:
     """K-space (coils, rows, cols) of one slice after the other, in blocks for each of which the file is read once."""
     slices, coils, rows, cols = shape
+    ranks = _rank(lines.places)
     block = int(min(max(max_memory // (8 * coils * rows * cols), 1), slices))
     for start in range(0, slices, block):
         stop = min(start + block, slices)
@@ -319,8 +487,8 @@ def _grid_slices(
                 readouts = whitener @ readouts
             if geometry.is_3d:
                 readouts = readouts[:, :, start:stop]
-            for rank in np.unique(lines.ranks[part]):
-                chosen = np.flatnonzero(inside[part] & (lines.ranks[part] == rank))
+            for rank in np.unique(ranks[part]):
+                chosen = np.flatnonzero(inside[part] & (ranks[part] == rank))
                 where = places[part][chosen]
                 grid[where] = readouts[chosen] if rank == 0 else grid[where] + readouts[chosen]
         if counts.max() > 1:
@@ -336,15 +504,12 @@ def _grid_slices(
 def _transform_readouts(samples: np.ndarray, readouts: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Acquisitions (n, coils, samples) on the grid of the readout and without oversampling, for 3D transformed."""
     count, coils, size = samples.shape
-    if (readouts == (0, 0, 0, 0)).all() and size == geometry.samples:
-        full = samples
-    else:
-        full = np.zeros((count, coils, geometry.samples), dtype=np.complex64)
-        kinds, which = np.unique(readouts, axis=0, return_inverse=True)
-        for number, (start, pre, post, reverse) in enumerate(kinds.tolist()):
-            chosen = which.ravel() == number
-            kept = samples[chosen, :, pre : size - post]
-            full[chosen, :, start : start + kept.shape[2]] = kept[:, :, ::-1] if reverse else kept
+    full = np.zeros((count, coils, geometry.samples), dtype=np.complex64)
+    kinds, which = np.unique(readouts, axis=0, return_inverse=True)
+    for number, (start, pre, post, reverse) in enumerate(kinds.tolist()):
+        chosen = which.ravel() == number
+        kept = samples[chosen, :, pre : size - post]
+        full[chosen, :, start : start + kept.shape[2]] = kept[:, :, ::-1] if reverse else kept
     if not geometry.is_3d and geometry.readout == geometry.samples:
         return full
     images = fft.fftshift(fft.ifft(fft.ifftshift(full, axes=2), norm="ortho", overwrite_x=True), axes=2)

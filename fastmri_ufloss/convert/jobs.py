@@ -56,7 +56,7 @@ class Job:
     function: Callable[..., bool | None]  # False says that nothing was to be done
     settings: Mapping[str, Any]
     size: int  # of the input, in bytes
-    conversion: str = ""  # JSON text of all that the volume depends on, kept as its attribute of this name
+    conversion: str = ""  # JSON text of all that a new volume depends on, kept as its attribute of this name
     simulated: bool = False  # k-space is made of images
 
 
@@ -86,10 +86,8 @@ def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
     paths: dict[Path, Path] = {}
     for given in map(Path, inputs):
         path = given
-        if name == "bart" and not given.is_dir() and given.suffix != ".cfl":
-            path = (
-                given.with_suffix(".cfl") if given.suffix == ".hdr" else Path(f"{given}.cfl")
-            )  # as BART names files
+        if name == "bart" and not given.is_dir() and given.suffix != ".cfl":  # as BART names files
+            path = given.with_suffix(".cfl") if given.suffix == ".hdr" else Path(f"{given}.cfl")
         here = [path]
         if path.is_dir():
             here = list(_dicom_folders(path) if name == "dicom" else files_in(path, suffixes))
@@ -97,12 +95,10 @@ def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
                 raise ValueError(f"no {described.format('files')} in {path}")
         elif not path.is_file():
             raise ValueError(f"no file or folder {given}")
-        elif not (_is_image(path) if name == "dicom" else path.name.lower().endswith(suffixes)):
+        elif not (is_dicom(path) if name == "dicom" else path.name.lower().endswith(suffixes)):
             raise ValueError(f"{path} is no {described.format('file')}")
         for place in here:
             paths.setdefault(place.resolve(), place)
-    if not paths:
-        raise ValueError("no inputs were given")
     return list(paths.values())
 
 
@@ -113,26 +109,44 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
             yield path
 
 
-def stem_of(source: Path, suffixes: tuple[str, ...]) -> str:
-    """The name of a file without a suffix, or of a folder."""
-    if source.is_dir():
-        return source.resolve().name
-    suffix = next((suffix for suffix in suffixes if source.name.lower().endswith(suffix)), "")
-    return source.name[: len(source.name) - len(suffix)]
+def _dicom_folders(folder: Path) -> Iterator[Path]:
+    """Folders with DICOM files, at any depth; what is inside of one of them is not searched."""
+    for path, folders, names in os.walk(folder):
+        if any(is_dicom(Path(path, name)) for name in names):
+            folders.clear()
+            yield Path(path)
+        folders.sort()
 
 
 def volume_name(name: str, source: Path) -> str:
-    """The file name of the volume of an input."""
-    return f"{stem_of(source, FORMATS[name].suffixes)}.h5"
+    """The file name of the volume of an input of a format."""
+    (volume,) = name_volumes([source], FORMATS[name].suffixes)
+    return volume
+
+
+def name_volumes(sources: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files with these suffixes, and folders, by the sorted file names of their volumes.
+
+    Raises:
+        ValueError: if two would have the same volume.
+    """
+    named: dict[str, Path] = {}
+    for source in sources:
+        name = os.path.basename(os.path.abspath(source))
+        suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix) and not source.is_dir()), "")
+        volume = f"{name[: len(name) - len(suffix)]}.h5"
+        if named.setdefault(volume, source).resolve() != source.resolve():
+            raise ValueError(f"{named[volume]} and {source} are both for {volume}: rename one, or leave one out")
+    return dict(sorted(named.items()))
 
 
 def stamp_of(path: Path) -> dict[str, Any]:
     """What tells an input from a later version of itself: a file, a ``.cfl`` for its pair, or a folder of DICOM."""
     if path.is_dir():
-        parts = [file for file in sorted(path.iterdir()) if _is_image(file)]
+        parts = [file for file in sorted(path.iterdir()) if is_dicom(file)]
     else:
         parts = [path, path.with_suffix(".hdr")] if path.suffix == ".cfl" else [path]
-    states: list[tuple[Any, ...]] = [(file.name, *file_stamp(file)) for file in parts if file.exists()]
+    states = [(file.name, *file_stamp(file)) for file in parts if file.exists()]
     stamp = {"name": path.resolve().name, "size": sum(state[1] for state in states)}
     if len(parts) == 1 and states:
         return {**stamp, "mtime": states[0][2]}
@@ -158,48 +172,73 @@ def plan_jobs(
             (``singlecoil_`` without coils).
 
     Raises:
-        ValueError: if an input is missing, two would give the same volume, an input would be written over, or
-            ``split`` does not fit.
+        ValueError: if an input is missing, two would give the same volume, an input would be written over, a volume
+            would get into two splits, or ``split`` does not fit.
     """
-    convert = FORMATS[name].convert
-    call = inspect.signature(convert).bind("", "", **(settings or {}))
+    if output_path.exists() and not output_path.is_dir():
+        raise ValueError(f"output_path must be a folder, got the file {output_path}")
+    convert, settings = FORMATS[name].convert, settings or {}
+    call = inspect.signature(convert).bind("", "", **settings)
     call.apply_defaults()
     options = {option: value for option, value in call.arguments.items() if option not in NEUTRAL}
-    files = {option: value for option, value in options.items() if isinstance(value, Path)}
-    for option, file in files.items():
-        check(file.is_file(), option, "a file", file)
-    facts = options | {option: stamp_of(file) for option, file in files.items()}  # which tell a file from another
-    sources: dict[str, Path] = {}
-    for source in find_inputs(name, inputs):
-        output = volume_name(name, source)
-        if sources.setdefault(output, source) != source:
-            raise ValueError(f"{sources[output]} and {source} would both become {output}: rename one")
+    facts = dict(options)
+    for option, value in options.items():
+        if isinstance(value, Path):
+            check(value.is_file(), option, "a file", value)
+            facts[option] = stamp_of(value)
+    sources = name_volumes(find_inputs(name, inputs), FORMATS[name].suffixes)
     if split is not None:
         fits = len(split) == len(SPLITS) and min(split) >= 0 and sum(split) == len(sources)
         check(fits, "split", f"three numbers, from 0, whose sum is that of the inputs, {len(sources)}", split)
     parts = [part for part, count in zip(SPLITS, split or (), strict=bool(split)) for _ in range(count)]
+    taken = {source.resolve() for source in sources.values()}
     jobs = []
-    for index, (output, source) in enumerate(sorted(sources.items())):
+    for index, (volume, source) in enumerate(sources.items()):
         has_coils, simulated = _peek(name, source, options)
-        place = f"{'multi' if has_coils else 'single'}coil_{parts[index]}" if parts else ""
+        output = output_path / volume
+        if parts:
+            output = output_path / f"{'multi' if has_coils else 'single'}coil_{parts[index]}" / volume
+            for other in (folder / volume for folder in split_folders(output_path)):
+                if other != output and other.exists():
+                    place = f"{output.parent.name}: split as before, or delete it"
+                    raise ValueError(f"{other} is of another split, now it would go into {place}")
+        if output.resolve() in taken:
+            raise ValueError(f"{output} is an input: choose another output_path")
         stamp = stamp_of(source)
         document = {"format": name, "version": VERSION, "source": stamp, "settings": facts}
         conversion = json.dumps(document, sort_keys=True)
-        given = {**(settings or {}), "attributes": {"conversion": conversion}}
-        jobs.append(Job(source, output_path / place / output, convert, given, stamp["size"], conversion, simulated))
-    _check_places(jobs, output_path, is_split=bool(parts))
+        given = {**settings, "attributes": {"conversion": conversion}}
+        jobs.append(Job(source, output, convert, given, stamp["size"], conversion, simulated))
     return jobs
 
 
+def _peek(name: str, source: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether a volume gets an axis of coils, and whether it is simulated, before it is made."""
+    is_image = FORMATS[name].simulated
+    if name == "numpy":
+        try:
+            axes, is_image = read_layout(source, **{option: settings[option] for option in ("kind", "axes", "key")})
+        except (ValueError, OSError):  # its conversion will say so
+            return True, False
+        if not is_image:
+            return "coils" in axes, False
+    return settings.get("num_coils", 0) is not None, is_image
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """The folders ``{multicoil,singlecoil}_{train,val,test}``."""
+    return [folder / f"{challenge}_{part}" for challenge in ("multicoil", "singlecoil") for part in SPLITS]
+
+
 def missing_jobs(jobs: Sequence[Job], *, overwrite: bool = False) -> list[Job]:
-    """Those jobs whose volumes are still to be made; with ``overwrite`` also those that were made otherwise.
+    """Those jobs whose volumes are still to be made or changed; with ``overwrite`` also those made otherwise.
 
     Raises:
         ValueError: without ``overwrite``, if a volume is there that was made otherwise, or by something else.
     """
     missing, strangers = [], []
     for job in jobs:
-        if job.output.exists():
+        if job.conversion and job.output.exists():
             difference = _difference(job)
             if not difference:
                 continue
@@ -211,6 +250,22 @@ def missing_jobs(jobs: Sequence[Job], *, overwrite: bool = False) -> list[Job]:
     return missing
 
 
+def _difference(job: Job) -> str:
+    """What differs between a volume that is there and the job's, empty if nothing does."""
+    try:
+        with open_hdf5(job.output) as file:
+            conversion = file.attrs.get("conversion")
+    except ValueError:
+        conversion = None
+    if conversion == job.conversion:
+        return ""
+    if not isinstance(conversion, str):
+        return "by something else"
+    documents = json.loads(conversion), json.loads(job.conversion)
+    then, now = ({**document, **document.get("settings", {}), "settings": None} for document in documents)
+    return f"another {', '.join(name for name in now if name not in then or then[name] != now[name])}"
+
+
 def run_jobs(jobs: Sequence[Job], *, num_workers: int = 1) -> Summary:
     """Make volumes in processes, with a progress bar; a job that fails does not stop the others, a full disk does.
 
@@ -220,10 +275,8 @@ def run_jobs(jobs: Sequence[Job], *, num_workers: int = 1) -> Summary:
     check(num_workers >= 1, "num_workers", "at least 1", num_workers)
     num_workers = min(num_workers, len(jobs))
     summary = Summary()
-    with (
-        interruptible(),
-        tqdm(total=sum(job.size for job in jobs), unit="B", unit_scale=True, disable=not jobs) as bar,
-    ):
+    size = sum(job.size for job in jobs)
+    with interruptible(), tqdm(total=size, unit="B", unit_scale=True, disable=not jobs) as bar:
         outcomes: Iterable[tuple[Job, Summary | str]] = ((job, _attempt(job)) for job in jobs)
         if num_workers > 1:
             outcomes = run_in_processes(_attempt, jobs, num_workers=num_workers)
@@ -264,75 +317,8 @@ def _attempt(job: Job) -> Summary:
 
 def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):  # what HDF5 says when it closes a file
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or "No space left on device" in str(error):  # what HDF5 says when it closes a file
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _peek(name: str, source: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether a volume gets an axis of coils, and whether it is simulated, before it is made."""
-    is_image = FORMATS[name].simulated
-    if name == "numpy":
-        try:
-            axes, is_image = read_layout(source, **{option: settings[option] for option in ("kind", "axes", "key")})
-        except (ValueError, OSError):  # its conversion will say so
-            return True, False
-        if not is_image:
-            return "coils" in axes, False
-    return settings.get("num_coils", 0) is not None, is_image
-
-
-def _check_places(jobs: Sequence[Job], output_path: Path, *, is_split: bool) -> None:
-    """No input is written over, and no volume gets into two splits."""
-    if output_path.exists() and not output_path.is_dir():
-        raise ValueError(f"output_path must be a folder, got the file {output_path}")
-    sources = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        if job.output.resolve() in sources:
-            raise ValueError(f"{job.output} is an input: choose another output_path")
-        for folder in split_folders(output_path) if is_split else ():
-            other = folder / job.output.name
-            if other != job.output and other.exists():
-                place = f"{job.output.parent.name}: split as before, or delete it"
-                raise ValueError(f"{other} is of another split, now it would go into {place}")
-
-
-def split_folders(folder: Path) -> list[Path]:
-    """The folders ``{multicoil,singlecoil}_{train,val,test}``."""
-    return [folder / f"{challenge}_{part}" for challenge in ("multicoil", "singlecoil") for part in SPLITS]
-
-
-def _difference(job: Job) -> str:
-    """What differs between a volume that is there and the job's, empty if nothing does."""
-    try:
-        with open_hdf5(job.output) as file:
-            conversion = file.attrs.get("conversion")
-    except ValueError:
-        conversion = None
-    if conversion == job.conversion:
-        return ""
-    if not isinstance(conversion, str):
-        return "by something else"
-    documents = json.loads(conversion), json.loads(job.conversion)
-    then, now = ({**document, **document.get("settings", {}), "settings": None} for document in documents)
-    names = [name for name in now if name not in then or then[name] != now[name]]
-    return f"another {', '.join(names)}"
-
-
-def _dicom_folders(folder: Path) -> Iterator[Path]:
-    """Folders with DICOM files, at any depth; what is inside of one of them is not searched."""
-    for path, folders, names in os.walk(folder):
-        if any(_is_image(Path(path, name)) for name in names):
-            folders.clear()
-            yield Path(path)
-        folders.sort()
-
-
-def _is_image(path: Path) -> bool:
-    """A DICOM file, by its suffix or its content; a DICOMDIR lists files and has no image."""
-    if not path.is_file() or path.name.startswith(".") or path.name.upper().startswith("DICOMDIR"):
-        return False
-    return path.suffix.lower() in SUFFIXES or is_dicom(path)

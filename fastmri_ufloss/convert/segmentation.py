@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -14,13 +14,14 @@ import numpy as np
 from fastmri.data.transforms import center_crop
 
 from fastmri_ufloss.convert.arrays import open_numpy
-from fastmri_ufloss.convert.jobs import Job, files_in, split_folders, stem_of
+from fastmri_ufloss.convert.jobs import Job, files_in, name_volumes, split_folders
 from fastmri_ufloss.convert.nifti import read_nifti
-from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION
+from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, naming_source
+from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction
 from fastmri_ufloss.files import atomic_path, open_hdf5
 
-__all__ = ["add_segmentation", "find_labels", "plan_labels"]
+__all__ = ["add_segmentation", "plan_labels"]
 
 NIFTI = (".nii.gz", ".nii")
 ARRAYS = (".npz", ".npy", *NIFTI)
@@ -33,40 +34,13 @@ MAX_CLASS = 255
 MAX_SHIFT = 0.1  # of a voxel, between two affines of one grid
 
 
-def find_labels(inputs: Iterable[str | Path]) -> list[Path]:
-    """The labels of volumes, files or folders of a volume's label images, among the inputs and in folders of such.
-
-    Raises:
-        ValueError: if an input is missing or holds no labels.
-    """
-    paths: dict[Path, Path] = {}
-    for given in map(Path, inputs):
-        if given.is_dir():
-            here = [path for path in sorted(given.iterdir()) if _is_labels(path)]
-            if _images(given):
-                if here:
-                    raise ValueError(f"{given} must have label images or other labels, got both, such as {here[0]}")
-                here = [given]
-        elif not given.exists():
-            raise ValueError(f"no file or folder {given}")
-        elif given.name.lower().endswith(IMAGES):
-            raise ValueError(f"{given}: label images must be in a folder that is named as their volume; give that")
-        else:
-            here = [given] if _is_labels(given) else []
-        if not here:
-            raise ValueError(f"{given} must be labels ({KINDS}), or a folder of such")
-        for path in here:
-            paths.setdefault(path.resolve(), path)
-    return list(paths.values())
-
-
 def plan_labels(
     inputs: Iterable[str | Path], output_path: Path, *, key: str | None = None, overwrite: bool = False
 ) -> tuple[list[Job], dict[Path, str], int]:
     """Which labels belong to which volumes: those of the same name.
 
     Args:
-        inputs: see `find_labels`.
+        inputs: files, folders of a volume's label images, and folders of such files and folders.
         output_path: folder of the volumes, or of folders ``{multicoil,singlecoil}_{train,val,test}`` of them, where
             each volume of a name gets its labels.
         key, overwrite: see `add_segmentation`.
@@ -75,29 +49,46 @@ def plan_labels(
         Jobs, the reasons why labels have no volume, and the number of volumes without labels.
 
     Raises:
-        ValueError: if an input is missing, two are of the same name, or there is no volume at all.
+        ValueError: if an input is missing or has no labels, two are of the same name, or there is no volume at all.
     """
-    sources: dict[str, Path] = {}
-    for source in find_labels(inputs):
-        name = source.absolute().name if source.is_dir() else stem_of(source, ARRAYS)
-        if sources.setdefault(name, source) != source:
-            raise ValueError(f"{sources[name]} and {source} would both belong to {name}.h5: leave one out")
-    if not output_path.is_dir():
-        raise ValueError(f"output_path must be a folder of volumes, got {output_path}")
+    sources = name_volumes(_find_labels(map(Path, inputs)), ARRAYS)
     places = [place for place in (output_path, *split_folders(output_path)) if place.is_dir()]
     volumes = [path for place in places for path in files_in(place, VOLUMES)]
     if not volumes:
         raise ValueError(f"output_path must have volumes (*.h5), or folders of splits with them, got {output_path}")
     settings = {"key": key, "overwrite": overwrite}
     jobs, without = [], {}
-    for name, source in sorted(sources.items()):
-        fitting = [volume for volume in volumes if volume.stem == name]
+    for name, source in sources.items():
+        fitting = [volume for volume in volumes if f"{volume.stem}.h5" == name]
         jobs += [Job(source, volume, add_segmentation, settings, volume.stat().st_size) for volume in fitting]
         if not fitting:
-            without[source] = f"{source}: there is no volume {name}.h5 in {output_path} or its folders of splits"
-    return jobs, without, sum(volume.stem not in sources for volume in volumes)
+            without[source] = f"{source}: there is no volume {name} in {output_path} or its folders of splits"
+    return jobs, without, sum(f"{volume.stem}.h5" not in sources for volume in volumes)
 
 
+def _find_labels(inputs: Iterable[Path]) -> Iterator[Path]:
+    for given in inputs:
+        here = [path for path in sorted(given.iterdir()) if _is_labels(path)] if given.is_dir() else [given]
+        if given.is_dir() and _images(given):
+            if here:
+                raise ValueError(f"{given} must have label images or other labels, got both, such as {here[0]}")
+            here = [given]
+        if not given.exists():
+            raise ValueError(f"no file or folder {given}")
+        if given.is_file() and given.name.lower().endswith(IMAGES):
+            raise ValueError(f"{given}: label images must be in a folder that is named as their volume; give that")
+        if not here or not all(map(_is_labels, here)):
+            raise ValueError(f"{given} must be labels ({KINDS}), or a folder of such")
+        yield from here
+
+
+def _is_labels(path: Path) -> bool:
+    if path.is_dir():
+        return not path.name.startswith(".") and bool(_images(path))
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(ARRAYS)
+
+
+@naming_source
 def add_segmentation(source: Path, volume: Path, *, key: str | None = None, overwrite: bool = False) -> bool:
     """Add labels to a volume as its data set ``segmentation``: uint8, (slices, rows, cols), as its reconstruction.
 
@@ -111,10 +102,8 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     Args:
         source: labels, integers from 0 to 255, where 0 is the background: a file, or a folder of label images, which
             are slices in the order of their names, where numbers count: ``slice10.png`` comes after ``slice9.png``.
-        volume: an HDF5 volume with a reconstruction.
         key: name of the array in a ``.npz`` file; by default the only one, or ``segmentation``, ``masks`` or
             ``labels``.
-        overwrite: replace another segmentation.
 
     Returns:
         False if the volume had the same segmentation already.
@@ -131,8 +120,8 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
         name, shape, kspace = images.name.lstrip("/"), images.shape, file.get("kspace", images)
         kspace_shape = (kspace.shape[0], *kspace.shape[-2:])
         affine = file.attrs.get("affine") if file.attrs.get("affine_convention") == AFFINE_CONVENTION else None
-        is_taken = NAME in file
-        before = np.asarray(file[NAME][()]) if isinstance(file.get(NAME), h5py.Dataset) else None
+        before = file.get(NAME)
+        before = before[()] if isinstance(before, h5py.Dataset) else before
     classes = _check_classes(source, _read(source, key, affine))
     if classes.shape != shape and classes.shape == kspace_shape:
         warnings.warn(
@@ -141,25 +130,37 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
             stacklevel=2,
         )
         classes = np.ascontiguousarray(center_crop(classes, shape[1:]))
-    elif classes.shape != shape:
-        turned = sorted(classes.shape) == sorted(shape)
-        advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
-        layout = f"the shape (slices, rows, cols) of {name} in {volume}, {shape}"
-        raise ValueError(f"{source}: labels must have {layout}, got {classes.shape}; {advice}")
-    if before is not None and before.dtype == np.uint8 and np.array_equal(before, classes):
+    turned = sorted(classes.shape) == sorted(shape)
+    advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
+    layout = f"of the shape (slices, rows, cols) of {name} in {volume}, {shape}"
+    check(classes.shape == shape, "labels", layout, f"{classes.shape}; {advice}")
+    if isinstance(before, np.ndarray) and before.dtype == np.uint8 and np.array_equal(before, classes):
         return False
-    if is_taken and not overwrite:
-        raise ValueError(f"{source}: {volume} has another {NAME} already: overwrite it, or leave the labels out")
+    if before is not None and not overwrite:
+        raise ValueError(f"{volume} has another {NAME} already: overwrite it, or leave the labels out")
     mode = stat.S_IMODE(volume.stat().st_mode)
     with atomic_path(volume) as temporary:
         shutil.copyfile(volume, temporary)
         with h5py.File(temporary, "r+") as file:
-            if is_taken:
+            if before is not None:
                 del file[NAME]
             data = file.create_dataset(NAME, data=classes, chunks=(1, *classes.shape[1:]), compression="gzip")
             data.attrs["source"] = source.absolute().name
     os.chmod(volume, mode)  # whoever could not read it still cannot
     return True
+
+
+def _check_classes(source: Path, values: np.ndarray) -> np.ndarray:
+    """The labels as class numbers, uint8; a mask of 0 and 255 becomes one of 0 and 1, with a warning."""
+    odd = values[~((values >= 0) & (values <= MAX_CLASS) & (values == np.trunc(values)))]  # NaN too
+    if odd.size:
+        got = f"{odd.size} others, such as {odd[0]:g}; an image, probabilities, or labels that were interpolated?"
+        raise ValueError(f"labels must be integers from 0 to {MAX_CLASS}, got {got}")
+    classes = values.astype(np.uint8)
+    if (classes == MAX_CLASS).any() and np.isin(classes, (0, MAX_CLASS)).all():
+        warnings.warn(f"{source}: its labels are 0 and {MAX_CLASS} only, {MAX_CLASS} becomes class 1", stacklevel=3)
+        return (classes == MAX_CLASS).astype(np.uint8)
+    return classes
 
 
 def _read(source: Path, key: str | None, volume_affine: np.ndarray | None) -> np.ndarray:
@@ -169,9 +170,8 @@ def _read(source: Path, key: str | None, volume_affine: np.ndarray | None) -> np
     if source.name.lower().endswith(NIFTI):
         return _read_aligned(source, volume_affine)
     values = np.asarray(open_numpy(source, key, names=KEYS))
-    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
-        got = f"{values.dtype} {values.shape}"
-        raise ValueError(f"{source} must have labels of the axes (slices, rows, cols) or (rows, cols), got {got}")
+    fits = values.ndim in (2, 3) and values.dtype.kind in "biuf"
+    check(fits, "labels", "of the axes (slices, rows, cols) or (rows, cols)", f"{values.dtype} {values.shape}")
     return values[None] if values.ndim == 2 else values
 
 
@@ -180,7 +180,7 @@ def _read_aligned(source: Path, volume_affine: np.ndarray | None) -> np.ndarray:
     labels, affine, _ = read_nifti(source)
     if volume_affine is None:
         advice = "save labels of its reconstruction, (slices, rows, cols), as .npz"
-        raise ValueError(f"{source}: the volume has no affine, and NIfTI's voxels no known place in it; {advice}")
+        raise ValueError(f"the volume has no affine, and NIfTI's voxels no known place in it; {advice}")
     from nibabel import orientations
 
     # from indices of the labels to indices of the volume: on the same grid, axes are swapped and flipped
@@ -190,25 +190,9 @@ def _read_aligned(source: Path, volume_affine: np.ndarray | None) -> np.ndarray:
     between = between @ orientations.inv_ornt_aff(change, labels.shape)
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in values.shape))]).T
     shift = np.abs((between @ corners - corners)[:3]).max()
-    if not shift <= MAX_SHIFT:
-        got = f"an affine that moves a corner by {shift:.2f} voxels; resample them to the image of the volume"
-        raise ValueError(f"{source}: labels must be on the grid of the volume, got {got}")
+    got = f"an affine that moves a corner by {shift:.2f} voxels; resample them to the image of the volume"
+    check(shift <= MAX_SHIFT, "labels", "on the grid of the volume", got)
     return values
-
-
-def _check_classes(source: Path, values: np.ndarray) -> np.ndarray:
-    """The labels as class numbers, uint8; a mask of 0 and 255 becomes one of 0 and 1, with a warning."""
-    if not np.isfinite(values).all():
-        raise ValueError(f"{source}: labels must be integers from 0 to {MAX_CLASS}, got NaN or infinite values")
-    odd = values[(values < 0) | (values > MAX_CLASS) | (values != np.trunc(values))]
-    if odd.size:
-        got = f"{odd.size} others, such as {odd[0]:g}; an image, probabilities, or labels that were interpolated?"
-        raise ValueError(f"{source}: labels must be integers from 0 to {MAX_CLASS}, got {got}")
-    classes = values.astype(np.uint8)
-    if (classes == MAX_CLASS).any() and np.isin(classes, (0, MAX_CLASS)).all():
-        warnings.warn(f"{source}: its labels are 0 and {MAX_CLASS} only, {MAX_CLASS} becomes class 1", stacklevel=3)
-        return (classes == MAX_CLASS).astype(np.uint8)
-    return classes
 
 
 def _read_images(folder: Path) -> np.ndarray:
@@ -220,15 +204,13 @@ def _read_images(folder: Path) -> np.ndarray:
         try:
             with Image.open(path) as image:
                 mode, frames = image.mode, getattr(image, "n_frames", 1)
-                values = np.asarray(image)
+                slices.append(np.asarray(image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path} is not an image, or it is damaged ({error})") from error
-        if mode not in MODES or frames != 1:
-            what = f"{frames} images" if frames != 1 else f"Pillow's mode {mode}"
-            raise ValueError(f"{path} must be a single image of one integer a pixel, got {what}")
-        if slices and values.shape != slices[0].shape:
-            raise ValueError(f"{folder}: images must have one size, got {slices[0].shape} and {values.shape}")
-        slices.append(values)
+        got = f"Pillow's mode {mode} and {frames} images"
+        check(mode in MODES and frames == 1, str(path), "a single image of one integer a pixel", got)
+        sizes = slices[0].shape, slices[-1].shape
+        check(sizes[0] == sizes[1], "images", "of one size", f"{sizes[0]} and {sizes[1]}")
     return np.stack(slices)
 
 
@@ -240,9 +222,3 @@ def _images(folder: Path) -> list[Path]:
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
     return sorted(files_in(folder, IMAGES), key=by_number)
-
-
-def _is_labels(path: Path) -> bool:
-    if path.is_dir():
-        return not path.name.startswith(".") and bool(_images(path))
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(ARRAYS)

@@ -1,10 +1,11 @@
 """From acquired k-space, or from images, to volumes: what was sampled, whitened coils, and the file."""
 
 import contextlib
+import functools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy import fft
@@ -18,32 +19,42 @@ __all__ = ["noise_covariance", "scan_sampling", "transform_readout", "whitening_
 
 AFFINE_CONVENTION = "(slice, row, column, 1) to (left, posterior, superior, 1) of the patient, in mm"
 CHUNK_BYTES = 2**25  # of readouts that are transformed at once; results must not depend on max_memory
+Converter = TypeVar("Converter", bound=Callable[..., Any])
 
 
 @contextlib.contextmanager
-def naming(place: object, *, advice: str = "") -> Iterator[None]:
-    """Put the place that an error is about before its text, and what to do behind it."""
+def naming(place: object) -> Iterator[None]:
+    """Put the place that a ValueError is about before its text, unless the text has the place."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{place}: {error}{advice}") from error
+        if str(place) in str(error):
+            raise
+        raise ValueError(f"{place}: {error}") from error
+
+
+def naming_source(convert: Converter) -> Converter:
+    """A function of ``source``, a file, and further arguments, whose ValueErrors name the file."""
+
+    @functools.wraps(convert)
+    def named(source: Path, *args: Any, **options: Any) -> Any:
+        with naming(source):
+            return convert(Path(source), *args, **options)
+
+    return cast(Converter, named)
 
 
 def noise_covariance(noise: np.ndarray) -> np.ndarray:
-    """Covariance of the noise of coils, without a mean, which noise does not have.
+    """Covariance of the noise of coils, complex128 (coils, coils), without a mean, which noise does not have.
 
-        Psi = 1 / N sum_n eta_n eta_n^H
+        Psi = 1 / N sum_n eta_n eta_n^H,    Psi[c, c] = E|eta_c|^2
 
     Args:
         noise: a scan without signal, complex (coils, ...), of N samples per coil.
 
-    Returns:
-        Psi, complex128 (coils, coils), in the squared unit of the noise: ``Psi[c, c]`` is E|eta_c|^2.
-
     Raises:
         ValueError: if the noise is not complex, not finite, or has no more samples than coils.
     """
-    noise = np.asarray(noise)
     fits = np.iscomplexobj(noise) and noise.ndim >= 2 and noise.size > 0
     check(fits, "noise", "complex (coils, samples)", f"{noise.dtype} {noise.shape}")
     noise = noise.reshape(len(noise), -1).astype(np.complex128)
@@ -54,8 +65,8 @@ def noise_covariance(noise: np.ndarray) -> np.ndarray:
     return noise @ noise.conj().T / samples
 
 
-def whitening_matrix(covariance: np.ndarray, *, bandwidth_ratio: float = 1.0) -> np.ndarray:
-    """The matrix that gives the coils of a scan uncorrelated noise of unit variance.
+def whitening_matrix(noise: np.ndarray, *, bandwidth_ratio: float = 1.0) -> np.ndarray:
+    """The matrix that gives the coils of a scan uncorrelated noise of unit variance, complex128 (coils, coils).
 
         W = sqrt(r) L^-1,    Psi = L L^H,    E[(W n) (W n)^H] = I
 
@@ -67,53 +78,37 @@ def whitening_matrix(covariance: np.ndarray, *, bandwidth_ratio: float = 1.0) ->
     Reference: Pruessmann et al., Magn Reson Med 46:638 (2001); Kellman and McVeigh, Magn Reson Med 54:1439 (2005).
 
     Args:
-        covariance: Psi, complex (coils, coils), see `noise_covariance`.
+        noise: of the covariance Psi, see `noise_covariance`.
         bandwidth_ratio: r, above 0.
 
-    Returns:
-        W, complex128 (coils, coils), to be multiplied to k-space (coils, ...) from the left.
-
     Raises:
-        ValueError: if the covariance is not Hermitian and positive definite, or the ratio is not above 0.
+        ValueError: if the covariance is not positive definite, or the ratio is not above 0.
     """
-    covariance = np.asarray(covariance)
-    is_square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1] and covariance.size > 0
-    check(is_square, "covariance", "of shape (coils, coils)", covariance.shape)
-    if not np.isfinite(covariance).all() or not np.allclose(covariance, covariance.conj().T, atol=0, rtol=1e-5):
-        raise ValueError("covariance must be finite and Hermitian")
     check(0 < bandwidth_ratio < np.inf, "bandwidth_ratio", "above 0", bandwidth_ratio)
-    covariance = covariance.astype(np.complex128)
-    variances = covariance.diagonal().real
-    silent = np.flatnonzero(variances <= 0).tolist()
+    covariance = noise_covariance(noise)
+    scales = np.sqrt(covariance.diagonal().real)
+    silent = np.flatnonzero(scales == 0).tolist()
     check(not silent, "covariance", "positive definite", f"coils without noise: {silent}")
     # of coils that are scaled alike, so that a weak one is no singular one
-    scales = np.sqrt(variances)
     smallest = np.linalg.eigvalsh(covariance / np.outer(scales, scales))[0]
     got = f"an eigenvalue of the correlation of {smallest:.1e}: a coil's noise is made of that of the others"
     check(smallest > len(covariance) * np.finfo(np.float64).eps, "covariance", "positive definite", got)
     return np.sqrt(bandwidth_ratio) * np.linalg.inv(np.linalg.cholesky(covariance))
 
 
-def scan_sampling(slices: Iterable[np.ndarray]) -> np.ndarray:
-    """Where the k-space of a volume is not zero, boolean (rows, cols).
-
-    Args:
-        slices: (coils, rows, cols) or (rows, cols) each; those without signal do not count.
+def scan_sampling(kspace: np.ndarray) -> np.ndarray:
+    """Where the k-space of a volume, (slices, [coils,] rows, cols), is not zero, boolean (rows, cols).
 
     Raises:
-        ValueError: if slices were sampled differently, or none has a signal.
+        ValueError: if slices were sampled differently, but for those without signal, or none has a signal.
     """
-    union = np.zeros((), dtype=bool)
-    counts: dict[int, int] = {}
-    for index, kspace in enumerate(slices):
-        sampled = sampled_points(kspace)
-        if sampled.any():
-            counts[index] = int(np.count_nonzero(sampled))
-            union = union | sampled
-    if not counts:
-        raise ValueError("k-space must have a signal, got zeros only")
+    sampled = np.stack([sampled_points(values) for values in kspace])
+    union, counts = sampled.any(axis=0), np.count_nonzero(sampled, axis=(1, 2))
     total = np.count_nonzero(union)
-    fewest = min(counts, key=counts.__getitem__)
+    if total == 0:
+        raise ValueError("k-space must have a signal, got zeros only")
+    counts[counts == 0] = total  # slices without a signal
+    fewest = counts.argmin()
     if total - counts[fewest] > MAX_ZEROS * total:
         part = f"{counts[fewest]} of the {total} points of all slices together"
         raise ValueError(f"all slices must be sampled alike, but slice {fewest} has {part}")
@@ -139,8 +134,16 @@ def transform_readout(kspace: np.ndarray, *, max_memory: int = 2**30) -> Iterato
         yield from positions
 
 
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[int | slice, ...]]:
+    """Parts of (readout, [coils,] rows, cols): the readouts of a coil, of a few columns."""
+    readout, *coils, rows, cols = shape
+    step = max(CHUNK_BYTES // (8 * readout * rows), 1)
+    for coil in np.ndindex(*coils):
+        for first in range(0, cols, step):
+            yield (slice(None), *coil, slice(None), slice(first, first + step))
+
+
 def write_kspace(
-    source: Path,
     output: Path,
     kspace: np.ndarray,
     *,
@@ -154,57 +157,45 @@ def write_kspace(
     """Write acquired k-space as a volume, with a mask and without a reconstruction if it is undersampled.
 
     Args:
-        source: for messages.
-        output: the volume.
         kspace: centered, (slices, coils, rows, cols) or (slices, rows, cols), read twice if it is a memory map.
         along_readout: the first axis is the readout of a 3D scan, which becomes slices by `transform_readout`.
         mask: what was sampled, (cols,) or (rows, cols); by default `find_sampling` tells.
-        whitener: (coils, coils), multiplied to the coils.
+        whitener: complex64 (coils, coils), multiplied to the coils.
 
     Raises:
         ValueError: if the k-space is not finite, has no signal, slices were sampled differently, or an argument does
             not fit.
     """
-
-    def whiten(values: np.ndarray) -> np.ndarray:
-        values = np.asarray(values, dtype=np.complex64)
-        if whitener is None:
-            return values
-        return (whitener.astype(np.complex64) @ values.reshape(len(values), -1)).reshape(values.shape)
-
-    with naming(source):
-        slices: Iterable[np.ndarray] = kspace
-        if along_readout:
-            sampled = np.zeros(kspace.shape[-2:], dtype=bool)
-            for part in _parts(kspace.shape):
-                points = (kspace[part] != 0).any(axis=0)
-                sampled[part[-2:]] |= points.reshape(-1, *points.shape[-2:]).any(axis=0)
-            slices = transform_readout(kspace, max_memory=max_memory)
-        else:
-            sampled = scan_sampling(kspace)
-        padding = padding_of(sampled if mask is None else mask)
-        mask = find_sampling(sampled) if mask is None else mask
-        warn_if_undersampled(output, mask)
-        write_volume(
-            output,
-            map(whiten, slices),
-            shape=kspace.shape,
-            mask=mask,
-            padding=padding,
-            acquisition=acquisition or "UNKNOWN",
-            attributes=attributes,
-        )
+    slices: Iterable[np.ndarray] = kspace
+    if along_readout:
+        sampled = np.zeros(kspace.shape[-2:], dtype=bool)
+        for part in _parts(kspace.shape):
+            sampled[part[-2:]] |= (kspace[part] != 0).any(axis=0)
+        slices = transform_readout(kspace, max_memory=max_memory)
+    else:
+        sampled = scan_sampling(kspace)
+    if whitener is not None:
+        slices = (np.tensordot(whitener, values.astype(np.complex64), axes=1) for values in slices)
+    padding = padding_of(sampled if mask is None else mask)
+    mask = find_sampling(sampled) if mask is None else mask
+    warn_if_undersampled(output, mask)
+    write_volume(
+        output,
+        slices,
+        shape=kspace.shape,
+        mask=mask,
+        padding=padding,
+        acquisition=acquisition or "UNKNOWN",
+        attributes=attributes,
+    )
 
 
 def warn_if_undersampled(path: Path, mask: np.ndarray | None) -> None:
     """Say that a volume gets a mask: a line may be missing that should not be."""
     if mask is not None:
         what = "columns" if mask.ndim == 1 else "points"
-        warnings.warn(
-            f"{path.name}: {np.count_nonzero(mask)} of {mask.size} {what} of k-space were acquired, with gaps: the "
-            "volume has this mask and no reconstruction",
-            stacklevel=3,
-        )
+        acquired = f"{np.count_nonzero(mask)} of {mask.size} {what} of k-space were acquired, with gaps"
+        warnings.warn(f"{path.name}: {acquired}: the volume has this mask and no reconstruction", stacklevel=3)
 
 
 def scan_images(
@@ -212,12 +203,9 @@ def scan_images(
 ) -> tuple[Iterator[np.ndarray], tuple[int, ...], dict[str, Any]]:
     """Simulated k-space, slice by slice, its shape, and the attributes that a volume keeps of its simulation."""
     shape = images.shape if num_coils is None else (len(images), num_coils, *images.shape[1:])
-    settings = {
-        "simulated_snr": float(snr),
-        "simulated_phase_strength": float(phase_strength),
-        "simulated_seed": seed,
-    }
-    return simulate_slices(images, num_coils, snr, phase_strength, seed), shape, settings
+    settings = {"snr": float(snr), "phase_strength": float(phase_strength), "seed": seed}
+    attributes = {f"simulated_{name}": value for name, value in settings.items()}
+    return simulate_slices(images, num_coils, snr, phase_strength, seed), shape, attributes
 
 
 def check_magnitude(images: np.ndarray) -> np.ndarray:
@@ -234,12 +222,3 @@ def check_magnitude(images: np.ndarray) -> np.ndarray:
     if not images.any():
         raise ValueError(f"all of its {images.size} voxels are 0; leave it out")
     return images
-
-
-def _parts(shape: tuple[int, ...]) -> Iterator[tuple[int | slice, ...]]:
-    """Parts of (readout, [coils,] rows, cols): the readouts of a coil, of a few columns."""
-    readout, *coils, rows, cols = shape
-    step = max(CHUNK_BYTES // (8 * readout * rows), 1)
-    for coil in np.ndindex(*coils):
-        for first in range(0, cols, step):
-            yield (slice(None), *coil, slice(None), slice(first, first + step))

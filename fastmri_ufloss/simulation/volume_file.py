@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike
 from scipy import fft
 
@@ -17,10 +18,6 @@ __all__ = ["fft2c", "ifft2c", "read_voxel_size", "write_volume"]
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 AXES = (-2, -1)
-OWN_NAMES = {
-    *("kspace", "mask", "ismrmrd_header", "reconstruction_rss", "reconstruction_esc"),
-    *("acquisition", "patient_id", "max", "norm"),
-}
 
 
 def fft2c(images: np.ndarray) -> np.ndarray:
@@ -54,14 +51,11 @@ def write_volume(
     and ``norm``. With a mask the k-space is masked, without a reconstruction, as in fastMRI's test files.
 
     Args:
-        path: of the file; its folder is made if it is missing.
         kspace: complex, centered, (slices, coils, rows, cols), or (slices, rows, cols) of a single coil.
         shape: of the k-space, if ``kspace`` is no array but gives one slice after the other.
         recon_size: (rows, cols) of the reconstruction; that of the k-space by default.
         mask: what was sampled, boolean, columns (cols,) or points (rows, cols).
         padding: columns [left, right) were acquired; those outside are zero-filled. All by default.
-        acquisition: fastMRI's name of the contrast.
-        patient_id: of the subject.
         voxel_size: of rows, columns and slices, in mm, for the header.
         attributes, datasets: further ones of the file.
 
@@ -75,16 +69,13 @@ def write_volume(
     check(len(shape) in (3, 4) and min(shape) >= 1, "kspace", layout, tuple(shape))
     shape = tuple(shape)
     rows, cols = shape[-2:]
-    recon_size = (rows, cols) if recon_size is None else recon_size
-    fits = len(recon_size) == 2 and 1 <= recon_size[0] <= rows and 1 <= recon_size[1] <= cols
+    recon_size = recon_size or (rows, cols)
+    fits = 1 <= recon_size[0] <= rows and 1 <= recon_size[1] <= cols
     check(fits, "recon_size", f"two sizes from 1 to {(rows, cols)}", recon_size)
-    left, right = (0, cols) if padding is None else padding
-    check(0 <= left < right <= cols, "padding", f"(left, right) within 0 and {cols}", padding)
+    padding = padding or (0, cols)
+    check(0 <= padding[0] < padding[1] <= cols, "padding", f"(left, right) within 0 and {cols}", padding)
     check(min(voxel_size) > 0, "voxel_size", "above 0", voxel_size)
-    further = {**(attributes or {}), **(datasets or {})}
-    taken = sorted(OWN_NAMES & further.keys())
-    check(not taken, "datasets and attributes", "other names than the volume's own", taken)
-    content: dict[str, Any] = {"ismrmrd_header": _header(shape, recon_size, (left, right), voxel_size)}
+    content: dict[str, Any] = {"ismrmrd_header": _header(shape, recon_size, padding, voxel_size)}
     if mask is not None:
         mask = content["mask"] = np.asarray(mask).astype(bool)
         check(mask.shape in ((cols,), (rows, cols)), "mask", f"of shape {(cols,)} or {(rows, cols)}", mask.shape)
@@ -96,17 +87,19 @@ def write_volume(
         for name, values in {**content, **(datasets or {})}.items():
             file.create_dataset(name, data=values)
         count, highest, squares = 0, 0.0, 0.0
+        layout = f"complex, {shape[0]} slices of shape {shape[1:]}"
         for values in kspace:
             fits = count < shape[0] and np.iscomplexobj(values) and values.shape == shape[1:]
-            check(
-                fits, "kspace", f"complex, {shape[0]} slices of shape {shape[1:]}", f"{values.dtype} {values.shape}"
-            )
+            check(fits, "kspace", layout, f"{values.dtype} {values.shape}")
             values = values.astype(np.complex64, copy=False)
             if not np.isfinite(values).all():
                 raise ValueError(f"kspace must be finite, got NaN or infinite values in slice {count}")
             data[count] = values if mask is None else values * mask
             if mask is None:
-                image = images[count] = _reconstruct(values, recon_size)
+                image = np.abs(ifft2c(values))
+                if image.ndim == 3:
+                    image = np.sqrt((image**2).sum(axis=0))
+                image = images[count] = center_crop(image, recon_size).astype(np.float32)
                 highest = max(highest, float(image.max()))
                 squares += float(np.square(image, dtype=np.float64).sum())
             count += 1
@@ -129,15 +122,6 @@ def read_voxel_size(path: str | Path) -> tuple[float, float, float]:
     return size("z"), size("x"), size("y")
 
 
-def _reconstruct(kspace: np.ndarray, recon_size: tuple[int, int]) -> np.ndarray:
-    """The magnitude image (rows, cols) of a slice, cropped as fastMRI crops."""
-    image = np.abs(ifft2c(kspace))
-    if image.ndim == 3:
-        image = np.sqrt((image**2).sum(axis=0))
-    top, left = ((size - crop) // 2 for size, crop in zip(image.shape, recon_size, strict=True))
-    return image[top : top + recon_size[0], left : left + recon_size[1]].astype(np.float32)
-
-
 def _header(
     shape: tuple[int, ...],
     recon_size: tuple[int, int],
@@ -151,15 +135,14 @@ def _header(
         fields = {"x": height * voxel_size[0], "y": width * voxel_size[1], "z": voxel_size[2]}
         return {"matrixSize": {"x": height, "y": width, "z": 1}, "fieldOfView_mm": fields}
 
-    # fastMRI's padding: left = cols // 2 - center, right = left + maximum + 1
-    limits = {
-        "kspace_encoding_step_1": {"minimum": 0, "maximum": right - left - 1, "center": cols // 2 - left},
-        "slice": {"minimum": 0, "maximum": shape[0] - 1, "center": shape[0] // 2},
-    }
     encoding = {
         "encodedSpace": space(rows, cols),
         "reconSpace": space(*recon_size),  # the image covers the field of view of the k-space, this a part of it
-        "encodingLimits": limits,
+        "encodingLimits": {
+            # fastMRI's padding: left = cols // 2 - center, right = left + maximum + 1
+            "kspace_encoding_step_1": {"minimum": 0, "maximum": right - left - 1, "center": cols // 2 - left},
+            "slice": {"minimum": 0, "maximum": shape[0] - 1, "center": shape[0] // 2},
+        },
         "trajectory": "cartesian",
     }
     header = {"experimentalConditions": {"H1resonanceFrequency_Hz": 127729000}, "encoding": encoding}  # 3 T

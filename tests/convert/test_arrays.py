@@ -141,7 +141,7 @@ def test_noise_whitens_the_coils(tmp_path):
     covariance = np.cov(kspace.reshape(3, -1))
     np.testing.assert_allclose(covariance, np.eye(3), atol=0.03)
     for array, message in (
-        (random_images(4, 8, 8), r"noise must be of shape \(4, ...\) for .*scan.npy, got \(3, 2, 20000\)"),
+        (random_images(4, 8, 8), r"noise.npy: noise must be of shape \(4, ...\), as its scan, got \(3, 2, 20000\)"),
         (random_images(8, 8), "noise must be left out"),
         (np.ones((2, 8, 8)), "noise must be left out"),
     ):
@@ -156,7 +156,7 @@ def test_noise_whitens_the_coils(tmp_path):
     ("array", "options", "message"),
     [
         (np.ones((2, 2, 2, 8, 8), np.complex64), {}, "name its axes"),
-        (np.ones((8, 8), np.complex64), {"axes": "coils,rows,cols"}, "axes must have 2 names"),
+        (np.ones((8, 8), np.complex64), {"axes": "coils,rows,cols"}, "axes must be 2 names"),
         (np.ones((2, 8, 8), np.complex64), {"axes": "coil,rows,cols"}, "axes of k-space must be rows, cols"),
         (np.ones((2, 8, 8), np.complex64), {"axes": "rows,rows,cols"}, "axes of k-space must be rows, cols"),
         (np.ones((2, 2, 8, 8), np.complex64), {"axes": "slices,readout,rows,cols"}, "slices or readout"),
@@ -166,7 +166,7 @@ def test_noise_whitens_the_coils(tmp_path):
         (np.full((2, 8, 8), np.nan + 0j), {}, "scan.npy: kspace must be finite"),
         (np.full((2, 8, 8), np.inf), {}, "scan.npy: images must be finite"),
         (np.zeros((2, 8, 8), np.complex64), {}, "scan.npy: k-space must have a signal"),
-        (np.array(["text"]), {}, "scan.npy must have an array of numbers"),
+        (np.array(["text"]), {}, "scan.npy: the array must be of numbers"),
         (np.ones((2, 8, 8)), {"num_coils": 0}, "scan.npy: num_coils must be at least 1"),
     ],
 )

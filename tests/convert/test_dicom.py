@@ -318,7 +318,7 @@ IMAGE = volume()[0]
 @pytest.mark.parametrize(
     ("elements", "message"),
     [
-        ({"PixelData": None}, "has no pixel data"),
+        ({"PixelData": None}, "cannot be decoded .*no .?[Pp]ixel [Dd]ata.*copy it again"),
         ({"PixelSpacing": None}, "PixelSpacing must be 2 numbers, got None"),
         ({"PixelSpacing": [0, 1]}, "PixelSpacing must be above 0"),
         ({"Rows": None}, "has no size of an image"),
@@ -407,7 +407,7 @@ def test_mixed_images(tmp_path, images, elements, keyword):
 def test_positions_off_the_line_and_missing_positions(tmp_path):
     source = save_series(tmp_path / "in", volume())
     save(source / "IM001", make(IMAGE, (-5.5, 20.25, pydicom.dcmread(source / "IM001").ImagePositionPatient[2])))
-    with pytest.raises(ValueError, match=r"in: slices must lie on a line, IM\d+ is .* mm off it"):
+    with pytest.raises(ValueError, match=r"in: slices must be on a line, got .* mm off it for IM\d+"):
         convert(source, tmp_path)
     save(source / "IM001", make(IMAGE, None))
     with pytest.raises(ValueError, match=r"IM001: ImagePositionPatient must be 3 numbers, got None"):

@@ -19,7 +19,7 @@ from fastmri.data import SliceDataset
 ismrmrd = pytest.importorskip("ismrmrd")
 from ismrmrd import xsd  # noqa: E402
 
-from fastmri_ufloss.convert import ismrmrd_file  # noqa: E402
+from fastmri_ufloss.convert import ismrmrd_raw  # noqa: E402
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd  # noqa: E402
 from fastmri_ufloss.data.index import read_metadata  # noqa: E402
 
@@ -151,8 +151,8 @@ def assert_close(found: np.ndarray, truth: np.ndarray) -> None:
 @pytest.fixture(autouse=True)
 def small_slabs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Files of several slabs."""
-    monkeypatch.setattr(ismrmrd_file, "SLAB_BYTES", 11 * 8 * COILS * 24)
-    monkeypatch.setattr(ismrmrd_file, "SLAB_HEADS", 7)
+    monkeypatch.setattr(ismrmrd_raw, "SLAB_BYTES", 11 * 8 * COILS * 24)
+    monkeypatch.setattr(ismrmrd_raw, "SLAB_HEADS", 7)
     return
 
 
@@ -261,7 +261,7 @@ def test_averages_are_averaged(tmp_path: Path) -> None:
     assert_close(images_of(output), expected @ dft(10).conj())
     for line in lines:
         line.idx["average"] = 0
-    with pytest.raises(ValueError, match=r"raw.mrd has 24 repeated lines: .* of slice 0, .* set average_repeats"):
+    with pytest.raises(ValueError, match=r"raw.mrd: 24 repeated lines: .* of slice 0, .* set average_repeats"):
         convert(tmp_path, make_header((12, 10, 1)), lines)
     assert_close(
         images_of(convert(tmp_path, make_header((12, 10, 1)), lines, average_repeats=True)), expected @ dft(10).conj()
@@ -367,7 +367,7 @@ def test_little_memory_gives_the_same_volume(tmp_path: Path, is_3d: bool) -> Non
     output = convert(tmp_path, header, lines)
     many = [read(output, name) for name in names]
     passes = []
-    original = ismrmrd_file.RawScan.read_slabs
+    original = ismrmrd_raw.RawScan.read_slabs
 
     def read_slabs(scan: Any, numbers: np.ndarray, *wanted: np.ndarray) -> Any:
         passes.extend(wanted)  # of the image; noise has none
@@ -375,7 +375,7 @@ def test_little_memory_gives_the_same_volume(tmp_path: Path, is_3d: bool) -> Non
 
     for max_memory in (1, 8 * COILS * 9 * 12 * 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ismrmrd_file.RawScan, "read_slabs", read_slabs)
+            patch.setattr(ismrmrd_raw.RawScan, "read_slabs", read_slabs)
             output = convert(tmp_path, header, lines, max_memory=max_memory)
         for one, name in zip(many, names, strict=True):
             np.testing.assert_array_equal(read(output, name), one)
@@ -420,12 +420,12 @@ def test_bad_noise_is_refused(tmp_path: Path) -> None:
         convert(tmp_path, header, lines, noise_file=write_file(tmp_path / "noise.mrd", header, lines))
     wrong = Line(randn(2, 500), {}, (NOISE,))
     with pytest.raises(
-        ValueError, match=r"raw.mrd: noise measurements must have the 3 coils .* got 2 in acquisition 10"
+        ValueError, match=r"raw.mrd: noise measurements.*: there must be the 3 coils .* got 2 in acquisition 10"
     ):
         convert(tmp_path, header, [*lines, wrong])
     silent = Line(np.zeros((COILS, 500)), {}, (NOISE,))
     with pytest.raises(
-        ValueError, match=r"raw.mrd: noise .* coils without noise: \[0, 1, 2\]: set prewhiten to False"
+        ValueError, match=r"raw.mrd: noise .*left out if prewhiten is False: .* coils without noise: \[0, 1, 2\]"
     ):
         convert(tmp_path, header, [*lines, silent])
     assert convert(tmp_path, header, [*lines, silent], prewhiten=False).is_file()
@@ -449,7 +449,8 @@ def test_one_of_several_images_is_chosen(tmp_path: Path, name: str) -> None:
     truth, header = coil_images(1, 12, 10), make_header((12, 10, 1))
     lines = lines_2d(truth, **{name: 0}) + lines_2d(2 * truth, **{name: 3})
     with pytest.raises(
-        ValueError, match=rf"raw.mrd must have one {name}, got 0 in acquisition 0, 3 in .*: choose one by {option}="
+        ValueError,
+        match=rf"raw.mrd: {name} must be the same .*, got 0 in acquisition 0, 3 in .*: choose one by {option}=",
     ):
         convert(tmp_path, header, lines)
     with pytest.raises(ValueError, match=rf"raw.mrd: {option} must be one of those in the file, 0, 3, got 1"):
@@ -461,18 +462,18 @@ def test_dimensions_can_be_set(tmp_path: Path) -> None:
     truth = coil_images(4, 12, 10)
     header, lines = make_header((12, 10, 4)), lines_2d(truth)  # some writers count slices as z
     with pytest.raises(
-        ValueError, match=r"must have one slice, got 0 in .*, 3 in acquisition 30: .* or choose dimensions '2d'"
+        ValueError, match=r"slice must be the same .*, got 0 in .*, 3 in acquisition 30: .* or choose dimensions '2d'"
     ):
         convert(tmp_path, header, lines)
     assert_close(images_of(convert(tmp_path, header, lines, dimensions="2d")), truth)
     volume = coil_images(1, 12, 10, 4)[0]
     with pytest.raises(
-        ValueError, match=r"must have one kspace_encode_step_2, got 0 in .* or choose dimensions '3d'"
+        ValueError, match=r"kspace_encode_step_2 must be the same .*, got 0 in .* or choose dimensions '3d'"
     ):
         convert(tmp_path, header, lines_3d(volume), dimensions="2d")
     output = convert(tmp_path, header, lines_3d(volume), dimensions="3d")
     assert_close(images_of(output), np.moveaxis(volume, 1, 0))
-    with pytest.raises(ValueError, match=r"'3d' needs encodedSpace.matrixSize.z above 1, got 1"):
+    with pytest.raises(ValueError, match=r"encodedSpace.matrixSize.z must be above 1 for dimensions '3d', got 1"):
         convert(tmp_path, make_header((12, 10, 1)), lines, dimensions="3d")
 
 
@@ -511,20 +512,20 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
     [
         (
             "slice lacks lines",
-            r"has missing lines: slice 1 has no lines \[2, 7\] .*2 in all.*, which other slices have",
+            r"missing lines: slice 1 has no lines \[2, 7\] .*2 in all.*, which other slices have",
         ),
-        ("no slice", r"has missing lines: slice 1 has no lines \[0, 1, .*10 in all.*, which other slices have"),
-        ("samples", "must have one number_of_samples, got 6 in acquisition 4, 12 in acquisition 0"),
-        ("coils", "must have one active_channels, got 2 in acquisition 4, 3 in acquisition 0"),
-        ("repeated", "has 1 repeated lines: acquisitions 4 and 30 are both of slice 0, kspace_encode_step_1 4"),
+        ("no slice", r"missing lines: slice 1 has no lines \[0, 1, .*10 in all.*, which other slices have"),
+        ("samples", "number_of_samples must be the same .*, got 6 in acquisition 4, 12 in acquisition 0"),
+        ("coils", "active_channels must be the same .*, got 2 in acquisition 4, 3 in acquisition 0"),
+        ("repeated", "1 repeated lines: acquisitions 4 and 30 are both of slice 0, kspace_encode_step_1 4"),
         ("outside", "kspace_encode_step_1 must be from 0 to 9, .* got 10 in acquisition 4: correct"),
         ("center", "readout must be in the encoded matrix of 12 samples, got 12 samples, center_sample 3"),
         ("not finite", "acquisition 17 has NaN or infinite values"),
-        ("encodings", "must have one encoding_space_ref, got 0 in acquisition 0, 1 in acquisition 4"),
-        ("no such encoding", "refer to encoding 1 .*, but the header has 1"),
-        ("noise only", "must have acquisitions of an image, got 0 of calibration and 30 of noise"),
+        ("encodings", "encoding_space_ref must be the same .*, got 0 in acquisition 0, 1 in acquisition 4"),
+        ("no such encoding", "encoding_space_ref must be below the number of encodings in the header, 1, got 1"),
+        ("noise only", "there must be acquisitions of an image, got 0 of calibration and 30 of noise"),
         ("off center", "columns from 7 to 10 were sampled, which leave out the cent(er|re) of 10"),
-        ("empty", "must have acquisitions, a data set 'data', in the group 'dataset'"),
+        ("empty", "there must be acquisitions, a data set 'data', in the group 'dataset'"),
     ],
 )
 def test_inconsistent_acquisitions_are_refused(tmp_path: Path, case: str, message: str) -> None:
@@ -568,7 +569,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         convert_ismrmrd(source, output)
     with h5py.File(source, "w") as file:
         file["kspace"] = np.zeros(3)
-    with pytest.raises(ValueError, match=r"raw.mrd must have acquisitions, .*got kspace without: is it an ISMRMRD"):
+    with pytest.raises(
+        ValueError, match=r"raw.mrd: there must be acquisitions, .*got kspace without: is it an ISMRMRD"
+    ):
         convert_ismrmrd(source, output)
     write_file(source, make_header((12, 10, 1)), lines_2d(coil_images(1, 12, 10)))
     source.write_bytes(source.read_bytes()[:-2000])

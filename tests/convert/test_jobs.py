@@ -169,7 +169,7 @@ def test_a_bad_file_does_not_stop_the_others(raw, tmp_path, capsys):
         errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
         assert f"{raw / 'scan1.npy'} is not a NumPy file" in errors[0]
         assert errors[1].startswith(f"error: {raw / 'scan3.npy'}: kspace must be finite")
-        assert errors[2:] == [f"error: 2 of {4 - done} inputs were not converted"]
+        assert errors[2:] == [f"error: 2 of {4 - done} failed"]
         assert "Traceback" not in captured.err
 
 
@@ -274,8 +274,8 @@ def test_inputs_that_are_refused(raw, tmp_path, capsys):
         ([raw, tmp_path / "none"], r"no file or folder .*none"),
         ([raw, tmp_path / "empty"], r"no NumPy files \(\*.npy, \*.npz\) in .*empty"),
         ([raw / "notes.txt"], r"notes.txt is no NumPy file \(\*.npy, \*.npz\)"),
-        ([raw, tmp_path / "more" / "scan1.npy"], r"raw.scan1.npy and .*more.scan1.npy would both become scan1.h5"),
-        ([tmp_path / "more"], r"scan7.npy and .*scan7.npz would both become scan7.h5"),
+        ([raw, tmp_path / "more" / "scan1.npy"], r"raw.scan1.npy and .*more.scan1.npy are both for scan1.h5"),
+        ([tmp_path / "more"], r"scan7.npy and .*scan7.npz are both for scan7.h5"),
         ([raw, "--split", 2, 1, 2], r"split must be three numbers, from 0, whose sum is that of the inputs, 4, got"),
         ([raw, "--num_workers", 0], r"num_workers must be at least 1, got 0"),
         ([raw, "--output_path", raw / "notes.txt"], r"output_path must be a folder, got the file .*notes.txt"),
