@@ -189,21 +189,24 @@ def _open_scan(path: Path) -> Iterator[RawScan]:
     with file:
         with naming(path), _reading(path):
             group = _find_group(file)
-            xml = np.asarray(group["xml"][()]).ravel()[0]
-            heads = _read_heads(group["data"])
+            xml, data = np.asarray(group["xml"][()]).ravel()[0], group["data"]
+            heads = np.empty(len(data), dtype=HEAD)
+            for start in range(0, len(data), SLAB_HEADS):
+                # whole records: HDF5 never frees the samples of fields that are left out
+                part = data[start : start + SLAB_HEADS]["head"]
+                for name in HEAD.names or ():
+                    heads[name][start : start + SLAB_HEADS] = part[name] if name in FIELDS else part["idx"][name]
         try:
             header = import_ismrmrd().xsd.CreateFromDocument(xml if isinstance(xml, bytes) else str(xml).encode())
         except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
             raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
-        yield RawScan(path, header, heads, group["data"])
+        yield RawScan(path, header, heads, data)
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (OSError, RuntimeError) as error:  # h5py raises both
         raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
 
@@ -222,16 +225,6 @@ def _find_group(file: h5py.File) -> h5py.Group:
     if group["data"].size == 0 or not {"head", "data"} <= {*(group["data"].dtype.names or ())}:
         raise ValueError(f"the group '{name}' has no acquisitions with the fields head and data")
     return group
-
-
-def _read_heads(data: h5py.Dataset) -> np.ndarray:
-    heads = np.empty(len(data), dtype=HEAD)
-    for start in range(0, len(data), SLAB_HEADS):
-        # whole records: HDF5 never frees the samples of fields that are left out
-        part = data[start : start + SLAB_HEADS]["head"]
-        for name in HEAD.names or ():
-            heads[name][start : start + SLAB_HEADS] = part[name] if name in FIELDS else part["idx"][name]
-    return heads
 
 
 def _field(header: Any, name: str) -> Any:
@@ -272,28 +265,26 @@ def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
     trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
     check(trajectory == "cartesian", "trajectory", "cartesian", f"{trajectory}: grid the data, for example in BART")
 
-    def read(name: str) -> list[float]:
-        values = {axis: float(_field(encoding, f"{name}.{axis}")) for axis in "xyz"}
-        for axis, value in values.items():
-            check(0 < value < np.inf, f"{name}.{axis} of the header", "above 0", f"{value:g}: correct it")
-        return list(values.values())
-
-    read("reconSpace.matrixSize")
-    matrix = [int(size) for size in read("encodedSpace.matrixSize")]
-    fields = list(zip(read("encodedSpace.fieldOfView_mm"), read("reconSpace.fieldOfView_mm"), strict=True))
+    spaces = []
+    for name in ("encodedSpace.matrixSize", "encodedSpace.fieldOfView_mm", "reconSpace.fieldOfView_mm"):
+        spaces.append([float(_field(encoding, f"{name}.{axis}")) for axis in "xyz"])
+        fits = all(0 < size < np.inf for size in spaces[-1])
+        check(fits, f"{name} of the header", "above 0", f"{spaces[-1]}: correct it")
+    matrix, fields = [int(size) for size in spaces[0]], list(zip(*spaces[1:], strict=True))
     sizes = [round(size * recon / encoded) for size, (encoded, recon) in zip(matrix, fields, strict=True)]
     counts = np.clip(sizes, 1, matrix).tolist()
     spacing = [min(field) / count for field, count in zip(fields, counts, strict=True)]
     if dimensions == "3d":
         check(matrix[2] > 1, "encodedSpace.matrixSize.z", "above 1 for dimensions '3d'", matrix[2])
     is_3d = dimensions == "3d" or (dimensions == "auto" and matrix[2] > 1)
-    shifts = [0, 0]
-    for axis in (1, 2) if is_3d else (1,):
+
+    def shift(axis: int) -> int:
         name = f"encodingLimits.kspace_encoding_step_{axis}.center"
         center = _field(encoding, name)
         if center is None:
             raise ValueError(f"the header has no {name}: add it to the XML of the file")
-        shifts[axis - 1] = matrix[axis] // 2 - int(center)
+        return matrix[axis] // 2 - int(center)
+
     rows, cols, slices = (1, 2, 0) if is_3d else (0, 1, 2)  # axes x, y, z of the encoding
     grid = (counts[0], *matrix[1:])
     return Geometry(
@@ -303,7 +294,7 @@ def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
         size=(grid[rows], grid[cols]),
         recon_size=(counts[rows], counts[cols]),
         voxel_size=(spacing[rows], spacing[cols], spacing[slices]),
-        shifts=(shifts[0], shifts[1]),
+        shifts=(shift(1), shift(2) if is_3d else 0),
     )
 
 

@@ -15,10 +15,9 @@ from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, s
 from fastmri_ufloss.simulation.simulate import simulate_slices
 from fastmri_ufloss.simulation.volume_file import write_volume
 
-__all__ = ["noise_covariance", "scan_sampling", "transform_readout", "whitening_matrix", "write_kspace"]
+__all__ = ["scan_sampling", "transform_readout", "whitening_matrix", "write_kspace"]
 
 AFFINE_CONVENTION = "(slice, row, column, 1) to (left, posterior, superior, 1) of the patient, in mm"
-CHUNK_BYTES = 2**25  # of readouts that are transformed at once; results must not depend on max_memory
 Converter = TypeVar("Converter", bound=Callable[..., Any])
 
 
@@ -44,31 +43,10 @@ def naming_source(convert: Converter) -> Converter:
     return cast(Converter, named)
 
 
-def noise_covariance(noise: np.ndarray) -> np.ndarray:
-    """Covariance of the noise of coils, complex128 (coils, coils), without a mean, which noise does not have.
-
-        Psi = 1 / N sum_n eta_n eta_n^H,    Psi[c, c] = E|eta_c|^2
-
-    Args:
-        noise: a scan without signal, complex (coils, ...), of N samples per coil.
-
-    Raises:
-        ValueError: if the noise is not complex, not finite, or has no more samples than coils.
-    """
-    fits = np.iscomplexobj(noise) and noise.ndim >= 2 and noise.size > 0
-    check(fits, "noise", "complex (coils, samples)", f"{noise.dtype} {noise.shape}")
-    noise = noise.reshape(len(noise), -1).astype(np.complex128)
-    coils, samples = noise.shape
-    if samples <= coils:
-        raise ValueError(f"noise must have more samples than its {coils} coils, got {samples}")
-    check(bool(np.isfinite(noise).all()), "noise", "finite", "NaN or infinite values")
-    return noise @ noise.conj().T / samples
-
-
 def whitening_matrix(noise: np.ndarray, *, bandwidth_ratio: float = 1.0) -> np.ndarray:
     """The matrix that gives the coils of a scan uncorrelated noise of unit variance, complex128 (coils, coils).
 
-        W = sqrt(r) L^-1,    Psi = L L^H,    E[(W n) (W n)^H] = I
+        W = sqrt(r) L^-1,    L L^H = Psi = 1 / N sum_n eta_n eta_n^H,    E[(W n) (W n)^H] = I
 
     The noise n of the scan has the covariance Psi / r. In a receiver of flat noise density the variance of a sample
     goes with the bandwidth, one over the dwell time T, and the filter of the noise scan passes a fraction b of its
@@ -78,21 +56,28 @@ def whitening_matrix(noise: np.ndarray, *, bandwidth_ratio: float = 1.0) -> np.n
     Reference: Pruessmann et al., Magn Reson Med 46:638 (2001); Kellman and McVeigh, Magn Reson Med 54:1439 (2005).
 
     Args:
-        noise: of the covariance Psi, see `noise_covariance`.
+        noise: eta, a scan without signal, complex (coils, ...), of N samples per coil.
         bandwidth_ratio: r, above 0.
 
     Raises:
-        ValueError: if the covariance is not positive definite, or the ratio is not above 0.
+        ValueError: if the noise is not complex or not finite, has no more samples than coils, or coils that are
+            silent or made of others, or the ratio is not above 0.
     """
     check(0 < bandwidth_ratio < np.inf, "bandwidth_ratio", "above 0", bandwidth_ratio)
-    covariance = noise_covariance(noise)
+    fits = np.iscomplexobj(noise) and noise.ndim >= 2 and noise.size > 0
+    check(fits, "noise", "complex (coils, samples)", f"{noise.dtype} {noise.shape}")
+    noise = noise.reshape(len(noise), -1).astype(np.complex128)
+    coils, samples = noise.shape
+    check(samples > coils, "noise", f"of more samples than its {coils} coils", samples)
+    check(bool(np.isfinite(noise).all()), "noise", "finite", "NaN or infinite values")
+    covariance = noise @ noise.conj().T / samples  # without a mean, which noise does not have
     scales = np.sqrt(covariance.diagonal().real)
     silent = np.flatnonzero(scales == 0).tolist()
-    check(not silent, "covariance", "positive definite", f"coils without noise: {silent}")
+    check(not silent, "noise", "of all coils", f"coils without noise: {silent}")
     # of coils that are scaled alike, so that a weak one is no singular one
     smallest = np.linalg.eigvalsh(covariance / np.outer(scales, scales))[0]
     got = f"an eigenvalue of the correlation of {smallest:.1e}: a coil's noise is made of that of the others"
-    check(smallest > len(covariance) * np.finfo(np.float64).eps, "covariance", "positive definite", got)
+    check(smallest > coils * np.finfo(np.float64).eps, "covariance", "positive definite", got)
     return np.sqrt(bandwidth_ratio) * np.linalg.inv(np.linalg.cholesky(covariance))
 
 
@@ -127,20 +112,12 @@ def transform_readout(kspace: np.ndarray, *, max_memory: int = 2**30) -> Iterato
     for start in range(0, readout, block):
         stop = min(start + block, readout)
         positions = np.empty((stop - start, *rest), dtype=np.complex64)
-        for part in _parts(kspace.shape):
+        for index in np.ndindex(*rest[:-1]):
+            part = (slice(None), *index)  # a row of a coil at a time: results must not depend on max_memory
             lines = fft.ifftshift(kspace[part].astype(np.complex64, copy=False), axes=0)
             lines = fft.fftshift(fft.ifft(lines, axis=0, norm="ortho", overwrite_x=True), axes=0)
             positions[part] = lines[start:stop]
         yield from positions
-
-
-def _parts(shape: tuple[int, ...]) -> Iterator[tuple[int | slice, ...]]:
-    """Parts of (readout, [coils,] rows, cols): the readouts of a coil, of a few columns."""
-    readout, *coils, rows, cols = shape
-    step = max(CHUNK_BYTES // (8 * readout * rows), 1)
-    for coil in np.ndindex(*coils):
-        for first in range(0, cols, step):
-            yield (slice(None), *coil, slice(None), slice(first, first + step))
 
 
 def write_kspace(
@@ -169,8 +146,8 @@ def write_kspace(
     slices: Iterable[np.ndarray] = kspace
     if along_readout:
         sampled = np.zeros(kspace.shape[-2:], dtype=bool)
-        for part in _parts(kspace.shape):
-            sampled[part[-2:]] |= (kspace[part] != 0).any(axis=0)
+        for index in np.ndindex(*kspace.shape[1:-1]):
+            sampled[index[-1]] |= (kspace[(slice(None), *index)] != 0).any(axis=0)
         slices = transform_readout(kspace, max_memory=max_memory)
     else:
         sampled = scan_sampling(kspace)

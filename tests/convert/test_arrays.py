@@ -148,7 +148,7 @@ def test_noise_whitens_the_coils(tmp_path):
         with pytest.raises(ValueError, match=message):
             convert(tmp_path, array, noise=tmp_path / "noise.npy")
     np.save(tmp_path / "noise.npy", noise[:, 0, :2])
-    with pytest.raises(ValueError, match=r"noise.npy: noise must have more samples"):
+    with pytest.raises(ValueError, match=r"noise.npy: noise must be of more samples"):
         convert(tmp_path, random_images(3, 8, 8), noise=tmp_path / "noise.npy")
 
 
