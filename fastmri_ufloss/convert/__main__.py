@@ -9,6 +9,7 @@ The format ``segmentation`` makes no volumes, it adds class numbers to those tha
 import argparse
 import inspect
 import os
+import re
 import sys
 import time
 import types
@@ -22,6 +23,7 @@ import h5py
 
 from fastmri_ufloss.convert.jobs import FORMATS, missing_jobs, plan_jobs, run_jobs
 from fastmri_ufloss.convert.segmentation import add_segmentation, plan_labels
+from fastmri_ufloss.convert.volumes import write_kspace
 from fastmri_ufloss.files import remove_leftovers
 from fastmri_ufloss.simulation.simulate import simulate_kspace
 
@@ -36,10 +38,7 @@ EXAMPLES = {
     "dicom": "dicom patients --output_path data/multicoil_train --num_coils 16",
     "segmentation": "segmentation masks --output_path data --key lv_masks",
 }
-INPUTS = {
-    "dicom": "folders of one series, folders of such, or files",
-    "segmentation": "files, folders of label images, or folders of them",
-}
+INPUTS = "files, or folders of them; for DICOM of one series each, for labels also folders of a volume's images"
 SIMULATED = (
     "simulated k-space makes optimistic results: coils are exact, noise is white, and the scanner has filtered and "
     "interpolated the magnitude. It is no substitute for raw data."
@@ -112,12 +111,12 @@ def _make_parser() -> argparse.ArgumentParser:
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
     for name, example in EXAMPLES.items():
         convert = FORMATS[name].convert if name in FORMATS else add_segmentation
-        text = (inspect.getdoc(convert) or "").partition("Args:")[0].replace("`", "")
+        text = re.split("Args:|Raises:", inspect.getdoc(convert) or "")[0].replace("`", "")
         # what the user does not type, the converter decides
         options = {"help": text.splitlines()[0], "argument_default": argparse.SUPPRESS, **raw}
         command = formats.add_parser(name, description=text, epilog=f"example:\n  {prog} {example}", **options)
         add = command.add_argument
-        add("inputs", nargs="+", metavar="INPUT", help=INPUTS.get(name, "files, or folders of them"))
+        add("inputs", nargs="+", metavar="INPUT", help=INPUTS)
         add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
         add("--overwrite", action="store_true", default=False, help="make anew what was made otherwise")
         if name in FORMATS:
@@ -132,8 +131,10 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_options(group: Any, convert: Callable[..., Any]) -> None:
     """Flags for the options of a converter, with the types, defaults and words that it has for them."""
     hints = typing.get_type_hints(convert)
-    entries = [entry for part in (convert, simulate_kspace) for entry in docstring_parser.parse(part.__doc__).params]
-    words = {name: entry.description or "" for entry in entries for name in entry.arg_name.split(", ")}
+    words: dict[str, str] = {}
+    for source in (write_kspace, convert, simulate_kspace):  # whose arguments of the same name are the same
+        for entry in docstring_parser.parse(source.__doc__ or "").params:
+            words |= dict.fromkeys(entry.arg_name.split(", "), entry.description or "")
     for name, parameter in inspect.signature(convert).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY or name in UNTYPED:
             continue

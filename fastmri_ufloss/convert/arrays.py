@@ -61,8 +61,6 @@ def convert_numpy(
         noise: a ``.npy`` file with a scan of noise, (coils, ...), by which the coils are whitened, see
             `whitening_matrix`.
         num_coils, snr, phase_strength, seed: of images, see `simulate_kspace`.
-        max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
-        acquisition: fastMRI's name of the contrast, such as AXT2.
 
     Raises:
         ValueError: if the file is broken, is not finite, or an argument does not fit.
@@ -84,14 +82,8 @@ def convert_numpy(
     if is_image:
         images = array.astype(np.complex64 if np.iscomplexobj(array) else np.float32)
         slices, shape, simulated = scan_images(images, num_coils, snr, phase_strength, seed)
-        write_volume(
-            output,
-            slices,
-            shape=shape,
-            mask=sampled,
-            acquisition=acquisition or "UNKNOWN",
-            attributes={**simulated, **attributes},
-        )
+        attributes = {**simulated, **attributes}
+        write_volume(output, slices, shape=shape, mask=sampled, acquisition=acquisition, attributes=attributes)
         return
     write_kspace(
         output,
@@ -223,11 +215,7 @@ def convert_bart(
 
     The k-space is centered and unitary, as that of ``bart fft -u``. In 2D, BART's dimension 0 becomes rows, 1
     columns, 3 coils and 13 slices. In 3D (dimension 2 is larger than 1), the readout (0) is transformed and becomes
-    slices, 1 rows and 2 columns. K-space with gaps of zeros gets a mask, see `write_kspace`.
-
-    Args:
-        max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
-        acquisition: name of the contrast.
+    slices, 1 rows and 2 columns. K-space with gaps of zeros gets a mask, as of `write_kspace`.
 
     Raises:
         ValueError: if the file is broken, is not finite, or has another dimension larger than 1.

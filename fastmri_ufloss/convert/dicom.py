@@ -80,7 +80,6 @@ def convert_dicom(
         series: SeriesInstanceUID of the one to take, for a folder with several.
         num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
         acquisition: fastMRI's name of the contrast, such as AXT2; "UNKNOWN" by default: descriptions may be personal.
-        attributes: further attributes of the volume; they replace the converter's of the same name.
 
     Raises:
         ImportError: without pydicom.
@@ -104,7 +103,7 @@ def convert_dicom(
         output,
         slices,
         shape=shape,
-        acquisition=acquisition or "UNKNOWN",
+        acquisition=acquisition,
         patient_id=hashlib.sha256(f"{issuer}|{patient}".encode()).hexdigest()[:12] if patient else "",
         voxel_size=(float(spacing[0]), float(spacing[1]), between),
         attributes={**simulated, **facts, **(attributes or {})},

@@ -85,7 +85,6 @@ def convert_ismrmrd(
     noise, coils are whitened, see `whitening_matrix`. Axes, and which acquisitions are taken: docs/data.md.
 
     Args:
-        source: the MRD file, with its acquisitions in the group ``dataset``, or in the only one there is.
         dimensions: of the encoding; auto is 3D if the header encodes more than one step along z.
         contrast, phase, repetition, set_: which one, if there are several.
         average_repeats: average lines that were acquired twice without being marked as averages.
@@ -93,7 +92,6 @@ def convert_ismrmrd(
         noise_file: another MRD file whose noise measurements are taken instead.
         patient_id: of the subject; that of the file is not copied.
         acquisition: fastMRI's name of the contrast, such as AXT2; by default the name of the protocol.
-        max_memory: bytes of the slices that are made at once; less takes longer, the volume is the same.
 
     Raises:
         ImportError: if the package ismrmrd is missing.
@@ -130,7 +128,7 @@ def convert_ismrmrd(
             recon_size=geometry.recon_size,
             mask=mask,
             padding=padding,
-            acquisition=acquisition or protocol or "UNKNOWN",
+            acquisition=acquisition or protocol,
             patient_id=patient_id,
             voxel_size=geometry.voxel_size,
             attributes={**facts, **(attributes or {})},

@@ -82,31 +82,26 @@ def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
         ValueError: if an input is missing or not of the format, or a folder has none.
     """
     suffixes = FORMATS[name].suffixes
-    described = f"{FORMATS[name].title} {{}} ({', '.join(f'*{suffix}' for suffix in suffixes)})"
+    layout = f"{FORMATS[name].title} ({', '.join(f'*{suffix}' for suffix in suffixes)}), or a folder of such"
     paths: dict[Path, Path] = {}
     for given in map(Path, inputs):
         path = given
         if name == "bart" and not given.is_dir() and given.suffix != ".cfl":  # as BART names files
             path = given.with_suffix(".cfl") if given.suffix == ".hdr" else Path(f"{given}.cfl")
-        here = [path]
-        if path.is_dir():
-            here = list(_dicom_folders(path) if name == "dicom" else files_in(path, suffixes))
-            if not here:
-                raise ValueError(f"no {described.format('files')} in {path}")
-        elif not path.is_file():
-            raise ValueError(f"no file or folder {given}")
-        elif not (is_dicom(path) if name == "dicom" else path.name.lower().endswith(suffixes)):
-            raise ValueError(f"{path} is no {described.format('file')}")
+        if name == "dicom":
+            here = [*_dicom_folders(path)] if path.is_dir() else [*filter(is_dicom, [path])]
+        else:
+            here = [*files_in(path, suffixes)]
+        check(bool(here), str(given), layout, "others" if path.exists() else "no file or folder")
         for place in here:
             paths.setdefault(place.resolve(), place)
     return list(paths.values())
 
 
-def files_in(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files with these suffixes, in the order of their names; hidden ones are left out."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(suffixes):
-            yield path
+def files_in(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files with these suffixes in a folder, in the order of their names, but hidden ones; or the file itself."""
+    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")] if path.is_dir() else [path]
+    return [file for file in files if file.is_file() and file.name.lower().endswith(suffixes)]
 
 
 def _dicom_folders(folder: Path) -> Iterator[Path]:

@@ -3,11 +3,10 @@
 Axes are swapped and flipped, never resampled. Texts in the header may be personal and are not copied.
 """
 
-import contextlib
 import gzip
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +42,6 @@ def convert_nifti(
         slice_axis: of the slices that are cut.
         num_coils, snr, phase_strength, seed: of the simulation, see `simulate_kspace`.
         acquisition: fastMRI's name of the contrast, such as AXT2; "UNKNOWN" by default, since the file has none.
-        attributes: further attributes of the volume; they replace the converter's of the same name.
 
     Raises:
         ImportError: without nibabel.
@@ -60,18 +58,12 @@ def convert_nifti(
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ orientations.inv_ornt_aff(change, values.shape)
     fits = min(images.shape[1:]) >= 2 or sorted(images.shape)[1] < 2
     check(fits, "slices", "at least (2, 2)", f"{images.shape[1:]}; choose another slice_axis")
-    row, col, between = (float(np.linalg.norm(affine[:3, axis])) for axis in (1, 2, 0))
+    between, row, col = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     place = {"affine": affine, "affine_convention": AFFINE_CONVENTION, "affine_source": affine_source}
     facts = {"source_format": "NIfTI", "slice_axis": slice_axis, "orientation": directions, **place}
     slices, shape, simulated = scan_images(check_magnitude(images), num_coils, snr, phase_strength, seed)
-    write_volume(
-        output,
-        slices,
-        shape=shape,
-        acquisition=acquisition or "UNKNOWN",
-        voxel_size=(row, col, between),
-        attributes={**simulated, **facts, **(attributes or {})},
-    )
+    attributes, size = {**simulated, **facts, **(attributes or {})}, (row, col, between)
+    write_volume(output, slices, shape=shape, acquisition=acquisition, voxel_size=size, attributes=attributes)
 
 
 def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
@@ -83,15 +75,25 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
     """
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
     except ImportError as error:
         raise ImportError("NIfTI files need nibabel: pip install 'fastmri-ufloss[convert]'") from error
-    with _reading(source):
+    try:
         image = nibabel.load(source)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise ValueError(f"{type(image).__name__}, not NIfTI")
         header, shape, dtype = image.header, image.shape, image.get_data_dtype()
         affine = np.array(image.affine, dtype=float)
         affine[:3] *= MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
+        values = np.asarray(image.dataobj)
+        if source.suffix.lower() == ".gz":
+            with gzip.open(source) as file:  # to the end: nibabel stops before the sum that tells a damaged file
+                while file.read(1 << 20):
+                    pass
+    except (ImageFileError, HeaderDataError, OSError, EOFError, OverflowError, ValueError, zlib.error) as error:
+        text = f"is no NIfTI file (.nii, .nii.gz), or it is damaged or truncated ({error}); copy it again"
+        raise ValueError(f"{source} {text}") from error
     advice = "save the magnitude as float32"
     check(dtype.kind in "iuf", "voxels", "real magnitudes", f"{'color' if dtype.names else dtype} ones; {advice}")
     check(len(shape) >= 2 and min(shape) >= 1, "an image", "of two or three dimensions", f"the shape {shape}")
@@ -104,28 +106,9 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
     check(volume > 1e-6 * sizes.prod(), "the affine", "of three independent axes", f"{affine.tolist()}; repair it")
-    with _reading(source):
-        values = np.asarray(image.dataobj).reshape(shape)
-        if source.suffix.lower() == ".gz":
-            with gzip.open(source) as file:  # to the end: nibabel stops before the sum that tells a damaged file
-                while file.read(1 << 20):
-                    pass
     for kind in ("sform", "qform"):
         if header[f"{kind}_code"] > 0:
-            return values, affine, kind
+            return values.reshape(shape), affine, kind
     axes = "the first axis is taken to run to the left, the second to the front, the third to the head"
     warnings.warn(f"{source}: no orientation (sform and qform codes are 0), {axes}", stacklevel=3)
-    return values, affine, "none"
-
-
-@contextlib.contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Errors of nibabel that name the file."""
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        yield
-    except (ImageFileError, HeaderDataError, OSError, EOFError, OverflowError, ValueError, zlib.error) as error:
-        text = f"is no NIfTI file (.nii, .nii.gz), or it is damaged or truncated ({error}); copy it again"
-        raise ValueError(f"{source} {text}") from error
+    return values.reshape(shape), affine, "none"

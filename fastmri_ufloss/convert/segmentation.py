@@ -39,12 +39,6 @@ def plan_labels(
 ) -> tuple[list[Job], dict[Path, str], int]:
     """Which labels belong to which volumes: those of the same name.
 
-    Args:
-        inputs: files, folders of a volume's label images, and folders of such files and folders.
-        output_path: folder of the volumes, or of folders ``{multicoil,singlecoil}_{train,val,test}`` of them, where
-            each volume of a name gets its labels.
-        key, overwrite: see `add_segmentation`.
-
     Returns:
         Jobs, the reasons why labels have no volume, and the number of volumes without labels.
 
@@ -73,12 +67,10 @@ def _find_labels(inputs: Iterable[Path]) -> Iterator[Path]:
             if here:
                 raise ValueError(f"{given} must have label images or other labels, got both, such as {here[0]}")
             here = [given]
-        if not given.exists():
-            raise ValueError(f"no file or folder {given}")
         if given.is_file() and given.name.lower().endswith(IMAGES):
             raise ValueError(f"{given}: label images must be in a folder that is named as their volume; give that")
-        if not here or not all(map(_is_labels, here)):
-            raise ValueError(f"{given} must be labels ({KINDS}), or a folder of such")
+        got = "others" if given.exists() else "no file or folder"
+        check(bool(here) and all(map(_is_labels, here)), str(given), f"labels ({KINDS}), or a folder of such", got)
         yield from here
 
 

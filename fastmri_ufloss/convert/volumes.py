@@ -138,6 +138,8 @@ def write_kspace(
         along_readout: the first axis is the readout of a 3D scan, which becomes slices by `transform_readout`.
         mask: what was sampled, (cols,) or (rows, cols); by default `find_sampling` tells.
         whitener: complex64 (coils, coils), multiplied to the coils.
+        max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
+        acquisition: fastMRI's name of the contrast, such as AXT2.
 
     Raises:
         ValueError: if the k-space is not finite, has no signal, slices were sampled differently, or an argument does
@@ -156,14 +158,9 @@ def write_kspace(
     padding = padding_of(sampled if mask is None else mask)
     mask = find_sampling(sampled) if mask is None else mask
     warn_if_undersampled(output, mask)
+    shape = kspace.shape
     write_volume(
-        output,
-        slices,
-        shape=kspace.shape,
-        mask=mask,
-        padding=padding,
-        acquisition=acquisition or "UNKNOWN",
-        attributes=attributes,
+        output, slices, shape=shape, mask=mask, padding=padding, acquisition=acquisition, attributes=attributes
     )
 
 

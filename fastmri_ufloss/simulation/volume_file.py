@@ -38,7 +38,7 @@ def write_volume(
     recon_size: tuple[int, int] | None = None,
     mask: np.ndarray | None = None,
     padding: tuple[int, int] | None = None,
-    acquisition: str = "CORPD_FBK",
+    acquisition: str | None = None,
     patient_id: str = "",
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
     attributes: Mapping[str, Any] | None = None,
@@ -104,7 +104,7 @@ def write_volume(
                 squares += float(np.square(image, dtype=np.float64).sum())
             count += 1
         check(count == shape[0], "kspace", f"{shape[0]} slices", count)
-        file.attrs.update({"acquisition": acquisition, "patient_id": patient_id, **(attributes or {})})
+        file.attrs.update({"acquisition": acquisition or "UNKNOWN", "patient_id": patient_id, **(attributes or {})})
         if mask is None:
             file.attrs.update({"max": highest, "norm": float(np.sqrt(squares))})
 
@@ -123,10 +123,7 @@ def read_voxel_size(path: str | Path) -> tuple[float, float, float]:
 
 
 def _header(
-    shape: tuple[int, ...],
-    recon_size: tuple[int, int],
-    padding: tuple[int, int],
-    voxel_size: tuple[float, float, float],
+    shape: tuple[int, ...], recon_size: tuple[int, int], padding: tuple[int, int], voxel_size: Sequence[float]
 ) -> bytes:
     """An ISMRMRD header: x is the readout (rows), y the phase encoding (cols)."""
     (rows, cols), (left, right) = shape[-2:], padding
