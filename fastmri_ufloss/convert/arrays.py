@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastmri_ufloss.convert.volumes import naming_source, scan_images, whitening_matrix, write_kspace
+from fastmri_ufloss.convert.volumes import naming, naming_source, scan_images, whitening_matrix, write_kspace
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 
@@ -64,12 +64,17 @@ def convert_numpy(
 
     Raises:
         ValueError: if the file is broken, is not finite, or an argument does not fit.
-        OSError: if a file cannot be read, or the volume cannot be written.
     """
     names, is_image = read_layout(source, kind=kind, axes=axes, key=key)
     array = open_numpy(source, key)
     coils = array.shape[names.index("coils")] if "coils" in names else None
-    whitener = None if noise is None else _read_whitener(noise, coils)
+    whitener = None
+    if noise is not None:
+        check(coils is not None, "noise", "left out for images and a single coil", noise)
+        scan = open_numpy(noise)
+        check(scan.shape[:1] == (coils,), "noise", f"of shape ({coils}, ...)", f"{scan.shape} in {noise}")
+        with naming(noise):
+            whitener = whitening_matrix(scan).astype(np.complex64)
     sampled = None if mask is None else np.asarray(open_numpy(mask))
     if sampled is not None:
         fits = sampled.dtype.kind in "biuf" and np.isfinite(sampled).all() and sampled.any()
@@ -137,25 +142,21 @@ def open_numpy(
     if isinstance(content, np.ndarray):
         return content
     with content:
-        name = _find_key(source, key, names, content.files)
+        fitting = [name for name in (names if key is None else (key,)) if name in content.files]
+        if key is None and len(content.files) == 1:
+            fitting = content.files
+        if len(fitting) != 1:
+            text = f"{', '.join(names[:-1])} or {names[-1]}, or a single one" if key is None else key
+            got = ", ".join(content.files) or "none"
+            raise ValueError(f"{source} must have an array named {text}, got {got}: name its key")
         with _reading(source):
             if not header_only:
-                return content[name]
-            file = content.zip.open(f"{name}.npy")
+                return content[fitting[0]]
+            file = content.zip.open(f"{fitting[0]}.npy")
             is_first = np.lib.format.read_magic(file) == (1, 0)
             read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             return np.broadcast_to(np.empty((), dtype), shape)
-
-
-def _find_key(source: Path, key: str | None, usual: Sequence[str], names: Sequence[str]) -> str:
-    fitting = [name for name in (usual if key is None else (key,)) if name in names]
-    if key is None and len(names) == 1:
-        fitting = [*names]
-    if len(fitting) != 1:
-        text = f"{', '.join(usual[:-1])} or {usual[-1]}, or a single one" if key is None else key
-        raise ValueError(f"{source} must have an array named {text}, got {', '.join(names) or 'none'}: name its key")
-    return fitting[0]
 
 
 @contextlib.contextmanager
@@ -167,27 +168,13 @@ def _reading(source: Path) -> Iterator[None]:
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 
-@naming_source
-def _read_whitener(source: Path, coils: int | None) -> np.ndarray:
-    """The matrix that whitens the coils of a scan, from a scan of noise."""
-    if coils is None:
-        raise ValueError("noise must be left out for images and a single coil")
-    noise = open_numpy(source)
-    check(noise.shape[:1] == (coils,), "noise", f"of shape ({coils}, ...), as its scan", noise.shape)
-    return whitening_matrix(noise).astype(np.complex64)
-
-
 def open_cfl(path: Path) -> np.ndarray:
     """The array of a ``.cfl`` file and its ``.hdr``, mapped into memory: complex64, with BART's 16 dimensions.
 
     Raises:
         ValueError: if the header is broken, or the data have another size than it says.
-        OSError: if one of the two cannot be read.
     """
     header = path.with_suffix(".hdr")
-    for file in (path, header):
-        if not file.is_file():
-            raise FileNotFoundError(f"no file {file}: BART's files are pairs of .cfl and .hdr")
     lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         sizes = [int(size) for size in lines[lines.index("# Dimensions") + 1].split()]
@@ -219,7 +206,6 @@ def convert_bart(
 
     Raises:
         ValueError: if the file is broken, is not finite, or has another dimension larger than 1.
-        OSError: if it cannot be read, or the volume cannot be written.
     """
     array = open_cfl(source)
     for axis in BART_UNUSED:

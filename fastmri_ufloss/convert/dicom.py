@@ -86,9 +86,7 @@ def convert_dicom(
         ValueError: if the images cannot be converted, or an argument is out of its range.
     """
     images = _choose(_find_images(source), series)
-    for image in images:
-        _check_image(image)
-    _check_uniform(images)
+    _check_images(images)
     images, between, geometry = _place_images(images)
     patient, issuer, modality = (
         str(images[0].get(name) or "") for name in ("PatientID", "IssuerOfPatientID", "Modality")
@@ -171,27 +169,24 @@ def _choose(images: list["Dataset"], series: str | None) -> list["Dataset"]:
     raise ValueError(f"{wanted}, got {listed}; choose one by series=")
 
 
-def _check_image(image: "Dataset") -> None:
-    """Refuse what is no plain gray image of one slice."""
-    kind, frames = _kind(image), int(_read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
-    parts = {str(part) for part in np.atleast_1d(image.get("ImageType") or "")}
-    samples, color = image.get("SamplesPerPixel"), image.get("PhotometricInterpretation")
-    spacing = _read_numbers(image, "PixelSpacing", 2)
-    reasons = {
-        f"one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}": "Enhanced" in kind or frames > 1,
-        f"one slice an image is needed, got a mosaic of several; {TO_NIFTI}": "MOSAIC" in parts,
-        f"magnitude images are needed, got {sorted(parts & NO_MAGNITUDE)} in its ImageType": parts & NO_MAGNITUDE,
-        f"gray values, MONOCHROME2, are needed, got {color} of {samples} samples": color != "MONOCHROME2",
-        f"one sample a pixel is needed, got {color} of {samples}": samples not in (1, None),
-        f"PixelSpacing must be above 0, got {spacing.tolist()}": not spacing.min() > 0,
-    }
-    for reason, is_so in reasons.items():
-        if is_so:
-            raise ValueError(f"{image.filename}: {reason}")
-
-
-def _check_uniform(images: list["Dataset"]) -> None:
-    """Refuse images of other sizes, spacings or orientations than the first."""
+def _check_images(images: list["Dataset"]) -> None:
+    """Refuse what is no plain gray image of one slice, or of another size, spacing or orientation than the first."""
+    for image in images:
+        kind, frames = _kind(image), int(_read_numbers(image, "NumberOfFrames", 1, default=[1])[0])
+        parts = {str(part) for part in np.atleast_1d(image.get("ImageType") or "")}
+        samples, color = image.get("SamplesPerPixel"), image.get("PhotometricInterpretation")
+        spacing = _read_numbers(image, "PixelSpacing", 2)
+        several = "Enhanced" in kind or frames > 1
+        for reason, is_so in {
+            f"one image a file is needed, got {frames} frames of {kind!r}; {TO_NIFTI}": several,
+            f"one slice an image is needed, got a mosaic of several; {TO_NIFTI}": "MOSAIC" in parts,
+            f"magnitude images are needed, got {sorted(parts & NO_MAGNITUDE)} in its ImageType": parts & NO_MAGNITUDE,
+            f"gray values, MONOCHROME2, are needed, got {color} of {samples} samples": color != "MONOCHROME2",
+            f"one sample a pixel is needed, got {color} of {samples}": samples not in (1, None),
+            f"PixelSpacing must be above 0, got {spacing.tolist()}": not spacing.min() > 0,
+        }.items():
+            if is_so:
+                raise ValueError(f"{image.filename}: {reason}")
     for keyword, count in UNIFORM.items():
         values = np.stack([_read_numbers(image, keyword, count, default=[0.0] * count) for image in images])
         for other in np.flatnonzero(np.abs(values - values[0]).max(axis=1) > 1e-4):

@@ -97,7 +97,6 @@ def convert_ismrmrd(
         ImportError: if the package ismrmrd is missing.
         ValueError: if the file is broken, not Cartesian, of several images, inconsistent or not finite, or an
             argument does not fit.
-        OSError: if a file cannot be read, or the volume cannot be written.
     """
     import_ismrmrd()
     check(dimensions in DIMENSIONS, "dimensions", f"one of {', '.join(DIMENSIONS)}", repr(dimensions))
@@ -117,13 +116,14 @@ def convert_ismrmrd(
         warn_if_undersampled(output, mask)
         coils = int(scan.heads["active_channels"][lines.numbers[0]])
         shape = (geometry.readout if geometry.is_3d else len(lines.counts), coils, *geometry.size)
+        block = int(min(max(max_memory // (8 * coils * geometry.size[0] * geometry.size[1]), 1), shape[0]))
         facts = {name: _field(scan.header, place) for name, place in ATTRIBUTES.items()}
         facts = {name: value for name, value in facts.items() if value is not None}
         protocol = facts.get("protocol_name") or _field(scan.header, "measurementInformation.sequenceName")
         facts |= {"source_format": "ISMRMRD", "prewhitened": whitener is not None}
         write_volume(
             output,
-            _grid_slices(scan, lines, geometry, whitener, shape, max_memory),
+            _grid_slices(scan, lines, geometry, whitener, shape, block),
             shape=shape,
             recon_size=geometry.recon_size,
             mask=mask,
@@ -158,25 +158,22 @@ class RawScan:
         """
         coils, samples = (int(self.heads[name][numbers[0]]) for name in ("active_channels", "number_of_samples"))
         step = max(SLAB_BYTES // (8 * coils * samples), 1)
+        layout = f"{2 * coils * samples} numbers for {coils} coils and {samples} complex samples"
         # ranges of the file, rather than as many numbers: there may be any distance between two numbers
         for first in range(int(numbers[0]), int(numbers[-1]) + 1, step):
             part = slice(*np.searchsorted(numbers, (first, first + step)).tolist())
-            if part.start < part.stop and (wanted is None or wanted[part].any()):
-                yield part, self._read(numbers[part], coils, samples)
-
-    def _read(self, numbers: np.ndarray, coils: int, samples: int) -> np.ndarray:
-        with _reading(self.path):
-            records = self.data[int(numbers[0]) : int(numbers[-1]) + 1]["data"]
-        values = records[numbers - numbers[0]]
-        layout = f"{2 * coils * samples} numbers for {coils} coils and {samples} complex samples"
-        for number, value in zip(numbers.tolist(), values, strict=True):
-            got = f"{value.size}: it is damaged, or compressed"
-            check(value.size == 2 * coils * samples, f"{self.path}: acquisition {number}", layout, got)
-        lines = np.concatenate(values).view(np.complex64).reshape(len(numbers), coils, samples)
-        finite = np.isfinite(lines).all(axis=(1, 2))
-        if not finite.all():
-            raise ValueError(f"{self.path}: acquisition {numbers[~finite][0]} has NaN or infinite values")
-        return lines
+            if part.start == part.stop or not (wanted is None or wanted[part].any()):
+                continue
+            start, stop = int(numbers[part][0]), int(numbers[part][-1]) + 1
+            with _reading(self.path):
+                values = self.data[start:stop]["data"][numbers[part] - start]
+            for number, value in zip(numbers[part].tolist(), values, strict=True):
+                got = f"{value.size}: it is damaged, or compressed"
+                check(value.size == 2 * coils * samples, f"{self.path}: acquisition {number}", layout, got)
+            lines = np.concatenate(values).view(np.complex64).reshape(-1, coils, samples)
+            for number in numbers[part][~np.isfinite(lines).all(axis=(1, 2))][:1]:
+                raise ValueError(f"{self.path}: acquisition {number} has NaN or infinite values")
+            yield part, lines
 
 
 @contextlib.contextmanager
@@ -311,10 +308,10 @@ def _select_lines(scan: RawScan, chosen: Mapping[str, int | None]) -> tuple[np.n
         check(value in values, option, f"one of those in the file, {name_some(values)}", value)
         wanted &= heads[name] == value
     imaging = np.flatnonzero(wanted & ~calibration)
-    for name in ("number_of_samples", "active_channels"):
-        size = _single(scan, imaging, name, "leave out those that are not of the image")
-        check(size >= 1, name, "at least 1", f"{size}: the file is damaged")
-    reference = _single(scan, imaging, "encoding_space_ref", "put each into a file of its own")
+    alike = ("number_of_samples", "active_channels", "encoding_space_ref")
+    advice = "leave out those that are not of the image, or put each kind into a file of its own"
+    samples, coils, reference = values = [_single(scan, imaging, name, advice) for name in alike]
+    check(min(samples, coils) >= 1, " and ".join(alike[:2]), "at least 1", f"{values[:2]}: the file is damaged")
     encodings = scan.header.encoding
     text = f"below the number of encodings in the header, {len(encodings)}"
     check(reference < len(encodings), "encoding_space_ref", text, f"{reference}: correct it")
@@ -322,8 +319,8 @@ def _select_lines(scan: RawScan, chosen: Mapping[str, int | None]) -> tuple[np.n
     # lines of calibration only (ACS) may be no part of the image's k-space
     mode = _field(encoding, "parallelImaging.calibrationMode")
     fits = np.full(len(heads), getattr(mode, "value", mode) not in ("separate", "external"))
-    for name in ("encoding_space_ref", "number_of_samples", "active_channels"):
-        fits &= heads[name] == heads[name][imaging[0]]
+    for name, value in zip(alike, values, strict=True):
+        fits &= heads[name] == value
     numbers = np.flatnonzero(wanted & (~calibration | fits))
     return numbers, calibration[numbers], encoding
 
@@ -450,17 +447,11 @@ def _find_whitener(scan: RawScan, head: np.ndarray, noise_file: Path | None) -> 
 
 
 def _grid_slices(
-    scan: RawScan,
-    lines: Lines,
-    geometry: Geometry,
-    whitener: np.ndarray | None,
-    shape: tuple[int, ...],
-    max_memory: int,
+    scan: RawScan, lines: Lines, geometry: Geometry, whitener: np.ndarray | None, shape: tuple[int, ...], block: int
 ) -> Iterator[np.ndarray]:
     """K-space (coils, rows, cols) of one slice after the other, in blocks for each of which the file is read once."""
     slices, coils, rows, cols = shape
     ranks = _rank(lines.places)
-    block = int(min(max(max_memory // (8 * coils * rows * cols), 1), slices))
     for start in range(0, slices, block):
         stop = min(start + block, slices)
         inside, places, counts = np.ones(len(lines.numbers), dtype=bool), lines.places, lines.counts

@@ -75,7 +75,6 @@ def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
     """The inputs of a format, one for each volume, in their order and each once.
 
     Args:
-        name: of the format, see `FORMATS`.
         inputs: files, and folders whose files are taken; for DICOM, folders of a series, and folders of such.
 
     Raises:
@@ -92,7 +91,7 @@ def find_inputs(name: str, inputs: Iterable[str | Path]) -> list[Path]:
             here = [*_dicom_folders(path)] if path.is_dir() else [*filter(is_dicom, [path])]
         else:
             here = [*files_in(path, suffixes)]
-        check(bool(here), str(given), layout, "others" if path.exists() else "no file or folder")
+        check(bool(here), str(given), layout, "none" if path.exists() else "no file or folder")
         for place in here:
             paths.setdefault(place.resolve(), place)
     return list(paths.values())
@@ -141,7 +140,7 @@ def stamp_of(path: Path) -> dict[str, Any]:
         parts = [file for file in sorted(path.iterdir()) if is_dicom(file)]
     else:
         parts = [path, path.with_suffix(".hdr")] if path.suffix == ".cfl" else [path]
-    states = [(file.name, *file_stamp(file)) for file in parts if file.exists()]
+    states: list[tuple[Any, ...]] = [(file.name, *file_stamp(file)) for file in parts if file.exists()]
     stamp = {"name": path.resolve().name, "size": sum(state[1] for state in states)}
     if len(parts) == 1 and states:
         return {**stamp, "mtime": states[0][2]}
@@ -159,9 +158,7 @@ def plan_jobs(
     """The volumes that inputs of a format give, in the order of their names.
 
     Args:
-        name: of the format, see `FORMATS`.
-        inputs: see `find_inputs`.
-        output_path: folder for the volumes.
+        name, inputs: see `find_inputs`.
         settings: options of the format's converter, those that are not its defaults.
         split: numbers of volumes for the folders ``multicoil_train``, ``_val`` and ``_test`` of ``output_path``
             (``singlecoil_`` without coils).

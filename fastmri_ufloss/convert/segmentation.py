@@ -69,7 +69,7 @@ def _find_labels(inputs: Iterable[Path]) -> Iterator[Path]:
             here = [given]
         if given.is_file() and given.name.lower().endswith(IMAGES):
             raise ValueError(f"{given}: label images must be in a folder that is named as their volume; give that")
-        got = "others" if given.exists() else "no file or folder"
+        got = "none" if given.exists() else "no file or folder"
         check(bool(here) and all(map(_is_labels, here)), str(given), f"labels ({KINDS}), or a folder of such", got)
         yield from here
 
@@ -86,10 +86,8 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
 
     Labels have the shape of the reconstruction, or of the k-space, to be cropped as fastMRI crops images. NIfTI is
     brought into the order of a volume that was made of NIfTI or DICOM files. The command takes labels for the
-    volume of their name, in FOLDER or in its folders {multicoil,singlecoil}_{train,val,test}.
-
-    All else in the volume stays as it is. A copy with the segmentation takes the volume's name when it is complete;
-    a symbolic link is replaced, and what it leads to is left alone.
+    volume of their name, in FOLDER or in its folders {multicoil,singlecoil}_{train,val,test}. All else in the volume
+    stays as it is; a symbolic link is replaced, and what it leads to is left alone.
 
     Args:
         source: labels, integers from 0 to 255, where 0 is the background: a file, or a folder of label images, which
@@ -103,7 +101,6 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     Raises:
         ValueError: if the labels or the volume cannot be used or do not fit, or the volume has another segmentation.
         ImportError: if a package is missing.
-        OSError: if a file cannot be read or written.
     """
     with open_hdf5(volume) as file:
         images = find_reconstruction(file)
@@ -208,9 +205,6 @@ def _read_images(folder: Path) -> np.ndarray:
 
 def _images(folder: Path) -> list[Path]:
     """The label images of a folder, in the order of their names, in which numbers count."""
-
-    def by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
-        parts = re.findall(r"\d+|\D+", path.name)
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-
-    return sorted(files_in(folder, IMAGES), key=by_number)
+    return sorted(
+        files_in(folder, IMAGES), key=lambda path: re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
+    )

@@ -88,7 +88,7 @@ def scan_sampling(kspace: np.ndarray) -> np.ndarray:
         ValueError: if slices were sampled differently, but for those without signal, or none has a signal.
     """
     sampled = np.stack([sampled_points(values) for values in kspace])
-    union, counts = sampled.any(axis=0), np.count_nonzero(sampled, axis=(1, 2))
+    union, counts = np.asarray(sampled.any(axis=0)), np.count_nonzero(sampled, axis=(1, 2))
     total = np.count_nonzero(union)
     if total == 0:
         raise ValueError("k-space must have a signal, got zeros only")
@@ -149,7 +149,8 @@ def write_kspace(
     if along_readout:
         sampled = np.zeros(kspace.shape[-2:], dtype=bool)
         for index in np.ndindex(*kspace.shape[1:-1]):
-            sampled[index[-1]] |= (kspace[(slice(None), *index)] != 0).any(axis=0)
+            part = (slice(None), *index)
+            sampled[index[-1]] |= (kspace[part] != 0).any(axis=0)
         slices = transform_readout(kspace, max_memory=max_memory)
     else:
         sampled = scan_sampling(kspace)

@@ -206,11 +206,11 @@ def test_broken_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=r"scan.hdr"):
             convert_bart(source, output)
     header.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no file .*scan.hdr"):
+    with pytest.raises(FileNotFoundError, match=r"No such file .*scan.hdr"):
         convert_bart(source, output)
     header.write_text(text)
     source.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no file .*scan.cfl"):
+    with pytest.raises(FileNotFoundError, match=r"No such file .*scan.cfl"):
         convert_bart(source, output)
     bad = random_images(8, 8, 1, 2)
     bad[3, 3] = np.nan

@@ -272,8 +272,8 @@ def test_inputs_that_are_refused(raw, tmp_path, capsys):
     save(tmp_path / "more" / "scan7.npy")
     for words, message in (
         ([raw, tmp_path / "none"], r"none must be NumPy .*, or a folder of such, got no file or folder"),
-        ([raw, tmp_path / "empty"], r"empty must be NumPy \(\*.npy, \*.npz\), or a folder of such, got others"),
-        ([raw / "notes.txt"], r"notes.txt must be NumPy \(\*.npy, \*.npz\), or a folder of such, got others"),
+        ([raw, tmp_path / "empty"], r"empty must be NumPy \(\*.npy, \*.npz\), or a folder of such, got none"),
+        ([raw / "notes.txt"], r"notes.txt must be NumPy \(\*.npy, \*.npz\), or a folder of such, got none"),
         ([raw, tmp_path / "more" / "scan1.npy"], r"raw.scan1.npy and .*more.scan1.npy are both for scan1.h5"),
         ([tmp_path / "more"], r"scan7.npy and .*scan7.npz are both for scan7.h5"),
         ([raw, "--split", 2, 1, 2], r"split must be three numbers, from 0, whose sum is that of the inputs, 4, got"),
