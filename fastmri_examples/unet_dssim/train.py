@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 from fastmri_ufloss.baselines import volume_slices
-from fastmri_ufloss.convert.jobs import SPLITS, Job, find_inputs, plan_jobs, volume_name
-from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.convert.jobs import FORMATS, SPLITS, Job, find_inputs, name_volumes, plan_jobs
+from fastmri_ufloss.convert.magnitudes import convert_nifti
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import make_loss
@@ -181,8 +181,9 @@ def convert(args: Namespace) -> Path:
     jobs: list[Job] = []
     subject_of: dict[str, str] = {}
     for part, subject in zip(parts, sorted(subjects), strict=False):  # the rest is left out
-        jobs += plan_jobs("nifti", subjects[subject], data_path / f"singlecoil_{part}", settings=settings)
-        subject_of |= {volume_name("nifti", file): subject for file in subjects[subject]}
+        of_subject = plan_jobs("nifti", subjects[subject], data_path / f"singlecoil_{part}", settings=settings)
+        subject_of |= {job.output.name: subject for job in of_subject}
+        jobs += of_subject
     recipe.convert(jobs, folder, flag="--nifti", num_workers=args.convert_workers)
     write_json(data_path / SUBJECTS_FILE, subject_of)
     return data_path
@@ -193,9 +194,8 @@ def group_by_subject(files: list[Path], separator: str) -> dict[str, list[Path]]
     if not separator:
         raise ValueError("--subject_separator must have at least one character")
     subjects: dict[str, list[Path]] = {}
-    for file in files:
-        name = volume_name("nifti", file).removesuffix(".h5")
-        subjects.setdefault(name.partition(separator)[0], []).append(file)
+    for name, file in name_volumes(files, FORMATS["nifti"].suffixes).items():
+        subjects.setdefault(name.removesuffix(".h5").partition(separator)[0], []).append(file)
     if len(subjects) < 2:
         raise ValueError(
             f"{len(files)} NIfTI files of 1 subject, {next(iter(subjects))!r}, are too few: training and validation "

@@ -39,10 +39,6 @@ EXAMPLES = {
     "segmentation": "segmentation masks --output_path data --key lv_masks",
 }
 INPUTS = "files, or folders of them; for DICOM of one series each, for labels also folders of a volume's images"
-SIMULATED = (
-    "simulated k-space makes optimistic results: coils are exact, noise is white, and the scanner has filtered and "
-    "interpolated the magnitude. It is no substitute for raw data."
-)
 TYPES: dict[str, Callable[[str], Any]] = {  # of flags that are not typed as converters have them: 0 for None, MB
     "num_coils": lambda text: int(text) or None,
     "max_memory": lambda text: int(float(text) * 1e6),
@@ -50,11 +46,7 @@ TYPES: dict[str, Callable[[str], Any]] = {  # of flags that are not typed as con
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with its arguments, those of the process by default.
-
-    Returns:
-        The exit status: 0 if all volumes are made, 1 if not, 130 if it was interrupted.
-    """
+    """Run the command; the exit status is 0 if all volumes are made, 1 if not, and 130 after an interruption."""
     args = vars(_make_parser().parse_args(argv))
     try:
         return _convert(args)
@@ -77,17 +69,15 @@ def _convert(args: dict[str, Any]) -> int:
         jobs = plan_jobs(args["format"], args["inputs"], folder, settings=settings, split=args["split"])
     young = remove_leftovers(job.output for job in jobs)
     missing = missing_jobs(jobs, overwrite=overwrite)
-    if any(job.simulated for job in missing):
-        print(f"warning: {SIMULATED}", file=sys.stderr)
     start = time.monotonic()
     summary = run_jobs(missing, num_workers=args.get("num_workers", 1))
     seconds = time.monotonic() - start
-    if done := len(jobs) - len(missing) + summary.kept:
+    if done := len(jobs) - len(missing) + len(summary.kept):
         print(f"{done} of {len(jobs)} are done")
     if unlabeled:
         print(f"note: {unlabeled} volumes in {folder} have no labels among the inputs")
     notes = [f"{path} is of a process that runs or was killed; if so, delete it" for path in young]
-    failed, count = lost | summary.failed, len(missing) + len(lost) - summary.kept
+    failed, count = lost | summary.failed, len(missing) + len(lost) - len(summary.kept)
     errors = [*failed.values()]
     if summary.full is not None:
         left = f"{count - len(summary.converted)} volumes that are missing"
@@ -120,8 +110,7 @@ def _make_parser() -> argparse.ArgumentParser:
         add("--output_path", type=Path, required=True, metavar="FOLDER", help="of the volumes")
         add("--overwrite", action="store_true", default=False, help="make anew what was made otherwise")
         if name in FORMATS:
-            places = "the folders multicoil_train, _val and _test in FOLDER (singlecoil_ without coils)"
-            text = f"numbers of volumes, in the order of their names, for {places}"
+            text = "numbers of volumes, by name, for multicoil_train, _val and _test in FOLDER (or singlecoil_)"
             add("--split", type=int, nargs=3, default=None, metavar=("TRAIN", "VAL", "TEST"), help=text)
             add("--num_workers", type=int, default=1, metavar="N", help="files at once (default: 1)")
         _add_options(command.add_argument_group(f"options of {name}"), convert)

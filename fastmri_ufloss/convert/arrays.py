@@ -16,7 +16,6 @@ from fastmri_ufloss.simulation.volume_file import write_volume
 
 __all__ = ["convert_bart", "convert_numpy", "open_cfl", "open_numpy", "read_layout"]
 
-KINDS = ("auto", "kspace", "image")
 KEYS = ("kspace", "images")  # of .npz files with several arrays
 KSPACE_AXES = {2: "rows,cols", 3: "coils,rows,cols", 4: "slices,coils,rows,cols"}
 IMAGE_AXES = {2: "rows,cols", 3: "slices,rows,cols"}
@@ -106,7 +105,7 @@ def read_layout(
     source: Path, *, kind: str = "auto", axes: str | None = None, key: str | None = None
 ) -> tuple[tuple[str, ...], bool]:
     """The names of an array's axes and whether it has images, from its file's header; see `convert_numpy`."""
-    check(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
+    check(kind in ("auto", "kspace", "image"), "kind", "one of auto, kspace, image", repr(kind))
     header = open_numpy(source, key, header_only=True)
     shape, dtype = header.shape, header.dtype
     check(dtype.kind in "biufc", "the array", "of numbers", dtype)

@@ -20,7 +20,6 @@ from fastmri_ufloss.simulation.volume_file import write_volume
 
 __all__ = ["convert_ismrmrd"]
 
-DIMENSIONS = ("auto", "2d", "3d")
 GROUP = "dataset"
 FIELDS = (
     *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
@@ -95,11 +94,10 @@ def convert_ismrmrd(
 
     Raises:
         ImportError: if the package ismrmrd is missing.
-        ValueError: if the file is broken, not Cartesian, of several images, inconsistent or not finite, or an
-            argument does not fit.
+        ValueError: if the file is broken, not Cartesian or of several images, or an argument does not fit.
     """
     import_ismrmrd()
-    check(dimensions in DIMENSIONS, "dimensions", f"one of {', '.join(DIMENSIONS)}", repr(dimensions))
+    check(dimensions in ("auto", "2d", "3d"), "dimensions", "one of auto, 2d, 3d", repr(dimensions))
     check(max_memory >= 1, "max_memory", "at least 1", max_memory)
     check(prewhiten or noise_file is None, "noise_file", "left out without prewhiten", noise_file)
     check(source.resolve() != output.resolve(), "output", "another file than source", output)
@@ -259,7 +257,6 @@ def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
     """
     trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
     check(trajectory == "cartesian", "trajectory", "cartesian", f"{trajectory}: grid the data, for example in BART")
-
     spaces = []
     for name in ("encodedSpace.matrixSize", "encodedSpace.fieldOfView_mm", "reconSpace.fieldOfView_mm"):
         spaces.append([float(_field(encoding, f"{name}.{axis}")) for axis in "xyz"])
@@ -269,15 +266,13 @@ def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
     sizes = [round(size * recon / encoded) for size, (encoded, recon) in zip(matrix, fields, strict=True)]
     counts = np.clip(sizes, 1, matrix).tolist()
     spacing = [min(field) / count for field, count in zip(fields, counts, strict=True)]
-    if dimensions == "3d":
-        check(matrix[2] > 1, "encodedSpace.matrixSize.z", "above 1 for dimensions '3d'", matrix[2])
-    is_3d = dimensions == "3d" or (dimensions == "auto" and matrix[2] > 1)
+    is_3d = matrix[2] > 1 if dimensions == "auto" else dimensions == "3d"
+    check(not is_3d or matrix[2] > 1, "encodedSpace.matrixSize.z", "above 1 for dimensions '3d'", matrix[2])
 
     def shift(axis: int) -> int:
         name = f"encodingLimits.kspace_encoding_step_{axis}.center"
         center = _field(encoding, name)
-        if center is None:
-            raise ValueError(f"the header has no {name}: add it to the XML of the file")
+        check(center is not None, f"{name} of the header", "a number", "none: add it to the XML of the file")
         return matrix[axis] // 2 - int(center)
 
     rows, cols, slices = (1, 2, 0) if is_3d else (0, 1, 2)  # axes x, y, z of the encoding
@@ -297,9 +292,8 @@ def _select_lines(scan: RawScan, chosen: Mapping[str, int | None]) -> tuple[np.n
     """The acquisitions of one image, whether each is for calibration only, and the encoding of the header."""
     heads, wanted = scan.heads, ~scan.has_flag(*SKIPPED)
     calibration = scan.has_flag(CALIBRATION) & ~scan.has_flag(f"{CALIBRATION}_AND_IMAGING")
-    if not (wanted & ~calibration).any():
-        got = f"{np.count_nonzero(wanted)} of calibration and {np.count_nonzero(~wanted)} of noise, navigators"
-        raise ValueError(f"there must be acquisitions of an image, got {got} and the like")
+    got = f"{np.count_nonzero(wanted)} of calibration and {np.count_nonzero(~wanted)} of noise and the like"
+    check(bool((wanted & ~calibration).any()), "some acquisitions", "of an image", got)
     for option, value in chosen.items():
         name, imaging = option.rstrip("_"), np.flatnonzero(wanted & ~calibration)
         if value is None:

@@ -14,14 +14,13 @@ from typing import Any
 from tqdm import tqdm
 
 from fastmri_ufloss.convert.arrays import convert_bart, convert_numpy, read_layout
-from fastmri_ufloss.convert.dicom import SUFFIXES, convert_dicom, is_dicom
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
-from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.convert.magnitudes import SUFFIXES, convert_dicom, convert_nifti, is_dicom
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
-__all__ = ["FORMATS", "find_inputs", "missing_jobs", "plan_jobs", "run_jobs", "stamp_of", "volume_name"]
+__all__ = ["FORMATS", "find_inputs", "missing_jobs", "name_volumes", "plan_jobs", "run_jobs", "stamp_of"]
 
 VERSION = 1  # of the conversions; another one means other volumes from the same files
 NEUTRAL = ("output", "attributes", "source", "max_memory")  # what a volume's values do not depend on
@@ -35,15 +34,14 @@ class InputFormat:
     title: str
     convert: Callable[..., None]  # called with source, output and settings
     suffixes: tuple[str, ...]
-    simulated: bool = False  # k-space is made of images
 
 
 FORMATS = {
     "ismrmrd": InputFormat("ISMRMRD", convert_ismrmrd, (".h5", ".hdf5", ".mrd")),
     "bart": InputFormat("BART", convert_bart, (".cfl",)),
     "numpy": InputFormat("NumPy", convert_numpy, (".npy", ".npz")),
-    "nifti": InputFormat("NIfTI", convert_nifti, (".nii.gz", ".nii"), simulated=True),
-    "dicom": InputFormat("DICOM", convert_dicom, SUFFIXES, simulated=True),
+    "nifti": InputFormat("NIfTI", convert_nifti, (".nii.gz", ".nii")),
+    "dicom": InputFormat("DICOM", convert_dicom, SUFFIXES),
 }
 
 
@@ -57,7 +55,6 @@ class Job:
     settings: Mapping[str, Any]
     size: int  # of the input, in bytes
     conversion: str = ""  # JSON text of all that a new volume depends on, kept as its attribute of this name
-    simulated: bool = False  # k-space is made of images
 
 
 @dataclass
@@ -67,7 +64,7 @@ class Summary:
     converted: list[Path] = field(default_factory=list)  # volumes that were made
     failed: dict[Path, str] = field(default_factory=dict)  # the reasons, by the volume
     warnings: list[str] = field(default_factory=list)  # each once
-    kept: int = 0  # volumes for which nothing was to be done
+    kept: list[Path] = field(default_factory=list)  # volumes for which nothing was to be done
     full: Path | None = None  # folder that had no space left, which ended it
 
 
@@ -112,18 +109,8 @@ def _dicom_folders(folder: Path) -> Iterator[Path]:
         folders.sort()
 
 
-def volume_name(name: str, source: Path) -> str:
-    """The file name of the volume of an input of a format."""
-    (volume,) = name_volumes([source], FORMATS[name].suffixes)
-    return volume
-
-
 def name_volumes(sources: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files with these suffixes, and folders, by the sorted file names of their volumes.
-
-    Raises:
-        ValueError: if two would have the same volume.
-    """
+    """Files with these suffixes, and folders, by the file names of their volumes; ValueError for two of one name."""
     named: dict[str, Path] = {}
     for source in sources:
         name = os.path.basename(os.path.abspath(source))
@@ -136,10 +123,9 @@ def name_volumes(sources: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str
 
 def stamp_of(path: Path) -> dict[str, Any]:
     """What tells an input from a later version of itself: a file, a ``.cfl`` for its pair, or a folder of DICOM."""
-    if path.is_dir():
-        parts = [file for file in sorted(path.iterdir()) if is_dicom(file)]
-    else:
-        parts = [path, path.with_suffix(".hdr")] if path.suffix == ".cfl" else [path]
+    parts = sorted(filter(is_dicom, path.iterdir())) if path.is_dir() else [path]
+    if path.suffix == ".cfl":
+        parts.append(path.with_suffix(".hdr"))
     states: list[tuple[Any, ...]] = [(file.name, *file_stamp(file)) for file in parts if file.exists()]
     stamp = {"name": path.resolve().name, "size": sum(state[1] for state in states)}
     if len(parts) == 1 and states:
@@ -164,8 +150,7 @@ def plan_jobs(
             (``singlecoil_`` without coils).
 
     Raises:
-        ValueError: if an input is missing, two would give the same volume, an input would be written over, a volume
-            would get into two splits, or ``split`` does not fit.
+        ValueError: if inputs or ``split`` do not fit, or a file is in the way: an input, or a volume of another split.
     """
     if output_path.exists() and not output_path.is_dir():
         raise ValueError(f"output_path must be a folder, got the file {output_path}")
@@ -186,10 +171,10 @@ def plan_jobs(
     taken = {source.resolve() for source in sources.values()}
     jobs = []
     for index, (volume, source) in enumerate(sources.items()):
-        has_coils, simulated = _peek(name, source, options)
         output = output_path / volume
         if parts:
-            output = output_path / f"{'multi' if has_coils else 'single'}coil_{parts[index]}" / volume
+            coils = "multi" if _has_coils(name, source, options) else "single"
+            output = output_path / f"{coils}coil_{parts[index]}" / volume
             for other in (folder / volume for folder in split_folders(output_path)):
                 if other != output and other.exists():
                     place = f"{output.parent.name}: split as before, or delete it"
@@ -200,21 +185,20 @@ def plan_jobs(
         document = {"format": name, "version": VERSION, "source": stamp, "settings": facts}
         conversion = json.dumps(document, sort_keys=True)
         given = {**settings, "attributes": {"conversion": conversion}}
-        jobs.append(Job(source, output, convert, given, stamp["size"], conversion, simulated))
+        jobs.append(Job(source, output, convert, given, stamp["size"], conversion))
     return jobs
 
 
-def _peek(name: str, source: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether a volume gets an axis of coils, and whether it is simulated, before it is made."""
-    is_image = FORMATS[name].simulated
+def _has_coils(name: str, source: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a volume gets an axis of coils, before it is made."""
     if name == "numpy":
         try:
             axes, is_image = read_layout(source, **{option: settings[option] for option in ("kind", "axes", "key")})
         except (ValueError, OSError):  # its conversion will say so
-            return True, False
+            return True
         if not is_image:
-            return "coils" in axes, False
-    return settings.get("num_coils", 0) is not None, is_image
+            return "coils" in axes
+    return settings.get("num_coils", 0) is not None
 
 
 def split_folders(folder: Path) -> list[Path]:
@@ -292,10 +276,8 @@ def _attempt(job: Job) -> Summary:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            if job.function(job.source, job.output, **job.settings) is False:
-                summary.kept = 1
-            else:
-                summary.converted = [job.output]
+            is_new = job.function(job.source, job.output, **job.settings) is not False
+            (summary.converted if is_new else summary.kept).append(job.output)
         except Exception as error:  # readers of foreign files raise whatever they like
             known = isinstance(error, ValueError | OSError | ImportError) and str(error)
             reason = str(error) if known else f"{type(error).__name__}: {error}"
@@ -308,9 +290,8 @@ def _attempt(job: Job) -> Summary:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or "No space left on device" in str(error):  # what HDF5 says when it closes a file
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    has_code = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # the text is what HDF5 says when it closes a file
+    return has_code or "No space left on device" in str(error) or _is_disk_full(error.__cause__ or error.__context__)

@@ -15,7 +15,7 @@ from fastmri.data.transforms import center_crop
 
 from fastmri_ufloss.convert.arrays import open_numpy
 from fastmri_ufloss.convert.jobs import Job, files_in, name_volumes, split_folders
-from fastmri_ufloss.convert.nifti import read_nifti
+from fastmri_ufloss.convert.magnitudes import read_nifti
 from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, naming_source
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction

@@ -18,6 +18,7 @@ from fastmri_ufloss.simulation.volume_file import write_volume
 __all__ = ["scan_sampling", "transform_readout", "whitening_matrix", "write_kspace"]
 
 AFFINE_CONVENTION = "(slice, row, column, 1) to (left, posterior, superior, 1) of the patient, in mm"
+SIMULATED = "simulated k-space makes optimistic results: exact coils, white noise; it is no substitute for raw data"
 Converter = TypeVar("Converter", bound=Callable[..., Any])
 
 
@@ -60,8 +61,7 @@ def whitening_matrix(noise: np.ndarray, *, bandwidth_ratio: float = 1.0) -> np.n
         bandwidth_ratio: r, above 0.
 
     Raises:
-        ValueError: if the noise is not complex or not finite, has no more samples than coils, or coils that are
-            silent or made of others, or the ratio is not above 0.
+        ValueError: if the noise does not have a positive definite covariance, or the ratio is not above 0.
     """
     check(0 < bandwidth_ratio < np.inf, "bandwidth_ratio", "above 0", bandwidth_ratio)
     fits = np.iscomplexobj(noise) and noise.ndim >= 2 and noise.size > 0
@@ -139,11 +139,10 @@ def write_kspace(
         mask: what was sampled, (cols,) or (rows, cols); by default `find_sampling` tells.
         whitener: complex64 (coils, coils), multiplied to the coils.
         max_memory: bytes of 3D k-space that are made at once; less takes longer, the volume is the same.
-        acquisition: fastMRI's name of the contrast, such as AXT2.
+        acquisition: fastMRI's name of the contrast, such as AXT2; "UNKNOWN" by default.
 
     Raises:
-        ValueError: if the k-space is not finite, has no signal, slices were sampled differently, or an argument does
-            not fit.
+        ValueError: if the k-space is not finite, slices were sampled differently, or an argument does not fit.
     """
     slices: Iterable[np.ndarray] = kspace
     if along_readout:
@@ -177,10 +176,14 @@ def scan_images(
     images: np.ndarray, num_coils: int | None, snr: float, phase_strength: float, seed: int
 ) -> tuple[Iterator[np.ndarray], tuple[int, ...], dict[str, Any]]:
     """Simulated k-space, slice by slice, its shape, and the attributes that a volume keeps of its simulation."""
+    warnings.warn(SIMULATED, stacklevel=3)
     shape = images.shape if num_coils is None else (len(images), num_coils, *images.shape[1:])
-    settings = {"snr": float(snr), "phase_strength": float(phase_strength), "seed": seed}
-    attributes = {f"simulated_{name}": value for name, value in settings.items()}
-    return simulate_slices(images, num_coils, snr, phase_strength, seed), shape, attributes
+    settings = {
+        "simulated_snr": float(snr),
+        "simulated_phase_strength": float(phase_strength),
+        "simulated_seed": seed,
+    }
+    return simulate_slices(images, num_coils, snr, phase_strength, seed), shape, settings
 
 
 def check_magnitude(images: np.ndarray) -> np.ndarray:

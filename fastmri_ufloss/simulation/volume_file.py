@@ -112,11 +112,11 @@ def write_volume(
 def read_voxel_size(path: str | Path) -> tuple[float, float, float]:
     """Size of a volume's voxels, (slices, rows, cols) in mm, from its header; 1 mm where that does not tell."""
     with h5py.File(path, "r") as volume:
-        space = etree.fromstring(volume["ismrmrd_header"][()]).find(".//{*}encodedSpace")
+        root = etree.fromstring(volume["ismrmrd_header"][()])
 
     def size(axis: str) -> float:
-        names = (f"{{*}}fieldOfView_mm/{{*}}{axis}", f"{{*}}matrixSize/{{*}}{axis}")
-        field, count = (None if space is None else space.findtext(name) for name in names)
+        names = (f".//{{*}}encodedSpace/{{*}}{field}/{{*}}{axis}" for field in ("fieldOfView_mm", "matrixSize"))
+        field, count = map(root.findtext, names)
         return float(field) / max(float(count), 1) if field and count else 1.0
 
     return size("z"), size("x"), size("y")

@@ -23,7 +23,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from fastmri_ufloss.convert.dicom import convert_dicom, is_dicom
+from fastmri_ufloss.convert.magnitudes import convert_dicom, is_dicom
 from fastmri_ufloss.data.index import read_metadata
 
 EXACT = {"num_coils": None, "snr": np.inf}
@@ -151,7 +151,7 @@ def test_header_has_the_voxel_size(tmp_path):
 
 def test_nifti_of_the_same_images_is_the_same_volume(tmp_path):
     nib = pytest.importorskip("nibabel")
-    from fastmri_ufloss.convert.nifti import convert_nifti
+    from fastmri_ufloss.convert.magnitudes import convert_nifti
 
     steps = {"axial": (AXIAL, (0, 0, 3.0)), "coronal": (CORONAL, (0, 3.0, 0)), "sagittal": (SAGITTAL, (3.0, 0, 0))}
     for slice_axis, (orientation, step) in steps.items():
@@ -370,7 +370,7 @@ def test_missing_slices(tmp_path):
     by_height = {pydicom.dcmread(path).ImagePositionPatient[2]: path for path in source.iterdir()}
     before, missing, behind = (by_height[30 + 3 * number] for number in (2, 3, 4))
     missing.unlink()
-    message = f"6.000 mm between {before.name} and {behind.name} and 3.000 mm elsewhere; find the missing slices"
+    message = f"6.000 mm between {before} and {behind} and 3.000 mm elsewhere; find the missing slices"
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path)
 
@@ -383,7 +383,9 @@ def test_repeated_positions(tmp_path):
         convert(source, tmp_path)
     copies = save_series(tmp_path / "copies", volume())
     (copies / "copy").write_bytes((copies / "IM002").read_bytes())
-    with pytest.raises(ValueError, match=r"got 1 more, such as (copy and IM002|IM002 and copy).*are they copies"):
+    with pytest.raises(
+        ValueError, match=r"got 1 more, such as (.*copy and .*IM002|.*IM002 and .*copy).*are they copies"
+    ):
         convert(copies, tmp_path)
 
 
@@ -400,14 +402,14 @@ def test_repeated_positions(tmp_path):
 def test_mixed_images(tmp_path, images, elements, keyword):
     source = save_series(tmp_path / "in", volume())
     save(source / "other", make(images, (-10.5, 20.25, 45), **elements))
-    with pytest.raises(ValueError, match=f"one {keyword}, got .* and .* in other"):
+    with pytest.raises(ValueError, match=f"one {keyword}, got .* and .* in .*other"):
         convert(source, tmp_path)
 
 
 def test_positions_off_the_line_and_missing_positions(tmp_path):
     source = save_series(tmp_path / "in", volume())
     save(source / "IM001", make(IMAGE, (-5.5, 20.25, pydicom.dcmread(source / "IM001").ImagePositionPatient[2])))
-    with pytest.raises(ValueError, match=r"in: slices must be on a line, got .* mm off it for IM\d+"):
+    with pytest.raises(ValueError, match=r"slices must be on a line, got .* mm off it for .*in.IM\d+"):
         convert(source, tmp_path)
     save(source / "IM001", make(IMAGE, None))
     with pytest.raises(ValueError, match=r"IM001: ImagePositionPatient must be 3 numbers, got None"):

@@ -523,7 +523,7 @@ def broken_lines(case: str, lines: list[Line]) -> list[Line]:
         ("not finite", "acquisition 17 has NaN or infinite values"),
         ("encodings", "encoding_space_ref must be the same .*, got 0 in acquisition 0, 1 in acquisition 4"),
         ("no such encoding", "encoding_space_ref must be below the number of encodings in the header, 1, got 1"),
-        ("noise only", "there must be acquisitions of an image, got 0 of calibration and 30 of noise"),
+        ("noise only", "some acquisitions must be of an image, got 0 of calibration and 30 of noise"),
         ("off center", "columns from 7 to 10 were sampled, which leave out the cent(er|re) of 10"),
         ("empty", "there must be acquisitions, a data set 'data', in the group 'dataset'"),
     ],
@@ -540,7 +540,11 @@ def test_inconsistent_acquisitions_are_refused(tmp_path: Path, case: str, messag
     [
         ("<trajectory>cartesian", "<trajectory>radial", "trajectory must be cartesian, got radial: grid the data"),
         ("<trajectory>cartesian", "<trajectory>epi", "trajectory must be cartesian, got epi"),
-        ("kspace_encoding_step_1>", "phase>", "header has no encodingLimits.kspace_encoding_step_1"),
+        (
+            "kspace_encoding_step_1>",
+            "phase>",
+            "encodingLimits.kspace_encoding_step_1.center of the header must be a number",
+        ),
         ("reconSpace>", "otherSpace>", "header is broken, or fields are missing .*otherSpace"),
         ("<x>24.0</x>", "<x>0</x>", "encodedSpace.fieldOfView_mm of the header must be above 0, got .0.0, 15.0, 3.0"),
         ("</ismrmrdHeader>", "", "header is broken"),

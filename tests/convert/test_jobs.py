@@ -23,10 +23,10 @@ from fastmri_ufloss.convert.jobs import (
     FORMATS,
     find_inputs,
     missing_jobs,
+    name_volumes,
     plan_jobs,
     run_jobs,
     stamp_of,
-    volume_name,
 )
 from fastmri_ufloss.simulation.volume_file import write_volume
 
@@ -343,7 +343,8 @@ def test_inputs_of_formats(tmp_path):
         ("dicom", ["p/s2/IM0"], {"p/s2/IM0": "IM0.h5"}),
     ):
         found = find_inputs(name, [tmp_path / one for one in given])
-        assert {path.relative_to(tmp_path).as_posix(): volume_name(name, path) for path in found} == expected
+        volumes = name_volumes(found, FORMATS[name].suffixes)
+        assert {path.relative_to(tmp_path).as_posix(): volume for volume, path in volumes.items()} == expected
     for path, files in (("p/s1", ("p/s1/1.dcm", "p/s1/2.dcm")), ("d.cfl", ("d.cfl", "d.hdr"))):
         stamp = stamp_of(tmp_path / path)
         assert stamp["size"] == 132 * len(files)

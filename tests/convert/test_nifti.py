@@ -11,7 +11,7 @@ import pytest
 import torch
 from fastmri.data import SliceDataset
 
-from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.convert.magnitudes import convert_nifti
 from fastmri_ufloss.data.index import read_metadata
 
 SPACING = np.array([3.0, 0.7, 1.1])  # of slices, rows, columns of axial images

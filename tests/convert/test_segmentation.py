@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastmri_ufloss.convert import segmentation as segmentation_module
 from fastmri_ufloss.convert.__main__ import main
-from fastmri_ufloss.convert.nifti import convert_nifti
+from fastmri_ufloss.convert.magnitudes import convert_nifti
 from fastmri_ufloss.convert.segmentation import add_segmentation
 from fastmri_ufloss.data.index import read_metadata
 

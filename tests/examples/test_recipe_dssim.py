@@ -207,7 +207,7 @@ def test_split_separator_and_axis_are_followed(nifti: Path, tmp_path: Path, call
 
 BAD: dict[str, tuple[list[Any], str]] = {
     "no folder": (["--nifti", "nowhere"], "no folder nowhere: check --nifti"),
-    "no files": (["--nifti", "empty"], "no NIfTI files"),
+    "no files": (["--nifti", "empty"], "empty must be NIfTI .*, or a folder of such, got none"),
     "one subject": (["--nifti", "one"], "1 subject, 'sub', are too few.*--subject_separator"),
     "no validation": (["--nifti", "nifti", "--split", 3, 0, 0], "--split must be numbers of subjects"),
     "too many": (["--nifti", "nifti", "--split", 3, 1, 0], "no more than the 3 of nifti"),
