@@ -150,7 +150,7 @@ def plan_jobs(
             (``singlecoil_`` without coils).
 
     Raises:
-        ValueError: if inputs or ``split`` do not fit, or a file is in the way: an input, or a volume of another split.
+        ValueError: if inputs or ``split`` do not fit, or a file is in the way, such as an input.
     """
     if output_path.exists() and not output_path.is_dir():
         raise ValueError(f"output_path must be a folder, got the file {output_path}")

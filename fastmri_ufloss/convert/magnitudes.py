@@ -324,8 +324,7 @@ def _place_images(images: list["Dataset"]) -> tuple[list["Dataset"], float, dict
     first = images[0]
     thickness = _read_numbers(first, "SliceThickness", 1, default=[1.0]).tolist()
     between = abs(float(_read_numbers(first, "SpacingBetweenSlices", 1, default=thickness)[0])) or 1.0
-    placed = all(first.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
-    if len(images) == 1 and not placed:
+    if len(images) == 1 and not all(first.get(name) for name in ("ImageOrientationPatient", "ImagePositionPatient")):
         return images, between, {}
     orientation = _read_numbers(first, "ImageOrientationPatient", 6)
     along_row, along_column = axes = orientation.reshape(2, 3)

@@ -158,9 +158,8 @@ def write_kspace(
     padding = padding_of(sampled if mask is None else mask)
     mask = find_sampling(sampled) if mask is None else mask
     warn_if_undersampled(output, mask)
-    shape = kspace.shape
     write_volume(
-        output, slices, shape=shape, mask=mask, padding=padding, acquisition=acquisition, attributes=attributes
+        output, slices, shape=kspace.shape, mask=mask, padding=padding, acquisition=acquisition, attributes=attributes
     )
 
 

@@ -18,6 +18,7 @@ __all__ = ["fft2c", "ifft2c", "read_voxel_size", "write_volume"]
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 AXES = (-2, -1)
+OWN_NAMES = {"kspace", "mask", "ismrmrd_header", "reconstruction_rss", "reconstruction_esc", "max", "norm"}
 
 
 def fft2c(images: np.ndarray) -> np.ndarray:
@@ -75,6 +76,8 @@ def write_volume(
     padding = padding or (0, cols)
     check(0 <= padding[0] < padding[1] <= cols, "padding", f"(left, right) within 0 and {cols}", padding)
     check(min(voxel_size) > 0, "voxel_size", "above 0", voxel_size)
+    taken = sorted(OWN_NAMES & {*(attributes or {}), *(datasets or {})})
+    check(not taken, "attributes and datasets", "other names than the volume's own", taken)
     content: dict[str, Any] = {"ismrmrd_header": _header(shape, recon_size, padding, voxel_size)}
     if mask is not None:
         mask = content["mask"] = np.asarray(mask).astype(bool)

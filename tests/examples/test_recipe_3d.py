@@ -54,7 +54,7 @@ def test_bad_input_is_named(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for options, message in [
         (["--raw_path", "nowhere"], "no folder nowhere"),
-        (["--raw_path", "empty"], "no ISMRMRD files"),
+        (["--raw_path", "empty"], "empty must be ISMRMRD"),
         (["--raw_path", "two"], "2 scans are too few"),
         (["--raw_path", scans, "--split", 2, 2, 2], "whose sum is that of the inputs, 3"),
     ]:

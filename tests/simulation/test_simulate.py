@@ -222,6 +222,8 @@ def test_further_attributes_and_datasets(tmp_path):
         assert volume.attrs["field_strength"] == 3.0 and volume["sens_maps"].shape == (2, 3)
     with pytest.raises(ValueError, match="kspace"):
         simulate_volume(tmp_path / "a.h5", disc(), datasets={"kspace": np.ones(3)})
+    with pytest.raises(ValueError, match="other names than the volume's own, got"):
+        simulate_volume(tmp_path / "a.h5", disc(), attributes={"max": 1.0})
 
 
 def test_header(tmp_path):
