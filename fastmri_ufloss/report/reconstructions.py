@@ -252,4 +252,4 @@ def _list_volumes(source: str, folder: str | Path) -> dict[str, Path]:
     try:
         return {path.name: path for path in list_volumes(folder)}
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}, the folder of {source}") from error
+        raise FileNotFoundError(f"{source}: {error}") from error

@@ -99,7 +99,7 @@ BAD_PANELS = {
     "gain": (["--error_gain", "0"], "error_gain must be a number above 0, got 0"),
     "stride": (["--stride", "4"], "--stride is for UFLoss of the images, whose network --feature_net names"),
     "method": (["--methods", "half"], "--methods must be given as NAME=FOLDER, got 'half'"),
-    "folder": (["--methods", "half=nowhere"], "no folder nowhere of half"),
+    "folder": (["--methods", "half=nowhere"], "half: no folder nowhere"),
 }
 
 

@@ -124,10 +124,10 @@ def test_strays_are_skipped_with_a_warning(root: Path) -> None:
 
 
 def test_folders_and_names_are_checked(root: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: .*, the folder of nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"^nowhere: no folder .*nowhere"):
         find(root, "nowhere")
     (root / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no HDF5 volumes .*empty, the folder of empty"):
+    with pytest.raises(FileNotFoundError, match=r"^empty: no HDF5 volumes .*empty"):
         find(root, "empty")
     with pytest.raises(ValueError, match=r"other names than the references, .*got RSS: name the folder"):
         Reconstructions({"RSS": root / "dim"}, {"RSS": root / "reference"})
