@@ -27,11 +27,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 def gather_objects(value: Any) -> list[Any]:
     """Plain values of all processes in the order of the ranks."""
-    _, world_size = rank_and_world_size()
-    if world_size == 1:
-        return [value]
-    gathered: list[Any] = [None] * world_size
-    dist.all_gather_object(gathered, value)
+    gathered = [value] * rank_and_world_size()[1]
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, value)
     return gathered
 
 

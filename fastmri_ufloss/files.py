@@ -39,8 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> list[Path]:
     """Remove temporary files of `atomic_path` that a killed process left: fastMRI would take them for volumes.
 
-    ``paths`` are the final names. Files that were written to within ``stale_seconds`` are kept and returned: another
-    process may be writing them.
+    ``paths`` are final names. Files of the last ``stale_seconds``, maybe another process's, stay and are returned.
     """
     young = []
     for path in paths:

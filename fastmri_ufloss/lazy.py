@@ -8,10 +8,8 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """``__getattr__`` and ``__all__`` of a package from the public names, with blanks between them, of its modules.
-
-    A name must not be that of a module as well: Python gives the module, once that is loaded.
-    """
+    """``__getattr__`` and ``__all__`` of a package from the public names of its modules, with blanks between."""
+    # a name must not be that of a module as well: Python gives the module, once that is loaded
     homes = {name: module for module, names in modules.items() for name in names.split()}
 
     def get(name: str) -> Any:

@@ -28,12 +28,10 @@ GRACE_SECONDS = 10.0  # to remove a temporary file
 def run_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, num_workers: int
 ) -> Generator[tuple[Task, Result | str], None, None]:
-    """Call a function, which processes can import, for each task in processes of one thread each.
+    """Call a function for each task in processes of one thread each; yield tasks with their results as they end.
 
-    If the iterator is closed, or an exception ends it, waiting tasks are dropped and running ones get a SystemExit.
-
-    Yields:
-        A task and its result, in the order in which they end; a text for a task whose process died.
+    A task whose process died has a text. If the iterator is closed, or an exception ends it, waiting tasks are
+    dropped and running ones get a SystemExit.
     """
     others, context = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, initializer=_start) as pool:

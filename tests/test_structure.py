@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / "fastmri_ufloss"
-ROOT_MODULES = {"distributed", "files", "lazy", "workers"}
+ROOT_MODULES = {"checks", "distributed", "files", "lazy", "workers"}
 CORE = {  # what each room of the core may import
     "mri": set(),
     "data": {"mri"},

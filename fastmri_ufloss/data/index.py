@@ -14,7 +14,7 @@ import numpy as np
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.sampling import center_shape, mask_of_size, volume_sampling
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5, write_json
 
@@ -45,10 +45,9 @@ def list_volumes(folder: str | Path) -> list[Path]:
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     """What fastMRI's ``SliceDataset`` knows of a volume, in plain values; ValueError names what cannot be used.
 
-    Returns:
-        ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes,
-        ``kspace_shape`` and ``target_shape``; ``sampling`` (``"columns"`` or ``"points"``) by the file's ``mask`` or
-        else `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
+    These are ``padding_left``, ``padding_right``, ``encoding_size``, ``recon_size``, the file's attributes,
+    ``kspace_shape`` and ``target_shape``; ``sampling`` (``"columns"`` or ``"points"``) by the file's ``mask`` or else
+    `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
     """
     with open_hdf5(path) as volume:
         return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
@@ -61,13 +60,10 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
     if not isinstance(kspace, h5py.Dataset) or kspace.dtype.kind != "c":
         raise ValueError(f"{path}: 'kspace' must be a data set of complex numbers")
     shape = kspace.shape
-    ndim = 4 if challenge == "multicoil" else 3
-    if len(shape) != ndim:
-        layout = "(slices, coils, rows, cols)" if ndim == 4 else "(slices, rows, cols)"
-        raise ValueError(
-            f"{path}: kspace of a {challenge} volume must have shape {layout}, got {shape}; "
-            f"is it a {'singlecoil' if ndim == 4 else 'multicoil'} file?"
-        )
+    ndim, other = (4, "singlecoil") if challenge == "multicoil" else (3, "multicoil")
+    layout = "(slices, coils, rows, cols)" if ndim == 4 else "(slices, rows, cols)"
+    demand = f"{path}: kspace of a {challenge} volume must have shape {layout}"
+    require(len(shape) == ndim, demand, f"{shape}; is it a {other} file?")
     facts = {name: _plain(value) for name, value in volume.attrs.items() if _plain(value) is not None}
     target = volume.get("reconstruction_rss" if ndim == 4 else "reconstruction_esc")
     facts["target_shape"] = None if target is None else list(target.shape[1:])
@@ -122,9 +118,9 @@ def _plain(value: Any) -> Any:
 def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list[int]]:
     """Intensity scale of a volume: the 95th percentile of the root-sum-of-squares images of its center.
 
-    The images have the resolution of that center (rows, cols), all of which must have been acquired, and the
-    intensity of the zero-filled image of full size. Returns the scale, positive, and the slices without any signal,
-    which do not count; a center that is not finite, or without a signal in any slice, raises ValueError.
+    The images have the resolution of that center (rows, cols) and the intensity of the zero-filled image of full
+    size. Returns the scale, positive, and the slices without any signal, which do not count; a center that is not
+    finite, or without a signal in any slice, raises ValueError.
     """
     magnitudes, empty = [], []
     with open_hdf5(path) as volume:
@@ -150,11 +146,8 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
 class MetadataIndex:
     """Metadata and intensity scales of volumes, kept in a JSON file that is replaced as a whole.
 
-    An entry is trusted as long as the volume has the same size and time of modification.
-
-    Args:
-        path: the JSON file, which may be missing; a damaged file is made anew with a warning.
-        challenge: ``"singlecoil"`` or ``"multicoil"``.
+    An entry is trusted as long as the volume has the same size and time of modification. A missing file, and with a
+    warning a damaged one, is made anew. ``challenge`` is "singlecoil" or "multicoil", ValueError otherwise.
     """
 
     def __init__(self, path: str | Path, *, challenge: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 
 __all__ = ["EqualSizeBatches", "ResumableLoader", "equal_part", "ordered_batches"]
 
@@ -14,9 +14,9 @@ __all__ = ["EqualSizeBatches", "ResumableLoader", "equal_part", "ordered_batches
 class EqualSizeBatches(Sampler[list[tuple[int, int]]]):
     """Shuffled batches of (epoch, index) for training; all samples of a batch have the same size.
 
-    The global batches depend on seed and epoch alone. Each of ``world_size`` processes takes its part of every
-    global batch, so 2 processes with batches of b see what 1 process sees with batches of 2b; several processes
-    fill a last batch that is not full from its beginning. ``sizes`` has one entry a sample, of any kind.
+    The global batches depend on seed and epoch alone, and each of ``world_size`` processes takes its part of every
+    global batch; several processes fill a last batch that is not full from its beginning. ``sizes`` has one entry a
+    sample, of any kind.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import torch
 from fastmri.data.subsample import MaskFunc
 from torch import Tensor
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.poisson_disk import poisson_disk, spacing_for_count
 
 __all__ = ["MASK_TYPES", "POINT_MASKS", "Gaussian1DMaskFunc", "create_mask_for_mask_type", "min_center_shape"]
@@ -27,11 +27,8 @@ class Gaussian1DMaskFunc(MaskFunc):
     N is the number of columns, R the acceleration. The center lines, ``round(N * center_fraction)`` and at least
     one, are fully sampled; the others are drawn without replacement in proportion to w(k), the density of M. Seitzer
     et al., MICCAI 2018. Arguments as for fastMRI's ``MaskFunc``; a call takes a shape (..., rows, cols, 2) and gives
-    a mask (1, ..., 1, cols, 1) of 0 and 1, float32, and the number of center lines.
-
-    Raises:
-        ValueError: at a call, if there are fewer than 4 columns, or if for one of the pairs of center fraction and
-            acceleration the center alone takes the lines that the acceleration leaves.
+    a mask (1, ..., 1, cols, 1) of 0 and 1, float32, and the number of center lines. Fewer than 4 columns, or a center
+    that alone takes the lines of one of the accelerations, raise ValueError.
     """
 
     def sample_mask(self, shape: Sequence[int], offset: int | None) -> tuple[Tensor, Tensor, int]:
@@ -139,15 +136,9 @@ class PointMaskFunc(MaskFunc):
                     f"leaves of {rows} x {cols}: lower one of the two"
                 )
             if not inside[self.calculate_center_mask((rows, cols, 1), side)].all():
-                raise ValueError(
-                    f"a center of {side} x {side} reaches out of the ellipse in {rows} x {cols}: lower it, or take "
-                    "elliptical=False"
-                )
-            if inside.sum() < count:
-                raise ValueError(
-                    f"the ellipse has {inside.sum()} of {rows} x {cols} points, and acceleration {acceleration} "
-                    f"takes {count}: raise it, or take elliptical=False"
-                )
+                raise ValueError(f"a center of {side} x {side} reaches out of the ellipse: take elliptical=False")
+            demand = f"the ellipse in {rows} x {cols} must have the {count} samples of acceleration {acceleration}"
+            require(inside.sum() >= count, demand, f"{inside.sum()} points: take elliptical=False")
 
 
 class VariableDensity2DMaskFunc(PointMaskFunc):
@@ -155,8 +146,8 @@ class VariableDensity2DMaskFunc(PointMaskFunc):
 
         w(k) = max(1 - |k|, 0)^4 + 1 / (2 R),    |k|^2 = (k_row / (rows / 2))^2 + (k_col / (cols / 2))^2
 
-    |k| = 1 is the ellipse that touches the borders, R the acceleration. The points around the center are drawn
-    without replacement in proportion to w(k). (Lustig et al., Sparse MRI, Magn. Reson. Med. 58, 2007.)
+    R is the acceleration. The points around the center are drawn without replacement in proportion to w(k). (Lustig
+    et al., Sparse MRI, Magn. Reson. Med. 58, 2007.)
     """
 
     def draw(self, inside: np.ndarray, center: np.ndarray, count: int, acceleration: float) -> np.ndarray:
@@ -170,10 +161,9 @@ class Poisson2DMaskFunc(PointMaskFunc):
 
         r(k) = s (1 + a |k|),    |k|^2 = (d_row / (rows / 2 - n / 2))^2 + (d_col / (cols / 2 - n / 2))^2
 
-    d_row and d_col are how far a point is out of the square center, r is in steps of the grid, and one sample
-    takes r^2 points. As in sigpy.mri.poisson s = 1, so that the density falls steadily from the fully sampled
-    center, and a follows from the acceleration; beyond a = 8 s grows (`spacing_for_count`). Samples are about 0.8 r
-    apart at least; a few of them, to get their number right, about 0.6 r (`poisson_disk`).
+    d_row and d_col are how far a point is out of the square center, and r is in steps of the grid. As in
+    sigpy.mri.poisson s = 1, and a follows from the acceleration; beyond a = 8 s grows (`spacing_for_count`). Samples
+    are about 0.8 r apart at least; a few of them, to get their number right, about 0.6 r (`poisson_disk`).
     """
 
     def draw(self, inside: np.ndarray, center: np.ndarray, count: int, acceleration: float) -> np.ndarray:
@@ -219,12 +209,9 @@ def create_mask_for_mask_type(
         only = f"only for the mask types {', '.join(POINT_MASKS)}"
         check(center_size is None, "center_size", only, f"{center_size} for {mask_type!r}")
         check(not elliptical, "elliptical", only, f"{elliptical} for {mask_type!r}")
-    needs_fractions = center_size is None or len(center_fractions) > 0
-    if needs_fractions and not 0 < len(center_fractions) == len(accelerations):
-        raise ValueError(
-            "center_fractions and accelerations must have the same number of values, at least one, got "
-            f"{list(center_fractions)} and {list(accelerations)}"
-        )
+    fits = 0 < len(center_fractions) == len(accelerations) or (center_size is not None and not center_fractions)
+    demand = "center_fractions and accelerations must have the same number of values, at least one"
+    require(fits, demand, f"{list(center_fractions)} and {list(accelerations)}")
     _check_values(mask_type, center_fractions, accelerations)
     if mask_type in POINT_MASKS:
         return POINT_MASKS[mask_type](center_fractions, accelerations, center_size=center_size, elliptical=elliptical)
@@ -241,8 +228,8 @@ def _check_values(mask_type: str, center_fractions: Sequence[float], acceleratio
     check(len(accelerations) > 0, "accelerations", "at least one", list(accelerations))
     for acceleration in accelerations:
         check(1 <= acceleration < math.inf, "accelerations", "at least 1", acceleration)
-        if mask_type in ("equispaced", "magic") and acceleration != int(acceleration):
-            raise ValueError(f"accelerations must be integers for mask_type {mask_type!r}, got {acceleration}")
+        fits = mask_type not in ("equispaced", "magic") or acceleration == int(acceleration)
+        check(fits, "accelerations", f"integers for mask_type {mask_type!r}", acceleration)
     if mask_type not in ("random", "equispaced_fraction", "gaussian_1d"):
         return
     for fraction, acceleration in zip(center_fractions, accelerations, strict=True):
@@ -278,8 +265,7 @@ def draw_without_replacement(weights: np.ndarray, count: int, rng: np.random.Ran
     """True for ``count`` elements, drawn one after another, each with a probability in proportion to its weight.
 
     The elements have the shortest of the random times -log(u) / w, u uniform in (0, 1]: P. Efraimidis and P.
-    Spirakis, Weighted random sampling with a reservoir, Inf. Process. Lett. 97 (2006). Weights are at least 0, of
-    any shape, and above 0 for ``count`` elements or more.
+    Spirakis, Weighted random sampling with a reservoir, Inf. Process. Lett. 97 (2006).
     """
     times = np.full(weights.shape, np.inf)
     possible = weights > 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_channels
 
@@ -34,11 +34,7 @@ class PatchSettings:
 def patch_file_name(volume_path: str | Path, settings: PatchSettings, *, in_chans: int, source: str = "") -> str:
     """The name of a volume's patch file, which changes with all that the patches depend on: a file is up to date.
 
-    Args:
-        volume_path: the file that the images come from. Its name, size and time of change count.
-        settings: of `write_volume_patches`.
-        in_chans: 2 for complex images, 1 for magnitude images.
-        source: whatever else the images depend on, such as the way the coils were combined.
+    The name, size and time of change of the volume count, and ``source``, whatever else the images depend on.
     """
     volume_path = Path(volume_path)
     parts = (
@@ -55,19 +51,11 @@ def write_volume_patches(
     """Write patches of a volume at random places, unless the file exists. (Wang et al., MRM 2022.)
 
     The file is a float16 array (slices * patches_per_slice, in_chans, p + 2 * MARGIN, p + 2 * MARGIN) with 2
-    channels for complex and 1 for real images, each divided by its own `fastmri_ufloss.mri.intensity.image_scale`.
-    Places are uniform and depend on seed, volume_name, the number of the slice and the size of its image only, so
-    processes may share the volumes in any way. An image that has room for the patch but not for the margin is
-    extended by reflection.
-
-    Args:
-        path: the file, best named by `patch_file_name`.
-        images: fully sampled, coil-combined complex or magnitude images (rows, cols), all of one kind, which are
-            read one after another, and not at all if the file exists.
-
-    Raises:
-        ValueError: if there is no image, an image is smaller than a patch, not 2D, of another kind than the
-            first, not finite, or too bright for float16 once scaled.
+    channels for complex and 1 for real images (rows, cols), each divided by its own
+    `fastmri_ufloss.mri.intensity.image_scale`. Places are uniform and depend on seed, volume_name, the number of the
+    slice and the size of its image only. An image that has room for the patch but not for the margin is extended by
+    reflection. Raises ValueError if there is no image, an image is smaller than a patch, not 2D, of another kind than
+    the first, not finite, or too bright for float16 once scaled.
     """
     path = Path(path)
     patch_size, per_slice = settings.patch_size, settings.patches_per_slice
@@ -92,10 +80,9 @@ def write_volume_patches(
 
 
 class PatchDataset(Dataset[tuple[Tensor, int]]):
-    """All patches of the files of `write_volume_patches`, numbered in the order of the files, which the caller keeps.
+    """All patches of the files of `write_volume_patches`, numbered in the order of the files.
 
-    Nothing is held in memory or kept open. Missing files raise FileNotFoundError; no file, a file that holds no
-    patches, and files that differ in channels or patch size raise ValueError.
+    Missing files raise FileNotFoundError; no file, a file without patches, and files that differ in shape ValueError.
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:

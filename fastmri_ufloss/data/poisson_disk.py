@@ -17,26 +17,26 @@ WIDE_DISC = 2.04  # for wider discs: their number of points for each of the samp
 # the line where the two ways meet has a little fewer samples, which in one mask does not show.
 DENSE = (1.6, 2.5)
 FIRST_PASS = 0.98  # part of the samples for which the first pass makes room; the widest holes get the rest
+MAX_SLOPE = 8.0
 SHRINK = (0.8, 0.6, 0.4, 0.0)  # of the discs in the passes after it
 
 
-def spacing_for_count(distances: ndarray, count: int, *, max_slope: float = 8.0) -> tuple[float, float]:
+def spacing_for_count(distances: ndarray, count: int) -> tuple[float, float]:
     """How the spacing of samples must grow with the distance for a number of samples.
 
         r(k) = s (1 + a |k|),    sum_k 1 / r(k)^2 = count
 
-    with s = 1, where the density starts at one sample a grid point, and the a >= 0 that the number takes; if that
-    is more than ``max_slope``, with a = ``max_slope`` and an s > 1.
+    with s = 1 and the a >= 0 that the number takes; if that is more than 8, with a = 8 and an s > 1.
 
-    ``distances`` |k| are those of the points that may be sampled, of any shape, ``count`` is from 1 to their number.
-    Returns s in steps of the grid, and a. One sample takes r^2 points.
+    ``distances`` |k| are those of the points that may be sampled, ``count`` is from 1 to their number. Returns s in
+    steps of the grid, and a.
     """
     # the sum over every point, again and again, would take longer than the sampling
     points, edges = np.histogram(distances, bins=1024)
     bins = (edges[:-1] + edges[1:]) / 2
 
     def too_many(growth: float) -> bool:
-        scale, slope = max(1.0, growth / max_slope), min(growth, max_slope)
+        scale, slope = max(1.0, growth / MAX_SLOPE), min(growth, MAX_SLOPE)
         return bool((points / (scale * (1 + slope * bins)) ** 2).sum() > count)
 
     low, high = 0.0, 1.0
@@ -45,7 +45,7 @@ def spacing_for_count(distances: ndarray, count: int, *, max_slope: float = 8.0)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if too_many(middle) else (low, middle)
-    return max(1.0, high / max_slope), min(high, max_slope)
+    return max(1.0, high / MAX_SLOPE), min(high, MAX_SLOPE)
 
 
 def poisson_disk(
@@ -54,25 +54,17 @@ def poisson_disk(
     """Samples at random points of a grid that keep a distance from each other: Poisson discs.
 
     Darts are thrown at the points in random order. A dart that hits a free point takes the point and blocks those
-    nearer than about 0.83 r(k), the distance at which discs thrown until none fits have the density 1 / r(k)^2.
-    The squares of distances on a grid are 1, 2, 4, 5, 8...: a disc is, at random, one of the two next to the
-    wanted distance, so that the density does not go in steps. The widest holes then get smaller and smaller
+    nearer than about 0.83 r(k), the distance at which discs thrown until none fits have the density 1 / r(k)^2: at
+    random one of the two distances on a grid next to the wanted one. The widest holes then get smaller and smaller
     discs, until the number of samples is reached (hierarchical dart throwing). Where more than half of the points
     are to be sampled, the others keep their distance from each other.
 
-    Args:
-        spacing: r(k), (rows, cols), in steps of the grid, at least 1.
-        inside: bool (rows, cols), the points that count. Darts are thrown at the others as well: without
-            neighbors beyond it, a border would get more samples than its share.
-        taken: bool (rows, cols), samples that are there already.
-        count: samples to add, at most the number of points inside and not taken.
+    ``spacing`` is r(k), in steps of the grid, at least 1; ``inside`` are the points that count: darts are thrown at
+    the others as well, since without neighbors beyond a border the border would get more samples than its share;
+    ``taken`` are samples that are there already. Returns the ``count`` added samples; all arrays are (rows, cols).
 
-    Returns:
-        The added samples inside, bool (rows, cols).
-
-    References:
-        M. McCool and E. Fiume, Hierarchical Poisson disk sampling distributions, Graphics Interface 1992;
-        S. Vasanawala et al., Practical parallel imaging compressed sensing MRI, ISBI 2011.
+    M. McCool and E. Fiume, Hierarchical Poisson disk sampling distributions, Graphics Interface 1992; S. Vasanawala
+    et al., Practical parallel imaging compressed sensing MRI, ISBI 2011.
     """
     dense = spacing**2 < rng.uniform(*DENSE)
     sampled = taken | _take_dense(spacing, inside, dense & ~taken, count, rng)

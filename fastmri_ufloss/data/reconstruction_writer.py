@@ -11,6 +11,7 @@ import torch
 from fastmri.data.transforms import center_crop
 from torch import Tensor
 
+from fastmri_ufloss.checks import require
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["ReconstructionWriter", "crop_like_fastmri", "leaderboard_size"]
@@ -34,18 +35,14 @@ class ReconstructionWriter:
     """Writes volumes as ``fastmri.save_reconstructions`` does, without holding one in memory.
 
     Slices of a volume come one after another, in their order. A file appears when its volume is complete; slices
-    that come again, where several processes share a data set, are dropped.
-
-    Args:
-        folder: for the files, each with a data set ``reconstruction`` (slices, rows, cols); and, where all slices
-            of the volume were sampled in the same way, a data set ``mask`` of uint8, (cols,) or (rows, cols), of the
-            size of k-space, 1 where a sample was acquired.
+    that come again, where several processes share a data set, are dropped. A file has a data set ``reconstruction``
+    (slices, rows, cols); and, where all slices of the volume were sampled in the same way, a data set ``mask`` of
+    uint8, (cols,) or (rows, cols), 1 where a sample was acquired.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._fname = ""
-        self._last_slice = -1
+        self._fname, self._last_slice = "", -1
         self._written: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._file: h5py.File | None = None
@@ -57,7 +54,7 @@ class ReconstructionWriter:
         """Append the magnitude (rows, cols) of a slice.
 
         The mask is not zero where a sample was acquired: (cols,), (rows, cols) or (1, 1 or rows, cols, 1). A slice
-        that comes before its turn, or has another size than the slice before, raises ValueError.
+        out of turn, or of another size, raises ValueError.
         """
         if fname in self._written:
             return
@@ -68,11 +65,9 @@ class ReconstructionWriter:
             self._file = self._open(fname, image.shape)
             self._fname, self._last_slice, self._mask = fname, -1, sampled
         images = self._file["reconstruction"]
-        if image.shape != images.shape[1:] or slice_num <= self._last_slice:
-            raise ValueError(
-                f"slices of {fname} must have one size and come in their order, got slice {slice_num} of "
-                f"{image.shape} after slice {self._last_slice} of {images.shape[1:]}"
-            )
+        fits = image.shape == images.shape[1:] and slice_num > self._last_slice
+        got = f"slice {slice_num} of {image.shape} after slice {self._last_slice} of {images.shape[1:]}"
+        require(fits, f"slices of {fname} must have one size and come in their order", got)
         images.resize(images.shape[0] + 1, axis=0)
         images[-1] = image
         self._last_slice = slice_num
@@ -97,9 +92,8 @@ class ReconstructionWriter:
     def _open(self, fname: str, shape: tuple[int, ...]) -> h5py.File:
         temporary = self._stack.enter_context(atomic_path(self.folder / fname))
         file = self._stack.enter_context(h5py.File(temporary, "w"))
-        file.create_dataset(
-            "reconstruction", (0, *shape), maxshape=(None, *shape), chunks=(1, *shape), dtype=np.float32
-        )
+        sizes = {"shape": (0, *shape), "maxshape": (None, *shape), "chunks": (1, *shape)}
+        file.create_dataset("reconstruction", dtype=np.float32, **sizes)
         return file
 
 

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import torch
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.mri.center import count_center_lines
 
 __all__ = ["center_shape", "find_sampling", "mask_of_size", "padding_of", "sampled_points", "volume_sampling"]
@@ -25,18 +25,12 @@ def find_sampling(sampled: np.ndarray, *, max_zeros: float = MAX_ZEROS) -> np.nd
     K-space without gaps is full: in every row and column, the sampled points are one run. So are rectangles
     (partial Fourier, asymmetric echoes) and ellipses; what is around them counts as zero-filled.
 
-    Args:
-        sampled: (rows, cols), where k-space is not zero; ValueError if nowhere.
-        max_zeros: share of the acquired points that may be zero by chance.
-
-    Returns:
-        None for full k-space; columns (cols,) if all rows between the first and the last sampled row are alike;
-        otherwise ``sampled`` itself.
+    ``sampled`` (rows, cols) is where k-space is not zero, ValueError if nowhere. Returns None for full k-space;
+    columns (cols,) if all rows between the first and the last sampled row are alike; otherwise ``sampled`` itself.
     """
     check(sampled.ndim == 2, "sampled", "of shape (rows, cols)", sampled.shape)
     sampled = np.asarray(sampled, dtype=bool)
-    if not sampled.any():
-        raise ValueError("k-space must have a signal, got zeros only")
+    require(bool(sampled.any()), "k-space must have a signal", "zeros only")
     allowed = max_zeros * np.count_nonzero(sampled)
     gaps = (_between(sampled, 0) | _between(sampled, 1)) & ~sampled
     if np.count_nonzero(gaps) <= allowed:
@@ -59,8 +53,8 @@ def mask_of_size(mask: np.ndarray, rows: int, cols: int, *, where: str) -> np.nd
     mask = np.asarray(mask).astype(bool)
     if mask.size == cols:
         return mask.ravel()
-    if mask.shape != (rows, cols):
-        raise ValueError(f"{where}: mask must have shape {(cols,)} or {(rows, cols)}, got {mask.shape}")
+    fits = mask.shape == (rows, cols)
+    require(fits, f"{where}: mask must have shape {(cols,)} or {(rows, cols)}", mask.shape)
     return mask
 
 

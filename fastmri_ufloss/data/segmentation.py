@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.files import name_some, open_hdf5
 
@@ -42,16 +42,10 @@ def find_reconstruction(volume: h5py.File) -> h5py.Dataset | None:
 class SegmentationSlices(Dataset[SegmentationSample]):
     """The slices of fully sampled fastMRI volumes with their segmentations; k-space is not read.
 
-    An index is a slice's number, or (epoch, number) as of `EqualSizeBatches`.
-
-    Args:
-        folder: of volumes with a data set ``segmentation`` (slices, rows, cols), see
-            ``python -m fastmri_ufloss.convert segmentation --help``.
-        only_with_classes: leave out slices that are nothing but background.
-        skip_missing: leave out volumes without a segmentation, which are an error otherwise.
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no volume, or a segmentation does not fit, or no slice is left.
+    An index is a slice's number, or (epoch, number) as of `EqualSizeBatches`. The volumes have a data set
+    ``segmentation`` (slices, rows, cols). ``only_with_classes`` leaves out slices that are nothing but background,
+    ``skip_missing`` volumes without a segmentation, which are an error otherwise. Raises FileNotFoundError without
+    volumes, ValueError if a segmentation does not fit, or no slice is left.
     """
 
     def __init__(self, folder: str | Path, *, only_with_classes: bool = False, skip_missing: bool = False) -> None:
@@ -76,7 +70,7 @@ class SegmentationSlices(Dataset[SegmentationSample]):
 
     @property
     def num_classes(self) -> int:
-        """The highest class number of the folder and one more; all segmentations are read for it, once."""
+        """The highest class number of the folder and one more."""
         return 1 + max(max(highest, default=0) for highest in self._highest.values())
 
     def __len__(self) -> int:

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastmri_ufloss.losses.images import (
-    FunctionLoss,
     Range,
     Reduction,
     at_target_scale,
     channels,
+    check_shape,
+    loss_module,
     magnitude,
     no_autocast,
     reduce,
@@ -28,11 +29,11 @@ FLOOR = 1e-3
 def sobel_magnitude(images: Tensor) -> Tensor:
     """sqrt((gx^2 + gy^2) / 2) of the magnitudes, with Sobel's derivatives gx, gy, as ``skimage.filters.sobel``.
 
-    gx is the filter [1, 2, 1]/4 down the columns and [-1, 0, 1] along the rows, gy the other way round. The pixels
-    of the border are repeated outwards, which for 3x3 filters is scipy's ``mode="reflect"``. Images are (batch, 1,
-    rows, cols), ValueError otherwise; the result has the same shape, at least float32.
+    gx is the filter [1, 2, 1]/4 down the columns and [-1, 0, 1] along the rows, gy the other way round; the pixels
+    of the border are repeated outwards. Images are (batch, 1, rows, cols), ValueError otherwise; the result has the
+    same shape, at least float32.
     """
-    _check_shape(images)
+    check_shape("images", images)
     # slices rather than a convolution: exact whatever autocast and TF32 make of convolutions
     padded = F.pad(magnitude(images), (1, 1, 1, 1), mode="replicate")
     along = padded[..., :, 2:] - padded[..., :, :-2]
@@ -46,7 +47,7 @@ def sobel_magnitude(images: Tensor) -> Tensor:
 def edge_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
     """The mean over pixels of (G(x) - G(t))^2 of the magnitudes, G = `sobel_magnitude`, at the scale of the target.
 
-    An outlook of Pawar et al., ISMRM 2019: a difference of Sobel maps as a regularizer beside l2.
+    An outlook of Pawar et al., ISMRM 2019.
     """
     output, target = at_target_scale(output, target)
     difference = sobel_magnitude(output) - sobel_magnitude(target)
@@ -57,12 +58,11 @@ def laplacian_of_gaussian(images: Tensor) -> Tensor:
     """LoG(x) = h * x, the convolution with a Laplacian of a Gaussian of 15x15 pixels, sigma = 1.5.
 
     h is MATLAB's ``fspecial('log', 15, 1.5)``: (r^2 - 2 sigma^2) / sigma^4 exp(-r^2 / (2 sigma^2)), divided by the
-    sum of the exponentials, less its mean, so that it sums to 0. The pixels of the border are repeated outwards
-    (scipy's ``mode="nearest"``), so that a constant image gives 0 and any size of image is allowed. Images are
-    (batch, 1, rows, cols), ValueError otherwise, real or complex, where both parts are filtered; the result has the
-    same shape and kind, in at least float32.
+    sum of the exponentials, less its mean. The pixels of the border are repeated outwards, so that a constant image
+    gives 0. Images are (batch, 1, rows, cols), ValueError otherwise, real or complex, where both parts are filtered;
+    the result has the same shape and kind, in at least float32.
     """
-    _check_shape(images)
+    check_shape("images", images)
     parts = magnitude(channels(images))  # real already: this makes float32 of half precision
     with no_autocast(images):
         padded = F.pad(parts.flatten(0, 1).unsqueeze(1), (KERNEL_SIZE // 2,) * 4, mode="replicate")
@@ -84,10 +84,9 @@ def laplacian_kernel() -> Tensor:
 def hfen_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
     """|LoG(x - t)|_2 / |LoG(t)|_2 of each image, the high-frequency error norm; 1 for an output of zeros.
 
-    For LoG see `laplacian_of_gaussian`. The filter is linear, so complex images are filtered as they are, and errors
-    of the phase count. (Ravishankar and Bresler, IEEE TMI 2011, take magnitudes and do not divide.) The denominator
-    is at least 1e-3 |t|_2, since a constant target has no fine structures; where the target is zero everywhere, it is
-    the square root of the number of pixels.
+    For LoG see `laplacian_of_gaussian`; errors of the phase of complex images count. The denominator is at least
+    1e-3 |t|_2, since a constant target has no fine structures; where the target is zero everywhere, it is the square
+    root of the number of pixels. (Ravishankar and Bresler, IEEE TMI 2011, take magnitudes and do not divide.)
     """
     output, target = at_target_scale(output, target)
     norm, fine = _norm(target), _norm(laplacian_of_gaussian(target))
@@ -100,9 +99,8 @@ def frequency_loss(
 ) -> Tensor:
     """The mean over k-space of (|F x| - |F t|)^2, F the orthonormal Fourier transform, at the scale of the target.
 
-    Phases in k-space do not count, and so neither does a shift of the image. At |F x| = 0 the gradient is 0. A term
-    of Yang et al., "DAGAN: deep de-aliasing generative adversarial networks for fast compressed sensing MRI
-    reconstruction", IEEE TMI 2018.
+    Phases in k-space, and so a shift of the image, do not count. At |F x| = 0 the gradient is 0. A term of Yang et
+    al., "DAGAN: deep de-aliasing generative adversarial networks for fast compressed sensing MRI", IEEE TMI 2018.
     """
     output, target = at_target_scale(output, target)
     with no_autocast(output):
@@ -111,21 +109,9 @@ def frequency_loss(
     return reduce(difference.square().mean(dim=(1, 2, 3)), reduction)
 
 
-class EdgeLoss(FunctionLoss, function=edge_loss):
-    """`edge_loss` as a module."""
-
-
-class HFENLoss(FunctionLoss, function=hfen_loss):
-    """`hfen_loss` as a module."""
-
-
-class FrequencyLoss(FunctionLoss, function=frequency_loss):
-    """`frequency_loss` as a module."""
-
-
-def _check_shape(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0:
-        raise ValueError(f"images must have shape (batch, 1, rows, cols), got {tuple(images.shape)}")
+EdgeLoss = loss_module("EdgeLoss", edge_loss)
+HFENLoss = loss_module("HFENLoss", hfen_loss)
+FrequencyLoss = loss_module("FrequencyLoss", frequency_loss)
 
 
 def _norm(images: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ is >= 0 and 0 for equal images, and raises ValueError if shapes or kinds differ.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.mri.intensity import image_scale
 
 __all__ = ["L1Loss", "L2Loss", "NMSELoss", "l1_loss", "l2_loss", "nmse_loss"]
@@ -27,24 +28,20 @@ Reduction = Literal["mean", "none"]
 _Loss = TypeVar("_Loss", bound="FrozenNetworkLoss")
 
 
-class FunctionLoss(nn.Module):
-    """A loss function as a module."""
+def loss_module(name: str, function: Callable[..., Tensor]) -> type[nn.Module]:
+    """A loss function as a class of modules without settings."""
 
-    function: ClassVar[Callable[..., Tensor]]
+    def forward(self: nn.Module, output: Tensor, target: Tensor, data_range: Range = None) -> Tensor:
+        return function(output, target, data_range)
 
-    def __init_subclass__(cls, *, function: Callable[..., Tensor], **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.function = staticmethod(function)
-
-    def forward(self, output: Tensor, target: Tensor, data_range: Range = None) -> Tensor:
-        return type(self).function(output, target, data_range)
+    doc = f"`{function.__name__}` as a module."
+    return type(name, (nn.Module,), {"forward": forward, "__doc__": doc, "__module__": function.__module__})
 
 
 class FrozenNetworkLoss(nn.Module):
     """A module with a network, held as the attribute ``name``, that is frozen and always in eval mode.
 
-    The network is no part of this module's state dict: what is trained with the loss is saved without the network,
-    and such a state dict loads strictly. Weights of a network in a state dict are ignored.
+    The network is no part of this module's state dict, which loads strictly; weights of a network there are ignored.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:
@@ -76,14 +73,17 @@ def _put_in(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> No
 
 def check_images(output: Tensor, target: Tensor) -> None:
     """Raise ValueError unless both are images (batch, 1, rows, cols) of the same shape and kind."""
-    if output.ndim != 4 or output.shape[1] != 1 or output.numel() == 0:
-        raise ValueError(f"output must have shape (batch, 1, rows, cols), got {tuple(output.shape)}")
-    if output.shape != target.shape:
-        raise ValueError(f"target must have the shape of output, got {tuple(target.shape)} and {tuple(output.shape)}")
-    if output.is_complex() != target.is_complex():
-        raise ValueError(
-            f"output and target must both be complex or both be magnitudes, got {output.dtype}, {target.dtype}"
-        )
+    check_shape("output", output)
+    shapes = f"{tuple(target.shape)} and {tuple(output.shape)}"
+    require(output.shape == target.shape, "target must have the shape of output", shapes)
+    demand = "output and target must both be complex or both be magnitudes"
+    require(output.is_complex() == target.is_complex(), demand, f"{output.dtype}, {target.dtype}")
+
+
+def check_shape(name: str, images: Tensor) -> None:
+    """Raise ValueError unless images have shape (batch, 1, rows, cols), and there is one."""
+    fits = images.ndim == 4 and images.shape[1] == 1 and images.numel() > 0
+    require(fits, f"{name} must have shape (batch, 1, rows, cols)", tuple(images.shape))
 
 
 def at_target_scale(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,16 +113,14 @@ def no_autocast(images: Tensor) -> torch.autocast:
 
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
     """The values of the images of a batch, (batch,), or their mean; ValueError for another reduction."""
-    if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+    check(reduction in ("mean", "none"), "reduction", "'mean' or 'none'", repr(reduction))
     return values.mean() if reduction == "mean" else values
 
 
 def _at_least_float32(images: Tensor) -> Tensor:
-    half = images.dtype in (torch.float16, torch.bfloat16) or not (images.is_floating_point() or images.is_complex())
-    if images.dtype == torch.complex32:
-        return images.to(torch.complex64)
-    return images.float() if half else images
+    if images.is_complex():
+        return images.to(torch.complex64) if images.dtype == torch.complex32 else images
+    return images if images.dtype in (torch.float32, torch.float64) else images.float()
 
 
 def l1_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduction: Reduction = "mean") -> Tensor:
@@ -148,13 +146,6 @@ def nmse_loss(output: Tensor, target: Tensor, data_range: Range = None, *, reduc
     return reduce(error / torch.where(energy == 0, float(target[0].numel()), energy), reduction)
 
 
-class L1Loss(FunctionLoss, function=l1_loss):
-    """`l1_loss` as a module."""
-
-
-class L2Loss(FunctionLoss, function=l2_loss):
-    """`l2_loss` as a module."""
-
-
-class NMSELoss(FunctionLoss, function=nmse_loss):
-    """`nmse_loss` as a module."""
+L1Loss = loss_module("L1Loss", l1_loss)
+L2Loss = loss_module("L2Loss", l2_loss)
+NMSELoss = loss_module("NMSELoss", nmse_loss)

@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fastmri_ufloss.checks import check, check_at_least_one, require
+
 __all__ = ["MemoryBank", "instance_discrimination_loss"]
 
 
 class MemoryBank(nn.Module):
     """The last feature of every patch of the training set, V (N x d), rows of unit l2 norm.
 
-    V is the buffer ``vectors``, which moves and is saved with the module that holds the bank, and is never trained.
-    The first rows are random and depend on ``seed`` only. N, ``num_patches``, and d, ``num_features``, are at least
-    1, ValueError otherwise.
+    V is the buffer ``vectors``, and is never trained. The first rows are random and depend on ``seed`` only. N,
+    ``num_patches``, and d, ``num_features``, are at least 1, ValueError otherwise.
 
     Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
     """
@@ -24,8 +25,7 @@ class MemoryBank(nn.Module):
 
     def __init__(self, num_patches: int, num_features: int, *, seed: int = 0) -> None:
         super().__init__()
-        if num_patches < 1 or num_features < 1:
-            raise ValueError(f"num_patches and num_features must be at least 1, got {num_patches} and {num_features}")
+        check_at_least_one(num_patches=num_patches, num_features=num_features)
         generator = torch.Generator().manual_seed(seed)
         vectors = torch.randn(num_patches, num_features, generator=generator)
         self.register_buffer("vectors", F.normalize(vectors, dim=1))
@@ -59,10 +59,8 @@ def instance_discrimination_loss(
     Features f are (batch, d), of unit l2 norm, their indices i (batch,), int64, below N, and the temperature tau is
     positive; ValueError otherwise. Wu et al., CVPR 2018.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    check(temperature > 0, "temperature", "positive", temperature)
+    check_at_least_one(chunk_size=chunk_size)
     _check(features, indices, bank)
     with torch.autocast(features.device.type, enabled=False):
         loss: Tensor = _NegativeLogProbability.apply(
@@ -104,12 +102,9 @@ class _NegativeLogProbability(torch.autograd.Function):
 
 def _check(features: Tensor, indices: Tensor, bank: MemoryBank) -> None:
     num_patches, num_features = bank.vectors.shape
-    if features.ndim != 2 or features.shape[1] != num_features or len(features) == 0:
-        raise ValueError(f"features must have shape (batch, {num_features}), got {tuple(features.shape)}")
-    if indices.dtype != torch.int64 or indices.shape != features.shape[:1]:
-        raise ValueError(
-            f"indices must be int64 with shape ({len(features)},), got {indices.dtype} {tuple(indices.shape)}"
-        )
+    fits = features.ndim == 2 and features.shape[1] == num_features and len(features) > 0
+    require(fits, f"features must have shape (batch, {num_features})", tuple(features.shape))
+    fits = indices.dtype == torch.int64 and indices.shape == features.shape[:1]
+    check(fits, "indices", f"int64 with shape ({len(features)},)", f"{indices.dtype} {tuple(indices.shape)}")
     low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= num_patches:
-        raise ValueError(f"indices must be in 0 .. {num_patches - 1}, got {low} .. {high}")
+    check(low >= 0 and high < num_patches, "indices", f"in 0 .. {num_patches - 1}", f"{low} .. {high}")

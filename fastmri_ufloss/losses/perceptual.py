@@ -14,13 +14,10 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor, *, reduction
         loss = mean |f(u(x)) - f(u(t))|^2     over the images that are made of each, channels and pixels of the maps
 
     A complex image makes two images, u(x) = (Re x / s + 1) / 2 and (Im x / s + 1) / 2; a magnitude makes one,
-    u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the target, so u(t) lies in 0 .. 1
-    and any common unit gives the same loss; u(x) is not clipped. (Wang et al. scale each part by itself, which
-    blows up the noise of a part without signal.)
+    u(x) = x / s. Each is repeated to three channels. s is the largest magnitude of the target; u(x) is not clipped.
 
-    The network f, such as `fastmri_ufloss.models.VGGFeatures`, takes images (n, 3, rows, cols) in 0 .. 1, in the
-    precision of its parameters, to feature maps (n, channels, rows', cols'). For the other arguments, the result and
-    errors see `fastmri_ufloss.losses.images`.
+    The network f, such as `fastmri_ufloss.models.VGGFeatures`, takes images (n, 3, rows, cols) in 0 .. 1 to feature
+    maps (n, channels, rows', cols'). For the rest see `fastmri_ufloss.losses.images`.
 
     Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016; with
     relu2_2 of VGG-16 the comparison in Wang et al., MRM 2022; with the last block of VGG-19 L_VGG in Seitzer

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastmri_ufloss.losses.images import FunctionLoss, Range, Reduction, check_images, magnitude, no_autocast, reduce
+from fastmri_ufloss.checks import check, require
+from fastmri_ufloss.losses.images import Range, Reduction, check_images, loss_module, magnitude, no_autocast, reduce
 
 __all__ = ["DSSIMLoss", "MSSSIMLoss", "SSIMLoss", "dssim_loss", "gaussian_ssim", "ms_ssim_loss", "ssim_loss"]
 
 HOST_WINDOW = 7
-WINDOW = 11
-"""Rows and columns of the Gaussian window, which torchmetrics derives from sigma = 1.5."""
+WINDOW = 11  # rows and columns of the Gaussian window, which torchmetrics derives from sigma = 1.5
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 FLOOR = 1e-4
 
@@ -36,9 +36,8 @@ def ssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: R
 def dssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: Reduction = "mean") -> Tensor:
     """1 - SSIM with Wang's Gaussian windows of 11x11, sigma = 1.5, k1 = 0.01, k2 = 0.03; 0 to 2.
 
-    The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. (torchmetrics,
-    which computes the map, reflects the image at its borders; that frame of 5 pixels is left out here. On a GPU its
-    padding has no deterministic gradient: ``torch.use_deterministic_algorithms`` refuses it.)
+    The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. On a GPU the
+    padding of torchmetrics has no deterministic gradient: ``torch.use_deterministic_algorithms`` refuses it.
 
     Pawar et al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019, with weight
     0.1 beside l2; SSIM: Wang et al., IEEE TIP 2004.
@@ -56,9 +55,8 @@ def ms_ssim_loss(
     c_j is the mean of SSIM's contrast and structure term at scale j, and of the whole SSIM at the last scale, with
     the windows of `dssim_loss`. The images of each further scale are means of 2x2 pixels (at an odd end, of those
     that are there). beta is 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, and with fewer scales the first of these divided
-    by their sum. A c_j below 1e-4 counts as 1e-4, without gradient: the power of a negative number is NaN, and the
-    slope of the power at 0 is infinite. num_scales is 1 to 5, and images have at least 10 * 2^(num_scales - 1) + 1
-    rows and columns, ValueError otherwise.
+    by their sum. A c_j below 1e-4 counts as 1e-4, without gradient. num_scales is 1 to 5, and images have at least
+    10 * 2^(num_scales - 1) + 1 rows and columns, ValueError otherwise.
 
     Wang, Simoncelli and Bovik, "Multi-scale structural similarity for image quality assessment", Asilomar 2003.
     """
@@ -78,12 +76,8 @@ def ms_ssim_loss(
         return reduce((1 - similarity).to(precision), reduction)
 
 
-class SSIMLoss(FunctionLoss, function=ssim_loss):
-    """`ssim_loss` as a module."""
-
-
-class DSSIMLoss(FunctionLoss, function=dssim_loss):
-    """`dssim_loss` as a module."""
+SSIMLoss = loss_module("SSIMLoss", ssim_loss)
+DSSIMLoss = loss_module("DSSIMLoss", dssim_loss)
 
 
 class MSSSIMLoss(nn.Module):
@@ -119,9 +113,8 @@ def _at_unit_range(
 ) -> tuple[Tensor, Tensor, torch.dtype]:
     """The magnitudes of checked images divided by their data range, in float64, and the precision of the loss.
 
-    In float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart, and the convolutions of a GPU
-    in TF32 would make that more. MPS has no float64, and gets float32. An image needs sizes[n - 1] rows and columns
-    for n scales.
+    In float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart. MPS has no float64, and gets
+    float32. An image needs sizes[n - 1] rows and columns for n scales.
     """
     check_images(output, target)
     rows, cols = output.shape[-2:]
@@ -130,14 +123,11 @@ def _at_unit_range(
         advice = f": use num_scales={fitting} or less" if fitting else ""
         raise ValueError(f"{name} needs images of at least {sizes[-1]}x{sizes[-1]}, got {(rows, cols)}{advice}")
     if data_range is None:
-        raise ValueError(
-            f"{name} needs data_range, the largest intensity of each image's volume: a tensor (batch,), such as "
-            "fastMRI's batch.max_value"
-        )
+        raise ValueError(f"{name} needs data_range, the largest intensity of each image's volume, of shape (batch,)")
     precision = torch.float64 if target.dtype in (torch.float64, torch.complex128) else torch.float32
     ranges = torch.as_tensor(data_range).detach().to(precision).to(target.device)  # not every device has float64
-    if ranges.ndim > 1 or ranges.numel() not in (1, len(target)):
-        raise ValueError(f"data_range must have shape ({len(target)},), got {tuple(ranges.shape)}")
+    fits = ranges.ndim <= 1 and ranges.numel() in (1, len(target))
+    require(fits, f"data_range must have shape ({len(target)},)", tuple(ranges.shape))
     if not bool(((ranges > 0) & ranges.isfinite()).all()):
         raise ValueError(f"data_range must be positive and finite, got {ranges.tolist()}")
     inside = torch.float32 if output.device.type == "mps" else torch.float64
@@ -146,5 +136,5 @@ def _at_unit_range(
 
 
 def _check_num_scales(num_scales: int) -> None:
-    if not isinstance(num_scales, int) or not 1 <= num_scales <= len(BETAS):
-        raise ValueError(f"num_scales must be an integer from 1 to {len(BETAS)}, got {num_scales!r}")
+    fits = isinstance(num_scales, int) and 1 <= num_scales <= len(BETAS)
+    check(fits, "num_scales", f"an integer from 1 to {len(BETAS)}", repr(num_scales))

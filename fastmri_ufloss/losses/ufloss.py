@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from fastmri_ufloss.losses.images import FrozenNetworkLoss, check_images
+from fastmri_ufloss.checks import check, check_at_least_one, require
+from fastmri_ufloss.losses.images import FrozenNetworkLoss, check_images, check_shape
 from fastmri_ufloss.mri.intensity import image_scale, to_patch_channels
 
 __all__ = ["UFLoss", "check_at_least_one", "patch_features", "ufloss_per_image"]
@@ -20,8 +21,7 @@ class UFLoss(FrozenNetworkLoss):
 
     p_j and p^_j are patches of target and output at the same place, on a grid of ``stride`` in both directions, and
     f is the feature network, frozen (see `FrozenNetworkLoss`). Both images are divided by the target's
-    `fastmri_ufloss.mri.intensity.image_scale`, so any common unit gives the same loss. The value lies in 0 .. 4, is
-    twice the L_UF of the paper, and does not depend on the size of the batch, of the image or of the features.
+    `fastmri_ufloss.mri.intensity.image_scale`. The value lies in 0 .. 4 and is twice the L_UF of the paper.
 
     In training (the module in training mode and gradients enabled) both images are rolled by the same random shift
     in [0, stride) in each direction, one shift for the whole batch, and ``patches_per_step`` places are drawn from
@@ -83,18 +83,17 @@ def ufloss_per_image(
 ) -> Tensor:
     """`UFLoss` of each image of a batch over the whole grid, (batch,).
 
-    The network is in eval mode. Memory is bounded by ``chunk_size``, with gradients as well: chunks are computed
-    again for the gradients. ``target_features``, (batch, patches, d), are what `patch_features` gives for the target,
-    its own `image_scale` and the same stride: half the work for the second and every further output of one target.
-    For the other arguments and errors see `UFLoss`.
+    The network is in eval mode. ``target_features``, (batch, patches, d), are what `patch_features` gives for the
+    target, its own `image_scale` and the same stride: half the work for every further output of one target. For the
+    other arguments and errors see `UFLoss`.
     """
     check_images(output, target)
     check_at_least_one(chunk_size=chunk_size)
     corners = _grid(feature_net, target, stride)
-    if target_features is not None and target_features.shape[:2] != (len(target), len(corners)):
-        raise ValueError(
-            f"target_features must have shape ({len(target)}, {len(corners)}, d), got {tuple(target_features.shape)}"
-        )
+    if target_features is not None:
+        expected, shape = (len(target), len(corners)), tuple(target_features.shape)
+        demand = f"target_features must have shape ({expected[0]}, {expected[1]}, d)"
+        require(shape[:2] == expected, demand, shape)
     return _distance(feature_net, output, target, corners, chunk_size, target_features)
 
 
@@ -106,11 +105,9 @@ def patch_features(
     The network is in eval mode. The images are divided by ``scale``, (batch,), the `image_scale` of the target. For
     the other arguments and errors see `UFLoss`.
     """
-    if images.ndim != 4 or images.shape[1] != 1:
-        raise ValueError(f"images must have shape (batch, 1, rows, cols), got {tuple(images.shape)}")
+    check_shape("images", images)
     check_at_least_one(chunk_size=chunk_size)
-    if scale.shape != images.shape[:1]:
-        raise ValueError(f"scale must have shape ({len(images)},), got {tuple(scale.shape)}")
+    require(scale.shape == images.shape[:1], f"scale must have shape ({len(images)},)", tuple(scale.shape))
     corners = _grid(feature_net, images, stride)
     with torch.no_grad():
         channels = _channels(feature_net, images, scale)
@@ -208,18 +205,10 @@ def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
 def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:
     """Upper left corners of the patches of the grid, (patches, 2), on the CPU."""
     check_at_least_one(stride=stride)
-    if feature_net.training:
-        raise ValueError("feature_net must be in eval mode, got training mode: call feature_net.eval()")
+    check(not feature_net.training, "feature_net", "in eval mode", "training mode: call feature_net.eval()")
     size: int = feature_net.patch_size  # type: ignore[assignment]
     num_rows, num_cols = images.shape[-2:]
-    if min(num_rows, num_cols) < size:
-        raise ValueError(f"images must be at least as large as a patch of {size}x{size}, got {num_rows}x{num_cols}")
+    expected = f"at least as large as a patch of {size}x{size}"
+    check(min(num_rows, num_cols) >= size, "images", expected, f"{num_rows}x{num_cols}")
     rows = torch.arange(0, num_rows - size + 1, stride)
     return torch.cartesian_prod(rows, torch.arange(0, num_cols - size + 1, stride))
-
-
-def check_at_least_one(**values: int | None) -> None:
-    """Raise ValueError that names an argument below 1."""
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.distributed import mean_over_processes
 from fastmri_ufloss.mri.intensity import image_scale
 
@@ -46,7 +47,7 @@ class LinearRamp(NamedTuple):
     first_epoch: int
     last_epoch: int
 
-    def at(self, epoch: int) -> float:
+    def at(self, epoch: float) -> float:
         """The weight in an epoch."""
         if epoch >= self.last_epoch:
             return self.end
@@ -63,8 +64,7 @@ Weight = float | LinearRamp
 def parse_weights(items: Iterable[str], *, names: Sequence[str] | None = None) -> dict[str, Weight]:
     """``["l2=1", "ufloss=0:1.5@5-20"]`` as weights by name, see `GRAMMAR`; a name alone has weight 1.
 
-    Raises ValueError if a name is not one of ``names``, which are any if None, or is given twice, or a weight is no
-    number >= 0 and no ramp of such.
+    Raises ValueError for a name that is not in ``names`` or comes twice, or another weight than those.
     """
     weights: dict[str, Weight] = {}
     for item in items:
@@ -91,34 +91,30 @@ def _checked_weight(name: str, weight: Weight | str) -> Weight:
         if ramp is not None:
             weight = LinearRamp(numbers[0], numbers[1], int(ramp["first"]), int(ramp["last"]))
     for value in weight[:2] if isinstance(weight, LinearRamp) else (weight,):
-        if not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise ValueError(f"the weight of {name!r} must be a number >= 0, got {value}")
-    if isinstance(weight, LinearRamp) and not 0 <= weight.first_epoch < weight.last_epoch:
-        raise ValueError(
-            f"the ramp of {name!r} must begin in epoch 0 or later, got {weight.first_epoch}, and must end in a later "
-            f"epoch than {weight.first_epoch}, got {weight.last_epoch}"
-        )
+        fits = isinstance(value, int | float) and 0 <= value < math.inf
+        check(fits, f"the weight of {name!r}", "a number >= 0", value)
+    if isinstance(weight, LinearRamp):
+        fits, epochs = 0 <= weight.first_epoch < weight.last_epoch, f"{weight.first_epoch}-{weight.last_epoch}"
+        require(fits, f"the ramp of {name!r} must begin in epoch 0 or later and end in a later epoch", epochs)
     return weight
 
 
 class WeightedLoss(nn.Module):
     """sum_i w_i c_i L_i, with L_i(output, target, data_range), or values that the caller has computed.
 
-    The weights w_i are constant, or follow the epoch that `set_epoch` names. In eval mode ramps have their final
-    weight, so that the loss of a validation can be compared from epoch to epoch. A term whose weight is 0 is
-    computed, and takes no part in the gradient. The factors c_i are 1; with ``normalize`` they are 1 / L_i of the
-    first training batch, the mean over all processes, and buffers, which a checkpoint holds (Seitzer et al., MICCAI
-    2018).
+    The weights w_i are constant, or follow the epoch that `set_epoch` names; in eval mode ramps have their final
+    weight. A term whose weight is 0 is computed, and takes no part in the gradient. The factors c_i are 1; with
+    ``normalize`` they are 1 / L_i of the first training batch, the mean over all processes, and buffers, which a
+    checkpoint holds (Seitzer et al., MICCAI 2018).
 
-    After each call ``last_terms`` holds the value L_i of each term without weight and factor, detached; and
-    ``last_grad_norms``, every ``grad_norms_every`` training steps, the norm of the gradient of each w_i c_i L_i in
-    the output, times the scale of its target, which makes the norm independent of the unit of the images. The norms
-    cost a backward pass of each loss, but not of the network.
+    After each call ``last_terms`` holds the value L_i of each term, detached; and ``last_grad_norms``, every
+    ``grad_norms_every`` training steps, the norm of the gradient of each w_i c_i L_i in the output, times the scale
+    of its target, which costs a backward pass of each loss, but not of the network.
 
     Weights are finite and >= 0, or their text, see `parse_weights`, and give the sum its order; their names that are
-    none of the terms are those of values that are handed in at each call. Raises ValueError for another weight, if
-    there is none at all or for a term, or grad_norms_every is below 1; in the call, for values of other names, or a
-    term that is 0 or not finite in the batch that normalizes.
+    none of the terms are those of values that are handed in at each call. Raises ValueError for another weight, for
+    none at all or a term without, or grad_norms_every below 1; in the call, for values of other names, or a term that
+    is 0 or not finite in the batch that normalizes.
     """
 
     def __init__(
@@ -130,10 +126,9 @@ class WeightedLoss(nn.Module):
         grad_norms_every: int | None = None,
     ) -> None:
         super().__init__()
-        if not weights or not set(terms) <= set(weights):
-            raise ValueError(f"weights must name the terms {sorted(terms)}, got {sorted(weights)}")
-        if grad_norms_every is not None and grad_norms_every < 1:
-            raise ValueError(f"grad_norms_every must be at least 1, got {grad_norms_every}")
+        fits = bool(weights) and set(terms) <= set(weights)
+        require(fits, f"weights must name the terms {sorted(terms)}", sorted(weights))
+        check_at_least_one(grad_norms_every=grad_norms_every)
         self.terms = nn.ModuleDict(terms)
         self.weights = {name: _checked_weight(name, weight) for name, weight in weights.items()}
         self.normalize = normalize
@@ -154,7 +149,8 @@ class WeightedLoss(nn.Module):
     @property
     def current_weights(self) -> dict[str, float]:
         """The weight of each term, of this epoch in training and the final one in eval mode."""
-        return {name: self._current(weight) for name, weight in self.weights.items()}
+        epoch = self._epoch if self.training else math.inf
+        return {name: w.at(epoch) if isinstance(w, LinearRamp) else float(w) for name, w in self.weights.items()}
 
     @property
     def factors(self) -> dict[str, Tensor]:
@@ -173,9 +169,8 @@ class WeightedLoss(nn.Module):
         weights = self.current_weights
         # where all weights are 0 the sum still needs a graph
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
-        computed = dict(values or {})
-        if set(computed) != set(weights) - set(self.terms):
-            raise ValueError(f"values must be named {sorted(set(weights) - set(self.terms))}, got {sorted(computed)}")
+        computed, names = dict(values or {}), set(weights) - set(self.terms)
+        check(set(computed) == names, "values", f"named {sorted(names)}", sorted(computed))
         for name, term in self.terms.items():
             # detached, and not without gradients: a term may compute otherwise where there are none
             computed[name] = term(output if name in counted else output.detach(), target, data_range)
@@ -186,11 +181,6 @@ class WeightedLoss(nn.Module):
         if is_step:
             self._note_grad_norms(weighted, output, target)
         return torch.stack(list(weighted.values())).sum()
-
-    def _current(self, weight: Weight) -> float:
-        if not isinstance(weight, LinearRamp):
-            return float(weight)
-        return weight.at(self._epoch) if self.training else weight.end
 
     def _make_factors(self, *, is_step: bool) -> dict[str, Tensor]:
         """The factor of each term, where terms are normalized; the first training step sets the factors."""
@@ -208,8 +198,7 @@ class WeightedLoss(nn.Module):
         plain = dict(zip(factors, means.tolist(), strict=True))
         if bad := [name for name, value in plain.items() if not 0 < value < math.inf]:
             raise ValueError(
-                f"losses {', '.join(bad)} cannot be normalized by their value in the first batch, {plain}: each must "
-                "be above 0 and finite"
+                f"losses {', '.join(bad)} cannot be normalized by their value in the first batch, {plain}"
             )
         for factor, mean in zip(factors.values(), means, strict=True):
             factor.copy_(1 / mean)
@@ -237,13 +226,13 @@ def make_loss(
 
         make_loss({"l1": 1.0, "ufloss": "0:0.1@2-10"}, feature_net=net, settings={"ufloss": {"stride": 10}})
 
-    For the networks of ``ufloss`` and ``perceptual`` see `fastmri_ufloss.models`. Raises ValueError if a name is not
-    known, a loss lacks its network, or `WeightedLoss` refuses.
+    Raises ValueError if a name is not known, a loss lacks its network, or `WeightedLoss` refuses.
     """
     settings = settings or {}
-    networks = {
-        "ufloss": (feature_net, "feature_net, a trained PatchFeatureNet"),
-        "perceptual": (vgg, "vgg, the features of a VGG: fastmri_ufloss.models.load_vgg_features"),
+    networks = {"ufloss": feature_net, "perceptual": vgg}
+    needs = {
+        "ufloss": "feature_net, a trained PatchFeatureNet",
+        "perceptual": "vgg, the features of a VGG: fastmri_ufloss.models.load_vgg_features",
     }
     for name in (*weights, *settings):
         if name not in LOSS_NAMES:
@@ -253,9 +242,8 @@ def make_loss(
     room = import_module("fastmri_ufloss.losses")  # which loads those that are asked for
     terms: dict[str, nn.Module] = {}
     for name in weights:
-        network, description = networks.get(name, (None, ""))
-        if name in networks and network is None:
-            raise ValueError(f"loss {name!r} needs {description}")
-        given = () if network is None else (network,)
-        terms[name] = getattr(room, _LOSSES[name])(*given, **settings.get(name, {}))
+        if name in networks and networks[name] is None:
+            raise ValueError(f"loss {name!r} needs {needs[name]}")
+        network = [networks[name]] if name in networks else []
+        terms[name] = getattr(room, _LOSSES[name])(*network, **settings.get(name, {}))
     return WeightedLoss(terms, weights, normalize=normalize, grad_norms_every=grad_norms_every)

@@ -1,7 +1,7 @@
 """``python -m fastmri.evaluate`` with the same flags, on today's stack.
 
-fastMRI pushes NumPy arrays of one element into ``runstats``. Its pure Python version, the only one for Python 3.10
-and later, keeps arrays, and fastMRI's command fails when it prints its result. Here each value becomes a number.
+fastMRI pushes NumPy arrays of one element into ``runstats``, whose version since Python 3.10 keeps arrays, and then
+fails when it prints its result. Here each value becomes a number.
 """
 
 import runpy

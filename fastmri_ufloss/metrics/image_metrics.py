@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check_at_least_one
 from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
 from fastmri_ufloss.losses.images import FrozenNetworkLoss
 from fastmri_ufloss.losses.ssim import dssim_loss
-from fastmri_ufloss.losses.ufloss import check_at_least_one, ufloss_per_image
+from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, sum_dtype
 
 __all__ = ["DSSIM", "HFEN", "METRIC_NAMES", "NRMSE", "RelativeError", "UFLossMetric", "make_metrics"]
@@ -17,8 +18,8 @@ __all__ = ["DSSIM", "HFEN", "METRIC_NAMES", "NRMSE", "RelativeError", "UFLossMet
 class NRMSE(VolumeMetric):
     """|x - t| / |t| over each volume, the square root of fastMRI's NMSE; the mean over volumes.
 
-    Errors of the phase count for complex images. The value is 0 for equal images and 1 for an output of zeros, in any
-    unit; a volume whose target is zero everywhere gives inf, or nan where the output is zero as well.
+    Errors of the phase count for complex images. An output of zeros has 1; a volume whose target is zero everywhere
+    gives inf, or nan where the output is zero as well.
     """
 
     slice_sums: tuple[str, ...] = ("error_energy", "target_energy")
@@ -35,8 +36,8 @@ class NRMSE(VolumeMetric):
 class RelativeError(NRMSE):
     """|x - t| / |t| of each slice, the mean over the slices of each volume, and the mean over volumes.
 
-    Each slice counts the same, however dark. Slices whose target is zero everywhere are left out, and so are volumes
-    that have no other. (Pawar et al., ISMRM 2019.)
+    Slices whose target is zero everywhere are left out, and so are volumes that have no other. (Pawar et al., ISMRM
+    2019.)
     """
 
     def volume_value(self, values: Tensor) -> float | None:
@@ -47,8 +48,8 @@ class RelativeError(NRMSE):
 class HFEN(NRMSE):
     """|LoG(x - t)| / |LoG(t)| over each volume, slice by slice filtered; the mean over volumes.
 
-    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`. For units, equal images and zeros see
-    `NRMSE`. (Ravishankar and Bresler, IEEE TMI 2011, do not divide.)
+    LoG is `fastmri_ufloss.losses.fine_structure.laplacian_of_gaussian`; for zeros see `NRMSE`. (Ravishankar and
+    Bresler, IEEE TMI 2011, do not divide.)
     """
 
     slice_sums = ("fine_error_energy", "fine_target_energy")
@@ -61,9 +62,8 @@ class HFEN(NRMSE):
 class DSSIM(VolumeMetric):
     """1 - SSIM of each slice, the mean over the slices of each volume, and the mean over volumes.
 
-    SSIM is that of `fastmri_ufloss.losses.ssim.dssim_loss`, with Gaussian windows, where fastMRI's has others, of the
-    magnitudes; the data range is the volume's ``max_value``, which `update` needs here, positive. The value lies in
-    0 .. 2, is 0 for equal images, and does not depend on the unit of images and ``max_value``.
+    SSIM is that of `fastmri_ufloss.losses.ssim.dssim_loss`, with Gaussian windows, of the magnitudes; the data range
+    is the volume's ``max_value``, which `update` needs here, positive. The value lies in 0 .. 2.
     """
 
     slice_sums = ("dssim",)
@@ -71,8 +71,7 @@ class DSSIM(VolumeMetric):
     def slice_values(self, output: Tensor, target: Tensor, max_value: Tensor | None) -> tuple[Tensor]:
         if max_value is None:
             raise ValueError(
-                "DSSIM needs max_value, the largest intensity of each slice's volume: a tensor (batch,), such as "
-                "fastMRI's batch.max_value, got None"
+                "DSSIM needs max_value, the largest intensity of each slice's volume, (batch,), got None"
             )
         return (dssim_loss(_in_sum_precision(output), _in_sum_precision(target), max_value, reduction="none"),)
 
@@ -80,7 +79,7 @@ class DSSIM(VolumeMetric):
 class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
     """UFLoss of each slice over the whole grid of patches, the mean over the slices of each volume and over volumes.
 
-    The value, in 0 .. 4 and 0 for equal images, is `fastmri_ufloss.losses.UFLoss` in eval mode. The network, a
+    The value, in 0 .. 4, is `fastmri_ufloss.losses.UFLoss` in eval mode. The network, a
     `fastmri_ufloss.models.PatchFeatureNet` of 2 channels for complex images and 1 for magnitudes, is frozen, in eval
     mode, on the device of the metric, and in no state dict.
 
@@ -120,8 +119,7 @@ def make_metrics(
 ) -> dict[str, VolumeMetric]:
     """New metrics by their names out of ``METRIC_NAMES``, such as a Lightning module keeps in an ``nn.ModuleDict``.
 
-    ``ufloss`` are further settings of `UFLossMetric`. Raises ValueError if a name is not known or comes twice, or the
-    metric ``ufloss`` has no feature network.
+    ``ufloss`` are settings of `UFLossMetric`. An unknown or repeated name, or a lacking network, raises ValueError.
     """
     metrics: dict[str, VolumeMetric] = {}
     for name in names:

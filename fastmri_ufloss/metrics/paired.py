@@ -8,14 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = [
-    "LEVEL",
-    "NUM_RESAMPLES",
-    "PairedDifference",
-    "bootstrap_interval",
-    "holm",
-    "paired_difference",
-]
+from fastmri_ufloss.checks import check, require
+
+__all__ = ["LEVEL", "NUM_RESAMPLES", "PairedDifference", "bootstrap_interval", "holm", "paired_difference"]
 
 LEVEL = 0.95
 NUM_RESAMPLES = 2000
@@ -26,11 +21,10 @@ class PairedDifference(NamedTuple):
 
     ``difference`` is the mean of the differences of ``subjects``, with the 95% confidence interval ``low`` ..
     ``high`` by Student's t, nan for fewer than two subjects; ``first`` and ``second`` are the means of the methods.
-    ``p`` is of Wilcoxon's signed-rank test, two-sided, nan if no subject differs, and ``better`` is how many subjects
-    have a better value by the second method. ``effect_size`` is the matched-pairs rank-biserial correlation (W+ - W-)
-    / (W+ + W-) from the sums of the ranks of positive and negative differences, in -1 .. 1: 1 if the second is larger
-    for all subjects that differ, whether that is better or not; nan if none differs (Kerby, Comprehensive Psychology,
-    2014).
+    ``p`` is of Wilcoxon's signed-rank test, two-sided, and ``better`` is how many subjects have a better value by the
+    second method. ``effect_size`` is the matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-) from the sums
+    of the ranks of positive and negative differences, in -1 .. 1 (Kerby, Comprehensive Psychology, 2014). Both are
+    nan if no subject differs.
     """
 
     subjects: int
@@ -47,16 +41,10 @@ class PairedDifference(NamedTuple):
 def paired_difference(first: Sequence[float], second: Sequence[float], *, larger_is_better: bool) -> PairedDifference:
     """Compare two methods by a score of each subject, in the same order.
 
-    Slices, and volumes, of one subject are not independent: average them first. Raises ValueError if there is no
-    subject, the numbers of subjects differ, or a value is not finite.
+    Average what belongs to one subject first. Raises ValueError if there is no subject, the numbers of subjects
+    differ, or a value is not finite.
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.ndim != 1 or a.shape != b.shape or not a.size:
-        raise ValueError(
-            f"first and second must hold a value of each subject, at least one, got {a.shape} and {b.shape}"
-        )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("first and second must be finite, got NaN or infinite values")
+    a, b = _of_subjects("first and second", first, second)
     differences = b - a
     mean = float(differences.mean())
     half = stats.t.ppf((1 + LEVEL) / 2, a.size - 1) * stats.sem(differences) if a.size > 1 else math.nan
@@ -82,50 +70,45 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.array(p_values, dtype=float)
     made = np.flatnonzero(~np.isnan(p))
-    if p.ndim != 1 or ((p[made] < 0) | (p[made] > 1)).any():
-        raise ValueError(f"p_values must be in 0 .. 1, got {p.tolist()}")
+    check(p.ndim == 1 and bool(((p[made] >= 0) & (p[made] <= 1)).all()), "p_values", "in 0 .. 1", p.tolist())
     order = made[np.argsort(p[made])]
     p[order] = np.minimum(1, np.maximum.accumulate(np.arange(made.size, 0, -1) * p[order]))
     return p.tolist()
 
 
 def bootstrap_interval(
-    *values: Sequence[float] | np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    level: float = LEVEL,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
+    *values: Sequence[float] | np.ndarray, statistic: Callable[..., np.ndarray] = np.mean
 ) -> tuple[float, float]:
-    """Confidence interval of a statistic by bootstrap over subjects: SciPy's, bias-corrected and accelerated (BCa).
+    """95% confidence interval of a statistic by bootstrap over subjects: SciPy's BCa.
 
     A subject is drawn with all its numbers, one of each of ``values``, (subjects,), on which ``statistic`` is called,
     with ``axis``. Where BCa is not defined, as for equal values or a statistic that is undefined without a certain
     subject, the interval lies between the percentiles of the resamples that have a value; the ends are nan for one
-    subject. Raises ValueError if there is no subject, the numbers of values differ, a value is not finite, level is
-    not within 0 .. 1, or num_resamples is below 1.
+    subject. Raises ValueError if there is no subject, the numbers of values differ, or a value is not finite.
     """
-    samples = [np.asarray(value, dtype=float) for value in values]
-    shapes = [sample.shape for sample in samples]
-    if not samples or samples[0].ndim != 1 or not samples[0].size or len(set(shapes)) != 1:
-        raise ValueError(f"values must hold a number of each subject, at least one, got {shapes}")
-    if not all(np.isfinite(sample).all() for sample in samples):
-        raise ValueError("values must be finite, got NaN or infinite values")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be above 0 and below 1, got {level}")
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    samples = _of_subjects("values", *values)
     if samples[0].size == 1:
         return math.nan, math.nan
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # SciPy warns where BCa is not defined
         result = stats.bootstrap(
-            samples, statistic, paired=True, vectorized=True, n_resamples=num_resamples, confidence_level=level,
-            method="BCa", random_state=np.random.default_rng(seed),
+            samples, statistic, paired=True, vectorized=True, n_resamples=NUM_RESAMPLES, confidence_level=LEVEL,
+            method="BCa", random_state=np.random.default_rng(0),
         )  # fmt: skip
         ends = np.asarray(result.confidence_interval)
         if np.isnan(ends).any():
-            ends = np.nanquantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+            ends = np.nanquantile(result.bootstrap_distribution, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(ends[0]), float(ends[1])
+
+
+def _of_subjects(name: str, *values: Sequence[float] | np.ndarray) -> list[np.ndarray]:
+    samples = [np.asarray(value, dtype=float) for value in values]
+    shapes = [sample.shape for sample in samples]
+    fits = len(set(shapes)) == 1 and len(shapes[0]) == 1 and shapes[0][0] > 0
+    require(fits, f"{name} must hold a number of each subject, at least one", shapes)
+    finite = all(np.isfinite(sample).all() for sample in samples)
+    check(finite, name, "finite", "NaN or infinite values")
+    return samples
 
 
 def _rank_biserial(differences: np.ndarray) -> float:

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.files import name_some
 from fastmri_ufloss.losses.images import FrozenNetworkLoss, magnitude, no_autocast
-from fastmri_ufloss.metrics.paired import LEVEL, NUM_RESAMPLES, bootstrap_interval
+from fastmri_ufloss.metrics.paired import bootstrap_interval
 from fastmri_ufloss.metrics.volume_metric import SliceMetric, as_images, sum_dtype
 
 __all__ = ["SegmentedImages", "SemanticInterpretability", "dice_of_classes"]
@@ -35,10 +36,8 @@ class SegmentedImages(NamedTuple):
     """
 
     classes: Sequence[int]
-    volume: np.ndarray
-    """The volume of each image by its name or another value, (images,)."""
-    on_output: np.ndarray
-    """Dice on the outputs, (images, classes); nan where the image lacks the class."""
+    volume: np.ndarray  # of each image, by its name or another value, (images,)
+    on_output: np.ndarray  # Dice, (images, classes); nan where the image lacks the class
     on_target: np.ndarray
 
     def segmenter_dice(self) -> dict[int, float]:
@@ -47,28 +46,18 @@ class SegmentedImages(NamedTuple):
         for label, dice in means.items():
             if len(self.volume) and np.isnan(dice):
                 raise ValueError(
-                    f"class {label} is in none of the {len(self.volume)} images by their segmentation, and so has "
-                    "no value; leave it out of classes"
+                    f"class {label} is in none of the {len(self.volume)} images; leave it out of classes"
                 )
-            if dice == 0:
-                raise ValueError(
-                    f"segmenter must find class {label} on the targets, got a Dice of 0 there: nothing could be "
-                    "said of the outputs"
-                )
+            require(dice != 0, f"segmenter must find class {label} on the targets", "a Dice of 0 there")
         return means
 
     def scores(self) -> dict[int, float]:
         """The score of each class over all images that have it; the mean over classes is SIS."""
-        reference = self.segmenter_dice()
-        outputs = zip(reference, _means(self.on_output), strict=True)
-        return {label: dice / reference[label] for label, dice in outputs}
+        pairs = zip(self.segmenter_dice().items(), _means(self.on_output), strict=True)
+        return {label: on_output / on_target for (label, on_target), on_output in pairs}
 
     def per_volume(self) -> dict[Any, float]:
-        """The score of each volume, the mean over the classes that it has; volumes without a class are left out.
-
-        Mean Dice on the outputs of the volume, over the mean Dice on the targets of all volumes: all volumes have one
-        unit, that of SIS, and methods on the same volumes differ by their outputs alone.
-        """
+        """Mean Dice on a volume's outputs over that on all volumes' targets, the mean over the volume's classes."""
         reference = list(self.segmenter_dice().values())
         values = {}
         for volume in np.unique(self.volume).tolist():
@@ -83,20 +72,12 @@ class SegmentedImages(NamedTuple):
         count = (~np.isnan(self.on_target)).sum(axis=1)
         return np.where(count > 0, relative.sum(axis=1) / np.maximum(count, 1), np.nan)
 
-    def interval(
-        self,
-        subjects: Mapping[Any, Hashable] | None = None,
-        *,
-        level: float = LEVEL,
-        num_resamples: int = NUM_RESAMPLES,
-        seed: int = 0,
-    ) -> tuple[float, float]:
-        """Confidence interval of SIS by bootstrap over subjects, each drawn with all its images.
+    def interval(self, subjects: Mapping[Any, Hashable] | None = None) -> tuple[float, float]:
+        """Confidence interval of SIS by `bootstrap_interval` over subjects, each drawn with all its images.
 
-        Numerator and denominator are made anew from the drawn subjects; a class that they lack is left out of the
-        mean. Subjects without a class that counts are not drawn; the ends are nan for fewer than two subjects.
-        ``subjects`` gives the subject of a volume, which otherwise is one of its own. For the options see
-        `fastmri_ufloss.metrics.paired.bootstrap_interval`.
+        ``subjects`` gives the subject of a volume, which otherwise is one of its own. Numerator and denominator are
+        made anew from the drawn subjects; a class that they lack is left out of the mean. Subjects without a class
+        that counts are not drawn; the ends are nan for fewer than two subjects.
         """
         self.segmenter_dice()  # raises
         names = [(subjects or {}).get(volume, volume) for volume in self.volume.tolist()]
@@ -107,9 +88,7 @@ class SegmentedImages(NamedTuple):
             return float("nan"), float("nan")
         columns = (column for pair in zip(self.on_output.T, self.on_target.T, strict=True) for column in pair)
         sums = [np.bincount(subject, np.nan_to_num(column), minlength=len(order))[drawn] for column in columns]
-        return bootstrap_interval(
-            *sums, statistic=_score_of_sums, level=level, num_resamples=num_resamples, seed=seed
-        )
+        return bootstrap_interval(*sums, statistic=_score_of_sums)
 
 
 class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
@@ -118,18 +97,17 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         SIS = mean_x Dice(S(x), truth) / mean_y Dice(S(y), truth),    Dice(A, B) = 2 |A and B| / (|A| + |B|)
 
     over all images with the class, outputs x and targets y; the mean over classes. Images whose true segmentation
-    lacks the class do not count, nor does the background. The value is 1 for equal images, 0 if the segmenter sees
-    nothing, and above 1 if it sees more than on the targets (Seitzer et al., MICCAI 2018).
+    lacks the class do not count, nor does the background. The value is 1 for equal images, and above 1 if the
+    segmenter sees more than on the targets (Seitzer et al., MICCAI 2018).
 
-    Slices come as in `fastmri_ufloss.metrics.VolumeMetric`; kept are two numbers of each slice and class. In a
-    ``torchmetrics.MetricCollection`` metrics with different segmenters need ``compute_groups=False``. A call of the
-    metric, instead of its ``update``, needs a batch in which each class is present.
+    Slices come as in `fastmri_ufloss.metrics.VolumeMetric`. In a ``torchmetrics.MetricCollection`` metrics with
+    different segmenters need ``compute_groups=False``. A call of the metric, instead of its ``update``, needs a batch
+    in which each class is present.
 
-    The segmenter is called with magnitudes (batch, 1, rows, cols), float32, on the device of the metric, and gives
-    class numbers (batch, rows, cols) of an integer dtype. A segmenter that is a module is frozen, in eval mode, on
-    that device, and in no state dict. There are at least 2 classes, with the background, which has the number 0;
-    ``classes`` are the different numbers that count, None for all others; ValueError otherwise, and as
-    `SegmentedImages`.
+    The segmenter is called with magnitudes (batch, 1, rows, cols), float32, and gives class numbers (batch, rows,
+    cols) of an integer dtype. A segmenter that is a module is frozen, in eval mode, on the device of the metric, and
+    in no state dict. There are at least 2 classes with the background, which has the number 0; ``classes`` are the
+    different numbers that count, None for all others; ValueError otherwise, and as `SegmentedImages`.
     """
 
     higher_is_better = True
@@ -138,11 +116,10 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
     def __init__(
         self, segmenter: Callable[[Tensor], Tensor], *, num_classes: int, classes: Sequence[int] | None = None
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        check(num_classes >= 2, "num_classes", "at least 2", num_classes)
         classes = tuple(range(1, num_classes) if classes is None else classes)
-        if not classes or len(set(classes)) < len(classes) or not all(0 < label < num_classes for label in classes):
-            raise ValueError(f"classes must be different numbers in 1 .. {num_classes - 1}, got {list(classes)}")
+        fits = 0 < len(classes) == len(set(classes)) and all(0 < label < num_classes for label in classes)
+        check(fits, "classes", f"different numbers in 1 .. {num_classes - 1}", list(classes))
         self.slice_sums = tuple(f"{source}_dice_{label}" for source in ("output", "target") for label in classes)
         super().__init__("segmenter", segmenter if isinstance(segmenter, nn.Module) else _Function(segmenter))
         self.num_classes = num_classes
@@ -160,20 +137,16 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
     ) -> None:
         """Add the slices of a batch, as `VolumeMetric.update`; of complex images the magnitude counts.
 
-        The segmentation has the true class numbers, 0 .. num_classes - 1, (batch, rows, cols), of an integer dtype;
-        ``max_value`` is not used. Raises ValueError if an argument has another shape or kind, an image is not finite,
-        or the segmenter gives something else than class numbers of the shape of its images.
+        The segmentation has the true class numbers, (batch, rows, cols), of an integer dtype; ``max_value`` is not
+        used. Raises ValueError for arguments of another shape or kind, or images that are not finite.
         """
         output, target = (magnitude(images.detach()).float().to(self.device) for images in (output, target))
         output, target = as_images(output, target)
         for name, images in (("output", output), ("target", target)):
-            if not bool(images.isfinite().all()):
-                raise ValueError(
-                    f"{name} must be finite, got NaN or infinite values in {name_some(sorted(set(fname)))}"
-                )
+            finite = bool(images.isfinite().all())
+            check(finite, name, "finite", f"NaN or infinite values in {name_some(sorted(set(fname)))}")
         shape = (len(output), *output.shape[2:])
-        if segmentation.shape != shape:
-            raise ValueError(f"segmentation must have the shape {shape}, got {tuple(segmentation.shape)}")
+        require(segmentation.shape == shape, f"segmentation must have the shape {shape}", tuple(segmentation.shape))
         segmented = [self._segment(images) for images in (output, target)]
         true = self._checked("segmentation", segmentation)
         dtype, columns = sum_dtype(self.device), [label - 1 for label in self.classes]
@@ -202,17 +175,16 @@ class SemanticInterpretability(FrozenNetworkLoss, SliceMetric):
         with no_autocast(images), torch.no_grad():  # a score does not depend on the precision of the training
             labels = segmenter(images)
         shape = (len(images), *images.shape[2:])
-        if not isinstance(labels, Tensor) or labels.shape != shape:
-            given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(f"segmenter must give class numbers of shape {shape}, got {given}")
+        given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        require(given == shape, f"segmenter must give class numbers of shape {shape}", given)
         return self._checked("what segmenter gives", labels)
 
     def _checked(self, name: str, labels: Tensor) -> Tensor:
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise ValueError(f"{name} must have an integer dtype, got {labels.dtype}")
+        is_integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        require(is_integer, f"{name} must have an integer dtype", labels.dtype)
         least, largest = int(labels.min()), int(labels.max())
-        if least < 0 or largest >= self.num_classes:
-            raise ValueError(f"{name} must be in 0 .. {self.num_classes - 1}, got {least} .. {largest}")
+        fits = least >= 0 and largest < self.num_classes
+        check(fits, name, f"in 0 .. {self.num_classes - 1}", f"{least} .. {largest}")
         return labels.to(device=self.device, dtype=torch.int64)
 
 

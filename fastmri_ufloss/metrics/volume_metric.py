@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fastmri_ufloss.checks import require
 from fastmri_ufloss.losses.images import check_images, no_autocast
 
 __all__ = ["SliceMetric", "VolumeMetric", "as_images", "sum_dtype", "volume_id"]
@@ -18,11 +19,9 @@ __all__ = ["SliceMetric", "VolumeMetric", "as_images", "sum_dtype", "volume_id"]
 class SliceMetric(Metric):
     """Numbers of slices, from which volumes have their values.
 
-    Slices may come in any order, in batches of any size, and on any process: processes exchange what they know when
-    the value is computed, and a volume's slices find each other by its name. A slice that comes again, as
-    distributed samplers repeat some so that all processes have equally many, counts once: the first counts. Kept are
-    a few numbers of each slice, in float64 (float32 on MPS, which has no float64), never images. A subclass names
-    these numbers in ``slice_sums``; a ``torchmetrics.MetricCollection`` computes numbers of the same names once.
+    Slices may come in any order, in batches of any size, and on any process. A slice that comes again, as distributed
+    samplers repeat some, counts once. Kept are a few numbers of each slice, in float64 (float32 on MPS), which a
+    subclass names in ``slice_sums``; a ``torchmetrics.MetricCollection`` computes numbers of one name once.
     """
 
     is_differentiable = False
@@ -61,13 +60,11 @@ class SliceMetric(Metric):
     def _add(self, fname: Sequence[str], slice_num: Tensor | Sequence[int], *values: Tensor) -> None:
         """Keep the numbers of the slices of a batch, (batch,) each, in the order of ``slice_sums``."""
         count = len(values[0])
-        if isinstance(fname, str) or len(fname) != count:
-            raise ValueError(f"fname must hold the {count} names of the slices' volumes, got {fname!r}")
+        fits = not isinstance(fname, str) and len(fname) == count
+        require(fits, f"fname must hold the {count} names of the slices' volumes", repr(fname))
         places = torch.as_tensor(slice_num)
-        if places.shape != (count,) or places.is_floating_point():
-            raise ValueError(
-                f"slice_num must hold {count} integers, got {places.dtype} of shape {tuple(places.shape)}"
-            )
+        fits = places.shape == (count,) and not places.is_floating_point()
+        require(fits, f"slice_num must hold {count} integers", f"{places.dtype} of shape {tuple(places.shape)}")
         columns = (torch.tensor([volume_id(name) for name in fname]), places, *values)
         for (name, dtype), column in zip(self._states().items(), columns, strict=True):
             getattr(self, name).append(column.to(device=self.device, dtype=dtype))
@@ -97,9 +94,8 @@ class VolumeMetric(SliceMetric):
         metric.update(output, target, fname=batch.fname, slice_num=batch.slice_num, max_value=batch.max_value)
         self.log("val_metrics/nrmse", metric)
 
-    is how a Lightning module uses a metric, which Lightning resets after each epoch. A call of the metric, instead of
-    its ``update``, gives the value of the batch as well, as if its slices were all that their volumes have. For
-    batches, processes and what is kept see `SliceMetric`.
+    is how a Lightning module uses a metric, which Lightning resets after each epoch. For batches, processes and what
+    is kept see `SliceMetric`.
 
     A subclass writes ``slice_sums``, `slice_values` and, unless the value of a volume is the mean of a single number,
     `volume_value`.
@@ -124,13 +120,13 @@ class VolumeMetric(SliceMetric):
     ) -> None:
         """Add the slices of a batch, (batch, rows, cols) or (batch, 1, rows, cols), real magnitudes or complex.
 
-        ``fname`` names each slice's volume, and ``slice_num``, (batch,), is the slice's number there. Metrics with a
-        data range need ``max_value``, (batch,), the largest intensity of each slice's volume. Raises ValueError if an
-        argument has another shape or kind, or is missing.
+        ``fname`` names each slice's volume, and ``slice_num``, (batch,), is the slice's number there; metrics with a
+        data range need ``max_value``, (batch,), of each slice's volume. Raises ValueError for other arguments.
         """
         output, target = as_images(output, target)
-        if max_value is not None and max_value.shape != (len(output),):
-            raise ValueError(f"max_value must have shape ({len(output)},), got {tuple(max_value.shape)}")
+        if max_value is not None:
+            shape = tuple(max_value.shape)
+            require(shape == (len(output),), f"max_value must have shape ({len(output)},)", shape)
         with no_autocast(output):  # a score does not depend on the precision of the training
             values = self.slice_values(output.detach(), target.detach(), max_value)
         self._add(fname, slice_num, *values)
@@ -148,10 +144,8 @@ class VolumeMetric(SliceMetric):
 
 def as_images(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Images (batch, 1, rows, cols) of images that may lack the second axis, after `check_images`."""
-    if output.ndim not in (3, 4):
-        raise ValueError(
-            f"output must have shape (batch, rows, cols) or (batch, 1, rows, cols), got {tuple(output.shape)}"
-        )
+    demand = "output must have shape (batch, rows, cols) or (batch, 1, rows, cols)"
+    require(output.ndim in (3, 4), demand, tuple(output.shape))
     if output.ndim == target.ndim == 3:
         output, target = output.unsqueeze(1), target.unsqueeze(1)
     check_images(output, target)
@@ -159,11 +153,7 @@ def as_images(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def volume_id(fname: str) -> int:
-    """64 bits of a hash of a volume's name, the same in every process and run, as a signed integer.
-
-    Names have no fixed length, so processes exchange these. Among 10^6 volumes two have the same with a probability
-    of 3e-8.
-    """
+    """64 bits of a hash of a volume's name, as a signed integer, which processes can exchange."""
     return int.from_bytes(blake2b(fname.encode(), digest_size=8).digest(), "little", signed=True)
 
 

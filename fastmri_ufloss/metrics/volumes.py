@@ -13,6 +13,7 @@ from scipy.signal import fftconvolve
 from skimage.measure import blur_effect
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.files import name_some, open_hdf5
 from fastmri_ufloss.losses.fine_structure import laplacian_kernel
@@ -22,9 +23,7 @@ __all__ = ["ReferenceVolume", "mean_scores", "score_run", "sharpness"]
 
 IMAGE_SCORES = ("NMSE", "NRMSE", "PSNR", "SSIM", "SSIM Gaussian", "HFEN")
 RUN_SCORES = ("NRMSE", "PSNR", "SSIM")
-MIN_SIZE = WINDOW
-"""Rows and columns that an image must have."""
-
+MIN_SIZE = WINDOW  # rows and columns that an image must have
 
 _Images = tuple[np.ndarray, float | None]  # of a file
 
@@ -32,10 +31,8 @@ _Images = tuple[np.ndarray, float | None]  # of a file
 class ImageScores(NamedTuple):
     """Numbers by score."""
 
-    slices: dict[str, np.ndarray]
-    """Of each slice, (slices,), float64; nan where the slice of the reference is constant."""
-    volume: dict[str, float]
-    """Of the volume; HFEN is nan if all slices of the reference are constant."""
+    slices: dict[str, np.ndarray]  # of each slice, (slices,), float64; nan where the reference is constant
+    volume: dict[str, float]  # of the volume; HFEN is nan if all slices of the reference are constant
 
 
 class ReferenceVolume:
@@ -46,36 +43,31 @@ class ReferenceVolume:
         NMSE = |x - t|^2 / |t|^2,  NRMSE = |x - t| / |t|,  HFEN = |LoG(x - t)| / |LoG(t)|
 
     over the slice or over the volume. PSNR (dB) and SSIM are fastMRI's, with one data range for the volume and its
-    slices; SSIM of the volume is the mean over its slices. ``SSIM Gaussian`` has the Gaussian windows of 11x11,
-    sigma = 1.5, of Wang et al. (IEEE TIP 2004), and the mean over the windows that lie inside the image, like
-    `fastmri_ufloss.losses.ssim.gaussian_ssim` and scikit-image's ``gaussian_weights``.
+    slices; SSIM of the volume is the mean over its slices. ``SSIM Gaussian`` is `dssim_loss`'s, with the windows of
+    Wang et al. (IEEE TIP 2004).
 
-    Volumes are what fastMRI's evaluation computes; its NMSE is rounded to the precision of the images, the sums are
-    in float64 here. The images are magnitudes (slices, rows, cols), at least 11x11, and the data range is positive,
-    the maximum of the images if not given; ValueError otherwise.
+    Volumes are what fastMRI's evaluation computes, with sums in float64. The images are magnitudes (slices, rows,
+    cols), at least 11x11, and the data range is positive, the maximum of the images if not given; ValueError
+    otherwise.
     """
 
     def __init__(self, images: np.ndarray, *, max_value: float | None = None) -> None:
-        if images.ndim != 3 or not len(images) or min(images.shape[1:]) < MIN_SIZE:
-            raise ValueError(
-                f"images must have shape (slices, rows, cols), at least {MIN_SIZE}x{MIN_SIZE}, got {images.shape}"
-            )
-        if max_value is not None and not max_value > 0:
-            raise ValueError(f"max_value must be above 0, got {max_value}")
+        fits = images.ndim == 3 and len(images) > 0 and min(images.shape[1:]) >= MIN_SIZE
+        demand = f"images must have shape (slices, rows, cols), at least {MIN_SIZE}x{MIN_SIZE}"
+        require(fits, demand, images.shape)
+        check(max_value is None or max_value > 0, "max_value", "above 0", max_value)
         self.images = images
         self.max_value = images.max() if max_value is None else max_value  # with the dtype of the images, as fastMRI
-        if not self.max_value > 0:
-            raise ValueError(f"images must have a signal, got a largest value of {self.max_value}")
+        require(self.max_value > 0, "images must have a signal", f"a largest value of {self.max_value}")
         flat = images.reshape(len(images), -1)
-        self.is_constant = flat.min(axis=1) == flat.max(axis=1)
-        """Whether a slice has one value everywhere, (slices,)."""
+        self.is_constant = flat.min(axis=1) == flat.max(axis=1)  # whether a slice has one value everywhere
 
     def score(
         self, output: np.ndarray, fine: np.ndarray | None = None, *, names: Sequence[str] = IMAGE_SCORES
     ) -> ImageScores:
         """Score a volume of the same shape, ValueError otherwise; ``fine`` are its `fine_structures`, where known."""
-        if output.shape != self.images.shape:
-            raise ValueError(f"output must have the shape of images, got {output.shape} and {self.images.shape}")
+        fits, shapes = output.shape == self.images.shape, f"{output.shape} and {self.images.shape}"
+        require(fits, "output must have the shape of images", shapes)
         with np.errstate(divide="ignore", invalid="ignore"):  # of equal images, and of constant references
             scores = {name: self._score(name, output, fine) for name in names}
         return ImageScores(
@@ -86,13 +78,12 @@ class ReferenceVolume:
     def _score(self, name: str, output: np.ndarray, fine: np.ndarray | None) -> tuple[np.ndarray, Any]:
         """A score of each slice, and of the volume."""
         if name in ("NMSE", "NRMSE", "HFEN"):
+            error, energy = np.subtract(output, self.images, dtype=np.float64), _energies(self.images)
             if name == "HFEN":
-                error = _energies((fine_structures(output) if fine is None else fine) - self._fine)
+                error = (fine_structures(output) if fine is None else fine) - self._fine
                 # in a constant image rounding is left
                 energy = np.where(self.is_constant, 0.0, _energies(self._fine))
-            else:
-                error = _energies(np.subtract(output, self.images, dtype=np.float64))
-                energy = _energies(self.images)
+            error = _energies(error)
             slices, volume = error / energy, error.sum() / (energy.sum() or np.nan)
             return (slices, volume) if name == "NMSE" else (np.sqrt(slices), np.sqrt(volume))
         score = _SCORES_OF_IMAGES[name]
@@ -118,15 +109,13 @@ def sharpness(image: np.ndarray) -> float:
 
     An image (rows, cols), ValueError otherwise, is blurred once more along its rows and along its columns; the metric
     is the part of the differences of neighboring pixels that survives this, the larger one of the two directions. The
-    value lies in 0 .. 1 and does not depend on the unit of the image; nan for an image with one value everywhere.
-    Noise and aliasing are sharp as well: more is not simply better, and an image should be about as sharp as its
-    reference.
+    value lies in 0 .. 1, and is nan for an image with one value everywhere. Noise and aliasing are sharp as well: an
+    image should be about as sharp as its reference.
 
     Crété-Roffet et al., "The blur effect: perception and estimation with a new no-reference perceptual blur
     metric", SPIE 6492, 2007.
     """
-    if image.ndim != 2:
-        raise ValueError(f"image must have shape (rows, cols), got {image.shape}")
+    require(image.ndim == 2, "image must have shape (rows, cols)", image.shape)
     if image.min() == image.max():
         return math.nan
     # scikit-image has a floor for gradients, which images of another unit would fall below
@@ -144,8 +133,7 @@ def score_run(
 
     Images are cropped around their center to the smallest of their sizes, as fastMRI does. A volume without a
     reference, or without an image of one of the methods, is left out; a reference without a signal gives nan. The
-    rows, sorted by volume, then in the order of the methods, have ``volume``, ``method`` and ``"NRMSE (NAME)"``,
-    ``"PSNR (NAME)"``, ``"SSIM (NAME)"`` of each reference that the volume has.
+    rows have ``volume``, ``method`` and ``"NRMSE (NAME)"``, ``"PSNR (NAME)"``, ``"SSIM (NAME)"`` of each reference.
 
     Args:
         outputs: by the method's title the folder of its leaderboard files.
@@ -156,8 +144,7 @@ def score_run(
         more: the value of the column ``UFLoss`` by title and file name.
 
     Raises:
-        ValueError: if a file is damaged or lacks a slice, numbers of slices differ, or images are smaller than 11x11;
-            the message names the file.
+        ValueError: names a file that is damaged, lacks a slice, or whose images do not fit the others.
     """
     fnames = {path.name for folder in outputs.values() for path in Path(folder).glob("*.h5")}
     rows: list[dict[str, Any]] = []
@@ -193,10 +180,8 @@ def mean_scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _score_volume(outputs: Mapping[str, _Images], references: Mapping[str, _Images]) -> dict[str, dict[str, float]]:
     """The scores of a row by method."""
     shapes = {name: images.shape for name, (images, _) in (*outputs.items(), *references.items())}
-    if len({shape[0] for shape in shapes.values()}) > 1 or any(len(shape) != 3 for shape in shapes.values()):
-        raise ValueError(
-            f"outputs and references must be images (slices, rows, cols) of the same slices, got {shapes}"
-        )
+    fits = len({shape[0] for shape in shapes.values()}) == 1 and all(len(shape) == 3 for shape in shapes.values())
+    check(fits, "outputs and references", "images (slices, rows, cols) of the same slices", shapes)
     size = (min(shape[1] for shape in shapes.values()), min(shape[2] for shape in shapes.values()))
     rows: dict[str, dict[str, float]] = {title: {} for title in outputs}
     for name, (images, max_value) in references.items():
@@ -223,9 +208,10 @@ def _read_volumes(
             if "reconstruction" in file:
                 volumes[name] = np.asarray(file["reconstruction"], dtype=np.float32), None
             elif (images := find_reconstruction(file)) is not None:
-                if slices is not None and not set(slices) <= set(range(len(images))):
-                    raise ValueError(f"{path} must have the slices {name_some(slices)}, got {len(images)} slices")
-                images = np.asarray(images, dtype=np.float32)[slice(None) if slices is None else sorted(slices)]
+                chosen = range(len(images)) if slices is None else sorted(slices)
+                fits = set(chosen) <= set(range(len(images)))
+                require(fits, f"{path} must have the slices {name_some(chosen)}", f"{len(images)} slices")
+                images = np.asarray(images, dtype=np.float32)[list(chosen)]
                 volumes[name] = images, float(file.attrs["max"]) if "max" in file.attrs else None
     return volumes
 
@@ -237,16 +223,9 @@ def _energies(images: np.ndarray) -> np.ndarray:
 
 def _gaussian_ssim(target: np.ndarray, output: np.ndarray, *, data_range: float) -> float:
     # in float64, since the variances in a window are small differences
-    return float(
-        structural_similarity(
-            target.astype(np.float64),
-            output.astype(np.float64),
-            data_range=float(data_range),
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
+    windows = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    target, output = target.astype(np.float64), output.astype(np.float64)
+    return float(structural_similarity(target, output, data_range=float(data_range), **windows))
 
 
 _SCORES_OF_IMAGES: dict[str, Callable[..., float]] = {

@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import require
 from fastmri_ufloss.files import name_some
 
 __all__ = ["load_exactly", "load_plain", "read_checkpoint"]
 
 
 def load_plain(path: str | Path) -> Any:
-    """The content of a file of ``torch.save``, on the CPU.
-
-    Raises FileNotFoundError if there is no such file, ValueError for another kind of file, or other objects in the
-    file.
-    """
+    """The content of a file of ``torch.save``; FileNotFoundError, or ValueError for another kind of file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
@@ -34,9 +31,8 @@ def load_plain(path: str | Path) -> Any:
 def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
     """A Lightning checkpoint with "state_dict" and "hyper_parameters", or a bare state dict as fastMRI publishes.
 
-    Some names of a checkpoint's weights must start with ``prefix``, such as ``"modl."``, which is put before the
-    names of a bare state dict. Raises FileNotFoundError or ValueError, see `load_plain`, the latter also if the file
-    is no Lightning checkpoint, or one of another model.
+    Some names of a checkpoint's weights must start with ``prefix``, which is put before those of a bare state dict.
+    Raises as `load_plain`, and ValueError if the file is no Lightning checkpoint, or one of another model.
     """
     content = load_plain(path)
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
@@ -62,6 +58,5 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: st
     for name, tensor in wanted.items():
         given = weights[name]
         shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        if shape != tuple(tensor.shape):
-            raise ValueError(f"{expected}: {name} must have shape {tuple(tensor.shape)}, got {shape}")
+        require(shape == tuple(tensor.shape), f"{expected}: {name} must have shape {tuple(tensor.shape)}", shape)
     network.load_state_dict(weights)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.files import atomic_path, name_some
 from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
 from fastmri_ufloss.mri.intensity import SCALE_RULE
@@ -33,12 +34,11 @@ class PatchFeatureNet(nn.Module):
     """A patch as a point on the unit sphere, v = f(p), |v| = 1.
 
     ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2 normalization.
-    The image that the patch is taken from must have been divided by its `fastmri_ufloss.mri.intensity.image_scale`
-    before (``SCALE_RULE``).
+    The image that the patch is taken from must have been divided by its `fastmri_ufloss.mri.intensity.image_scale`.
 
-    in_chans is 2 for the real and imaginary part of complex images and 1 for magnitude images, num_features, the
-    length of v, at least 1, and patch_size at least 32, by which ResNet-18 divides; ValueError otherwise.
-    ``training_data`` says in words what the weights were trained on, and is stored with them.
+    in_chans is 2 for the real and imaginary part of complex images and 1 for magnitudes, num_features, the length of
+    v, at least 1, and patch_size at least 32, by which ResNet-18 divides; ValueError otherwise. ``training_data``
+    says in words what the weights were trained on, and is stored with the weights.
 
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
     feature matching loss", MRM 2022.
@@ -48,12 +48,9 @@ class PatchFeatureNet(nn.Module):
         self, in_chans: int = 2, *, num_features: int = 128, patch_size: int = 60, training_data: str = ""
     ) -> None:
         super().__init__()
-        if in_chans not in (1, 2):
-            raise ValueError(f"in_chans must be 1 (magnitude) or 2 (real, imaginary), got {in_chans}")
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
-        if patch_size < 32:
-            raise ValueError(f"patch_size must be at least 32, got {patch_size}")
+        check(in_chans in (1, 2), "in_chans", "1 (magnitude) or 2 (real, imaginary)", in_chans)
+        check_at_least_one(num_features=num_features)
+        check(patch_size >= 32, "patch_size", "at least 32", patch_size)
         self.in_chans = in_chans
         self.num_features = num_features
         self.patch_size = patch_size
@@ -68,11 +65,9 @@ class PatchFeatureNet(nn.Module):
         Patches are real (n, in_chans, patch_size, patch_size), of images at ``SCALE_RULE``; ValueError otherwise.
         """
         expected = (self.in_chans, self.patch_size, self.patch_size)
-        if patches.ndim != 4 or tuple(patches.shape[1:]) != expected or patches.is_complex():
-            raise ValueError(
-                f"patches must be real with shape (n, {', '.join(map(str, expected))}), "
-                f"got {patches.dtype} {tuple(patches.shape)}"
-            )
+        fits = patches.ndim == 4 and tuple(patches.shape[1:]) == expected and not patches.is_complex()
+        wanted = f"real with shape (n, {', '.join(map(str, expected))})"
+        check(fits, "patches", wanted, f"{patches.dtype} {tuple(patches.shape)}")
         features = self.network(patches)
         # the norm is taken in full precision: under autocast the features come in half precision
         half = features.dtype in (torch.float16, torch.bfloat16)
@@ -81,14 +76,8 @@ class PatchFeatureNet(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically."""
         path = _weights_path(path)
-        settings = {
-            "format_version": _FORMAT_VERSION,
-            "in_chans": self.in_chans,
-            "num_features": self.num_features,
-            "patch_size": self.patch_size,
-            "scale_rule": SCALE_RULE,
-            "training_data": self.training_data,
-        }
+        rules = {"format_version": _FORMAT_VERSION, "scale_rule": SCALE_RULE}
+        settings = {name: rules[name] if name in rules else getattr(self, name) for name in _SETTINGS}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with atomic_path(path) as temporary:
             save_file(weights, temporary)
@@ -99,8 +88,7 @@ class PatchFeatureNet(nn.Module):
     def load(cls, path: str | Path) -> "PatchFeatureNet":
         """The network that `save` wrote to a .safetensors file and the .json file beside it, on the CPU in eval mode.
 
-        Raises FileNotFoundError if one of the two files is missing, ValueError if a file is of another kind, or the
-        weights do not fit the settings.
+        Raises FileNotFoundError if one of the two is missing, ValueError if they are of another kind or do not fit.
         """
         path = _weights_path(path)
         if not path.is_file():
@@ -119,16 +107,14 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
     """A feature network trained with the code of the UFLoss paper (mikgroup/UFLoss), on the CPU and in eval mode.
 
     The file of ``torch.save`` is a state dict, or a dict that holds one as ``"state_dict"``, with the weights of a
-    ResNet-18 under ``network.`` or without a prefix, whose shapes give the number of channels and of features; the
-    rest, such as the memory bank, is left behind. The file does not say ``patch_size``, that of the training patches,
-    in the paper 60 for 2D knees and 40 for 3D knees. Raises FileNotFoundError if there is no such file, ValueError if
-    the file holds something other than tensors and plain values, or another network.
+    ResNet-18 under ``network.`` or without a prefix; the rest, such as the memory bank, is left behind. The file does
+    not say ``patch_size``, in the paper 60 for 2D knees and 40 for 3D knees. Raises FileNotFoundError if there is no
+    such file, ValueError if the file holds something other than tensors and plain values, or another network.
     """
     path = Path(path)
     checkpoint = load_plain(path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
-    if not isinstance(state, Mapping):
-        raise ValueError(f"state_dict in {path} must be a dict of tensors, got {type(state).__name__}")
+    check(isinstance(state, Mapping), f"state_dict in {path}", "a dict of tensors", type(state).__name__)
     prefix = "network." if any(name.startswith("network.") for name in map(str, state)) else ""
     heads = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
     weights = {
@@ -140,20 +126,15 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
     if not isinstance(conv1, Tensor) or not isinstance(fc, Tensor) or conv1.ndim != 4 or fc.ndim != 2:
         names = name_some(sorted(map(str, state)), shown=4)
         raise ValueError(f"{path} must hold conv1.weight and fc.weight of a ResNet-18, got {names}")
-    net = PatchFeatureNet(
-        conv1.shape[1],
-        num_features=fc.shape[0],
-        patch_size=patch_size,
-        training_data=f"released UFLoss checkpoint {path.name}",
-    )
+    origin = f"released UFLoss checkpoint {path.name}"
+    net = PatchFeatureNet(conv1.shape[1], num_features=fc.shape[0], patch_size=patch_size, training_data=origin)
     load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
     return net.eval()
 
 
 def _weights_path(path: str | Path) -> Path:
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path must end in .safetensors, got {path}")
+    require(path.suffix == ".safetensors", "path must end in .safetensors", path)
     return path
 
 
@@ -164,9 +145,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be a JSON file, got: {error}") from error
-    if not isinstance(settings, dict) or {k: type(v) for k, v in settings.items()} != _SETTINGS:
-        raise ValueError(f"{path} must hold the settings {', '.join(_SETTINGS)}, got {settings}")
+    fits = isinstance(settings, dict) and {k: type(v) for k, v in settings.items()} == _SETTINGS
+    require(fits, f"{path} must hold the settings {', '.join(_SETTINGS)}", settings)
     for name, expected in (("format_version", _FORMAT_VERSION), ("scale_rule", SCALE_RULE)):
-        if settings[name] != expected:
-            raise ValueError(f"{name} in {path} must be {expected!r}, got {settings[name]!r}")
+        check(settings[name] == expected, f"{name} in {path}", repr(expected), repr(settings[name]))
     return settings

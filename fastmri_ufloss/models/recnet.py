@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.models.modl import UnrolledNetwork
 from fastmri_ufloss.mri.conjugate_gradient import Operator, conjugate_gradient
 from fastmri_ufloss.mri.sense import data_consistency_step
@@ -24,10 +25,8 @@ class RecNet(UnrolledNetwork):
         "soft"   x = z - E^H (E z - y) / (1 + lambda_b)
         "cg"     x = argmin |E x - y|^2 + lambda_b |x - z|^2, by conjugate gradients from z
 
-    For one coil with a map of ones, "hard" replaces the acquired samples by the measured ones, and "soft" and "cg"
-    are the same, (y + lambda z) / (1 + lambda) in each acquired sample. N_b sees the real and the imaginary part;
-    all its convolutions but the last are followed by leaky ReLU 0.01. Inside, images are divided by the largest
-    magnitude of their E^H y, so that the result scales with the input, and it is zero where all coil maps are.
+    N_b sees the real and the imaginary part; all its convolutions but the last are followed by leaky ReLU 0.01.
+    Inside, images are divided by the largest magnitude of their E^H y. The result is zero where all coil maps are.
     Called like ``fastmri.models.VarNet``.
 
     Args:
@@ -56,23 +55,18 @@ class RecNet(UnrolledNetwork):
         lam: float | None = None,
     ) -> None:
         super().__init__()
-        if num_blocks < 1 or convs_per_block < 2 or chans < 1:
-            raise ValueError(
-                "num_blocks and chans must be at least 1 and convs_per_block at least 2, "
-                f"got {num_blocks}, {chans} and {convs_per_block}"
-            )
-        if data_consistency not in ("hard", "soft", "cg"):
-            raise ValueError(f"data_consistency must be 'hard', 'soft' or 'cg', got {data_consistency!r}")
-        if num_cg_iterations is not None and data_consistency != "cg":
-            raise ValueError(f"num_cg_iterations is for data_consistency='cg' only, got {data_consistency!r}")
-        if lam is not None and data_consistency == "hard":
-            raise ValueError("lam is for data_consistency='soft' or 'cg' only, got 'hard'")
+        check_at_least_one(num_blocks=num_blocks, chans=chans)
+        check(convs_per_block >= 2, "convs_per_block", "at least 2", convs_per_block)
+        kind = repr(data_consistency)
+        check(data_consistency in ("hard", "soft", "cg"), "data_consistency", "'hard', 'soft' or 'cg'", kind)
+        fits = num_cg_iterations is None or data_consistency == "cg"
+        require(fits, "num_cg_iterations is for data_consistency='cg' only", kind)
+        fits = lam is None or data_consistency != "hard"
+        require(fits, "lam is for data_consistency='soft' or 'cg' only", kind)
         lam = 0.05 if lam is None else lam
-        if not 0 < lam < math.inf:
-            raise ValueError(f"lam must be positive and finite, got {lam}")
+        check(0 < lam < math.inf, "lam", "positive and finite", lam)
         self.num_cg_iterations = 6 if num_cg_iterations is None else num_cg_iterations
-        if self.num_cg_iterations < 1:
-            raise ValueError(f"num_cg_iterations must be at least 1, got {num_cg_iterations}")
+        check_at_least_one(num_cg_iterations=num_cg_iterations)
         self.data_consistency: DataConsistency = data_consistency
         self.blocks = nn.ModuleList(_make_block(convs_per_block, chans) for _ in range(num_blocks))
         if data_consistency != "hard":  # a parameter without use would have no gradient

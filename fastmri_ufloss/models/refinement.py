@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import chain, pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
 
 __all__ = ["DiscriminatorOutput", "PatchDiscriminator", "RefinementNet", "RefinementUnet"]
@@ -23,9 +24,9 @@ class RefinementUnet(nn.Module):
 
     As in the authors' code: two 4x4 convolutions at each level, max-pooling between, on the way up nearest neighbors
     and one convolution, to which the features of the way down are concatenated; all with reflection padding (1
-    before, 2 after, which keeps the size), batch norm and leaky ReLU 0.1. The last convolution is 1x1, with nothing
-    after it. Orthogonal initial weights, no bias at first. Images are reflected to a multiple of 4 rows and columns,
-    and cut back; their fewest rows and columns are ``min_size``, 3 at the lowest level, to be reflected by 2.
+    before, 2 after), batch norm and leaky ReLU 0.1. The last convolution is 1x1, with nothing after it. Orthogonal
+    initial weights, no bias at first. Images, of at least ``min_size`` rows and columns, are reflected to a multiple
+    of 4, and cut back.
 
     Raises ValueError if in_chans, of image and output, or chans, of the first level, is below 1.
 
@@ -36,8 +37,7 @@ class RefinementUnet(nn.Module):
 
     def __init__(self, *, in_chans: int, chans: int = 32) -> None:
         super().__init__()
-        if in_chans < 1 or chans < 1:
-            raise ValueError(f"in_chans and chans must be at least 1, got {in_chans} and {chans}")
+        check(in_chans >= 1 and chans >= 1, "in_chans and chans", "at least 1", f"{in_chans} and {chans}")
         self.in_chans = in_chans
         widths = (chans, 2 * chans, 4 * chans)
         self.down = nn.ModuleList(_convolutions(n, m, m) for n, m in pairwise((in_chans, *widths)))
@@ -68,14 +68,11 @@ class RefinementNet(nn.Module):
     """x_hat = x + g s V(u(x)), with the U-Net V, a trained scalar g that is 0 at first, and the scale s of x.
 
     Complex images: s = max |x| and u = (Re x, Im x) / s. Magnitudes: s = max x / 2 and u = x / s - 1. Each image
-    has its own s, which gets no gradient, so x_hat scales with x; a zero image stays zero. With g = 0 the result
-    is x, and V gets no gradient from x_hat, but g does. The attributes ``gate`` and ``unet`` are g and V.
+    has its own s, which gets no gradient; a zero image stays zero. The attributes ``gate`` and ``unet`` are g and V.
+    With ``data_consistency``, which the paper lacks, x_hat - E^H (E x_hat - y) takes the place of x_hat, see
+    `fastmri_ufloss.mri.sense.data_consistency_step`.
 
-    With ``data_consistency``, x_hat - E^H (E x_hat - y) takes the place of x_hat, see
-    `fastmri_ufloss.mri.sense.data_consistency_step`: no sample that was measured is refined away. The
-    paper does not have that.
-
-    Seitzer et al., MICCAI 2018, whose code refines the real part only, since its data were magnitudes.
+    Seitzer et al., MICCAI 2018, whose code refines the real part only.
 
     Args:
         in_chans: 2 for complex images, 1 for magnitudes.
@@ -88,10 +85,8 @@ class RefinementNet(nn.Module):
 
     def __init__(self, *, in_chans: Literal[1, 2] = 2, chans: int = 32, data_consistency: bool = False) -> None:
         super().__init__()
-        if in_chans not in (1, 2):
-            raise ValueError(f"in_chans must be 1 (magnitude) or 2 (real, imaginary), got {in_chans}")
-        if data_consistency and in_chans == 1:
-            raise ValueError("in_chans must be 2 with data_consistency, got 1: a magnitude has lost the phase")
+        check(in_chans in (1, 2), "in_chans", "1 (magnitude) or 2 (real, imaginary)", in_chans)
+        check(in_chans == 2 or not data_consistency, "in_chans", "2 with data_consistency", "1, which has no phase")
         self.in_chans = in_chans
         self.data_consistency = data_consistency
         self.unet = RefinementUnet(in_chans=in_chans, chans=chans)
@@ -107,26 +102,21 @@ class RefinementNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The refined image, like x, and the change V(u) before the gate, real (batch, in_chans, rows, cols).
 
-        x is (batch, 1, rows, cols), complex for two channels, a real magnitude for one; y and what belongs to y, as
-        in fastMRI and in the unit of the image, are needed with ``data_consistency`` only. Raises ValueError if x has
-        another shape or kind, is smaller than ``unet.min_size``, or k-space, mask or maps are missing.
+        x is (batch, 1, rows, cols), complex for two channels, a real magnitude for one, of at least ``unet.min_size``
+        rows and columns; k-space y, mask and maps are needed with ``data_consistency`` only; ValueError otherwise.
         """
-        if image.ndim != 4 or image.shape[1] != 1 or image.is_complex() != (self.in_chans == 2):
-            kind = "complex" if self.in_chans == 2 else "real"
-            raise ValueError(
-                f"image must be {kind} with shape (batch, 1, rows, cols) for in_chans={self.in_chans}, "
-                f"got {image.dtype} {tuple(image.shape)}"
-            )
+        fits = image.ndim == 4 and image.shape[1] == 1 and image.is_complex() == (self.in_chans == 2)
+        kind = "complex" if self.in_chans == 2 else "real"
+        expected = f"{kind} with shape (batch, 1, rows, cols) for in_chans={self.in_chans}"
+        check(fits, "image", expected, f"{image.dtype} {tuple(image.shape)}")
         peak = image.detach().abs().amax(dim=(1, 2, 3), keepdim=True)
         unit = image / torch.where(peak > 0, peak, 1.0)
         u = torch.cat([unit.real, unit.imag], dim=1) if self.in_chans == 2 else 2 * unit - 1
         change = self.unet(u.to(self.gate.dtype)).to(u.dtype)
         # the gate first: what it closes must be 0, however large
         gated = self.gate.to(u.dtype) * change
-        if self.in_chans == 2:
-            refined = image + peak * torch.complex(gated[:, :1], gated[:, 1:])
-        else:
-            refined = image + peak / 2 * gated
+        change_of_image = peak * torch.complex(gated[:, :1], gated[:, 1:]) if self.in_chans == 2 else peak / 2 * gated
+        refined = image + change_of_image
         if self.data_consistency:
             refined = _make_consistent(refined, masked_kspace, mask, sens_maps)
         return refined, change
@@ -148,10 +138,8 @@ def _make_consistent(
 class DiscriminatorOutput(NamedTuple):
     """What `PatchDiscriminator` returns."""
 
-    logits: Tensor
-    """One for each patch, (batch, 1, rows', cols'); positive for a fully sampled image."""
-    features: list[Tensor]
-    """The maps after the activation of each layer, (batch, width, rows', cols')."""
+    logits: Tensor  # of each patch, (batch, 1, rows', cols'); positive for a fully sampled image
+    features: list[Tensor]  # after the activation of each layer, (batch, width, rows', cols')
 
 
 class PatchDiscriminator(nn.Module):
@@ -160,11 +148,9 @@ class PatchDiscriminator(nn.Module):
     ``num_strided`` layers of stride 2 with chans (1, 2, 4, 8, 16, 16, ...) channels, then one of stride 1 that
     keeps the width and, padded by 1 before and 2 after, the size; all with reflection padding, as in the authors'
     code. Each has batch norm, but for the first, and leaky ReLU 0.2. The last convolution, without padding, makes
-    one channel. From n pixels come floor(n / 2^num_strided) - 3 logits. Initial weights: N(0, 0.02) of convolutions,
-    N(1, 0.02) of batch norm, no bias.
-
-    Dropout of whole channels after the last three layers acts only with masks that the caller draws and hands in,
-    so that the features can be had without dropout, and the random state is the caller's.
+    one channel: from n pixels come floor(n / 2^num_strided) - 3 logits. Initial weights: N(0, 0.02) of convolutions,
+    N(1, 0.02) of batch norm, no bias. Dropout of whole channels after the last three layers acts only with masks
+    that the caller draws and hands in.
 
     Isola et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017; the defaults are
     those of Seitzer et al., MICCAI 2018.
@@ -180,10 +166,9 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, *, chans: int = 64, num_strided: int = 5, dropout: float = 0.5) -> None:
         super().__init__()
-        if chans < 1 or num_strided < 2:
-            raise ValueError(f"chans must be at least 1 and num_strided at least 2, got {chans} and {num_strided}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        check_at_least_one(chans=chans)
+        check(num_strided >= 2, "num_strided", "at least 2", num_strided)
+        check(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
         self.num_strided = num_strided
         self.dropout = dropout
         strided = [chans * min(2**layer, _MAX_WIDTH) for layer in range(num_strided)]
@@ -200,11 +185,11 @@ class PatchDiscriminator(nn.Module):
         return _KERNEL_SIZE * 2**self.num_strided
 
     def forward(self, images: Tensor, *, dropout: Sequence[Tensor] | None = None) -> DiscriminatorOutput:
-        """Logits, and the features of all layers before their dropout; that of earlier layers is in them.
+        """Logits, and the features of all layers before their dropout.
 
-        Images are real (batch, 1, rows, cols), within about -1 .. 1; ``dropout`` are factors of the channels after
-        each of the last three layers, see `draw_dropout`; none if None, in training as well. Raises ValueError if an
-        image or a mask has another shape, or an image less than ``min_size`` rows or columns.
+        Images are real (batch, 1, rows, cols), within about -1 .. 1, of at least ``min_size`` rows and columns;
+        ``dropout`` are factors of the channels after each of the last three layers, see `draw_dropout`; none if None,
+        in training as well. Images or masks of other shapes raise ValueError.
         """
         network = f" for a discriminator of num_strided={self.num_strided}"
         _check_images(images, 1, self.min_size, network=network, advice=": lower num_strided")
@@ -212,8 +197,7 @@ class PatchDiscriminator(nn.Module):
         if dropout is not None:
             expected = [(len(images), width, 1, 1) for width in self.widths[-_NUM_DROPOUTS:]]
             shapes = [tuple(mask.shape) for mask in dropout]
-            if shapes != expected:
-                raise ValueError(f"dropout must have masks of shapes {expected}, got {shapes}")
+            require(shapes == expected, f"dropout must have masks of shapes {expected}", shapes)
             masks[-_NUM_DROPOUTS:] = dropout
         features: list[Tensor] = []
         x = images
@@ -226,39 +210,28 @@ class PatchDiscriminator(nn.Module):
     def draw_dropout(self, batch: int, generator: torch.Generator) -> list[Tensor]:
         """Masks for `forward`, (batch, width, 1, 1) for each of the last three layers, on the device of the weights.
 
-        They are 0 with probability p = ``dropout``, otherwise 1 / (1 - p), for each channel. The generator is on the
-        CPU, so that the masks are the same on every device; ValueError otherwise.
+        Each channel has 0 with probability p = ``dropout``, otherwise 1 / (1 - p). The generator is on the CPU, so
+        that the masks are the same on every device; ValueError otherwise.
         """
-        if generator.device.type != "cpu":
-            raise ValueError(f"generator must be on the CPU, got {generator.device}")
+        check(generator.device.type == "cpu", "generator", "on the CPU", generator.device)
         weight = self.last.weight
         draws = (torch.rand(batch, n, 1, 1, generator=generator) for n in self.widths[-_NUM_DROPOUTS:])
         return [(draw >= self.dropout).to(weight) / (1 - self.dropout) for draw in draws]
 
 
 def _check_images(images: Tensor, in_chans: int, min_size: int, *, network: str = "", advice: str = "") -> None:
-    if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
-        raise ValueError(
-            f"images must be real with shape (batch, {in_chans}, rows, cols), got {images.dtype} "
-            f"{tuple(images.shape)}"
-        )
+    fits, got = images.ndim == 4 and images.shape[1] == in_chans, f"{images.dtype} {tuple(images.shape)}"
+    fits = fits and images.is_floating_point()
+    check(fits, "images", f"real with shape (batch, {in_chans}, rows, cols)", got)
     rows, cols = images.shape[2:]
-    if min(rows, cols) < min_size:
-        raise ValueError(
-            f"images must have at least {min_size}x{min_size} pixels{network}, got {rows}x{cols}{advice}"
-        )
+    demand = f"images must have at least {min_size}x{min_size} pixels{network}"
+    require(min(rows, cols) >= min_size, demand, f"{rows}x{cols}{advice}")
 
 
 def _layer(before: int, after: int, *, stride: int = 1, slope: float, norm: bool = True) -> list[nn.Module]:
-    convolution = nn.Conv2d(
-        before,
-        after,
-        _KERNEL_SIZE,
-        stride=stride,
-        padding="same" if stride == 1 else 1,
-        padding_mode="reflect",
-        bias=not norm,  # batch norm takes any bias away again
-    )
+    padding: Any = "same" if stride == 1 else 1
+    # batch norm takes any bias away again
+    convolution = nn.Conv2d(before, after, _KERNEL_SIZE, stride, padding, padding_mode="reflect", bias=not norm)
     return [convolution, *([nn.BatchNorm2d(after)] if norm else []), nn.LeakyReLU(slope)]
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.models.checkpoints import read_checkpoint
 from fastmri_ufloss.mri.intensity import image_scale
 
@@ -19,8 +20,8 @@ class SegmentationNet(nn.Module):
     """MONAI's U-Net on magnitude images of any unit and size.
 
     An image is divided by its `image_scale` and padded with zeros, alike on both sides, to a multiple of
-    2^(num_levels - 1), at least to twice that; the result is cropped. Instance norm makes the result for an image
-    independent of its batch, so a batch of 1 and a batch over several processes are the same as any other.
+    2^(num_levels - 1), at least to twice that; the result is cropped. Instance norm makes an image's result
+    independent of its batch.
 
     The background is one of the at least 2 classes. chans, at least 1, double at each of the at least 2 levels, which
     have a residual unit of ``num_res_units`` convolutions, or with 0 a single convolution; ValueError otherwise, and
@@ -31,14 +32,10 @@ class SegmentationNet(nn.Module):
 
     def __init__(self, num_classes: int, *, chans: int, num_levels: int, num_res_units: int) -> None:
         super().__init__()
-        for name, value, lowest in (
-            ("num_classes", num_classes, 2),
-            ("chans", chans, 1),
-            ("num_levels", num_levels, 2),
-            ("num_res_units", num_res_units, 0),
-        ):
-            if value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        check(num_classes >= 2, "num_classes", "at least 2", num_classes)
+        check(chans >= 1, "chans", "at least 1", chans)
+        check(num_levels >= 2, "num_levels", "at least 2", num_levels)
+        check(num_res_units >= 0, "num_res_units", "at least 0", num_res_units)
         self.num_classes = num_classes
         self.multiple = 2 ** (num_levels - 1)
         try:
@@ -57,10 +54,9 @@ class SegmentationNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, num_classes, rows, cols) of real magnitudes (batch, 1, rows, cols), ValueError otherwise."""
-        if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0 or images.is_complex():
-            raise ValueError(
-                f"images must be real magnitudes (batch, 1, rows, cols), got {images.dtype} {tuple(images.shape)}"
-            )
+        fits = images.ndim == 4 and images.shape[1] == 1 and images.numel() > 0 and not images.is_complex()
+        got = f"{images.dtype} {tuple(images.shape)}"
+        check(fits, "images", "real magnitudes (batch, 1, rows, cols)", got)
         scale = image_scale(images)
         rows, cols = images.shape[-2:]
         # instance norm needs more than one pixel on the lowest level
@@ -102,8 +98,7 @@ class Segmenter(nn.Module):
 def load_segmenter(path: str | Path) -> Segmenter:
     """The network of a checkpoint that training a `fastmri_ufloss.pl_modules.SegmentationModule` wrote.
 
-    Raises FileNotFoundError or ValueError, see `read_checkpoint`, the latter also if the weights do not fit the
-    settings, and ImportError without MONAI.
+    Raises as `read_checkpoint`, ValueError also if the weights do not fit the settings, ImportError without MONAI.
     """
     checkpoint = read_checkpoint(path, prefix=PREFIX)
     settings, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]

@@ -4,6 +4,8 @@ from fastmri.models import NormUnet, Unet, VarNet
 from fastmri.models.unet import ConvBlock
 from torch import nn
 
+from fastmri_ufloss.checks import check
+
 __all__ = ["HOST_CONVS_PER_STAGE", "DeepUnet", "NormUnet", "Unet", "VarNet"]
 
 HOST_CONVS_PER_STAGE = 2
@@ -12,9 +14,8 @@ HOST_CONVS_PER_STAGE = 2
 class DeepUnet(Unet):
     """``fastmri.models.Unet`` with ``convs_per_stage`` 3x3 convolutions in each stage, where fastMRI has two.
 
-    Each further convolution, on the way down, at the bottom and on the way up, is followed by instance normalization,
-    leaky ReLU and dropout, as fastMRI's are. With two, the fewest (ValueError), names in the state dict and initial
-    weights are fastMRI's; with three, ``chans=64`` and ``num_pool_layers=4`` the network is that of Pawar et al.,
+    Each further convolution is followed by instance normalization, leaky ReLU and dropout, as fastMRI's are. Fewer
+    than two raise ValueError; with three, ``chans=64`` and ``num_pool_layers=4`` the network is that of Pawar et al.,
     "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019.
     """
 
@@ -28,12 +29,11 @@ class DeepUnet(Unet):
         *,
         convs_per_stage: int,
     ) -> None:
-        if convs_per_stage < HOST_CONVS_PER_STAGE:
-            raise ValueError(f"convs_per_stage must be at least {HOST_CONVS_PER_STAGE}, got {convs_per_stage}")
+        least = HOST_CONVS_PER_STAGE
+        check(convs_per_stage >= least, "convs_per_stage", f"at least {least}", convs_per_stage)
         super().__init__(in_chans, out_chans, chans, num_pool_layers, drop_prob)
         for block in [module for module in self.modules() if isinstance(module, ConvBlock)]:
             for _ in range(convs_per_stage - HOST_CONVS_PER_STAGE):
                 block.layers.append(nn.Conv2d(block.out_chans, block.out_chans, kernel_size=3, padding=1, bias=False))
-                block.layers.append(nn.InstanceNorm2d(block.out_chans))
-                block.layers.append(nn.LeakyReLU(negative_slope=0.2, inplace=True))
-                block.layers.append(nn.Dropout2d(drop_prob))
+                activation = nn.LeakyReLU(negative_slope=0.2, inplace=True)
+                block.layers.extend([nn.InstanceNorm2d(block.out_chans), activation, nn.Dropout2d(drop_prob)])

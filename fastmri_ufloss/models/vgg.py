@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
 
 __all__ = ["VGGFeatures", "load_vgg_features"]
@@ -22,11 +23,10 @@ _DEFAULT_LAYERS = {"vgg16": "relu2_2", "vgg19": "relu5_4"}
 class VGGFeatures(nn.Module):
     """The layers of torchvision's VGG from the image to a named layer, with the names of its state dict.
 
-    The weights are random, as torchvision's are before training; `load_vgg_features` gives trained weights. The last
-    layer is named by conv, relu or pool, the block from 1 to 5, and but for pool the number within the block, as in
-    "relu2_2". None: relu2_2 of vgg16, the layer of the UFLoss paper's comparison, and relu5_4 of vgg19, the end of
-    the last convolution block, that of the refinement paper. Another arch or layer raises ValueError. ``min_size`` is
-    the fewest rows and columns of an image, of which poolings leave one pixel.
+    The weights are random; `load_vgg_features` gives trained weights. The last layer is named by conv, relu or pool,
+    the block from 1 to 5, and but for pool the number within the block, as in "relu2_2". None: relu2_2 of vgg16, the
+    layer of the UFLoss paper's comparison, and relu5_4 of vgg19, that of the refinement paper. Another arch or layer
+    raises ValueError. ``min_size`` is the fewest rows and columns of an image.
 
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015.
     """
@@ -36,13 +36,11 @@ class VGGFeatures(nn.Module):
 
     def __init__(self, arch: Arch = "vgg16", *, layer: str | None = None) -> None:
         super().__init__()
-        if arch not in _DEFAULT_LAYERS:
-            raise ValueError(f"arch must be one of {', '.join(_DEFAULT_LAYERS)}, got {arch!r}")
+        check(arch in _DEFAULT_LAYERS, "arch", f"one of {', '.join(_DEFAULT_LAYERS)}", repr(arch))
         features = _torchvision_features(arch)
         names = _layer_names(features)
         layer = _DEFAULT_LAYERS[arch] if layer is None else layer
-        if layer not in names:
-            raise ValueError(f"layer of {arch} must be one of {', '.join(names)}, got {layer!r}")
+        check(layer in names, f"layer of {arch}", f"one of {', '.join(names)}", repr(layer))
         names = names[: names.index(layer) + 1]
         self.arch = arch
         self.layer = layer
@@ -62,18 +60,14 @@ class VGGFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Feature maps (n, channels, rows', cols') of images (n, 3, rows, cols), red, green and blue in 0 .. 1.
 
-        The images are normalized by ImageNet's mean and deviation here. Another shape or kind, or less than
-        ``min_size`` rows or columns, raises ValueError.
+        Another shape or kind, or less than ``min_size`` rows or columns, raises ValueError.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"images must be real with shape (n, 3, rows, cols), got {images.dtype} {tuple(images.shape)}"
-            )
-        if min(images.shape[2:]) < self.min_size:
-            raise ValueError(
-                f"images must have at least {self.min_size}x{self.min_size} pixels for {self.layer} of {self.arch}, "
-                f"got {images.shape[2]}x{images.shape[3]}"
-            )
+        fits = images.ndim == 4 and images.shape[1] == 3 and images.is_floating_point()
+        got = f"{images.dtype} {tuple(images.shape)}"
+        check(fits, "images", "real with shape (n, 3, rows, cols)", got)
+        rows, cols = images.shape[2:]
+        demand = f"images must have at least {self.min_size}x{self.min_size} pixels for {self.layer} of {self.arch}"
+        require(min(rows, cols) >= self.min_size, demand, f"{rows}x{cols}")
         features: Tensor = self.features((images - self.mean) / self.std)
         return features
 
@@ -84,9 +78,9 @@ def load_vgg_features(
     """A `VGGFeatures` with torchvision's weights of ImageNet (IMAGENET1K_V1), on the CPU and in eval mode.
 
     The weights are those of a file with the state dict of torchvision's network, whole or with its ``features.*``
-    only; of the file in torchvision's cache, with None; or the same, which torchvision downloads if the file is not
-    there (0.5 GB), with "download" alone. Raises OSError if there is no such file or the download fails, ValueError
-    if the file holds something else, or as `VGGFeatures`.
+    only; with None of the file in torchvision's cache; or with "download" of that file, which torchvision downloads
+    (0.5 GB) if it is not there. Raises OSError if there is no such file or the download fails, ValueError if the file
+    holds something else, or as `VGGFeatures`.
     """
     net = VGGFeatures(arch, layer=layer)
     # IMAGENET1K_FEATURES of vgg16 is another network, for images that are normalized in another way

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, check_at_least_one
 from fastmri_ufloss.distributed import gather_rows, rank_and_world_size
 from fastmri_ufloss.losses import nmse_loss
 from fastmri_ufloss.losses.adversarial import discriminator_loss, feature_matching_loss, generator_loss
@@ -31,40 +32,33 @@ RECONSTRUCTIONS: dict[str, type[MriModule]] = {
     kind.__name__: kind for kind in (RecNetModule, MoDLModule, VarNetModule, UnetModule)
 }
 
+# terms of the generator's objective that are no losses of image and reference
 ADVERSARIAL_TERMS = ("adversarial", "feature_matching", "penalty")
-"""Terms of the generator's objective that are no losses of image and reference."""
 
 
 def load_reconstruction(path: str | Path) -> MriModule:
     """The module of a checkpoint of `RecNetModule`, `MoDLModule`, `VarNetModule` or `UnetModule`.
 
-    Raises:
-        FileNotFoundError, ValueError: if there is none, or it is no checkpoint, or one of another model.
+    Raises FileNotFoundError if there is no file, ValueError for another kind of file or of model.
     """
     first = {name.partition(".")[0] for name in read_checkpoint(path)["state_dict"]}
     kinds = {kind.prefix.rstrip("."): kind for kind in RECONSTRUCTIONS.values()}
     names = first & kinds.keys()
-    if len(names) != 1:
-        raise ValueError(
-            f"{path} must be a checkpoint of one of {', '.join(kinds)}, got one whose weights are named "
-            f"{', '.join(sorted(first)[:4])}"
-        )
+    got = f"one whose weights are named {', '.join(sorted(first)[:4])}"
+    check(len(names) == 1, str(path), f"a checkpoint of one of {', '.join(kinds)}", got)
     return kinds[names.pop()].load_from_checkpoint(path)
 
 
 class AdversarialModule(MriModule):
     """A generator against a `PatchDiscriminator`, by two Adams.
 
-    In each step the gradients of both are taken at the weights before the step, the discriminator's parameters being
-    constants for the generator and the generated images for the discriminator; then both step. The gradients of
+    In each step the gradients of both are taken at the weights before the step, and then both step. The gradients of
     accumulated batches are those of one large batch, but for batch norm, the random numbers, and the factors of the
-    objective, which are of the first batch alone.
+    objective, which are of the first batch alone. Two processes with parts of a batch give what one gives with all of
+    the batch, if batch norm does (``Trainer(sync_batchnorm=True)`` on GPUs).
 
     The discriminator sees 2 |x| / s - 1 with the `image_scale` s of the zero-filled image. Label smoothing, dropout
     and the replay buffer are in its own loss alone.
-
-    Two processes with parts of a batch give what one gives with all of it, if batch norm does
-    (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own part).
 
     The discriminator's loss and the fractions of patches that are told right are logged as ``discriminator/...``. The
     test writes ``stages/zero_filled``, ``stages/reconstruction`` and, where there is one, ``stages/reference``.
@@ -97,8 +91,7 @@ class AdversarialModule(MriModule):
 
     automatic_optimization = False
     replaceable = (*MriModule.replaceable, "objective.terms.")
-    suffix: ClassVar[str]
-    """What follows the reconstruction network's title."""
+    suffix: ClassVar[str]  # what follows the reconstruction network's title
 
     def __init__(
         self,
@@ -121,12 +114,10 @@ class AdversarialModule(MriModule):
         num_log_images: int = 16,
     ) -> None:
         super().__init__(num_log_images=num_log_images)
-        if accumulate_grad_batches < 1:
-            raise ValueError(f"accumulate_grad_batches must be at least 1, got {accumulate_grad_batches}")
-        if images not in (None, "complex", "magnitude"):
-            raise ValueError(f"images must be 'complex' or 'magnitude', got {images!r}")
-        if images == "complex" and not reconstruction.is_complex:
-            raise ValueError(f"images must be 'magnitude' for {reconstruction.title}, which has no complex ones")
+        check_at_least_one(accumulate_grad_batches=accumulate_grad_batches)
+        check(images in (None, "complex", "magnitude"), "images", "'complex' or 'magnitude'", repr(images))
+        fits = images != "complex" or reconstruction.is_complex
+        check(fits, "images", f"'magnitude' for {reconstruction.title}", "'complex'")
         weights = self.default_weights(image_losses or {}) if weights is None else weights
         self.save_hyperparameters(ignore=["weights"])
         plain = {name: str(weight) if isinstance(weight, LinearRamp) else weight for name, weight in weights.items()}
@@ -149,10 +140,7 @@ class AdversarialModule(MriModule):
             raise ValueError(f"{checkpoint_path} is a checkpoint of another model: a refinement, not joint training")
         stored = checkpoint.get("reconstruction")
         if stored is None:
-            raise ValueError(
-                f"{checkpoint_path} has no settings of its reconstruction network, since it was written before "
-                "version 0.2: train again"
-            )
+            raise ValueError(f"{checkpoint_path} was written before version 0.2, without the network's settings")
         if "reconstruction" not in kwargs:
             kwargs["reconstruction"] = RECONSTRUCTIONS[stored["module"]](**stored["settings"])
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
@@ -187,37 +175,28 @@ class AdversarialModule(MriModule):
         others = ("discriminator.", "objective.", "metrics.")
         generator = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith(others)]
         return [
-            torch.optim.Adam(generator, **options),
-            torch.optim.Adam(self.discriminator.parameters(), **options),
+            torch.optim.Adam(parameters, **options) for parameters in (generator, self.discriminator.parameters())
         ]
 
     def on_fit_start(self) -> None:
         names = {name for name in self.objective.weights if name not in ADVERSARIAL_TERMS}
-        if names != set(self.objective.terms):
-            raise ValueError(
-                f"image_losses must be those of the weights, {sorted(names)}, got {sorted(self.objective.terms)}"
-            )
-        if self.trainer.precision == "16-mixed":
-            raise ValueError(
-                "precision must be 'bf16-mixed' or '32-true', got '16-mixed', whose gradient scale is not made for "
-                "two optimizers"
-            )
+        terms = set(self.objective.terms)
+        check(names == terms, "image_losses", f"those of the weights, {sorted(names)}", sorted(terms))
+        precision = self.trainer.precision
+        got = f"{precision!r}, whose gradient scale is not made for two optimizers"
+        check(precision != "16-mixed", "precision", "'bf16-mixed' or '32-true'", got)
         if getattr(self.trainer.datamodule, "batch_size", None) == 1 and self.trainer.world_size == 1:
-            rank_zero_warn(
-                "batch_size is 1: batch norm then normalizes each image by itself, in training and not afterwards; "
-                "5 is the paper's"
-            )
+            rank_zero_warn("batch_size is 1, the paper's is 5: batch norm then normalizes each image by itself")
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         image, base, change = self.generate(batch)
-        if base.reference is None:
-            raise ValueError(f"{batch.fname[0]} has no reference, which training needs")
+        reference = _reference_of(base, batch)
         scale = image_scale(base.zero_filled).reshape(-1, 1, 1, 1)
-        fake, real = (2 * x.abs() / scale - 1 for x in (image, base.reference))
+        fake, real = (2 * x.abs() / scale - 1 for x in (image, reference))
         values = self._adversarial_terms(fake, real)
         if change is not None:
             values["penalty"] = change.abs().mean()
-        loss = self.objective(image, base.reference, data_range_of(base.reference), values=values)
+        loss = self.objective(image, reference, data_range_of(reference), values=values)
         if not bool(loss.detach().isfinite()):  # before its images get into the replay buffer
             self._stop({"generator": loss})
         discriminator_value = self._discriminator_loss(fake.detach(), real)
@@ -235,17 +214,14 @@ class AdversarialModule(MriModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         self.check_target(batch)
         image, base, _ = self.generate(batch)
-        if base.reference is None:
-            raise ValueError(f"{batch.fname[0]} has no reference, which validation needs")
-        if "perceptual" in self.objective.terms:
-            loss = self.objective.terms["perceptual"](image, base.reference, data_range_of(base.reference))
-        else:
-            loss = nmse_loss(image, base.reference)
+        reference = _reference_of(base, batch)
+        loss_function = dict(self.objective.terms).get("perceptual", nmse_loss)
+        loss = loss_function(image, reference, data_range_of(reference))
         if self.val_log_indices is not None and batch_idx in self.val_log_indices:
             change = (image - base.image)[0].abs()
             self.log_image(f"val_images_idx_{batch_idx}/change", change / change.max())
         # the target of a U-Net's sample is normalized
-        target = base.reference[:, 0] if self.samples == "unet" else batch.target
+        target = reference[:, 0] if self.samples == "unet" else batch.target
         return self.val_logs(batch, batch_idx, image, target, loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -294,8 +270,7 @@ class AdversarialModule(MriModule):
             masks = self.discriminator.draw_dropout(len(images) * world_size, self.generator)
             masks = [mask[mine].to(images) for mask in masks]
             seen.append(self.discriminator(images, dropout=masks).logits)
-        with torch.no_grad():
-            right = (seen[0] > 0).float().mean(), (seen[1] < 0).float().mean()
+        right = [(seen[0] > 0).float().mean(), (seen[1] < 0).float().mean()]
         fractions = {"right_of_real": right[0], "right_of_generated": right[1], "accuracy": (right[0] + right[1]) / 2}
         for name, fraction in fractions.items():
             self.log(f"discriminator/{name}", fraction, batch_size=len(fake))
@@ -314,6 +289,12 @@ class AdversarialModule(MriModule):
         bad = [name for name, value in losses.items() if not math.isfinite(float(value))]
         problem = f"the {' and the '.join(bad) or 'gradient'} became not finite"
         self.stop_training(problem, {**losses, **self.loss_terms()})
+
+
+def _reference_of(base: Reconstruction, batch: Batch) -> Tensor:
+    if base.reference is None:
+        raise ValueError(f"{batch.fname[0]} has no reference, which training and validation need")
+    return base.reference
 
 
 class _MagnitudeLoss(nn.Module):
@@ -339,33 +320,21 @@ class ReplayBuffer:
     Image by image: until the buffer is full, the present image is stored and used. Then, with the probability p, a
     random stored image is used and the present one takes its place; otherwise the present one is used and not
     stored. Images of several sizes share the buffer: only one of the present image's size can be used, and where
-    there is none the present one is used, and with the probability p takes the place of a random one.
-
-    Args:
-        size: of the buffer in images; 0 for none.
-        probability: p.
-
-    Raises:
-        ValueError: if size is below 0 or p is not in 0 .. 1.
+    there is none the present one is used, and with the probability p takes the place of a random one. A size below 0
+    (0 is no buffer), or a p that is not in 0 .. 1, raises ValueError.
 
     Shrivastava et al., "Learning from simulated and unsupervised images through adversarial training", CVPR 2017.
     """
 
     def __init__(self, size: int = 80, *, probability: float = 0.5) -> None:
-        if size < 0:
-            raise ValueError(f"size must be at least 0, got {size}")
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be in 0 .. 1, got {probability}")
+        check(size >= 0, "size", "at least 0", size)
+        check(0 <= probability <= 1, "probability", "in 0 .. 1", probability)
         self.size = size
         self.probability = probability
         self.images: list[Tensor] = []
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What the discriminator is to see instead of the images (batch, ...) of this step, without gradient.
-
-        Args:
-            generator: of the random numbers, on the CPU.
-        """
+        """What the discriminator is to see instead of the images (batch, ...) of this step, without gradient."""
         used = [self._replace(image, generator) for image in images.detach()]
         return torch.stack([image.to(images) for image in used])
 

@@ -21,22 +21,17 @@ _LightningModule: Any = pl.LightningModule  # without types, as fastMRI's module
 class BaseModule(_LightningModule):
     """A module whose checkpoints hold plain values and tensors only.
 
-    Raises:
-        ValueError: in training, before a loss that is not finite reaches the weights; names file and slice where the
-            batch has them.
+    A loss that is not finite raises ValueError before the weights are changed, with the names of files and slices.
     """
 
-    prefix: ClassVar[str]
-    """What the names of the network's weights start with."""
-
+    prefix: ClassVar[str]  # what the names of the network's weights start with
     _train_batch: Any = None
 
     @classmethod
     def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
         """The module of a checkpoint, on the CPU; kwargs such as ``loss`` go before what the checkpoint has.
 
-        Raises:
-            FileNotFoundError, ValueError: see `read_checkpoint`; also if the weights do not fit the settings.
+        Raises FileNotFoundError or ValueError, see `read_checkpoint`, also if the weights do not fit the settings.
         """
         settings = read_checkpoint(checkpoint_path, prefix=cls.prefix)["hyper_parameters"]
         kwargs = {"map_location": "cpu", **settings, **kwargs, "weights_only": True}
@@ -81,11 +76,7 @@ def _slices_of(batch: Any) -> str:
 
 
 class SeededSteps(pl.Callback):
-    """Seeds torch's generators at each training batch from (seed, epoch, batch), after a resume and in every process.
-
-    Args:
-        seed: of the run.
-    """
+    """Seeds torch's generators at each training batch from (seed, epoch, batch), in every process."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.loading import ResumableLoader
 from fastmri_ufloss.data.patches import PatchDataset, PatchSettings, patch_file_name, write_volume_patches
 from fastmri_ufloss.data.slices import IndexedSliceDataset
@@ -33,8 +34,7 @@ _NOISE = 0.1  # standard deviation of complex noise, relative to the scale of th
 class PatchDataModule(DataModule):
     """Patches of the references that a `MriDataModule` gives, for `FeatureModule`.
 
-    The patches of a volume are cut once and kept on disk. Their numbers follow the names of the volumes and the
-    slices, whichever process has cut them.
+    The patches are cut once and kept on disk; their numbers follow the names of the volumes and the slices.
 
     Args:
         source: of the slices; for ``"combined"`` with transforms that make a `MoDLSample`.
@@ -60,8 +60,7 @@ class PatchDataModule(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if images not in ("combined", "rss"):
-            raise ValueError(f"images must be 'combined' or 'rss', got {images!r}")
+        check(images in ("combined", "rss"), "images", "'combined' or 'rss'", repr(images))
         self.source = source
         self.patch_dir = Path(patch_dir)
         self.images = images
@@ -155,12 +154,12 @@ class FeatureModule(BaseModule):
     untrained network gives at first, and then those that the loss of a patch was computed from. Batches are those of
     `fastmri_ufloss.data.patches.PatchDataset`, (patches with margin, numbers).
 
-    Validation asks for each held-out patch whether, of all held-out patches, it is the one closest to a changed copy
-    of itself: shifted by 2 pixels, with complex noise of standard deviation 0.1, blurred by the mean of 3x3 pixels.
-    The fractions found are logged as ``retrieval@1_shift``, ``_noise``, ``_blur``, their mean as ``retrieval@1``.
+    Validation logs the fractions of held-out patches that, of all, are closest to a changed copy of themselves:
+    shifted by 2 pixels, with complex noise of standard deviation 0.1, blurred by the mean of 3x3 pixels, as
+    ``retrieval@1_shift``, ``_noise``, ``_blur``, and their mean as ``retrieval@1``.
 
     Several processes give what one gives with the union of their batches, if batch norm does
-    (``Trainer(sync_batchnorm=True)`` on GPUs; on CPUs each process normalizes over its own batch).
+    (``Trainer(sync_batchnorm=True)`` on GPUs).
 
     Args:
         num_patches: length of the training set.
@@ -198,10 +197,9 @@ class FeatureModule(BaseModule):
         training_data: str = "",
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        if phase_augmentation and in_chans != 2:
-            raise ValueError(f"phase_augmentation must be off for magnitude patches, got in_chans {in_chans}")
+        check(temperature > 0, "temperature", "positive", temperature)
+        fits = in_chans == 2 or not phase_augmentation
+        check(fits, "phase_augmentation", "off for magnitude patches", f"in_chans {in_chans}")
         self.save_hyperparameters()
         self.feature_net = PatchFeatureNet(
             in_chans, num_features=num_features, patch_size=patch_size, training_data=training_data
@@ -247,13 +245,9 @@ class FeatureModule(BaseModule):
         patches, indices = batch
         size = self.feature_net.patch_size
         patch = _crop(patches, size)
-        copies = (
-            patch,
-            _crop(patches, size, shift=_SHIFT),
-            patch_with_noise(patch, indices),
-            F.avg_pool2d(_crop(patches, size + 2), 3, stride=1),
-        )
-        features = torch.stack([self(copy) for copy in copies], dim=1)
+        shifted, noisy = _crop(patches, size, shift=_SHIFT), patch_with_noise(patch, indices)
+        blurred = F.avg_pool2d(_crop(patches, size + 2), 3, stride=1)
+        features = torch.stack([self(copy) for copy in (patch, shifted, noisy, blurred)], dim=1)
         self._held_out.append((indices.cpu(), features.cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -283,13 +277,10 @@ class FeatureModule(BaseModule):
 
 
 def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -> Tensor:
-    """Patches with complex Gaussian noise of standard deviation std.
+    """Patches (n, in_chans, p, p) with complex Gaussian noise, relative to the scale of the image.
 
-    Args:
-        patches: (n, in_chans, p, p), 2 channels for real and imaginary part, 1 for the magnitude, which then
-            is |patch + noise|.
-        indices: (n,), what seeds the noise of each patch, so that no split over processes changes it.
-        std: of the complex number, in units of the scale of the image.
+    A magnitude, of 1 channel, becomes |patch + noise|. The indices, (n,), seed the noise of each patch, so that no
+    split over processes changes the noise.
     """
     shape = (2, *patches.shape[2:])
     seeds = [torch.Generator().manual_seed(index) for index in indices.tolist()]
@@ -302,10 +293,8 @@ def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -
 def retrieval_at_1(indices: Tensor, features: Tensor, *, chunk_size: int = 1024) -> Tensor:
     """The fraction of patches, (copies,), whose changed copy is closer to themselves than to any other patch.
 
-    Args:
-        indices: (n,), numbers of the patches. Of a repeated number the first row counts.
-        features: (n, 1 + copies, d), unit features of the patch and of its copies.
-        chunk_size: copies that are compared at once.
+    Indices, (n,), are the numbers of the patches, and features, (n, 1 + copies, d), those of the patch and of its
+    copies. Where an index is repeated the first row counts.
     """
     order = indices.argsort(stable=True)
     first = torch.ones_like(order, dtype=torch.bool)
@@ -324,10 +313,8 @@ def _crop(patches: Tensor, size: int, *, shift: int = 0) -> Tensor:
     """The central size x size pixels of patches with margin, or those ``shift`` further down and right."""
     rows = patches.shape[-1]
     margin = (rows - size) // 2
-    if patches.ndim != 4 or patches.shape[2] != rows or (rows - size) % 2 or margin < shift:
-        raise ValueError(
-            f"patches must be square with a margin of at least {shift} around {size}x{size}, "
-            f"got {tuple(patches.shape)}"
-        )
+    fits = patches.ndim == 4 and patches.shape[2] == rows and (rows - size) % 2 == 0 and margin >= shift
+    expected = f"square with a margin of at least {shift} around {size}x{size}"
+    check(fits, "patches", expected, tuple(patches.shape))
     start = margin + shift
     return patches[:, :, start : start + size, start : start + size]

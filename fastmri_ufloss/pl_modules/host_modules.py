@@ -9,6 +9,7 @@ import torch
 from fastmri.data.transforms import center_crop
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.reconstruction_writer import leaderboard_size
 from fastmri_ufloss.models.unet import HOST_CONVS_PER_STAGE, DeepUnet
 from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, without_float64
@@ -16,6 +17,7 @@ from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstructio
 __all__ = ["OptimizerName", "UnetModule", "VarNetModule"]
 
 OptimizerName = Literal["rmsprop", "adam"]
+Optimizers = tuple[list[torch.optim.Optimizer], list[Any]]  # and the schedulers
 
 
 class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
@@ -66,7 +68,7 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
         sizes = tuple(int(torch.as_tensor(size).flatten()[0]) for size in batch.crop_size)
         return super().test_step(batch._replace(crop_size=sizes), batch_idx)
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    def configure_optimizers(self) -> Optimizers:
         return _without_frozen(super().configure_optimizers())
 
     def _for_loss(self, batch: Any) -> Any:
@@ -76,10 +78,7 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
 
 
 class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
-    """``fastmri.pl_modules.UnetModule`` for Lightning 2.
-
-    A checkpoint of a module with the defaults of ``convs_per_stage`` and ``optimizer`` can be loaded by fastMRI's
-    class.
+    """``fastmri.pl_modules.UnetModule`` for Lightning 2; with the further defaults fastMRI's class loads checkpoints.
 
     Args:
         loss: in place of fastMRI's l1 of normalized images: called ``loss(output, target, data_range=max_value)``
@@ -104,8 +103,8 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         optimizer: OptimizerName = "rmsprop",
         **kwargs: Any,
     ) -> None:
-        if optimizer not in get_args(OptimizerName):
-            raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {optimizer!r}")
+        names = get_args(OptimizerName)
+        check(optimizer in names, "optimizer", f"one of {', '.join(names)}", repr(optimizer))
         super().__init__(**kwargs)
         self.loss = loss
         self.optimizer = optimizer
@@ -141,7 +140,7 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         loss = self.loss(output, target, data_range=single.max_value)
         return {**logs, "max_value": batch.max_value, "val_loss": loss}
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    def configure_optimizers(self) -> Optimizers:
         if self.optimizer == "rmsprop":
             return _without_frozen(super().configure_optimizers())
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
@@ -158,9 +157,7 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
                 del stored[name]
 
 
-def _without_frozen(
-    configured: tuple[list[torch.optim.Optimizer], list[Any]],
-) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+def _without_frozen(configured: Optimizers) -> Optimizers:
     """Without the parameters of networks that losses and metrics hold: a run may go on with other metrics."""
     for optimizer in configured[0]:
         for group in optimizer.param_groups:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fastmri_ufloss.checks import require
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.mri.sense import data_residual
@@ -25,31 +26,24 @@ class ReconstructionModule(pl.LightningModule):
     The trainer's ``default_root_dir`` gets ``reconstructions/METHOD/*.h5``, leaderboard files of each method, and of
     fully sampled volumes ``reference/*.h5``.
 
-    Args:
-        methods: by name, each a trained `MoDLModule` or `RecNetModule`, or a function of masked k-space (batch,
-            coils, rows, cols, 2), mask (batch, 1, 1 or rows, cols, 1) and coil maps, like the k-space, to complex
-            images (batch, rows, cols).
-
-    Raises:
-        ValueError: if there is no method.
+    A method, at least one by name, ValueError otherwise, is a trained `MoDLModule` or `RecNetModule`, or a function
+    of masked k-space (batch, coils, rows, cols, 2), mask (batch, 1, 1 or rows, cols, 1) and coil maps, like the
+    k-space, to complex images (batch, rows, cols).
     """
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         super().__init__()
-        if not methods:
-            raise ValueError("methods must hold at least one method, got none")
+        require(len(methods) > 0, "methods must hold at least one method", "none")
         self.methods = dict(methods)
         self.networks = torch.nn.ModuleDict({name: m for name, m in methods.items() if isinstance(m, SenseModule)})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
         """Complex image (batch, 1, rows, cols) of a `MoDLSample` batch with coil maps by each method."""
-        images = {}
-        for name, method in self.methods.items():
-            if isinstance(method, SenseModule):
-                images[name] = method.reconstruct(batch).image
-            else:
-                images[name] = method(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
-        return images
+        data = batch.masked_kspace, batch.mask, batch.sens_maps
+        return {
+            name: method.reconstruct(batch).image if isinstance(method, SenseModule) else method(*data).unsqueeze(1)
+            for name, method in self.methods.items()
+        }
 
     def on_test_epoch_start(self) -> None:
         self._writers: dict[str, ReconstructionWriter] = {}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.loading import ResumableLoader
 from fastmri_ufloss.data.segmentation import SegmentationSlices
 from fastmri_ufloss.distributed import gather_objects, rank_and_world_size
@@ -42,8 +43,8 @@ class SegmentationDataModule(DataModule):
         seed: of the shuffling.
 
     Raises:
-        FileNotFoundError, ValueError: in `setup`, if a folder or segmentations are missing, see `SegmentationSlices`,
-            there is a class above num_classes, no training slice has one of the classes, or no validation slice any.
+        FileNotFoundError, ValueError: in `setup`, see `SegmentationSlices`; also for a class above num_classes, or a
+            class that no training slice has.
     """
 
     def __init__(
@@ -59,8 +60,7 @@ class SegmentationDataModule(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if challenge not in ("singlecoil", "multicoil"):
-            raise ValueError(f"challenge must be 'singlecoil' or 'multicoil', got {challenge!r}")
+        check(challenge in ("singlecoil", "multicoil"), "challenge", "'singlecoil' or 'multicoil'", repr(challenge))
         self.data_path = Path(data_path)
         self.challenge = challenge
         self.only_with_classes = only_with_classes
@@ -72,9 +72,8 @@ class SegmentationDataModule(DataModule):
 
     @cached_property
     def train_slices(self) -> SegmentationSlices:
-        return SegmentationSlices(
-            self.folder("train"), only_with_classes=self.only_with_classes, skip_missing=self.skip_missing
-        )
+        only = self.only_with_classes
+        return SegmentationSlices(self.folder("train"), only_with_classes=only, skip_missing=self.skip_missing)
 
     @cached_property
     def val_slices(self) -> SegmentationSlices:
@@ -92,21 +91,18 @@ class SegmentationDataModule(DataModule):
     def setup(self, stage: str | None = None) -> None:
         """Check that both splits have what training and validation need."""
         for split, slices in (("train", self.train_slices), ("val", self.val_slices)):
-            if slices.num_classes < 2:
-                raise ValueError(
-                    f"{self.folder(split)} must have a class beside the background, got none in any slice"
-                )
-            if slices.num_classes > self.num_classes:
-                raise ValueError(
-                    f"num_classes must be above the highest class of {self.folder(split)}, which is "
-                    f"{slices.num_classes - 1}, got {self.num_classes}"
-                )
-        absent = _absent_classes(self.train_slices, self.num_classes)
+            folder, highest = self.folder(split), slices.num_classes - 1
+            require(highest > 0, f"{folder} must have a class beside the background", "none in any slice")
+            expected = f"above the highest class of {folder}, which is {highest}"
+            check(self.num_classes > highest, "num_classes", expected, self.num_classes)
+        absent, index = set(range(1, self.num_classes)), 0
+        while absent and index < len(self.train_slices):  # reads on until all have been found
+            absent -= set(self.train_slices[index].segmentation.unique().tolist())
+            index += 1
         if absent:
-            raise ValueError(
-                f"no slice of {self.folder('train')} has class {', '.join(map(str, absent))}: a network of "
-                f"{self.num_classes} classes cannot learn it; number the classes without gaps, or check num_classes"
-            )
+            classes = ", ".join(map(str, sorted(absent)))
+            advice = f"a network of {self.num_classes} classes cannot learn that; number classes without gaps"
+            raise ValueError(f"no slice of {self.folder('train')} has class {classes}: {advice}")
 
     def train_dataloader(self) -> ResumableLoader:
         return self.shuffled_loader(self.train_slices, self.train_slices.sizes)
@@ -116,27 +112,14 @@ class SegmentationDataModule(DataModule):
         return self.ordered_loader(self.val_slices, self.val_slices.sizes, indices)
 
 
-def _absent_classes(slices: SegmentationSlices, num_classes: int) -> list[int]:
-    """Classes that no slice has; reads on until all have been found."""
-    absent = set(range(1, num_classes))
-    for index in range(len(slices)):
-        if not absent:
-            break
-        absent -= set(slices[index].segmentation.unique().tolist())
-    return sorted(absent)
-
-
 def augment(images: Tensor, segmentation: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Images and segmentations, flipped, turned by up to 15 degrees and zoomed alike; images with another gamma.
 
         x'(p) = (x(A p) / scale)^gamma,    s'(p) = s(A p)
 
     where scale is `image_scale`, gamma 0.74 .. 1.35, and the zoom 0.86 .. 1.16; outside of the image both are 0.
-
-    Args:
-        images: magnitudes (batch, 1, rows, cols), of any unit.
-        segmentation: class numbers (batch, rows, cols).
-        draws: uniform in [0, 1), (batch, 5): for two flips, below 0.5, angle, zoom and gamma, which 0.5 leaves as is.
+    Images are magnitudes (batch, 1, rows, cols), segmentations class numbers (batch, rows, cols), and the draws,
+    (batch, 5), uniform in [0, 1): for two flips, below 0.5, angle, zoom and gamma, which 0.5 leaves as is.
     """
     draws = draws.to(images)
     flips = torch.where(draws[:, :2] < 0.5, -1.0, 1.0).to(images)
@@ -195,13 +178,13 @@ class SegmentationModule(BaseModule):
         augment: bool = True,
     ) -> None:
         super().__init__()
-        if loss not in get_args(SegmentationLoss):
-            raise ValueError(f"loss must be one of {', '.join(get_args(SegmentationLoss))}, got {loss!r}")
-        if not lr > 0:
-            raise ValueError(f"lr must be positive, got {lr}")
+        kinds = get_args(SegmentationLoss)
+        check(loss in kinds, "loss", f"one of {', '.join(kinds)}", repr(loss))
+        check(lr > 0, "lr", "positive", lr)
         self.save_hyperparameters()
-        settings = {"chans": chans, "num_levels": num_levels, "num_res_units": num_res_units}
-        self.segmentation_net = SegmentationNet(num_classes, **settings)
+        self.segmentation_net = SegmentationNet(
+            num_classes, chans=chans, num_levels=num_levels, num_res_units=num_res_units
+        )
         self.dice_ce: nn.Module | None = None
         if loss == "dice_ce":
             from monai.losses import DiceCELoss  # with the network's MONAI
@@ -246,8 +229,7 @@ class SegmentationModule(BaseModule):
         means = values.nanmean(dim=0)  # Dice is nan in an image without the class
         scores = {f"val_dice/class_{number}": mean for number, mean in enumerate(means.tolist()) if number > 0}
         scores = {name: mean for name, mean in scores.items() if mean == mean}
-        if not scores:
-            raise ValueError("the validation must have an image with a class beside the background, got none")
+        require(bool(scores), "the validation must have an image with a class beside the background", "none")
         scores["val_dice"] = sum(scores.values()) / len(scores)
         self.log_dict({**scores, "val_loss": means[0].item()}, sync_dist=True)  # the same on all
 
@@ -261,9 +243,6 @@ class SegmentationModule(BaseModule):
     def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Images and segmentation of a batch."""
         highest, classes = int(batch.segmentation.max()), self.segmentation_net.num_classes
-        if highest >= classes:
-            raise ValueError(
-                f"segmentation must hold classes from 0 to {classes - 1}, got {highest} in one of "
-                f"{', '.join(sorted(set(batch.fname)))}"
-            )
+        demand, files = f"segmentation must hold classes from 0 to {classes - 1}", ", ".join(sorted(set(batch.fname)))
+        require(highest < classes, demand, f"{highest} in one of {files}")
         return batch.image, batch.segmentation

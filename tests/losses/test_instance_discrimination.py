@@ -105,5 +105,5 @@ def test_bad_input():
         bank.update(indices.float(), features)
     with pytest.raises(ValueError, match=r"features must have shape \(batch, 8\)"):
         bank.update(indices, features[:, :4])
-    with pytest.raises(ValueError, match="num_patches and num_features"):
+    with pytest.raises(ValueError, match="num_patches must be at least 1, got 0"):
         MemoryBank(0, 4)

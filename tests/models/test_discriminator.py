@@ -156,7 +156,7 @@ def test_learns_to_tell_two_kinds_of_images() -> None:
 def test_bad_input_is_named() -> None:
     for settings, message in [
         ({"chans": 0}, "chans must be at least 1"),
-        ({"num_strided": 1}, "num_strided at least 2, got 64 and 1"),
+        ({"num_strided": 1}, "num_strided must be at least 2, got 1"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
     ]:

@@ -251,9 +251,9 @@ def test_short_training_ends_finite_and_lower(mode: str) -> None:
 
 def test_bad_settings_are_named() -> None:
     for settings, message in [
-        ({"num_blocks": 0}, "num_blocks and chans must be at least 1"),
-        ({"convs_per_block": 1}, "convs_per_block at least 2"),
-        ({"chans": 0}, "num_blocks and chans must be at least 1"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1, got 0"),
+        ({"convs_per_block": 1}, "convs_per_block must be at least 2, got 1"),
+        ({"chans": 0}, "chans must be at least 1, got 0"),
         ({"data_consistency": "firm"}, "data_consistency must be 'hard', 'soft' or 'cg', got 'firm'"),
         ({"lam": 0.1}, "lam is for data_consistency='soft' or 'cg' only"),
         ({"num_cg_iterations": 3}, "num_cg_iterations is for data_consistency='cg' only, got 'hard'"),
