@@ -181,6 +181,7 @@ DATA_ARGS = (
     *("volume_sample_rate", "val_volume_sample_rate", "test_volume_sample_rate", "batch_size", "num_workers"),
 )
 MASK_OPTIONS = ("center_size", "elliptical")
+ROWS = ("crop_rows", "train_rows")
 MASK = {"mask_type": "random", "center_fractions": [0.08], "accelerations": [5]}  # of the UFLoss paper
 
 
@@ -197,6 +198,11 @@ def make_training_parser(description: str | None, *, run_name: str, max_epochs: 
     parser.set_defaults(**MASK)
     add_trainer_args(parser, run_name=run_name, max_epochs=max_epochs)
     return parser
+
+
+def add_rows_args(parser: ArgumentParser) -> None:
+    add_arguments(parser.add_argument_group("rows of the image, for masks of columns"), MoDLDataTransform, ROWS)
+    parser.set_defaults(crop_rows=True)
 
 
 def add_folder_args(group: Any, content: str) -> None:
@@ -278,7 +284,8 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
         masks = {"use_seed": use_seed, **pick(args, known & {"seed", "mask_per_volume"})}
         if samples == "unet":
             return UnetDataTransform(args.challenge, mask_func, **masks)
-        return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks)
+        rows = pick(args, (name for name in ROWS if name in args))
+        return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks, **rows)
 
     return MriDataModule(
         data_path,
@@ -681,7 +688,7 @@ def train_and_test(
     if args.mode == "train":
         vgg = load_vgg(args) if "perceptual" in (weights or ()) else None
         make_weighted_loss(args, weights, nn.Identity(), vgg)  # to fail before a feature network is trained
-        compared = {*names, *LOSS_ARGS, "init_checkpoint"} - {"score_stride", "num_log_images"}
+        compared = {*names, *LOSS_ARGS, *ROWS, "init_checkpoint"} - {"score_stride", "num_log_images"}
         resume = begin(parser, args, run_dir, compared, kind=kind)
         needed = "ufloss" in (*(weights or ()), *args.metrics)
         net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=needed)

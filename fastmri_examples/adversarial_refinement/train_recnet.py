@@ -27,6 +27,7 @@ def main() -> None:
     parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=1500)
     recipe.add_loss_args(parser, default=["l2"], metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
+    recipe.add_rows_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
     several_coils = {"data_consistency": "cg"}

@@ -45,14 +45,19 @@ def main() -> None:
     parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")
     recipe.add_device_args(parser)
     recipe.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
-    recipe.add_arguments(parser.add_argument_group("loader"), MriDataModule, LOADER_ARGS)
+    group = parser.add_argument_group("loader")
+    recipe.add_arguments(group, MriDataModule, LOADER_ARGS)
+    recipe.add_arguments(group, MoDLDataTransform, ("crop_rows",))
+    parser.set_defaults(crop_rows=True)
     args = recipe.parse(parser, {}, lambda args: {} if args.mask_type is None else recipe.MASK)
     for name in recipe.changed(parser, args, COMPANIONS if args.mask_type is None else ()):
         raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
     methods = make_methods(args)
     mask_func = None if args.mask_type is None else recipe.make_mask_func(args)
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
-    transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None)
+    transform = MoDLDataTransform(
+        mask_func, sens_maps=source, keep_reference=mask_func is not None, crop_rows=args.crop_rows
+    )
     data = MriDataModule(
         args.data_path,
         args.challenge,

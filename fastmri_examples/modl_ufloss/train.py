@@ -33,6 +33,7 @@ def make_parser(description: str) -> ArgumentParser:
     parser = recipe.make_training_parser(description, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
+    recipe.add_rows_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS, more_words=(MoDL,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
     return parser

@@ -218,7 +218,8 @@ def zero_filled(
     mask_slice: Any, kspace: Any, mask: Any, target: Any, attrs: dict[str, Any], fname: str, slice_num: int
 ) -> tuple[str, int, Tensor]:
     """In the place of a U-Net's transform: the same mask, and the magnitude image."""
-    image = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(mask_slice(kspace, mask, attrs, fname, slice_num)[1])))
+    full, mask_tensor, *_ = mask_slice(kspace, mask, attrs, fname, slice_num)
+    image = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(full * mask_tensor)))
     size = attrs["recon_size"][:2] if target is None else target.shape[-2:]
     return fname, slice_num, center_crop(image, tuple(map(min, size, image.shape)))
 

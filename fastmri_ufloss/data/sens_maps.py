@@ -17,12 +17,15 @@ __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
 
 
 class SensMapSource(Protocol):
-    """Gives the maps of a slice, (coils, rows, cols, 2)."""
+    """Gives the maps of a slice, (coils, rows, cols, 2), or some rows of them.
+
+    The k-space is that of the whole slice, of which only what the mask has acquired is read.
+    """
 
     needs_center: bool  # whether the maps are made from the fully sampled center of k-space
 
     def __call__(
-        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
     ) -> Tensor: ...
 
     def key(self, path: str | Path) -> str:
@@ -63,26 +66,30 @@ class SensMapCache:
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
     def __call__(
-        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
     ) -> Tensor:
         file = self.file(num_low_frequencies, path, slice_num, square_center=mask.shape[1] > 1)
-        maps = _read_half(file, tuple(masked_kspace.shape))
+        maps = _read_half(file, tuple(kspace.shape))
         if maps is None:
-            maps = estimate_sens_maps(
-                masked_kspace[None], num_low_frequencies, mask=mask[None], calibration_size=self.calibration_size
-            )[0].half()
+            maps = (
+                estimate_sens_maps(
+                    kspace[None], num_low_frequencies, mask=mask[None], calibration_size=self.calibration_size
+                )[0]
+                .half()
+                .numpy()
+            )
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, maps.numpy())
+                np.save(stream, maps)
         # the rounded ones at the first use too: a run must not depend on the state of its cache
-        return maps.float()
+        return torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.float32))
 
 
-def _read_half(file: Path, shape: tuple[int, ...]) -> Tensor | None:
+def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
-        maps = np.load(file, allow_pickle=False)
+        maps: np.ndarray = np.load(file, allow_pickle=False, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):
         return None
-    return torch.from_numpy(maps) if maps.shape == shape and maps.dtype == np.float16 else None
+    return maps if maps.shape == shape and maps.dtype == np.float16 else None
 
 
 class SensMapFiles:
@@ -104,7 +111,7 @@ class SensMapFiles:
         return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
     def __call__(
-        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
     ) -> Tensor:
         file = self.folder / Path(path).name
         with open_hdf5(file) as volume:
@@ -112,11 +119,11 @@ class SensMapFiles:
                 raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
             stored = volume["sens_maps"]
             maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
-        name, shape = f"{file}: sens_maps of slice {slice_num}", tuple(masked_kspace.shape[:-1])
+        name, shape = f"{file}: sens_maps of slice {slice_num}", tuple(kspace.shape[:-1])
         check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
         fits = maps.shape == shape and np.iscomplexobj(maps)
         check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
-        return torch.view_as_real(torch.from_numpy(maps.astype(np.complex64)))
+        return torch.view_as_real(torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.complex64)))
 
 
 class UnitSensMaps:
@@ -128,9 +135,9 @@ class UnitSensMaps:
         return "ones"
 
     def __call__(
-        self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int
+        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
     ) -> Tensor:
-        check(len(masked_kspace) == 1, f"{path}: coils", "1 for maps of ones", len(masked_kspace))
-        maps = torch.zeros_like(masked_kspace)
+        check(len(kspace) == 1, f"{path}: coils", "1 for maps of ones", len(kspace))
+        maps = torch.zeros_like(kspace[:, rows.start : rows.stop])
         maps[..., 0] = 1
         return maps

@@ -18,8 +18,8 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
-from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines
-from fastmri_ufloss.mri.sense import sens_reduce
+from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
+from fastmri_ufloss.mri.sense import cut_rows, sens_reduce
 
 __all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
 
@@ -45,6 +45,10 @@ class MoDLSample(NamedTuple):
             undersampled, where no reference is wanted, and without maps.
         kspace: (coils, rows, cols, 2) fully sampled, from which the device makes the reference; None where there are
             maps, and where there is no reference.
+        center: of the k-space of the whole slice, see `crop_center`, from which the device makes the maps of a band;
+            None where there are maps, and of whole slices.
+        first_row: of the whole slice, where the rows of this sample begin.
+        num_rows: of the whole slice.
     """
 
     masked_kspace: Tensor
@@ -59,6 +63,9 @@ class MoDLSample(NamedTuple):
     sens_maps: Tensor | None
     reference: Tensor | None
     kspace: Tensor | None
+    center: Tensor | None = None
+    first_row: int = 0
+    num_rows: int = 0
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -90,12 +97,12 @@ class SliceMasking:
 
     def mask_slice(
         self, kspace: ndarray, mask: ndarray | None, attrs: Attrs, fname: str, slice_num: int
-    ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
+    ) -> tuple[Tensor, Tensor, int, bool]:
         """Mask a slice of ``fastmri.data.SliceDataset``; ValueError for NaN, or a mask that does not fit.
 
         Returns:
-            K-space (coils, rows, cols, 2), all that the file has; ``masked_kspace``, ``mask`` and
-            ``num_low_frequencies`` of a `MoDLSample`; and whether the file itself is undersampled.
+            K-space (coils, rows, cols, 2), all that the file has; ``mask`` and ``num_low_frequencies`` of a
+            `MoDLSample`; and whether the file itself is undersampled.
         """
         if not np.isfinite(kspace).all():
             raise ValueError(f"{fname}, slice {slice_num}: k-space has NaN or infinite values")
@@ -104,23 +111,23 @@ class SliceMasking:
         if mask is None and attrs.get("sampling") is not None:
             mask = self._find_mask(kspace, attrs["sampling"], fname, slice_num)
         if mask is not None:
-            return full, *_apply_file_mask(full, mask, attrs, fname), True
-        return full, *self._apply_mask_func(full, attrs, fname, slice_num), False
+            return full, *_pad_mask(full, mask, attrs, fname), True
+        return full, *self._draw_mask(full, attrs, fname, slice_num), False
 
-    def _apply_mask_func(self, full: Tensor, attrs: Attrs, fname: str, slice_num: int) -> tuple[Tensor, Tensor, int]:
+    def _draw_mask(self, full: Tensor, attrs: Attrs, fname: str, slice_num: int) -> tuple[Tensor, int]:
         if self.mask_func is None:
-            return full, torch.ones(1, 1, full.shape[-2], 1, dtype=torch.bool), full.shape[-2]
+            return torch.ones(1, 1, full.shape[-2], 1, dtype=torch.bool), full.shape[-2]
         if self.use_seed:
             seed: tuple[int, ...] = tuple(map(ord, fname))
         else:
             slices = () if self.mask_per_volume else (slice_num,)
             seed = (self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), *slices)
         padding = (attrs["padding_left"], attrs["padding_right"])
-        masked, mask, num_low = apply_mask(full, self.mask_func, seed=seed, padding=padding)
+        _, mask, num_low = apply_mask(full[:1], self.mask_func, seed=seed, padding=padding)
         mask = mask.bool()
         if mask.shape[1] > 1:
             mask = mask & (full != 0).any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
-        return masked, mask, int(num_low)
+        return mask, int(num_low)
 
     def _find_mask(self, kspace: ndarray, sampling: str, fname: str, slice_num: int) -> ndarray:
         """The mask of a slice without one that was undersampled when it was acquired."""
@@ -137,13 +144,18 @@ class SliceMasking:
         return np.asarray(sampled if sampling == "points" else sampled.any(axis=0))
 
 
-def _apply_file_mask(full: Tensor, mask: ndarray, attrs: Attrs, fname: str) -> tuple[Tensor, Tensor, int]:
+def _pad_mask(full: Tensor, mask: ndarray, attrs: Attrs, fname: str) -> tuple[Tensor, int]:
     rows, cols = full.shape[-3:-1]
     sampled = np.atleast_2d(mask_of_size(mask, rows, cols, where=fname)).copy()
     sampled[:, : attrs["padding_left"]] = False
     sampled[:, attrs["padding_right"] :] = False
     mask_tensor = torch.from_numpy(sampled).reshape(1, -1, cols, 1)
-    return full * mask_tensor, mask_tensor, int(count_center_lines(mask_tensor[None]))
+    return mask_tensor, int(count_center_lines(mask_tensor[None]))
+
+
+def _apply(mask: Tensor, kspace: Tensor) -> Tensor:
+    """The masked k-space, without the sign of zeros, as in fastMRI."""
+    return kspace if bool(mask.all()) else kspace * mask + 0.0
 
 
 def _check_data_range(target: ndarray | None, attrs: Attrs, fname: str) -> None:
@@ -159,35 +171,48 @@ class MoDLDataTransform(SliceMasking):
         mask_func, use_seed, seed, mask_per_volume: see `SliceMasking`.
         sens_maps: where maps come from. None leaves them to the device.
         keep_reference: whether the reference, or the fully sampled k-space to make it of, is handed on.
+        crop_rows: samples have only the rows that are kept: those of the crop and of the target. With a mask of
+            columns no row depends on another, see `cut_rows`; with a mask of points samples have all rows.
+        train_rows: with training masks (not ``use_seed``) samples have a band of so many of these rows, at a place
+            that depends on (seed, epoch, file, slice), and no target. None for all.
     """
 
     _: KW_ONLY
     sens_maps: SensMapSource | None = None
     keep_reference: bool = True
+    crop_rows: bool = False
+    train_rows: int | None = None
 
     def __call__(
         self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> MoDLSample:
         """The sample of a slice of ``fastmri.data.SliceDataset``; ValueError if a part does not fit."""
         _check_data_range(target, attrs, fname)
-        full, masked, mask_tensor, num_low, undersampled = self.mask_slice(kspace, mask, attrs, fname, slice_num)
+        full, mask_tensor, num_low, undersampled = self.mask_slice(kspace, mask, attrs, fname, slice_num)
         if num_low < MIN_CENTER_LINES and (self.sens_maps is None or self.sens_maps.needs_center):
             raise ValueError(
                 f"{fname}: {num_low} fully sampled center lines, at least {MIN_CENTER_LINES} are needed for coil "
                 f"maps; raise center_fractions or center_size (the image has {full.shape[-2]} columns), or give maps "
                 "of your own (sens_maps_path)"
             )
+        num_rows = full.shape[1]
+        is_band = self.train_rows is not None and not self.use_seed
+        rows = self._kept_rows(mask_tensor, num_rows, target, attrs)
+        if is_band:
+            rows = self._band(rows, mask_tensor, attrs, fname, slice_num)
+        is_cut = len(rows) < num_rows
+        band = cut_rows(full, rows.start, len(rows)) if is_cut else full
         maps = reference = None
         has_reference = self.keep_reference and not undersampled
         if self.sens_maps is not None:
-            maps = self.sens_maps(masked, mask_tensor, num_low, attrs.get("path", fname), slice_num)
+            maps = self.sens_maps(full, mask_tensor, num_low, attrs.get("path", fname), slice_num, rows)
             if has_reference:
-                reference = torch.view_as_complex(sens_reduce(full[None], maps[None]))[0, 0]
+                reference = torch.view_as_complex(sens_reduce(band[None], maps[None]))[0, 0]
         return MoDLSample(
-            masked_kspace=masked,
+            masked_kspace=_apply(mask_tensor, band),
             mask=mask_tensor,
             num_low_frequencies=num_low,
-            target=torch.tensor(0) if target is None else to_tensor(target),
+            target=torch.tensor(0) if target is None or is_band else to_tensor(target),
             fname=fname,
             slice_num=slice_num,
             max_value=float(attrs["max"]) if target is not None else 0.0,
@@ -195,8 +220,29 @@ class MoDLDataTransform(SliceMasking):
             scale=float(attrs.get("scale", 1.0)),
             sens_maps=maps,
             reference=reference,
-            kspace=full if has_reference and maps is None else None,
+            kspace=band if has_reference and maps is None else None,
+            center=crop_center(full).clone() if is_cut and maps is None else None,
+            first_row=rows.start,
+            num_rows=num_rows,
         )
+
+    def _kept_rows(self, mask: Tensor, num_rows: int, target: ndarray | None, attrs: Attrs) -> range:
+        """The rows of the image that are written or compared with a target."""
+        if not self.crop_rows or mask.shape[1] > 1:
+            return range(num_rows)
+        kept = max(attrs["recon_size"][0], 0 if target is None else target.shape[0])
+        kept = min(kept + (num_rows - kept) % 2, num_rows)  # the center of any smaller crop stays where it is
+        return range((num_rows - kept) // 2, (num_rows + kept) // 2)
+
+    def _band(self, rows: range, mask: Tensor, attrs: Attrs, fname: str, slice_num: int) -> range:
+        """A random band of the rows of the image."""
+        count = self.train_rows or 0
+        if mask.shape[1] > 1:
+            raise ValueError(f"{fname}: train_rows is for masks of columns, and this mask is of points")
+        check(1 <= count <= len(rows), f"{fname}: train_rows", f"from 1 to the {len(rows)} rows of the image", count)
+        generator = np.random.default_rng((self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), slice_num))
+        first = int(generator.integers(len(rows) - count + 1))
+        return rows[first : first + count]
 
 
 class UnetDataTransform(SliceMasking):
@@ -234,7 +280,8 @@ class UnetDataTransform(SliceMasking):
         if kspace.ndim != ndim:
             raise ValueError(f"{name} must have shape {layout}, got {kspace.shape}")
         _check_data_range(target, attrs, fname)
-        _, masked_tensor, *_ = self.mask_slice(kspace, mask, attrs, fname, slice_num)
+        full, mask_tensor, *_ = self.mask_slice(kspace, mask, attrs, fname, slice_num)
+        masked_tensor = _apply(mask_tensor, full)
         masked = tensor_to_complex_np(masked_tensor if ndim == 3 else masked_tensor[0])
         target = None if target is None else target.astype(np.float32, copy=False)
         sample = self._make_images(masked, None, target, attrs, fname, slice_num)

@@ -18,6 +18,6 @@ __getattr__, __all__ = lazy_names(
         "conjugate_gradient": "conjugate_gradient",
         "espirit": "estimate_sens_maps",
         "intensity": "image_scale",
-        "sense": "cg_sense data_residual sens_expand sens_reduce sense_normal_operator",
+        "sense": "cg_sense cut_rows data_residual sens_expand sens_reduce sense_normal_operator",
     },
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["MIN_CENTER_LINES", "center_regions", "count_center_lines"]
+__all__ = ["MIN_CENTER_LINES", "center_regions", "count_center_lines", "crop_center"]
 
 MIN_CENTER_LINES = 4  # for coil maps: the smallest kernel is 2 wide, and its blocks must overlap
 
@@ -55,6 +55,19 @@ def _count_symmetric(sampled: Tensor) -> Tensor:
     count = 2 * torch.minimum(left, right - cols % 2)
     count = torch.where((count <= 0) & (right > 0), 1, count.clamp(min=0))
     return torch.where(sampled.all(dim=1), cols, count)
+
+
+def crop_center(kspace: Tensor, size: int = 24) -> Tensor:
+    """The center of k-space (..., rows, cols, 2) that holds every region for calibration of up to ``size``.
+
+    It has ``size`` rows and columns, one more where their number in k-space differs by an odd number (the centers of
+    all smaller regions then stay where they are), and no more than k-space has.
+    """
+    for dim in (-3, -2):
+        total = kspace.shape[dim]
+        count = min(size + (total - size) % 2, total)
+        kspace = kspace.narrow(dim, (total - count + 1) // 2, count)
+    return kspace
 
 
 def center_regions(

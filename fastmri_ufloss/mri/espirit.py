@@ -21,6 +21,7 @@ def estimate_sens_maps(
     num_low_frequencies: int | Tensor | None = None,
     *,
     mask: Tensor | None = None,
+    shape: tuple[int, int] | None = None,
     calibration_size: int = 24,
     kernel_size: int = 6,
     threshold: float = 0.02,
@@ -44,6 +45,7 @@ def estimate_sens_maps(
             the side of the fully sampled square. None or 0: counted, see `count_center_lines`.
         mask: (batch, 1, 1 or rows, cols, 1). Without a mask the columns, or the points of a square, that are not
             zero are counted.
+        shape: (rows, cols) of the maps, if ``masked_kspace`` is the center of k-space alone, see `crop_center`.
         calibration_size: largest number of rows and of columns in the calibration region.
         kernel_size: largest width of a block; half of a region that is smaller than two blocks.
         threshold: smallest singular value, relative to the largest.
@@ -59,9 +61,10 @@ def estimate_sens_maps(
         ValueError: if an argument is out of range, or the sampled center is smaller than 4.
     """
     _check(masked_kspace, calibration_size, kernel_size, threshold, crop, num_maps)
-    batch, coils, rows, cols, _ = masked_kspace.shape
+    batch, coils, *size, _ = masked_kspace.shape
+    rows, cols = size if shape is None else shape
     if coils == 1:
-        maps = torch.zeros_like(masked_kspace, dtype=torch.float32)
+        maps = masked_kspace.new_zeros((batch, 1, rows, cols, 2), dtype=torch.float32)
         maps[..., 0] = masked_kspace.flatten(1).any(dim=1).view(-1, 1, 1, 1)
         return maps
     centers = center_regions(masked_kspace, num_low_frequencies, mask, calibration_size)

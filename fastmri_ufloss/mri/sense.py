@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
-__all__ = ["cg_sense", "data_residual", "sens_expand", "sens_reduce", "sense_normal_operator"]
+__all__ = ["cg_sense", "cut_rows", "data_residual", "sens_expand", "sens_reduce", "sense_normal_operator"]
 
 
 def _check_real_complex(name: str, data: Tensor) -> None:
@@ -55,6 +55,25 @@ def sens_reduce(kspace: Tensor, sens_maps: Tensor) -> Tensor:
     coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
     image = (torch.view_as_complex(sens_maps.contiguous()).conj() * coil_images).sum(dim=1, keepdim=True)
     return torch.view_as_real(image)
+
+
+def cut_rows(kspace: Tensor, first: int, count: int) -> Tensor:
+    r"""K-space of a band of rows of the image, (..., rows, cols, 2) to (..., count, cols, 2).
+
+    .. math:: y_{band} = F R F^H y
+
+    R cuts ``count`` rows from ``first`` on. A mask of columns commutes with R, so E^H E acts in each row of the image
+    by itself: with the maps and the mask cut alike, the band is a scan of its own with the same samples, the same
+    white noise and the same images, to rounding. ValueError if the band is not inside.
+    """
+    rows = kspace.shape[-3]
+    if not (first >= 0 and 1 <= count <= rows - first):
+        raise ValueError(f"first and count must be a band inside {rows} rows, got {first} and {count}")
+    hybrid = torch.fft.ifft(torch.fft.ifftshift(torch.view_as_complex(kspace), dim=-2), dim=-2, norm="ortho")
+    # the shift, which centers the image, and the cut in one copy
+    order = (torch.arange(first, first + count, device=kspace.device) - rows // 2) % rows
+    band = torch.fft.ifftshift(hybrid.index_select(-2, order), dim=-2)
+    return torch.view_as_real(torch.fft.fftshift(torch.fft.fft(band, dim=-2, norm="ortho"), dim=-2))
 
 
 class _SenseNormal(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """fastMRI's data module on the safe index, with batches that do not depend on workers or processes."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,15 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
         index = self._index(split)
         index.build(list_volumes(self.folder(split)), lambda meta: scale_center(meta, self.mask_center))
 
-    def dataset(self, split: str) -> IndexedSliceDataset:
-        """The slices of a split, through its transform."""
+    def dataset(self, split: str, *, whole: bool = False) -> IndexedSliceDataset:
+        """The slices of a split, through its transform; with ``whole`` not in bands of rows, see ``train_rows``."""
         transform, rate, volume_rate = {
             "train": (self.train_transform, self.sample_rate, self.volume_sample_rate),
             "val": (self.val_transform, self.val_sample_rate, self.val_volume_sample_rate),
             "test": (self.test_transform, self.test_sample_rate, self.test_volume_sample_rate),
         }[split]
+        if whole and getattr(transform, "train_rows", None) is not None:
+            transform = replace(transform, train_rows=None)
         return IndexedSliceDataset(
             self.folder(split),
             self.challenge,

@@ -97,7 +97,7 @@ class PatchDataModule(DataModule):
 
     def _cut(self, split: str) -> list[Path]:
         """The patch files of a split; this process makes its part of those that are missing."""
-        dataset = self.source.dataset(split)
+        dataset = self.source.dataset(split, whole=True)
         volumes: dict[Path, list[int]] = {}
         for index, sample in enumerate(dataset.raw_samples):
             volumes.setdefault(sample.fname, []).append(index)
@@ -124,7 +124,8 @@ class PatchDataModule(DataModule):
         maps = "device" if transform.sens_maps is None else transform.sens_maps.key(volume)
         masks = transform.mask_func
         center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
-        return f"{self.images} {maps} {type(masks).__name__} {center} {slices}"
+        rows = " crop_rows" if transform.crop_rows else ""
+        return f"{self.images} {maps} {type(masks).__name__} {center} {slices}{rows}"
 
     def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

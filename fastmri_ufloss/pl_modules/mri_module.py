@@ -231,11 +231,22 @@ def with_maps(batch: Batch) -> Batch:
     if batch.sens_maps is not None:
         return batch
     with torch.autocast(batch.mask.device.type, enabled=False):
-        maps = estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
+        maps = _estimate_maps(batch)
         reference = None
         if batch.kspace is not None:
             reference = torch.view_as_complex(sens_reduce(batch.kspace, maps))[:, 0]
-    return batch._replace(sens_maps=maps, reference=reference, kspace=None)
+    return batch._replace(sens_maps=maps, reference=reference, kspace=None, center=None)
+
+
+def _estimate_maps(batch: Batch) -> Tensor:
+    """The maps of a batch; those of bands are computed for the whole slices, then cut."""
+    if batch.center is None:
+        return estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
+    count, cols = batch.masked_kspace.shape[2:4]
+    lines = batch.num_low_frequencies.clamp(max=min(batch.center.shape[2:4]))
+    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(batch.num_rows[0]), cols))
+    bands = zip(maps, batch.first_row.tolist(), strict=True)
+    return torch.stack([whole[:, first : first + count] for whole, first in bands])
 
 
 def without_float64(batch: Any, dtype: torch.dtype) -> Any:
