@@ -19,7 +19,7 @@ __getattr__, __all__ = lazy_names(
     {
         "checkpoints": "read_checkpoint",
         "feature_net": "PatchFeatureNet load_ufloss_checkpoint",
-        "modl": "MoDL ResNetDenoiser UnetDenoiser",
+        "modl": "CnnDenoiser MoDL ResNetDenoiser UnetDenoiser",
         "recnet": "RecNet",
         "refinement": "DiscriminatorOutput PatchDiscriminator RefinementNet RefinementUnet",
         "segmentation": "SegmentationNet Segmenter load_segmenter",

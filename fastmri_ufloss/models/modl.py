@@ -2,8 +2,10 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from fastmri.models import NormUnet
@@ -12,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
+from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
 
-__all__ = ["Denoiser", "MoDL", "ResNetDenoiser", "UnetDenoiser", "UnrolledNetwork"]
+__all__ = ["CnnDenoiser", "Denoiser", "MoDL", "ResNetDenoiser", "UnetDenoiser", "UnrolledNetwork"]
 
-Denoiser = Literal["unet", "resnet"]
+Denoiser = Literal["cnn", "unet", "resnet"]
 
 _MIN_VARIANCE = 1e-20  # below it an image counts as zero; the gradient of a square root at 0 is not finite
 
@@ -31,6 +34,7 @@ class UnrolledNetwork(nn.Module):
         num_low_frequencies: int | Tensor | None = None,
         *,
         sens_maps: Tensor | None = None,
+        scale: Tensor | None = None,
         return_complex: bool = False,
     ) -> Tensor:
         """The magnitude image or, with ``return_complex``, the complex one, (batch, rows, cols).
@@ -41,6 +45,8 @@ class UnrolledNetwork(nn.Module):
             num_low_frequencies: fully sampled center lines, or side of a square, for the maps; counted in the
                 mask if 0 or None.
             sens_maps: like ``masked_kspace``; see `estimate_maps` if not given.
+            scale: (batch,), the intensities that learned layers see as 1; `image_scale` of the zero-filled image if
+                not given. The result scales with the input and the scale.
 
         Raises:
             ValueError: if the shapes do not belong together.
@@ -52,7 +58,8 @@ class UnrolledNetwork(nn.Module):
             normal = sense_normal_operator(mask, sens_maps)
             zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
             support = sens_maps.ne(0).any(dim=-1).any(dim=1)
-        image = self.unroll(zero_filled, normal, support)
+            scale = (image_scale(zero_filled) if scale is None else scale.to(masked_kspace)).view(-1, 1, 1)
+        image = self.unroll(zero_filled / scale, normal, support) * scale
         return image if return_complex else image.abs()
 
     @abstractmethod
@@ -75,11 +82,12 @@ class MoDL(UnrolledNetwork):
     Args:
         num_unrolls: number of denoising and data consistency steps.
         num_cg_iterations: conjugate gradient steps of each data consistency step.
-        denoiser: ``"unet"`` (Wang et al., MRM 2022) or ``"resnet"``, the 5-layer residual network of Aggarwal
-            et al., IEEE TMI 2019.
-        chans: channels of the denoiser's first level.
-        num_pools: poolings of the U-Net; the other denoiser has none.
-        residual: the U-Net's output is added to its input; the other denoiser always does that.
+        denoiser: ``"cnn"``, plain convolutions, which learn fastest; ``"unet"`` (Wang et al., MRM 2022); or
+            ``"resnet"``, with batch norm (Aggarwal et al., IEEE TMI 2019).
+        chans: channels of the denoiser's hidden layers, or of the U-Net's first level.
+        num_layers: convolutions of ``"cnn"`` and ``"resnet"``.
+        num_pools: poolings of the U-Net.
+        residual: the U-Net's output is added to its input; the other denoisers always do that.
         share_weights: one denoiser and one lambda for all unrolls, as in the original MoDL, or one for each.
         lam: initial lambda; it is learned and stays positive.
         learn_lambda: whether it is learned.
@@ -97,6 +105,7 @@ class MoDL(UnrolledNetwork):
         num_cg_iterations: int = 6,
         denoiser: Denoiser = "unet",
         chans: int = 64,
+        num_layers: int = 5,
         num_pools: int = 3,
         residual: bool = True,
         share_weights: bool = True,
@@ -119,9 +128,14 @@ class MoDL(UnrolledNetwork):
         self.cg_backward: Backward = cg_backward
         self.checkpoint_denoiser = checkpoint_denoiser
         num_denoisers = 1 if share_weights else num_unrolls
-        self.denoisers = nn.ModuleList(
-            _make_denoiser(denoiser, chans, num_pools, residual) for _ in range(num_denoisers)
-        )
+        if denoiser not in get_args(Denoiser):
+            raise ValueError(f"denoiser must be one of {', '.join(get_args(Denoiser))}, got {denoiser!r}")
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "cnn": partial(CnnDenoiser, chans=chans, num_layers=num_layers),
+            "unet": partial(UnetDenoiser, chans=chans, num_pools=num_pools, residual=residual),
+            "resnet": partial(ResNetDenoiser, chans=chans, num_layers=num_layers),
+        }
+        self.denoisers = nn.ModuleList(makers[denoiser]() for _ in range(num_denoisers))
         # lambda = softplus(raw) cannot leave the positive numbers
         raw = torch.full((num_denoisers,), math.log(math.expm1(lam)))
         self.raw_lambda = nn.Parameter(raw, requires_grad=learn_lambda)
@@ -198,6 +212,30 @@ class UnetDenoiser(nn.Module):
         return image + denoised if self.residual else denoised
 
 
+class CnnDenoiser(nn.Module):
+    """Plain residual denoiser D(x) = x + N(x), of (batch, rows, cols), for images of intensities about 1.
+
+    N has 3x3 convolutions with leaky ReLU between them and no normalization. The last convolution starts at zero: an
+    untrained D changes nothing. Raises ValueError if chans, of the hidden layers, is below 1 or num_layers, of
+    convolutions, below 2.
+    """
+
+    def __init__(self, *, chans: int = 32, num_layers: int = 5) -> None:
+        super().__init__()
+        _check_layers(chans, num_layers)
+        layers: list[nn.Module] = []
+        for before, after in pairwise([2, *[chans] * (num_layers - 1), 2]):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(0.1)]
+        self.layers = nn.Sequential(*layers[:-1])
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, image: Tensor) -> Tensor:
+        channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+        change = self.layers(channels).to(channels.dtype)
+        return image + torch.view_as_complex(change.permute(0, 2, 3, 1).contiguous())
+
+
 class ResNetDenoiser(nn.Module):
     """The residual network of the original MoDL, D(x) = x + N(x), of (batch, rows, cols).
 
@@ -208,8 +246,7 @@ class ResNetDenoiser(nn.Module):
 
     def __init__(self, *, chans: int = 64, num_layers: int = 5) -> None:
         super().__init__()
-        if chans < 1 or num_layers < 2:
-            raise ValueError(f"chans must be >= 1 and num_layers >= 2, got {chans} and {num_layers}")
+        _check_layers(chans, num_layers)
         layers: list[nn.Module] = []
         for before, after in pairwise([2, *[chans] * (num_layers - 1), 2]):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -222,9 +259,6 @@ class ResNetDenoiser(nn.Module):
         return image + torch.view_as_complex(noise.permute(0, 2, 3, 1).contiguous())
 
 
-def _make_denoiser(name: str, chans: int, num_pools: int, residual: bool) -> nn.Module:
-    if name == "unet":
-        return UnetDenoiser(chans=chans, num_pools=num_pools, residual=residual)
-    if name == "resnet":
-        return ResNetDenoiser(chans=chans)
-    raise ValueError(f"denoiser must be 'unet' or 'resnet', got {name!r}")
+def _check_layers(chans: int, num_layers: int) -> None:
+    if chans < 1 or num_layers < 2:
+        raise ValueError(f"chans must be >= 1 and num_layers >= 2, got {chans} and {num_layers}")

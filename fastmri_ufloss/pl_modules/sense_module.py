@@ -1,6 +1,7 @@
 """Training, validation and test of networks that reconstruct complex images with coil maps: MoDL, RecNet."""
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -59,18 +60,18 @@ class SenseModule(MriModule):
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         batch = with_maps(batch)
-        scale = batch.scale.to(batch.masked_kspace)
         image = self.network(
-            batch.masked_kspace / scale[:, None, None, None, None],
+            batch.masked_kspace,
             batch.mask,
             batch.num_low_frequencies,
             sens_maps=batch.sens_maps,
+            scale=batch.scale,
             return_complex=True,
         )
         with torch.autocast(batch.masked_kspace.device.type, enabled=False):
             zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, batch.sens_maps))
         reference = None if batch.reference is None else batch.reference.unsqueeze(1)
-        return Reconstruction((image * scale[:, None, None]).unsqueeze(1), reference, zero_filled, batch.sens_maps)
+        return Reconstruction(image.unsqueeze(1), reference, zero_filled, batch.sens_maps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
@@ -137,11 +138,12 @@ class MoDLModule(SenseModule):
     """MoDL on `MoDLSample` batches, see `SenseModule`.
 
     Args:
-        num_unrolls, num_cg_iterations, denoiser, chans, num_pools, residual, share_weights, lam, learn_lambda,
-            cg_backward, checkpoint_denoiser: see `MoDL`.
+        num_unrolls, num_cg_iterations, denoiser, chans, num_layers, num_pools, residual, share_weights, lam,
+            learn_lambda, cg_backward, checkpoint_denoiser: see `MoDL`.
         loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
-        lr: Adam's learning rate.
-        lr_step_size: epochs after which it is multiplied by lr_gamma, again and again; None keeps it, as the paper.
+        lr: Adam's learning rate, the largest of the training.
+        warmup_steps: steps in which the rate rises to lr; it then falls along a cosine, to 0 at the end.
+        lr_step_size: in place of that, epochs after which the rate is multiplied by lr_gamma, again and again.
         lr_gamma: see lr_step_size.
     """
 
@@ -155,6 +157,7 @@ class MoDLModule(SenseModule):
         num_cg_iterations: int = 6,
         denoiser: Denoiser = "unet",
         chans: int = 64,
+        num_layers: int = 5,
         num_pools: int = 3,
         residual: bool = True,
         share_weights: bool = True,
@@ -166,6 +169,7 @@ class MoDLModule(SenseModule):
         score_feature_net: nn.Module | None = None,
         score_stride: int = 5,
         lr: float = 1e-4,
+        warmup_steps: int = 100,
         lr_step_size: int | None = None,
         lr_gamma: float = 0.1,
         num_log_images: int = 16,
@@ -179,9 +183,19 @@ class MoDLModule(SenseModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         optimizer = torch.optim.Adam(self.modl.parameters(), lr=self.hparams.lr)
         step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
-        if step_size is None:
-            return [optimizer], []
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
+        if step_size is not None:
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
+        total, rising = self.trainer.estimated_stepping_batches, self.hparams.warmup_steps
+        if not math.isfinite(total):
+            raise ValueError(
+                "the learning rate needs the end of the training, max_epochs or max_steps of the trainer"
+            )
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / (rising + 1)) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
 class RecNetModule(SenseModule):

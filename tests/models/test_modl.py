@@ -3,8 +3,8 @@ import pytest
 import torch
 from helpers import column_mask, randn_complex, smooth_maps
 
-from fastmri_ufloss.models import MoDL, ResNetDenoiser, UnetDenoiser, VarNet
-from fastmri_ufloss.mri import cg_sense, estimate_sens_maps, sens_expand
+from fastmri_ufloss.models import CnnDenoiser, MoDL, ResNetDenoiser, UnetDenoiser, VarNet
+from fastmri_ufloss.mri import cg_sense, estimate_sens_maps, image_scale, sens_expand, sens_reduce
 
 SMALL = {"num_unrolls": 2, "num_cg_iterations": 3, "chans": 4, "num_pools": 2}
 
@@ -46,7 +46,7 @@ def test_magnitude_is_that_of_the_complex_result() -> None:
     torch.testing.assert_close(modl(kspace, mask, sens_maps=maps), image.abs())
 
 
-@pytest.mark.parametrize("denoiser", ["unet", "resnet"])
+@pytest.mark.parametrize("denoiser", ["cnn", "unet", "resnet"])
 def test_scales_with_its_input(denoiser: str) -> None:
     modl = make(denoiser=denoiser)
     with torch.no_grad():
@@ -54,7 +54,21 @@ def test_scales_with_its_input(denoiser: str) -> None:
     torch.testing.assert_close(small * 1e5, one, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("denoiser", ["unet", "resnet"])
+def test_a_cnn_sees_the_image_in_units_of_the_scale() -> None:
+    kspace, mask, maps = example()
+    modl = make(denoiser="cnn")
+    torch.nn.init.normal_(modl.denoisers[0].layers[-1].bias)
+    with torch.no_grad():
+        image = modl(kspace, mask, sens_maps=maps, scale=torch.tensor([2.0, 3.0]))
+        for i, scale in enumerate((2.0, 3.0)):
+            alone = modl(kspace[i : i + 1] / scale, mask[i : i + 1], sens_maps=maps[i : i + 1], scale=torch.ones(1))
+            torch.testing.assert_close(image[i : i + 1], alone * scale)
+        zero_filled = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0]
+        by_itself = modl(kspace, mask, sens_maps=maps, scale=image_scale(zero_filled))
+        torch.testing.assert_close(modl(kspace, mask, sens_maps=maps), by_itself)
+
+
+@pytest.mark.parametrize("denoiser", ["cnn", "unet", "resnet"])
 def test_batch_of_two_equals_two_singles(denoiser: str) -> None:
     kspace, mask, maps = example()
     kspace[1] *= 100
@@ -80,7 +94,7 @@ def test_a_perfect_denoiser_leaves_the_cg_sense_solution() -> None:
     assert max(residual) < 1e-3
 
 
-@pytest.mark.parametrize("denoiser", ["unet", "resnet"])
+@pytest.mark.parametrize("denoiser", ["cnn", "unet", "resnet"])
 def test_image_is_zero_where_the_maps_are(denoiser: str) -> None:
     kspace, mask, maps = example()
     maps[:, :, :, :10] = 0
@@ -105,7 +119,7 @@ def test_single_coil() -> None:
 
 def test_zero_input_gives_zero_and_finite_gradients() -> None:
     kspace, mask, maps = example()
-    for denoiser in ("unet", "resnet"):
+    for denoiser in ("cnn", "unet", "resnet"):
         modl = make(denoiser=denoiser)
         image = modl(torch.zeros_like(kspace), mask, sens_maps=maps, return_complex=True)
         image.abs().square().sum().backward()
@@ -125,6 +139,7 @@ def test_weights_and_lambda_are_shared_or_not(settings: dict, num_denoisers: int
     [
         {"num_unrolls": 3},
         {"num_cg_iterations": 1},
+        {"denoiser": "cnn"},
         {"denoiser": "resnet"},
         {"chans": 6},
         {"num_pools": 1},
@@ -216,12 +231,29 @@ def test_bad_settings_are_named() -> None:
         ({"denoiser": "vit"}, "denoiser must be"),
         ({"cg_backward": "exact"}, "cg_backward must be"),
         ({"chans": 0}, "chans"),
+        ({"denoiser": "cnn", "num_layers": 1}, "num_layers >= 2, got 4 and 1"),
     ]:
         with pytest.raises(ValueError, match=message):
             MoDL(**{**SMALL, **settings})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("denoiser", [UnetDenoiser(chans=4, num_pools=2), ResNetDenoiser(chans=4)])
+def test_an_untrained_cnn_changes_nothing() -> None:
+    denoiser, image = CnnDenoiser(chans=4, num_layers=3), randn_complex(2, 20, 24)
+    assert torch.equal(denoiser(image), image)
+    torch.nn.init.normal_(denoiser.layers[-1].weight)
+    assert not torch.allclose(denoiser(image), image)
+
+
+def test_layers_of_a_cnn_see_so_many_pixels() -> None:
+    denoiser = CnnDenoiser(chans=4, num_layers=4)
+    torch.nn.init.normal_(denoiser.layers[-1].weight)
+    image = randn_complex(1, 21, 21).requires_grad_()
+    denoiser(image)[0, 10, 10].abs().backward()
+    rows, cols = (image.grad[0] != 0).nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (6, 14, 6, 14)
+
+
+@pytest.mark.parametrize("denoiser", [CnnDenoiser(), UnetDenoiser(chans=4, num_pools=2), ResNetDenoiser(chans=4)])
 def test_denoisers_keep_shape_and_kind(denoiser: torch.nn.Module) -> None:
     image = randn_complex(2, 20, 24)
     assert denoiser(image).shape == image.shape and denoiser(image).is_complex()
