@@ -142,7 +142,8 @@ class MoDLModule(SenseModule):
             learn_lambda, cg_backward, checkpoint_denoiser: see `MoDL`.
         loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
         lr: Adam's learning rate, the largest of the training.
-        warmup_steps: steps in which the rate rises to lr; it then falls along a cosine, to 0 at the end.
+        warmup_steps: steps in which the rate rises to lr; it then falls along a cosine, to 0 at the trainer's
+            last step, or stays where the trainer has no last step.
         lr_step_size: in place of that, epochs after which the rate is multiplied by lr_gamma, again and again.
         lr_gamma: see lr_step_size.
     """
@@ -185,17 +186,15 @@ class MoDLModule(SenseModule):
         step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
         if step_size is not None:
             return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
-        total, rising = self.trainer.estimated_stepping_batches, self.hparams.warmup_steps
-        if not math.isfinite(total):
-            raise ValueError(
-                "the learning rate needs the end of the training, max_epochs or max_steps of the trainer"
-            )
-
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / (rising + 1)) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, as a fraction of the largest."""
+        # before the first step the trainer does not know its data, and to ask would spoil a resume within an epoch
+        total = self.trainer.estimated_stepping_batches if step else 1
+        rising = min(1.0, (step + 1) / (self.hparams.warmup_steps + 1))
+        return rising * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
 
 
 class RecNetModule(SenseModule):
