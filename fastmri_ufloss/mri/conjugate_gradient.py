@@ -23,7 +23,8 @@ def conjugate_gradient(
 ) -> Tensor:
     """Solve A x = b for each sample of a batch with a fixed number of conjugate gradient steps.
 
-    Every sample has step sizes of its own; a sample whose residual is zero stays. At least float32 under autocast.
+    Every sample has step sizes of its own; a sample stays once its residual is as small as rounding errors. At least
+    float32 under autocast.
 
     Args:
         operator: x -> A x, Hermitian and positive definite for each sample.
@@ -73,29 +74,41 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return products.reshape(-1, *(1,) * (a.ndim - 1))
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, and 0 with zero gradient where the denominator is not positive."""
-    positive = denominator > 0
-    return torch.where(positive, numerator / torch.where(positive, denominator, 1.0), 0.0)
+def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
+    """numerator / denominator, and 0 with zero gradient where a sample is not active or the denominator is 0."""
+    active = active & (denominator > 0)
+    return torch.where(active, numerator / torch.where(active, denominator, 1.0), 0.0)
+
+
+def _power_of_two(rhs: Tensor) -> Tensor:
+    """About the largest magnitude of each sample: to divide by it rounds nothing, and energies stay in range."""
+    values = (torch.view_as_real(rhs) if rhs.is_complex() else rhs).detach().abs().flatten(1).amax(dim=1)
+    scale = torch.ldexp(torch.ones_like(values), torch.frexp(values).exponent)
+    return torch.where(values > 0, scale, 1.0).reshape(-1, *(1,) * (rhs.ndim - 1))
 
 
 def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: int) -> Tensor:
-    x = torch.zeros_like(rhs) if x0 is None else x0
-    residual = rhs if x0 is None else rhs - operator(x0)
+    scale = _power_of_two(rhs)
+    rhs = rhs / scale
+    x = torch.zeros_like(rhs) if x0 is None else x0 / scale
+    residual = rhs if x0 is None else rhs - operator(x)
     direction = residual
     energy = _dot(residual, residual)
+    # a residual of the size of rounding errors says nothing, and gradients of its ratios overflow
+    smallest = torch.finfo(energy.dtype).eps ** 2 * _dot(rhs, rhs).detach()
     scalar = (-1, *(1,) * (rhs.ndim - 1))
     for step in range(num_iterations):
         product = operator(direction)
-        alpha = _ratio(energy, _dot(direction, product)).reshape(scalar)
+        active = energy > smallest
+        alpha = _ratio(energy, _dot(direction, product), active).reshape(scalar)
         x = x + alpha * direction
         if step == num_iterations - 1:
             break
         residual = residual - alpha * product
         new_energy = _dot(residual, residual)
-        direction = residual + _ratio(new_energy, energy).reshape(scalar) * direction
+        direction = residual + _ratio(new_energy, energy, active).reshape(scalar) * direction
         energy = new_energy
-    return x
+    return x * scale
 
 
 class _ImplicitSolve(torch.autograd.Function):

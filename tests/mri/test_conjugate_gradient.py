@@ -63,6 +63,33 @@ def test_zero_residual_is_safe(backward: str) -> None:
 
 
 @pytest.mark.parametrize("backward", ["unrolled", "checkpoint"])
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("kind", ["many steps", "projection", "start at the solution"])
+def test_gradients_are_finite_at_convergence(backward: str, scale: float, kind: str) -> None:
+    """In float32 the residual underflows; the gradient stays that of the solution."""
+    matrix = spd(2, 6).to(torch.complex64)
+    if kind == "projection":  # as of one coil: the first step is exact
+        matrix = torch.diag_embed(torch.tensor([1.0, 1, 0, 1, 0, 0]) + 0.05).to(torch.complex64).expand(2, 6, 6)
+    rhs = (scale * randn_complex(2, 6, seed=1)).requires_grad_()
+    solution = torch.linalg.solve(matrix, rhs.detach())
+    x0 = solution.clone() if kind == "start at the solution" else None
+    x = conjugate_gradient(product(matrix), rhs, x0=x0, num_iterations=100, backward=backward)
+    torch.testing.assert_close(x.detach() / scale, solution / scale, rtol=1e-4, atol=1e-5)
+    weights = randn_complex(2, 6, seed=2)
+    (x * weights).real.sum().backward()
+    assert rhs.grad is not None and rhs.grad.isfinite().all()
+    if kind != "start at the solution":  # where no step was made
+        expected = torch.linalg.solve(matrix.mH, weights.conj())
+        torch.testing.assert_close(rhs.grad, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_scale_does_not_change_a_bit() -> None:
+    matrix, rhs = spd(2, 6), randn_complex(2, 6, dtype=torch.complex128)
+    base, small = (conjugate_gradient(product(matrix), s * rhs, num_iterations=3) for s in (1.0, 2.0**-40))
+    assert torch.equal(base * 2.0**-40, small)
+
+
+@pytest.mark.parametrize("backward", ["unrolled", "checkpoint"])
 @pytest.mark.parametrize("steps", [2, 6])
 def test_gradients_of_the_truncated_solve_are_exact(backward: str, steps: int) -> None:
     matrix = spd(2, 5)
