@@ -691,6 +691,10 @@ def train_and_test(
         compared = {*names, *LOSS_ARGS, *ROWS, "init_checkpoint"} - {"score_stride", "num_log_images"}
         resume = begin(parser, args, run_dir, compared, kind=kind)
         needed = "ufloss" in (*(weights or ()), *args.metrics)
+        if needed and args.get("train_rows") is not None:
+            size = args.patch_size if args.feature_net is None else PatchFeatureNet.load(args.feature_net).patch_size
+            if args.train_rows < size:
+                raise ValueError(f"--train_rows {args.train_rows} is less than the {size} rows of a patch of ufloss")
         net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=needed)
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
         module = kind(**pick(args, names), loss=make_weighted_loss(args, weights, net, vgg))

@@ -173,8 +173,8 @@ class MoDLDataTransform(SliceMasking):
         keep_reference: whether the reference, or the fully sampled k-space to make it of, is handed on.
         crop_rows: samples have only the rows that are kept: those of the crop and of the target. With a mask of
             columns no row depends on another, see `cut_rows`; with a mask of points samples have all rows.
-        train_rows: with training masks (not ``use_seed``) samples have a band of so many of these rows, at a place
-            that depends on (seed, epoch, file, slice), and no target. None for all.
+        train_rows: with training masks (not ``use_seed``) samples have a band of so many of these rows, of all where
+            there are fewer, at a place that depends on (seed, epoch, file, slice), and no target. None for all rows.
     """
 
     _: KW_ONLY
@@ -239,7 +239,8 @@ class MoDLDataTransform(SliceMasking):
         count = self.train_rows or 0
         if mask.shape[1] > 1:
             raise ValueError(f"{fname}: train_rows is for masks of columns, and this mask is of points")
-        check(1 <= count <= len(rows), f"{fname}: train_rows", f"from 1 to the {len(rows)} rows of the image", count)
+        check(count >= 1, "train_rows", "at least 1", count)
+        count = min(count, len(rows))
         generator = np.random.default_rng((self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), slice_num))
         first = int(generator.integers(len(rows) - count + 1))
         return rows[first : first + count]

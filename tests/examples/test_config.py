@@ -46,7 +46,7 @@ def test_a_run_goes_on_with_the_same_settings_only(demo: Path, tmp_path: Path) -
     run_recipe(*command, cwd=tmp_path)
     folder = tmp_path / "runs" / "modl_ufloss"
     for flags, message in (
-        (["--lr", 0.5], "was trained with lr=0.0001, not 0.5"),
+        (["--lr", 0.5], "was trained with lr=0.002, not 0.5"),
         (["--normalize_losses"], "was trained with normalize_losses=False, not True"),
         (["--resume", folder / "checkpoints" / "last.ckpt", "--chans", 4], "was trained with chans=2, not 4"),
     ):
@@ -80,5 +80,5 @@ def test_settings_of_the_demo_are_defaults(demo: Path, tmp_path: Path, data: boo
     command = [SCRIPT, "--config", "some.yaml", "--pretrain_max_epochs", 8, *(["--data_path", demo] if data else [])]
     printed = yaml.safe_load(run_recipe(*command, "--print_config", cwd=tmp_path).stdout)
     assert (printed["lr"], printed["pretrain_max_epochs"]) == (0.5, 8)
-    assert (printed["chans"], printed["max_epochs"]) == ((64, 50) if data else (16, 12))
+    assert (printed["train_rows"], printed["max_epochs"]) == ((64, 50) if data else (48, 30))
     assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]

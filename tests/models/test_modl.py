@@ -6,7 +6,8 @@ from helpers import column_mask, randn_complex, smooth_maps
 from fastmri_ufloss.models import CnnDenoiser, MoDL, ResNetDenoiser, UnetDenoiser, VarNet
 from fastmri_ufloss.mri import cg_sense, estimate_sens_maps, image_scale, sens_expand, sens_reduce
 
-SMALL = {"num_unrolls": 2, "num_cg_iterations": 3, "chans": 4, "num_pools": 2}
+UNET = {"denoiser": "unet", "num_pools": 2, "share_weights": True}
+SMALL = {"num_unrolls": 2, "num_cg_iterations": 3, "chans": 4, **UNET}
 
 
 def example(batch: int = 2, coils: int = 4, rows: int = 40, cols: int = 44, scale: float = 1.0) -> tuple:

@@ -27,7 +27,7 @@ from fastmri_ufloss.pl_modules import (
 )
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
-MODEL = {"num_unrolls": 2, "num_cg_iterations": 2, "chans": 4, "num_pools": 2}
+MODEL = {"num_unrolls": 2, "num_cg_iterations": 2, "chans": 4}
 
 
 @pytest.fixture(scope="module")
