@@ -14,7 +14,7 @@ from sigpy.linop import FiniteDifference, Linop, Wavelet
 from sigpy.prox import L1Reg, Prox, UnitaryTransform
 from torch import Tensor
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale
 
 __all__ = ["BART", "has_bart", "pics"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import fold
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 

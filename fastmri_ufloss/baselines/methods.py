@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastmri_ufloss.baselines.compressed_sensing import BART, has_bart, pics
 from fastmri_ufloss.baselines.dictionary_learning import dlmri
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.losses import parse_weights
 from fastmri_ufloss.mri import cg_sense, sens_reduce
 

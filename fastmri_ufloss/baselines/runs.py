@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from fastmri_ufloss.baselines.methods import CLASSICAL_METHODS
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.data.slices import IndexedSliceDataset

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import naming, naming_source, scan_images, whitening_matrix, write_kspace
-from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 
 __all__ = ["convert_bart", "convert_numpy", "open_cfl", "open_numpy", "read_layout"]

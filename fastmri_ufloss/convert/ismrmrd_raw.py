@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from scipy import fft
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import naming, naming_source, warn_if_undersampled, whitening_matrix
-from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
 from fastmri_ufloss.files import name_some
 from fastmri_ufloss.simulation.mrd_file import flag_mask, import_ismrmrd

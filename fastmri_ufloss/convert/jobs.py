@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.arrays import convert_bart, convert_numpy, read_layout
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
 from fastmri_ufloss.convert.magnitudes import SUFFIXES, convert_dicom, convert_nifti, is_dicom
-from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 from fastmri_ufloss.workers import interruptible, run_in_processes
 

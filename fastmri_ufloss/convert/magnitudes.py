@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, naming_source, scan_images
-from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.simulation.volume_file import write_volume
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 from fastmri.data.transforms import center_crop
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.arrays import open_numpy
 from fastmri_ufloss.convert.jobs import Job, files_in, name_volumes, split_folders
 from fastmri_ufloss.convert.magnitudes import read_nifti
 from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, naming_source
-from fastmri_ufloss.data.checks import check
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction
 from fastmri_ufloss.files import atomic_path, open_hdf5
 

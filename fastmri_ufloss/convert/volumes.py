@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.sampling import MAX_ZEROS, find_sampling, padding_of, sampled_points
 from fastmri_ufloss.simulation.simulate import simulate_slices
 from fastmri_ufloss.simulation.volume_file import write_volume

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 

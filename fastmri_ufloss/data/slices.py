@@ -9,7 +9,7 @@ from typing import Any
 from fastmri.data import SliceDataset
 from fastmri.data.mri_data import FastMRIRawDataSample
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.index import MetadataIndex, list_volumes
 
 __all__ = ["IndexedSliceDataset", "scale_center"]

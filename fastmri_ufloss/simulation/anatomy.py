@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 
 __all__ = ["BONE", "CARTILAGE", "CONTRASTS", "DEPTH", "band_noise", "draw_knee", "draw_knee_volume"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import remove_leftovers, write_json
 from fastmri_ufloss.simulation.anatomy import CONTRASTS, DEPTH, check_volume, draw_knee, draw_knee_volume
 from fastmri_ufloss.simulation.mrd_file import import_ismrmrd, write_mrd

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from scipy import fft
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["flag_mask", "import_ismrmrd", "write_mrd"]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import fft
 from scipy.interpolate import make_interp_spline
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.simulation.volume_file import fft2c, write_volume
 
 __all__ = [

@@ -11,7 +11,7 @@ from fastmri.data.transforms import center_crop
 from numpy.typing import ArrayLike
 from scipy import fft
 
-from fastmri_ufloss.data.checks import check
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["fft2c", "ifft2c", "read_voxel_size", "write_volume"]
