@@ -242,7 +242,8 @@ class MoDLDataTransform(SliceMasking):
         check(count >= 1, "train_rows", "at least 1", count)
         count = min(count, len(rows))
         generator = np.random.default_rng((self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), slice_num))
-        first = int(generator.integers(len(rows) - count + 1))
+        # the center of the band is anywhere: the first and the last rows are seen about as often as others
+        first = int(np.clip(generator.integers(len(rows)) - count // 2, 0, len(rows) - count))
         return rows[first : first + count]
 
 

@@ -149,7 +149,10 @@ def test_bands_of_training_depend_on_seed_epoch_file_and_slice_only(folder: Path
             firsts.append(part.first_row)
             if epoch == 0:
                 check_part(part, whole[(epoch, index)])
-    assert len(set(firsts)) > 15
+    assert len(set(firsts)) > 12
+    # no row is rare
+    seen = np.concatenate([np.arange(first, first + 8) for first in firsts])
+    assert np.bincount(seen)[(ROWS - KEPT) // 2 :].min() >= len(seen) / KEPT / 4
     again = dataset(folder, replace(transform, train_rows=8))
     assert firsts == [again[(epoch, index)].first_row for epoch in range(12) for index in range(len(data))]
     other = dataset(folder, replace(transform, train_rows=8, seed=2))
