@@ -94,7 +94,7 @@ def test_bad_input_is_named(call: Call, tmp_path: Path) -> None:
         (["--data_path", "bare"], "a.h5; add it with python -m fastmri_ufloss.convert segmentation"),
         (["--data_path", "half"], "singlecoil_val"),
         (["--data_path", "odd"], r"a.h5: segmentation must be .* shape \(2, 32, 32\), got \(2, 32, 30\)"),
-        (["--num_classes", 3], "singlecoil_train has class 2: a network of 3 classes cannot learn it"),
+        (["--num_classes", 3], "singlecoil_train has class 2: a network of 3 classes cannot learn that"),
         (["--resume", "data/singlecoil_val/b.h5"], "b.h5 must be a file of torch.save"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{message}"):

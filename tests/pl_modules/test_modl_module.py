@@ -64,7 +64,12 @@ def module_with(net: PatchFeatureNet | None = None) -> MoDLModule:
     torch.manual_seed(0)
     weights = {"l2": 1.0} if net is None else {"l2": 1.0, "ufloss": 1.5}
     return MoDLModule(
-        **MODEL, loss=make_loss(weights, feature_net=net), score_feature_net=net, lr=1e-2, score_stride=4
+        **MODEL,
+        loss=make_loss(weights, feature_net=net),
+        score_feature_net=net,
+        lr=1e-2,
+        warmup_steps=0,
+        score_stride=4,
     )
 
 
@@ -271,7 +276,7 @@ def test_two_processes_give_what_one_gives(root: Path, tmp_path: Path) -> None:
     one, two = (torch.load(tmp_path / n / "weights.pt", weights_only=True)["weights"] for n in "12")
     assert one.dtype == torch.float64  # in float32 Adam turns rounding errors into steps of visible size
     torch.testing.assert_close(two, one, atol=1e-9, rtol=0)
-    assert float((one - weights_of(module_with())).abs().max()) > 0.02
+    assert float((one - weights_of(module_with())).abs().max()) > 0.01  # the cosine halves the mean rate
     for name in ("reconstructions/f.h5", "reconstructions/g.h5", "stages/cg_sense/f.h5"):
         images = []
         for n in "12":
