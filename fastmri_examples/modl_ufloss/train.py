@@ -46,9 +46,20 @@ def without_bands(args: Namespace) -> dict[str, Any]:
     return {"train_rows": None} if args.mask_type in POINT_MASKS else {}
 
 
+def check_flags(parser: ArgumentParser, args: Namespace) -> None:
+    """Raise ValueError if a flag was typed that the denoiser or the schedule of the learning rate has no use for."""
+    unused = ["num_layers"] if args.denoiser == "unet" else ["num_pools", "residual"]
+    for name in recipe.changed(parser, args, unused):
+        raise ValueError(f"--{name} is not for --denoiser {args.denoiser}")
+    is_step = args.lr_step_size is not None
+    for name in recipe.changed(parser, args, ["warmup_steps"] if is_step else ["lr_gamma"]):
+        raise ValueError(f"--{name} is for a learning rate {'without' if is_step else 'with'} --lr_step_size")
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     args = recipe.parse(parser, DEMO, without_bands)
+    check_flags(parser, args)
     recipe.train_and_test(parser, args, recipe.run_folder(args, NAME), kind=MoDLModule, names=MODULE_ARGS)
 
 

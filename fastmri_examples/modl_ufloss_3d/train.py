@@ -46,6 +46,7 @@ def main() -> None:
     group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once")
     parser.set_defaults(**PAPER)
     args = recipe.parse(parser, DEMO, without_center, recipe_2d.without_bands)
+    recipe_2d.check_flags(parser, args)
     recipe.read_loss(parser, args)  # what is wrong with the flags is said before anything is converted
     run_dir = recipe.run_folder(args, NAME)
     network = {"kind": MoDLModule, "names": recipe_2d.MODULE_ARGS}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import collate as torch_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from fastmri_ufloss.checks import check
+from fastmri_ufloss.checks import check, check_at_least_one
 from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
@@ -183,6 +183,9 @@ class MoDLDataTransform(SliceMasking):
     crop_rows: bool = False
     train_rows: int | None = None
 
+    def __post_init__(self) -> None:
+        check_at_least_one(train_rows=self.train_rows)
+
     def __call__(
         self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int
     ) -> MoDLSample:
@@ -236,11 +239,9 @@ class MoDLDataTransform(SliceMasking):
 
     def _band(self, rows: range, mask: Tensor, attrs: Attrs, fname: str, slice_num: int) -> range:
         """A random band of the rows of the image."""
-        count = self.train_rows or 0
         if mask.shape[1] > 1:
             raise ValueError(f"{fname}: train_rows is for masks of columns, and this mask is of points")
-        check(count >= 1, "train_rows", "at least 1", count)
-        count = min(count, len(rows))
+        count = min(self.train_rows or len(rows), len(rows))
         generator = np.random.default_rng((self.seed, attrs.get("epoch", 0), zlib.crc32(fname.encode()), slice_num))
         # the center of the band is anywhere: the first and the last rows are seen about as often as others
         first = int(np.clip(generator.integers(len(rows)) - count // 2, 0, len(rows) - count))

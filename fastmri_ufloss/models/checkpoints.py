@@ -14,6 +14,8 @@ from fastmri_ufloss.files import name_some
 
 __all__ = ["load_exactly", "load_plain", "read_checkpoint"]
 
+_OLD_MODL = {"denoiser": "unet", "chans": 64, "share_weights": True}
+
 
 def load_plain(path: str | Path) -> Any:
     """The content of a file of ``torch.save``; FileNotFoundError, or ValueError for another kind of file."""
@@ -45,7 +47,9 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
             f"{path} is a checkpoint of another model: its weights are named {names[:3]} ..., not '{prefix}...'"
         )
     settings = dict(content.get("hyper_parameters", {}))
-    settings.update(settings.pop("model", None) or {})  # before version 0.2 the network's settings were apart
+    if "model" in settings:  # before version 0.2 the network's settings were apart, and MoDL had other defaults
+        settings.update(_OLD_MODL if any(name.startswith("modl.") for name in names) else {})
+        settings.update(settings.pop("model") or {})
     return {**content, "hyper_parameters": settings}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.distributed import gather_objects
 from fastmri_ufloss.losses import L2Loss
 from fastmri_ufloss.losses.ufloss import UFLoss, patch_features, ufloss_per_image
@@ -178,6 +179,7 @@ class MoDLModule(SenseModule):
         super().__init__(
             loss=loss, score_feature_net=score_feature_net, score_stride=score_stride, num_log_images=num_log_images
         )
+        check(warmup_steps >= 0, "warmup_steps", "at least 0", warmup_steps)
         self.save_hyperparameters()
         self.modl = MoDL(**self._settings_of(MoDL))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import run_recipe
+from helpers import EXAMPLES, run_recipe
 
 SCRIPT = "modl_ufloss/train.py"
 TINY = [
     *("--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 2, "--no-score"),
-    *("--chans", 2, "--num_pools", 1, "--num_unrolls", 1, "--accelerations", 3, "--center_fractions", 0.2),
+    *("--chans", 2, "--num_layers", 2, "--num_unrolls", 1, "--accelerations", 3, "--center_fractions", 0.2),
     *("--patch_size", 32, "--patches_per_slice", 2, "--num_features", 8, "--pretrain_max_epochs", 1),
 ]
 
@@ -56,6 +56,16 @@ def test_a_run_goes_on_with_the_same_settings_only(demo: Path, tmp_path: Path) -
     flags = ["--max_epochs", 2, "--log_every_n_steps", 1, "--num_log_images", 2, "--checkpoint_every_n_steps", 3]
     assert "Resuming from" in run_recipe(*command, *flags, cwd=tmp_path).stdout
     assert yaml.safe_load((folder / "config.yaml").read_text())["max_epochs"] == 2
+
+
+def test_settings_of_the_paper(demo: Path, tmp_path: Path) -> None:
+    file = EXAMPLES / "modl_ufloss" / "configs" / "paper.yaml"
+    command = [SCRIPT, "--config", file, "--data_path", demo]
+    printed = yaml.safe_load(run_recipe(*command, "--print_config", cwd=tmp_path).stdout)
+    assert (printed["denoiser"], printed["share_weights"], printed["train_rows"]) == ("unet", True, None)
+    small = [*("--chans", 2, "--num_pools", 1, "--loss", "l2", "--accelerations", 3, "--center_fractions", 0.2)]
+    run_recipe(*command, *small, "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 1, cwd=tmp_path)
+    assert (tmp_path / "runs" / "modl_ufloss" / "scores.json").is_file()
 
 
 def test_a_run_of_an_earlier_version_is_named(demo: Path, tmp_path: Path) -> None:

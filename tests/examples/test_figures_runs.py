@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fastmri_ufloss.models import PatchFeatureNet
 
 MODL = [
-    "--accelerator", "cpu", "--num_workers", "0", "--limit_train_batches", "1", "--chans", "2", "--num_pools", "1",
+    "--accelerator", "cpu", "--num_workers", "0", "--limit_train_batches", "1", "--chans", "2", "--num_layers", "2",
     "--num_unrolls", "1", "--center_fractions", "0.2", "--accelerations", "3",
 ]  # fmt: skip
 

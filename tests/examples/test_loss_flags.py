@@ -85,7 +85,7 @@ def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_p
 
 def test_modl_with_losses_of_complex_images(demo: Path, tmp_path: Path) -> None:
     loss = ["l1=1", "nmse=0.1", "ssim=0.1", "dssim=0.1", "ms_ssim=0.1", "edge=0.1", "hfen=0.1", "perceptual=0.1"]
-    model = ["--chans", 2, "--num_pools", 1, "--num_unrolls", 1, "--no-score"]
+    model = ["--chans", 2, "--num_layers", 2, "--num_unrolls", 1, "--no-score"]
     options = ["--vgg_weights", "random", "--ms_ssim_scales", 2, "--metrics", "hfen", "relative_error"]
     run_recipe(
         "modl_ufloss/train.py", "--data_path", demo, *QUICK, *MASK, *model, "--loss", *loss, *options, cwd=tmp_path

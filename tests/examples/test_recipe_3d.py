@@ -12,7 +12,7 @@ from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 SCRIPT = "modl_ufloss_3d/train.py"
 TINY = [
     "--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 3, "--chans", 2,
-    "--num_pools", 1, "--num_unrolls", 1, "--accelerations", 3, "--center_size", 8, "--patch_size", 32,
+    "--num_layers", 2, "--num_unrolls", 1, "--accelerations", 3, "--center_size", 8, "--patch_size", 32,
     "--patches_per_slice", 1, "--num_features", 8, "--pretrain_max_epochs", 1, "--pretrain_batch_size", 8,
     "--stride", 8, "--score_stride", 16,
 ]  # fmt: skip

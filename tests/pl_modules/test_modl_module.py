@@ -213,9 +213,11 @@ def test_settings_of_the_module_are_those_of_the_network() -> None:
 
 
 def test_a_checkpoint_with_the_networks_settings_apart_loads(tmp_path: Path) -> None:
-    module = module_with()
-    settings = {name: value for name, value in module.hparams.items() if name not in MODEL}
-    content = {"state_dict": module.state_dict(), "hyper_parameters": {**settings, "model": MODEL}}
+    """As before version 0.2, when settings that were not typed were other ones."""
+    model, unset = {"num_pools": 1, "num_unrolls": 2}, {"denoiser": "unet", "chans": 64, "share_weights": True}
+    module = MoDLModule(**model, **unset)  # type: ignore[arg-type]
+    settings = {name: value for name, value in module.hparams.items() if name not in {**model, **unset}}
+    content = {"state_dict": module.state_dict(), "hyper_parameters": {**settings, "model": model}}
     content["pytorch-lightning_version"] = pl.__version__
     torch.save(content, tmp_path / "old.ckpt")
     loaded = MoDLModule.load_from_checkpoint(tmp_path / "old.ckpt")
