@@ -1,4 +1,4 @@
-"""Physics: SENSE, ESPIRiT, conjugate gradients, intensity scale."""
+"""Physics: SENSE, ESPIRiT, conjugate gradients, coil compression, intensity scale."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,7 @@ from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient as conjugat
 
 if TYPE_CHECKING:
     from fastmri_ufloss.mri.center import *
+    from fastmri_ufloss.mri.coil_compression import *
     from fastmri_ufloss.mri.espirit import *
     from fastmri_ufloss.mri.intensity import *
     from fastmri_ufloss.mri.sense import *
@@ -15,6 +16,7 @@ __getattr__, __all__ = lazy_names(
     __name__,
     {
         "center": "count_center_lines",
+        "coil_compression": "coil_compression_matrix compress_coils",
         "conjugate_gradient": "conjugate_gradient",
         "espirit": "estimate_sens_maps",
         "intensity": "image_scale",
