@@ -11,17 +11,27 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from fastmri.data.mri_data import et_query
 from tqdm import tqdm
 
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.sampling import center_shape, mask_of_size, volume_sampling
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5, write_json
+from fastmri_ufloss.mri.coil_compression import coil_compression_matrix
 
-__all__ = ["MetadataIndex", "list_volumes", "read_metadata", "volume_scale"]
+__all__ = [
+    "MetadataIndex",
+    "list_volumes",
+    "num_coils",
+    "read_metadata",
+    "volume_coil_compression",
+    "volume_scale",
+]
 
 VERSION = 3
 SAVE_EVERY_SECONDS = 30.0
+MAX_CALIBRATION_ROWS = 24  # of coil compression, as many as ESPIRiT reads
 
 
 def list_volumes(folder: str | Path) -> list[Path]:
@@ -126,7 +136,7 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
     with open_hdf5(path) as volume:
         kspace = volume["kspace"]
         size = kspace.shape[-2:]
-        rows, cols = (slice((n - m + 1) // 2, (n - m + 1) // 2 + m) for n, m in zip(size, center, strict=True))
+        rows, cols = _center_slices(size, center)
         for index in range(kspace.shape[0]):
             middle = kspace[index, ..., rows, cols]
             if not np.isfinite(middle).all():
@@ -143,8 +153,29 @@ def volume_scale(path: str | Path, center: tuple[int, int]) -> tuple[float, list
     return scale, empty
 
 
+def volume_coil_compression(path: str | Path, center: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """`coil_compression_matrix` of the center (rows, cols), at most 24 rows, of all slices of a multicoil volume."""
+    with open_hdf5(path) as volume:
+        kspace = volume["kspace"]
+        rows, cols = _center_slices(kspace.shape[-2:], (min(center[0], MAX_CALIBRATION_ROWS), center[1]))
+        calibration = torch.from_numpy(kspace[..., rows, cols].astype(np.complex64, copy=False))
+    matrix, energies = coil_compression_matrix(torch.view_as_real(calibration))
+    return matrix.numpy(), energies.numpy()
+
+
+def _center_slices(size: tuple[int, int], center: tuple[int, int]) -> tuple[slice, slice]:
+    rows, cols = (slice((n - m + 1) // 2, (n - m + 1) // 2 + m) for n, m in zip(size, center, strict=True))
+    return rows, cols
+
+
+def num_coils(metadata: dict[str, Any]) -> int:
+    """The number of coils of a volume, 1 of single-coil data."""
+    shape = metadata["kspace_shape"]
+    return int(shape[1]) if len(shape) == 4 else 1
+
+
 class MetadataIndex:
-    """Metadata and intensity scales of volumes, kept in a JSON file that is replaced as a whole.
+    """Metadata, intensity scales and coil compression of volumes, kept in a JSON file that is replaced as a whole.
 
     An entry is trusted as long as the volume has the same size and time of modification. A missing file, and with a
     warning a damaged one, is made anew. ``challenge`` is "singlecoil" or "multicoil", ValueError otherwise.
@@ -175,14 +206,32 @@ class MetadataIndex:
         """Slices of a volume without any signal."""
         return list(self._scale_entry(Path(path), center)["empty_slices"])
 
-    def build(self, paths: Iterable[Path], center: Callable[[dict[str, Any]], tuple[int, int]]) -> None:
-        """Make what is missing, with a progress bar, saved as it goes; ``center`` maps metadata to (rows, cols)."""
-        missing = [path for path in paths if not self._is_known(path, center)]
+    def coil_compression(self, path: str | Path, center: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """`volume_coil_compression` of a volume, from the index where it is known."""
+        compression = self._compression_entry(Path(path), center)["coil_compression"][_name(center)]
+        matrix = np.asarray(compression["matrix"], dtype=np.float32).view(np.complex64)[..., 0]
+        return matrix, np.asarray(compression["energies"], dtype=np.float32)
+
+    def build(
+        self,
+        paths: Iterable[Path],
+        center: Callable[[dict[str, Any]], tuple[int, int]],
+        *,
+        num_virtual_coils: int | None = None,
+    ) -> None:
+        """Make what is missing, with a progress bar, saved as it goes; ``center`` maps metadata to (rows, cols).
+
+        The coil compression is made of volumes with more coils than ``num_virtual_coils``, None for no compression.
+        """
+        missing = [path for path in paths if not self._is_known(path, center, num_virtual_coils)]
         if not missing:
             return
         saved = time.monotonic()
         for path in tqdm(missing, desc=f"Index of {missing[0].parent.name}", unit="volume"):
-            self._scale_entry(path, center(self._entry(path)["metadata"]))
+            metadata = self._entry(path)["metadata"]
+            self._scale_entry(path, center(metadata))
+            if num_virtual_coils is not None and num_coils(metadata) > num_virtual_coils:
+                self._compression_entry(path, center(metadata))
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 self.save()
                 saved = time.monotonic()
@@ -197,9 +246,15 @@ class MetadataIndex:
         entry = self._entries.get(str(path.resolve()))
         return entry if entry is not None and entry["stamp"] == file_stamp(path) else None
 
-    def _is_known(self, path: Path, center: Callable[[dict[str, Any]], tuple[int, int]]) -> bool:
+    def _is_known(
+        self, path: Path, center: Callable[[dict[str, Any]], tuple[int, int]], num_virtual_coils: int | None
+    ) -> bool:
         entry = self._known(path)
-        return entry is not None and _name(center(entry["metadata"])) in entry["scales"]
+        if entry is None:
+            return False
+        metadata, name = entry["metadata"], _name(center(entry["metadata"]))
+        is_whole = num_virtual_coils is None or num_coils(metadata) <= num_virtual_coils
+        return name in entry["scales"] and (is_whole or name in entry.get("coil_compression", {}))
 
     def _entry(self, path: Path) -> dict[str, Any]:
         entry = self._known(path)
@@ -213,6 +268,15 @@ class MetadataIndex:
         entry = self._entry(path)
         if _name(center) not in entry["scales"]:
             entry["scales"][_name(center)], entry["empty_slices"] = volume_scale(path, center)
+        return entry
+
+    def _compression_entry(self, path: Path, center: tuple[int, int]) -> dict[str, Any]:
+        entry = self._entry(path)
+        known = entry.setdefault("coil_compression", {})  # which indexes of earlier versions have not
+        if _name(center) not in known:
+            matrix, energies = volume_coil_compression(path, center)
+            parts = np.stack((matrix.real, matrix.imag), axis=-1)
+            known[_name(center)] = {"matrix": parts.tolist(), "energies": energies.tolist()}
         return entry
 
     def _read(self) -> dict[str, Any]:

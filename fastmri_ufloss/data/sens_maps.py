@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
+from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
 __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
@@ -19,13 +20,22 @@ __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
 class SensMapSource(Protocol):
     """Gives the maps of a slice, (coils, rows, cols, 2), or some rows of them.
 
-    The k-space is that of the whole slice, of which only what the mask has acquired is read.
+    The k-space is that of the whole slice, of which only what the mask has acquired is read. Where its coils are
+    virtual, ``matrix`` is what they were made with, see `compress_coils`.
     """
 
     needs_center: bool  # whether the maps are made from the fully sampled center of k-space
 
     def __call__(
-        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int,
+        path: str | Path,
+        slice_num: int,
+        rows: range,
+        *,
+        matrix: Tensor | None = None,
     ) -> Tensor: ...
 
     def key(self, path: str | Path) -> str:
@@ -54,7 +64,13 @@ class SensMapCache:
         return f"espirit-1 {self.calibration_size}"
 
     def file(
-        self, num_low_frequencies: int, path: str | Path, slice_num: int, *, square_center: bool = False
+        self,
+        num_low_frequencies: int,
+        path: str | Path,
+        slice_num: int,
+        *,
+        square_center: bool = False,
+        matrix: Tensor | None = None,
     ) -> Path:
         """The file of a slice's maps, whether or not it exists."""
         path = Path(path).resolve()
@@ -62,13 +78,24 @@ class SensMapCache:
         # a square of the largest size is what is used of lines as well
         center = [size, size] if square_center and size < self.calibration_size else size
         key = [str(path), *file_stamp(path), center, self.key(path)]
+        if matrix is not None:
+            key.append(matrix.numpy().tobytes().hex())
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
     def __call__(
-        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int,
+        path: str | Path,
+        slice_num: int,
+        rows: range,
+        *,
+        matrix: Tensor | None = None,
     ) -> Tensor:
-        file = self.file(num_low_frequencies, path, slice_num, square_center=mask.shape[1] > 1)
+        square_center = mask.shape[1] > 1
+        file = self.file(num_low_frequencies, path, slice_num, square_center=square_center, matrix=matrix)
         maps = _read_half(file, tuple(kspace.shape))
         if maps is None:
             maps = (
@@ -95,8 +122,9 @@ def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 class SensMapFiles:
     """The user's own maps (BART's, sigpy's): for each volume an HDF5 file of the same name.
 
-    Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices.
-    A missing folder raises FileNotFoundError.
+    Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices. For
+    virtual coils the maps are compressed as k-space is, and keep their norm over the coils. A missing folder raises
+    FileNotFoundError.
     """
 
     needs_center = False
@@ -111,7 +139,15 @@ class SensMapFiles:
         return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
     def __call__(
-        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int,
+        path: str | Path,
+        slice_num: int,
+        rows: range,
+        *,
+        matrix: Tensor | None = None,
     ) -> Tensor:
         file = self.folder / Path(path).name
         with open_hdf5(file) as volume:
@@ -119,11 +155,20 @@ class SensMapFiles:
                 raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
             stored = volume["sens_maps"]
             maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
-        name, shape = f"{file}: sens_maps of slice {slice_num}", tuple(kspace.shape[:-1])
+        coils = len(kspace) if matrix is None else matrix.shape[1]
+        name, shape = f"{file}: sens_maps of slice {slice_num}", (coils, *kspace.shape[1:-1])
         check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
         fits = maps.shape == shape and np.iscomplexobj(maps)
         check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
-        return torch.view_as_real(torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.complex64)))
+        given = torch.view_as_real(torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.complex64)))
+        return given if matrix is None else _compress_maps(given, matrix)
+
+
+def _compress_maps(maps: Tensor, matrix: Tensor) -> Tensor:
+    """Maps of virtual coils with the norm of those that were given: data consistency and reference have one image."""
+    compressed = compress_coils(maps, matrix)
+    norms = [x.square().sum(dim=(0, -1)).sqrt() for x in (maps, compressed)]
+    return compressed * torch.where(norms[1] > 0, norms[0] / norms[1], 0)[..., None]
 
 
 class UnitSensMaps:
@@ -135,7 +180,15 @@ class UnitSensMaps:
         return "ones"
 
     def __call__(
-        self, kspace: Tensor, mask: Tensor, num_low_frequencies: int, path: str | Path, slice_num: int, rows: range
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int,
+        path: str | Path,
+        slice_num: int,
+        rows: range,
+        *,
+        matrix: Tensor | None = None,
     ) -> Tensor:
         check(len(kspace) == 1, f"{path}: coils", "1 for maps of ones", len(kspace))
         maps = torch.zeros_like(kspace[:, rows.start : rows.stop])

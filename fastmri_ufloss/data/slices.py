@@ -10,17 +10,19 @@ from fastmri.data import SliceDataset
 from fastmri.data.mri_data import FastMRIRawDataSample
 
 from fastmri_ufloss.checks import check
-from fastmri_ufloss.data.index import MetadataIndex, list_volumes
+from fastmri_ufloss.data.index import MetadataIndex, list_volumes, num_coils
+from fastmri_ufloss.files import name_some
 
 __all__ = ["IndexedSliceDataset", "scale_center"]
 
 MAX_CENTER_LINES = 24
+MIN_RETAINED_ENERGY = 0.95
 
 MaskCenter = Callable[[int, int], tuple[int, int]]  # from the size (rows, cols), the center that every mask samples
 
 
 def scale_center(metadata: dict[str, Any], mask_center: MaskCenter | None) -> tuple[int, int]:
-    """Center (rows, cols) of k-space for a volume's intensity scale: at most 24 columns that were acquired.
+    """Center (rows, cols) of k-space for a volume's scale and virtual coils: at most 24 columns, all acquired.
 
     The center has all rows or, where the mask is one of points, as many as columns; ``mask_center`` is None
     without masks.
@@ -38,7 +40,9 @@ class IndexedSliceDataset(SliceDataset):
     """fastMRI's ``SliceDataset`` with metadata from a `MetadataIndex`, and ``path`` and the intensity ``scale``.
 
     An index of the data set is a slice's number, or (epoch, number): the transform finds the epoch as
-    ``attrs["epoch"]``, 0 where there is none.
+    ``attrs["epoch"]``, 0 where there is none. For a transform with ``num_virtual_coils`` the volumes that have more
+    coils have ``coil_compression_matrix``, one for all slices; ``retained_energy`` is, by the name of each such file,
+    the fraction of energy that the virtual coils keep, and less than 95% is a warning.
 
     Args:
         root, challenge, transform, sample_rate, volume_sample_rate, raw_sample_filter: see fastMRI's data set.
@@ -65,6 +69,9 @@ class IndexedSliceDataset(SliceDataset):
         skip_empty: bool = True,
     ) -> None:
         self._transform = transform
+        self._num_virtual_coils: int | None = getattr(transform, "num_virtual_coils", None)
+        self.retained_energy: dict[str, float] = {}
+        self._few_coils: list[str] = []
         self._skip_empty = skip_empty
         self._index = index
         self._mask_center = mask_center
@@ -98,6 +105,7 @@ class IndexedSliceDataset(SliceDataset):
         for path, slices in self._empty.items():
             if slices:
                 warnings.warn(f"{path}: skipped slices {slices}, which have no signal", stacklevel=2)
+        self._warn_of_coils(root)
         if not self.raw_samples:
             raise ValueError(f"no slice of {root} is left after filtering and sub-sampling")
 
@@ -109,7 +117,26 @@ class IndexedSliceDataset(SliceDataset):
         metadata["path"] = str(fname)
         metadata["scale"] = self._index.scale(fname, center)
         self._empty[fname] = self._index.empty_slices(fname, center) if self._skip_empty else []
+        coils = num_coils(metadata)
+        count = self._num_virtual_coils or coils
+        if coils > count:
+            matrix, energies = self._index.coil_compression(fname, center)
+            metadata["coil_compression_matrix"] = matrix[:count]
+            self.retained_energy[fname.name] = float(energies[:count].sum())
+        elif coils < count:
+            self._few_coils.append(fname.name)
         return metadata, metadata["kspace_shape"][0]
+
+    def _warn_of_coils(self, root: str | Path) -> None:
+        low = {name: energy for name, energy in self.retained_energy.items() if energy < MIN_RETAINED_ENERGY}
+        name = f"num_virtual_coils={self._num_virtual_coils}"
+        if low:
+            values = name_some([f"{fname} ({energy:.3f})" for fname, energy in sorted(low.items())])
+            message = f"{name} keeps less than {MIN_RETAINED_ENERGY:.0%} of the energy of {values}: take more"
+            warnings.warn(f"{root}: {message}", stacklevel=3)
+        if self._few_coils:
+            names = name_some(sorted(self._few_coils))
+            warnings.warn(f"{root}: fewer coils than {name}, left as they are: {names}", stacklevel=3)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -125,5 +152,8 @@ class IndexedSliceDataset(SliceDataset):
         for sample in self.raw_samples:
             facts = sample.metadata
             sizes = (facts["recon_size"], facts["target_shape"] or ())
-            keys.append((*facts["kspace_shape"][1:], *map(tuple, sizes), facts["sampling"]))
+            shape = facts["kspace_shape"][1:]
+            if "coil_compression_matrix" in facts:
+                shape = [len(facts["coil_compression_matrix"]), *shape[1:]]
+            keys.append((*shape, *map(tuple, sizes), facts["sampling"]))
         return keys

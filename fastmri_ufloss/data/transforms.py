@@ -19,13 +19,14 @@ from fastmri_ufloss.checks import check, check_at_least_one
 from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
 from fastmri_ufloss.data.sens_maps import SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
+from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.sense import cut_rows, sens_reduce
 
 __all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
 
 LAYOUTS = {"singlecoil": (2, "(rows, cols)"), "multicoil": (3, "(coils, rows, cols)")}
 
-Attrs = dict[str, Any]  # what `read_metadata` gives, and ``path``, ``scale``, ``epoch``
+Attrs = dict[str, Any]  # what `read_metadata` gives, and ``path``, ``scale``, ``epoch``, ``coil_compression_matrix``
 
 
 class MoDLSample(NamedTuple):
@@ -175,6 +176,9 @@ class MoDLDataTransform(SliceMasking):
             columns no row depends on another, see `cut_rows`; with a mask of points samples have all rows.
         train_rows: with training masks (not ``use_seed``) samples have a band of so many of these rows, of all where
             there are fewer, at a place that depends on (seed, epoch, file, slice), and no target. None for all rows.
+        num_virtual_coils: samples have so many virtual coils, see `coil_compression_matrix`, of volumes with more
+            coils; one matrix for all slices of a volume, from the center that every mask samples. None for the coils
+            of the scan.
     """
 
     _: KW_ONLY
@@ -182,9 +186,10 @@ class MoDLDataTransform(SliceMasking):
     keep_reference: bool = True
     crop_rows: bool = False
     train_rows: int | None = None
+    num_virtual_coils: int | None = None
 
     def __post_init__(self) -> None:
-        check_at_least_one(train_rows=self.train_rows)
+        check_at_least_one(train_rows=self.train_rows, num_virtual_coils=self.num_virtual_coils)
 
     def __call__(
         self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int
@@ -198,6 +203,9 @@ class MoDLDataTransform(SliceMasking):
                 f"maps; raise center_fractions or center_size (the image has {full.shape[-2]} columns), or give maps "
                 "of your own (sens_maps_path)"
             )
+        matrix = self._compression_matrix(len(full), attrs, fname)
+        if matrix is not None:
+            full = compress_coils(full, matrix)
         num_rows = full.shape[1]
         is_band = self.train_rows is not None and not self.use_seed
         rows = self._kept_rows(mask_tensor, num_rows, target, attrs)
@@ -208,7 +216,8 @@ class MoDLDataTransform(SliceMasking):
         maps = reference = None
         has_reference = self.keep_reference and not undersampled
         if self.sens_maps is not None:
-            maps = self.sens_maps(full, mask_tensor, num_low, attrs.get("path", fname), slice_num, rows)
+            path = attrs.get("path", fname)
+            maps = self.sens_maps(full, mask_tensor, num_low, path, slice_num, rows, matrix=matrix)
             if has_reference:
                 reference = torch.view_as_complex(sens_reduce(band[None], maps[None]))[0, 0]
         return MoDLSample(
@@ -228,6 +237,13 @@ class MoDLDataTransform(SliceMasking):
             first_row=rows.start,
             num_rows=num_rows,
         )
+
+    def _compression_matrix(self, coils: int, attrs: Attrs, fname: str) -> Tensor | None:
+        if self.num_virtual_coils is None or coils <= self.num_virtual_coils:
+            return None
+        if "coil_compression_matrix" not in attrs:
+            raise ValueError(f"{fname}: num_virtual_coils needs a matrix, which IndexedSliceDataset gives")
+        return torch.from_numpy(attrs["coil_compression_matrix"][: self.num_virtual_coils])
 
     def _kept_rows(self, mask: Tensor, num_rows: int, target: ndarray | None, attrs: Attrs) -> range:
         """The rows of the image that are written or compared with a target."""

@@ -100,6 +100,16 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
         self.seed = seed
         self.mask_center = None if mask_func is None else partial(min_center_shape, mask_func)
 
+    @property
+    def num_virtual_coils(self) -> int | None:
+        """The number of the transforms."""
+        number: int | None = getattr(self.train_transform, "num_virtual_coils", None)
+        return number
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says of the data that its network was trained on."""
+        return {} if self.num_virtual_coils is None else {"num_virtual_coils": self.num_virtual_coils}
+
     def folder(self, split: str) -> Path:
         """The folder of a split: ``"train"``, ``"val"`` or ``"test"``."""
         if split == "test":
@@ -109,7 +119,11 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
     def build_index(self, split: str) -> None:
         """Make what is missing in the index of a split, with a progress bar."""
         index = self._index(split)
-        index.build(list_volumes(self.folder(split)), lambda meta: scale_center(meta, self.mask_center))
+        index.build(
+            list_volumes(self.folder(split)),
+            lambda meta: scale_center(meta, self.mask_center),
+            num_virtual_coils=self.num_virtual_coils,
+        )
 
     def dataset(self, split: str, *, whole: bool = False) -> IndexedSliceDataset:
         """The slices of a split, through its transform; with ``whole`` not in bands of rows, see ``train_rows``."""

@@ -125,7 +125,9 @@ class PatchDataModule(DataModule):
         masks = transform.mask_func
         center = [getattr(masks, name, None) for name in ("center_fractions", "center_size")]
         rows = " crop_rows" if transform.crop_rows else ""
-        return f"{self.images} {maps} {type(masks).__name__} {center} {slices}{rows}"
+        matrix = dataset.raw_samples[indices[0]].metadata.get("coil_compression_matrix")
+        coils = "" if matrix is None else f" {matrix.tobytes().hex()}"
+        return f"{self.images} {maps} {type(masks).__name__} {center} {slices}{rows}{coils}"
 
     def _references(self, dataset: IndexedSliceDataset, indices: list[int]) -> Iterator[Tensor]:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
