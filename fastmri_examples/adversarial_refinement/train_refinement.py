@@ -70,7 +70,12 @@ def make_parser() -> ArgumentParser:
 def main() -> None:
     parser = make_parser()
     presets = {name: {"normalize": preset["normalize"]} for name, preset in JOINT_PRESETS.items()}
-    args = recipe.parse(parser, DEMO, lambda args: presets[args.preset] if args.joint else {})
+    args = recipe.parse(
+        parser,
+        DEMO,
+        lambda args: presets[args.preset] if args.joint else {},
+        lambda args: recipe.coils_of_checkpoint(args.recon),
+    )
     weights = recipe.read_weights("--weights", args.weights or [], names=TERMS)
     check_arguments(parser, args, weights)
     if args.joint and args.recon is None and args.mode == "train":

@@ -48,16 +48,21 @@ def main() -> None:
     group = parser.add_argument_group("loader")
     recipe.add_arguments(group, MriDataModule, LOADER_ARGS)
     recipe.add_arguments(group, MoDLDataTransform, ("crop_rows",))
+    recipe.add_coil_args(group, "; default: those that the checkpoint was trained on")
     parser.set_defaults(crop_rows=True)
-    args = recipe.parse(parser, {}, lambda args: {} if args.mask_type is None else recipe.MASK)
+    args = recipe.parse(
+        parser,
+        {},
+        lambda args: {} if args.mask_type is None else recipe.MASK,
+        lambda args: recipe.coils_of_checkpoint(args.checkpoint),
+    )
     for name in recipe.changed(parser, args, COMPANIONS if args.mask_type is None else ()):
         raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
     methods = make_methods(args)
     mask_func = None if args.mask_type is None else recipe.make_mask_func(args)
     source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
-    transform = MoDLDataTransform(
-        mask_func, sens_maps=source, keep_reference=mask_func is not None, crop_rows=args.crop_rows
-    )
+    options = recipe.pick(args, ("crop_rows", "num_virtual_coils"))
+    transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None, **options)
     data = MriDataModule(
         args.data_path,
         args.challenge,

@@ -91,6 +91,32 @@ def test_varnet_trains_and_tests_with_the_same_flags(demo: Path, tmp_path: Path)
     assert (tmp_path / "runs" / "varnet" / "reconstructions" / "file1002001.h5").is_file()
 
 
+def test_reconstruction_has_the_virtual_coils_of_the_training(demo: Path, tmp_path: Path) -> None:
+    train = ["modl_ufloss/train.py", "--data_path", demo, *QUICK, *TINY, "--loss", "l2"]
+    run_recipe(*train, "--num_virtual_coils", 3, cwd=tmp_path)
+    folder = tmp_path / "runs" / "modl_ufloss"
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    images = []
+    for typed in ([], ["--num_virtual_coils", "null"]):
+        run_recipe(
+            "modl_ufloss/reconstruct.py", "--checkpoint", checkpoint, "--data_path", demo / "multicoil_test",
+            "--output_path", f"out{len(typed)}", "--num_workers", 0, "--accelerator", "cpu", "--mask_type", "random",
+            *TINY[-4:], *typed, cwd=tmp_path,
+        )  # fmt: skip
+        with h5py.File(tmp_path / f"out{len(typed)}" / "reconstructions" / "modl" / "file1002001.h5") as file:
+            images.append(file["reconstruction"][()])
+    with h5py.File(folder / "reconstructions" / "file1002001.h5") as file:
+        tested = file["reconstruction"][()]
+    errors = [np.linalg.norm(image - tested) / np.linalg.norm(tested) for image in images]
+    assert errors[0] < 1e-2 < 2e-2 < errors[1]
+    error = run_recipe(*train, "--num_virtual_coils", 2, cwd=tmp_path, fails=True).stderr
+    assert "was trained with num_virtual_coils=3, not 2" in error
+    error = run_recipe(
+        "unet/train.py", "--data_path", demo, "--num_virtual_coils", 2, cwd=tmp_path, fails=True
+    ).stderr
+    assert "--num_virtual_coils is for MoDL and RecNet" in error
+
+
 def test_paths_come_from_fastmri_dirs_yaml(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "fastmri_dirs.yaml").write_text(f"knee_path: {demo}\nbrain_path: /path/to/brain\nlog_path: logs\n")
     run_recipe("modl_ufloss/train.py", *QUICK, *TINY, "--loss", "l2", "--no-score", cwd=tmp_path)
@@ -118,6 +144,11 @@ BAD = {
     "band of points": (
         ["--mask_type", "poisson_2d", "--center_size", "8", "--accelerations", "3", "--train_rows", "8"],
         "train_rows is for masks of columns",
+    ),
+    "virtual coils": (["--num_virtual_coils", "0"], "num_virtual_coils must be at least 1, got 0"),
+    "one coil": (
+        ["--challenge", "singlecoil", "--num_virtual_coils", "2"],
+        "--num_virtual_coils is for --challenge multicoil",
     ),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
