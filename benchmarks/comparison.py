@@ -1,151 +1,225 @@
-"""Real cardiac images at 5x: classical methods, MoDL with l2 and MoDL with UFLoss in one report.
+"""Real cardiac images at 5x: classical methods and networks that had the same time to learn, in one report.
 
-    python benchmarks/comparison.py --data FOLDER --work FOLDER [--json FILE]
+    python benchmarks/comparison.py --data FOLDER --work FOLDER [--json FILE] [--picture FILE]
 
-FOLDER holds the Sunnybrook cardiac images as npz files (`images` and `lv_masks` (n, 256, 256), a file for each
-subject). They become 8-coil volumes by simulation, with phase and noise: 6 subjects are tested; of the 24 others 20
-train the networks, and 4 choose the checkpoints and the weights of the classical methods. Sampling is the UFLoss
-paper's, random columns with 8% center. UFLoss is learned from the training subjects, and scored by another network
-of magnitudes, of another seed, beside the network of the loss. A U-Net trained on the fully sampled images gives the
-semantic interpretability score. The same command again goes on where an interrupted run was.
+FOLDER holds the Sunnybrook cardiac images as npz files (`images` (n, 256, 256), a file for each subject). They become
+8-coil volumes by simulation, with phase and noise: 6 subjects are tested; of the 24 others 20 train the networks, and
+4 choose the weights of the classical methods. Sampling is the UFLoss paper's, random columns with 8% center.
+
+The networks are the recipes with their defaults, but for what NETWORKS names; each trains for about the same CPU
+seconds, which the table states, and its last checkpoint is tested. MoDL is trained with several seeds. For the
+learning curves each network is trained anew, with its whole schedule, in 1/9 and 1/3 of the steps. MoDL and RecNet
+are scored against the coil-combined image that they learn, VarNet and the U-Net against the root-sum-of-squares image
+that they learn; the report has both for all. The same command again goes on where an interrupted run was.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cardiac import HELD_OUT
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from runs import RECIPES, recipe, run_together
 
 from fastmri_ufloss.files import write_json
+from fastmri_ufloss.metrics import mean_scores, score_run
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.figures.drawing import write_figure
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 MASK = ("--mask_type", "random", "--center_fractions", 0.08, "--accelerations", 5)
 SNR = 30.0
-SCORE_STRIDE = 20  # of the patches of UFLoss: the default takes a second each image and method
-# a weight of 0 changes nothing but the log, which has UFLoss then too; all patches of stride 5, which a validation
-# takes, would cost a quarter of a minute an image
-MODL = {
-    "modl_l2": ["--loss", "l2=1", "ufloss=0", "--stride", SCORE_STRIDE],
-    "modl_ufloss": ["--loss", "l2=1", "ufloss=0.02", "--stride", SCORE_STRIDE],
-}
-TITLES = {
+CLASSICAL = {
     "zero_filled": "zero-filled",
     "cg_sense": "CG-SENSE",
     "pics_wavelet": "PICS, l1-wavelet",
     "pics_tv": "PICS, total variation",
     "dlmri": "DLMRI",
-    "modl_l2": "MoDL l2",
-    "modl_ufloss": "MoDL l2+UFLoss",
+}
+DIVISORS = (9, 3, 1)  # of the steps, for the learning curves
+
+
+@dataclass(frozen=True)
+class Network:
+    """A recipe, its settings, and the steps that fit in the common budget."""
+
+    title: str
+    script: str
+    steps: int
+    options: Sequence[object] = ()
+    reference: str = "coil-combined"
+
+
+NETWORKS = {
+    "modl": Network("MoDL", "train.py", 18_000, ["--loss", "l2=1", "--train_rows", 32]),
+    "modl_whole": Network(
+        "MoDL, U-Net denoiser, whole slices",
+        "train.py",
+        1_200,
+        [
+            *("--config", RECIPES / "configs" / "paper.yaml", "--loss", "l2=1", "--chans", 16, "--num_unrolls", 3),
+            *("--lr", 1e-3, "--lr_step_size", 1000),
+        ],
+    ),
+    "recnet": Network("RecNet", "../adversarial_refinement/train_recnet.py", 6_000, ["--lr", 1e-3]),
+    "varnet": Network(
+        "VarNet",
+        "../varnet/train.py",
+        1_800,
+        ["--num_cascades", 5, "--chans", 8, "--sens_chans", 4, "--lr", 1e-3],
+        "RSS",
+    ),
+    "unet": Network("U-Net", "../unet/train.py", 3_400, [], "RSS"),
 }
 
 
 def convert(source: Path, root: Path) -> None:
-    """npz files to volumes with masks of the left ventricle."""
+    """npz files to volumes, a volume for each subject."""
     files = sorted(source.glob("SC-*.npz"))
     if not files:
         sys.exit(f"error: no SC-*.npz in {source}")
     for number, file in enumerate(files):
         split = "test" if file.stem in HELD_OUT else "val" if file.stem in VALIDATION else "train"
         path = root / f"multicoil_{split}" / f"{file.stem}.h5"
-        if path.is_file():
-            continue
-        arrays = np.load(file, allow_pickle=False)
-        images = arrays["images"].astype(np.float32) / 255
-        write_volume(
-            path,
-            simulate_kspace(images, num_coils=8, snr=SNR, seed=number),
-            patient_id=file.stem,
-            datasets={"segmentation": (arrays["lv_masks"] > 0).astype(np.uint8)},
-        )
+        if not path.is_file():
+            images = np.load(file, allow_pickle=False)["images"].astype(np.float32) / 255
+            kspace = simulate_kspace(images, num_coils=8, snr=SNR, seed=number)
+            write_volume(path, kspace, patient_id=file.stem)
 
 
-def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:
-    """Feature networks by what they are for: the loss, and to score, of complex images and of magnitudes."""
-    seeds = {"loss": (1, "combined"), "score": (11, "combined"), "score_rss": (11, "rss")}
-    options = ["--patch_size", 40, "--patches_per_slice", 15, "--batch_size", 64]
-    options += ["--max_epochs", args.pretrain_epochs]
-    folders = {name: args.work / f"feature_net_{name}" for name in seeds}
+@dataclass(frozen=True)
+class Run:
+    """A training of a network."""
+
+    network: str
+    seed: int
+    divisor: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.network}_seed{self.seed}_steps{self.steps}"
+
+    @property
+    def title(self) -> str:
+        return f"{NETWORKS[self.network].title}, seed {self.seed}"
+
+
+def list_runs(args: argparse.Namespace) -> list[Run]:
+    """All trainings, the longest first."""
+    runs = []
+    for name in args.networks:
+        for seed in range(1, 1 + (args.seeds if name == "modl" else 1)):
+            for divisor in DIVISORS if seed == 1 else (1,):
+                runs.append(Run(name, seed, divisor, max(1, round(NETWORKS[name].steps * args.budget / divisor))))
+    return sorted(runs, key=lambda run: run.divisor)
+
+
+def train(args: argparse.Namespace, root: Path, runs: Sequence[Run]) -> dict[str, float]:
+    """Train and test the networks; returns the CPU seconds of each training."""
+    file, logs = args.work / "cpu_seconds.json", args.work / "logs"
+    seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    missing = [run for run in runs if run.name not in seconds]
+    for start in range(0, len(missing), args.processes):
+        commands = {}
+        for run in missing[start : start + args.processes]:
+            options = [
+                "--max_steps",
+                run.steps,
+                "--max_epochs",
+                100_000,
+                "--limit_val_batches",
+                0,
+                "--num_workers",
+                0,
+            ]
+            options += ["--seed", run.seed, *MASK, *NETWORKS[run.network].options]
+            options += ["--no-score"] if NETWORKS[run.network].reference == "coil-combined" else []
+            commands[run.name] = recipe(NETWORKS[run.network].script, root, args.work / run.name, *options)
+        seconds |= run_together(commands, logs)
+        write_json(file, seconds)
     commands = {
-        f"pretrain_{name}": recipe(
-            "pretrain.py", root, folders[name], *options, "--images", images, "--seed", args.seed - 1 + seed
-        )
-        for name, (seed, images) in seeds.items()
-        if not (folders[name] / "feature_net.safetensors").is_file()
+        f"test_{run.name}": recipe(NETWORKS[run.network].script, root, args.work / run.name, "--mode", "test", *MASK)
+        for run in runs
+        if not finished(args.work / run.name / "reconstructions", root)
     }
-    run_together(commands, args.work / "logs", threads=args.threads)
-    return {name: folder / "feature_net.safetensors" for name, folder in folders.items()}
+    run_together(commands, logs, processes=args.processes)
+    return seconds
 
 
-def train(args: argparse.Namespace, root: Path, net: Path) -> None:
-    """Both MoDLs side by side, and their images of the test subjects by the best checkpoints."""
-    options = ["--chans", args.chans, "--num_unrolls", args.num_unrolls, "--lr", 1e-3, "--lr_gamma", 0.2]
-    options += ["--lr_step_size", max(1, round(0.9 * args.max_epochs))]  # the last tenth with less
-    options += ["--max_epochs", args.max_epochs, "--limit_train_batches", args.epoch_steps]
-    options += ["--limit_val_batches", 24, "--num_log_images", 24, "--log_every_n_steps", 1]
-    options += ["--seed", args.seed, "--no-score", *MASK]
-    commands = {
-        name: recipe("train.py", root, args.work / name, *options, *loss, "--feature_net", net)
-        for name, loss in MODL.items()
-    }
-    run_together(commands, args.work / "logs", threads=args.threads)
-    commands = {
-        f"test_{name}": recipe("train.py", root, args.work / name, "--mode", "test", *MASK)
-        for name in MODL
-        if not (args.work / name / "scores.json").is_file()
-    }
-    run_together(commands, args.work / "logs", threads=args.threads)
-
-
-def train_segmenter(args: argparse.Namespace, root: Path) -> Path:
-    """The network of SIS, from its best epoch on the validation subjects, fully sampled."""
-    folder = args.work / "segmenter"
-    options = ["--data_path", root, "--default_root_dir", folder, "--seed", args.seed, "--num_workers", 1]
-    options += ["--max_epochs", args.segment_epochs, "--loss", "dice_ce", "--lr", 1e-3, "--chans", 16]
-    script = RECIPES.parent / "adversarial_refinement" / "train_segmentation.py"
-    run_together({"segmenter": [sys.executable, *map(str, [script, *options])]}, args.work / "logs")
-    return folder / "checkpoints" / "best.ckpt"
+def finished(folder: Path, root: Path) -> bool:
+    return all((folder / path.name).is_file() for path in (root / "multicoil_test").glob("*.h5"))
 
 
 def classical(args: argparse.Namespace, root: Path) -> None:
     """The classical methods, with weights searched on the validation subjects."""
     script = RECIPES.parent / "classical" / "reconstruct.py"
     options = ["--data_path", root, "--output_path", args.work / "classical"]
-    options += ["--cache_dir", args.work / "cache", "--num_workers", args.threads * 2, *MASK]
+    options += ["--cache_dir", args.work / "cache", "--num_workers", args.processes, *MASK]
     run_together({"classical": [sys.executable, *map(str, [script, *options])]}, args.work / "logs")
 
 
-def report(args: argparse.Namespace, root: Path, nets: dict[str, Path], segmenter: Path) -> None:
-    """The page, and its numbers on the terminal and in the JSON file."""
-    folders = {
-        title: args.work / name / "reconstructions"
-        if name in MODL
-        else args.work / "classical/reconstructions" / name
-        for name, title in TITLES.items()
-    }
+def report(args: argparse.Namespace, root: Path, runs: Sequence[Run]) -> dict[str, Any]:
+    """The page of all methods and of the networks' whole trainings; returns its numbers."""
+    folders = {title: args.work / "classical" / "reconstructions" / name for name, title in CLASSICAL.items()}
+    folders |= {run.title: args.work / run.name / "reconstructions" for run in runs if run.divisor == 1}
     test, output = root / "multicoil_test", args.work / "report"
     line = ["-m", "fastmri_ufloss.report", *(f"{title}={folder}" for title, folder in folders.items())]
     line += ["--reference", f"RSS={test}", f"coil-combined={args.work / 'classical' / 'reference'}"]
-    line += ["--kspace", test, "--segmentations", test, "--segmenter", segmenter, "--stride", SCORE_STRIDE]
-    line += ["--feature_net", f"magnitude={nets['score_rss']}", f"complex={nets['score']}"]
-    line += ["--trained_on", f"complex, of the loss={nets['loss']}"]
-    line += ["--baseline", TITLES["modl_l2"], "--focus", "SSIM (coil-combined)", "--output_path", output]
+    line += ["--kspace", test, "--baseline", CLASSICAL["pics_tv"], "--focus", "SSIM (coil-combined)"]
+    line += ["--output_path", output]
     run_together({"report": [sys.executable, *map(str, line)]}, args.work / "logs")
-    document = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    for name in ("means", "comparisons"):
-        print(f"\n{name}\n{format_table(document[name])}")
+    document: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
     print(*document["notes"], f"Page: {output / 'report.html'}", sep="\n")
-    if args.json:
-        searched = json.loads((args.work / "classical" / "weights.json").read_text(encoding="utf-8"))
-        weights = {name: searched[name] for name in ("score", "methods")}
-        settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
-        tables = {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
-        kept = {"settings": {**settings, "snr": SNR, "mask": list(MASK)}, "weights": weights, **tables}
-        write_json(args.json, kept)
+    return {name: document[name] for name in ("means", "comparisons", "notes", "excluded")}
+
+
+def learning_curves(
+    args: argparse.Namespace, root: Path, runs: Sequence[Run], seconds: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Every training and every classical method with its mean scores against its own reference."""
+    classical_folders = {name: args.work / "classical" / "reconstructions" / name for name in CLASSICAL}
+    folders = classical_folders | {run.name: args.work / run.name / "reconstructions" for run in runs}
+    references = {"RSS": root / "multicoil_test", "coil-combined": args.work / "classical" / "reference"}
+    scores = score_run(folders, references)
+    means = {row["method"]: row for row in mean_scores(scores)}
+    rows = []
+    for name, run in {**dict.fromkeys(CLASSICAL), **{run.name: run for run in runs}}.items():
+        reference = "coil-combined" if run is None else NETWORKS[run.network].reference
+        rows.append(
+            {
+                "method": CLASSICAL[name] if run is None else run.title,
+                "network": None if run is None else run.network,
+                "steps": None if run is None else run.steps,
+                "CPU seconds": None if run is None else round(seconds[run.name]),
+                "reference": reference,
+                **{score: means[name][f"{score} ({reference})"] for score in ("NRMSE", "PSNR", "SSIM")},
+            }
+        )
+    return rows
+
+
+def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """NRMSE against CPU seconds of training, with the classical methods as lines."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, name in enumerate(dict.fromkeys(row["network"] for row in rows if row["network"])):
+        points = sorted((row["CPU seconds"], row["NRMSE"]) for row in rows if row["network"] == name)
+        axes.plot(*zip(*points, strict=True), "o-", color=f"C{index}", label=NETWORKS[name].title)
+    for row, style in zip([row for row in rows if not row["network"]][1:], ("-", "-.", "--", ":"), strict=True):
+        axes.axhline(row["NRMSE"], color="gray", linestyle=style, label=row["method"])
+    axes.set(xscale="log", xlabel="CPU seconds of training", ylabel="NRMSE, mean of the test subjects")
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    write_figure(path, figure, dpi=100)
 
 
 def check_settings(file: Path, settings: dict[str, str]) -> None:
@@ -160,25 +234,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for volumes, caches and runs")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pretrain_epochs", type=int, default=4)
-    parser.add_argument("--max_epochs", type=int, default=12, help="of MoDL; the paper has 50")
-    parser.add_argument("--epoch_steps", type=int, default=100, help="training steps that count as an epoch")
-    parser.add_argument("--chans", type=int, default=16, help="of MoDL's denoiser")
-    parser.add_argument("--num_unrolls", type=int, default=3, help="of MoDL; the paper has 5")
-    parser.add_argument("--segment_epochs", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1, help="of each of the two processes")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of MoDL")
+    parser.add_argument("--budget", type=float, default=1.0, help="factor of all steps, to try things")
+    parser.add_argument("--processes", type=int, default=2, help="of one thread, side by side")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="the learning curves, a PNG or JPG")
     args = parser.parse_args()
-    settings = {name: str(value) for name, value in vars(args).items() if name not in ("work", "json", "threads")}
-    check_settings(args.work / "settings.json", settings)
+    check_settings(args.work / "settings.json", {"data": str(args.data), "budget": str(args.budget)})
     root = args.work / "volumes"
     convert(args.data, root)
-    nets = pretrain(args, root)
-    train(args, root, nets["loss"])
-    segmenter = train_segmenter(args, root)
+    runs = list_runs(args)
+    seconds = train(args, root, runs)
     classical(args, root)
-    report(args, root, nets, segmenter)
+    rows = learning_curves(args, root, runs, seconds)
+    print(f"\nMeans of the test subjects\n{format_table(rows)}")
+    if args.picture:
+        save_curves(args.picture, rows)
+    document = report(args, root, runs)
+    if args.json:
+        searched = json.loads((args.work / "classical" / "weights.json").read_text(encoding="utf-8"))
+        settings = {"seeds": args.seeds, "budget": args.budget, "snr": SNR, "mask": list(MASK)}
+        weights = {name: searched[name] for name in ("score", "methods")}
+        write_json(args.json, {"settings": settings, "weights": weights, "trainings": rows, **document})
 
 
 if __name__ == "__main__":

@@ -5,29 +5,42 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 RECIPES = Path(__file__).resolve().parents[1] / "fastmri_examples" / "modl_ufloss"
 
 
-def recipe(script: str, root: Path, run_dir: Path, *options: object) -> list[str]:
+def recipe(script: str | Path, root: Path, run_dir: Path, *options: object) -> list[str]:
     """The command line of a recipe on the data in ``root``, with the cache beside ``run_dir``."""
     common = ["--data_path", root, "--default_root_dir", run_dir, "--cache_dir", run_dir.parent / "cache"]
     return [sys.executable, str(RECIPES / script), *map(str, [*common, "--num_workers", 1, *options])]
 
 
-def run_together(commands: Mapping[str, Sequence[str]], log_dir: Path, *, threads: int = 1) -> None:
-    """Run commands side by side, each with its number of threads and a log; stop if a command fails."""
+def run_together(
+    commands: Mapping[str, Sequence[str]], log_dir: Path, *, threads: int = 1, processes: int | None = None
+) -> dict[str, float]:
+    """Run commands side by side, each with its number of threads and a log; stop if a command fails.
+
+    At most ``processes`` run at a time, if given. Returns the CPU seconds of each, its own processes' included.
+    """
     log_dir.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    running = {}
-    for name, line in commands.items():
+
+    def run(name: str) -> tuple[int, float]:
         with open(log_dir / f"{name}.log", "a") as log:
-            running[name] = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    failed = [name for name, process in running.items() if process.wait() != 0]
+            process = subprocess.Popen(commands[name], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage.ru_utime + usage.ru_stime
+
+    with ThreadPoolExecutor(processes or max(1, len(commands))) as pool:
+        ended = dict(zip(commands, pool.map(run, commands), strict=True))
+    failed = [name for name, (code, _) in ended.items() if code != 0]
     if failed:
         sys.exit(f"error: {', '.join(failed)} failed, see {log_dir}")
+    return {name: seconds for name, (_, seconds) in ended.items()}
 
 
 def volume_scores(run_dir: Path, method: str = "MoDL") -> dict[str, dict[str, Any]]:
