@@ -212,7 +212,13 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for index, name in enumerate(dict.fromkeys(row["network"] for row in rows if row["network"])):
-        points = sorted((row["CPU seconds"], row["NRMSE"]) for row in rows if row["network"] == name)
+        of_network = [row for row in rows if row["network"] == name]
+        seeds = [
+            [row for row in of_network if row["steps"] == steps] for steps in {row["steps"] for row in of_network}
+        ]
+        points = sorted(
+            [np.mean([row[axis] for row in group]) for axis in ("CPU seconds", "NRMSE")] for group in seeds
+        )
         axes.plot(*zip(*points, strict=True), "o-", color=f"C{index}", label=NETWORKS[name].title)
     for row, style in zip([row for row in rows if not row["network"]][1:], ("-", "-.", "--", ":"), strict=True):
         axes.axhline(row["NRMSE"], color="gray", linestyle=style, label=row["method"])
