@@ -1,6 +1,7 @@
 """Where coil maps come from when they are not computed on the device: a cache on disk, or the user's files."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +62,9 @@ class SensMapCache:
         self.calibration_size = calibration_size
 
     def key(self, path: str | Path) -> str:
-        return f"espirit-1 {self.calibration_size}"
+        settings = inspect.signature(estimate_sens_maps).parameters.values()
+        defaults = [setting.default for setting in settings if setting.kind is setting.KEYWORD_ONLY]
+        return f"espirit-2 {self.calibration_size} {defaults}"
 
     def file(
         self,

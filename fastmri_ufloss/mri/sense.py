@@ -135,12 +135,15 @@ def data_consistency_step(
 
 
 def cg_sense(
-    masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, *, num_iterations: int = 10, lam: float = 0.02
+    masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, *, num_iterations: int = 8, lam: float = 0.001
 ) -> Tensor:
     """CG-SENSE: argmin_x |E x - y|^2 + lam |x|^2 by conjugate gradients from zero (Pruessmann, MRM 2001).
 
     The result is a complex image (batch, rows, cols). The early stop is part of the regularization, and E^H E has
-    norm 1 where the maps have.
+    norm 1 where the maps have. The defaults are for scans of usual noise: on real and simulated ones at 2 to 5 times
+    their error was 3% above that of the best values on average, at most 17%. Where noise dominates, fewer iterations
+    or a larger lam are better and darken the image: at 4 times and a signal-to-noise ratio of 10 the error of 5
+    iterations, or of a lam of 0.02, was smaller by a quarter.
     """
     normal = sense_normal_operator(mask, sens_maps)
     rhs = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]

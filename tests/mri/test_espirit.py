@@ -1,3 +1,5 @@
+import warnings
+
 import fastmri
 import numpy as np
 import pytest
@@ -104,6 +106,29 @@ def test_few_lines_are_enough_for_rough_maps(lines: int) -> None:
     kept = inside & (maps.abs().sum(dim=0) > 0)
     assert kept.sum() > 0.95 * inside.sum()
     assert inner_product(maps, complex_maps(true_maps))[kept].mean() > {4: 0.95, 8: 0.98, 12: 0.99}[lines]
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (8, 8), (24, 8), (24, 6)])
+def test_small_regions_have_enough_blocks(height: int, width: int) -> None:
+    """The default is near the best of all widths, and no part of the object is cropped."""
+    kspace, true_maps, inside = simulate(coils=16, noise=0.001)
+
+    def error(kernel_size: int) -> float:
+        maps = estimate_sens_maps(kspace, width, calibration_size=height, kernel_size=kernel_size)
+        agreement = inner_product(complex_maps(maps), complex_maps(true_maps))
+        return float((1 - agreement[inside]).mean())
+
+    assert error(6) < 5e-4
+    assert error(6) < 1.5 * min(error(size) for size in (2, 3, 4, 5)) + 1e-4
+
+
+def test_warns_of_few_lines() -> None:
+    kspace, *_ = simulate(32, 32, coils=3)
+    with pytest.warns(UserWarning, match="5 center lines are rough"):
+        estimate_sens_maps(kspace, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate_sens_maps(kspace, 6)
 
 
 def test_norm_is_one_or_zero_and_coil_0_is_real() -> None:
