@@ -15,7 +15,7 @@ from sigpy.prox import L1Reg, Prox, UnitaryTransform
 from torch import Tensor
 
 from fastmri_ufloss.checks import check
-from fastmri_ufloss.mri import cg_sense, image_scale
+from fastmri_ufloss.mri import cg_sense, combine_sets, image_scale
 
 __all__ = ["BART", "has_bart", "pics"]
 
@@ -60,12 +60,14 @@ def pics(
     one magnitude, and minimizes total variation by ADMM, whose inner iterations count as well.
 
     Args:
-        masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
+        masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils. Of several sets
+            of maps each has its own Psi x.
         lam: relative to the 95th percentile of the image, at least 0; the best value depends on noise and sampling.
         solver: ``"bart"`` runs the program ``bart pics``, with which this implementation can be compared.
 
     Returns:
-        Image (batch, rows, cols), complex64, zero for empty k-space and where all maps are zero.
+        Image (batch, rows, cols) or (batch, sets, rows, cols), complex64, zero for empty k-space and where all
+        maps are zero.
 
     Raises:
         ValueError: if the shapes do not belong together or an option is out of range.
@@ -84,7 +86,7 @@ def pics(
         raise FileNotFoundError(f"pics needs {BART}")
     solve = _run_bart if solver == "bart" else _run_sigpy
     start = cg_sense(masked_kspace, mask, sens_maps)
-    scales = image_scale(start).cpu()
+    scales = image_scale(combine_sets(start)).cpu()
     sampled = (mask[:, 0, ..., 0] != 0).float().expand(len(start), -1, -1).cpu()
     images = torch.zeros(start.shape, dtype=torch.complex64)
     for i, scale in enumerate(scales):  # sample by sample on the CPU
@@ -96,7 +98,7 @@ def pics(
             first = start[i].cpu().to(torch.complex64) / scale
             image = solve(kspace, sampled[i], maps, first, regularizer, lam, num_iterations)
             # where nothing was measured Psi alone shapes the image
-            images[i] = scale * (image * (maps != 0).any(dim=0))
+            images[i] = scale * (image * (maps != 0).any(dim=-3))
     return images.to(start.device)
 
 
@@ -109,7 +111,7 @@ def _run_sigpy(
     kspace: Tensor, sampled: Tensor, maps: Tensor, start: Tensor, regularizer: str, lam: float, num_iterations: int
 ) -> Tensor:
     """A slice by sigpy; the origin of all data in the first element saves the shifts of centered transforms."""
-    bound = float((maps.abs() ** 2).sum(dim=0).max())  # of |E^H E|, because |F^H U F| <= 1
+    bound = float((maps.abs() ** 2).flatten(end_dim=-3).sum(dim=0).max())  # of |E^H E|, because |F^H U F| <= 1
     kspace, sampled, maps, start = (
         torch.fft.ifftshift(data, dim=[dim for dim in (-2, -1) if data.shape[dim] > 1])
         for data in (kspace, sampled, maps, start)
@@ -119,37 +121,41 @@ def _run_sigpy(
         dims = (-1,)
         kspace = torch.fft.ifft(kspace, dim=-2, norm="ortho")
     if regularizer == "wavelet":
-        wavelet = Wavelet(start.shape, wave_name=_WAVELET)
+        wavelet = Wavelet(start.shape, axes=(-2, -1), wave_name=_WAVELET)
         prox = UnitaryTransform(L1Reg(wavelet.oshape, lam), wavelet)
         options = {"proxg": _CycleSpinning(prox), "alpha": 1 / bound}
     else:
-        differences = FiniteDifference(start.shape)
+        differences = FiniteDifference(start.shape, axes=(-2, -1))
         steps = {"sigma": _DUAL_STEP, "tau": 1 / (_DUAL_STEP * (bound + _GRADIENT_NORM))}
         options = {"proxg": L1Reg(differences.oshape, lam), "G": differences, **steps}
     encoding = SenseEncoding(maps, sampled, dims)
     app = LinearLeastSquares(
         encoding, kspace.numpy(), x=start.numpy().copy(), max_iter=num_iterations, show_pbar=False, **options
     )  # with the step sizes given, sigpy does not estimate them from random numbers
-    return torch.fft.fftshift(torch.from_numpy(app.run()))
+    return torch.fft.fftshift(torch.from_numpy(app.run()), dim=(-2, -1))
 
 
 class SenseEncoding(Linop):
     """x -> U F S x for sigpy, or the adjoint, with the origin of all data in the first element.
 
-    Maps are complex (coils, rows, cols), samples 0 or 1 and (1, cols) or (rows, cols); F is along ``dims`` only.
+    Maps are complex ([sets,] coils, rows, cols), images ([sets,] rows, cols), samples 0 or 1 and (1, cols) or (rows,
+    cols); F is along ``dims`` only.
     """
 
     def __init__(self, sens_maps: Tensor, sampled: Tensor, dims: tuple[int, ...], *, adjoint: bool = False) -> None:
         self.sens_maps, self.sampled, self.dims, self.adjoint = sens_maps, sampled, dims, adjoint
-        image, samples = list(sens_maps.shape[1:]), list(sens_maps.shape)
+        image, samples = [*sens_maps.shape[:-3], *sens_maps.shape[-2:]], list(sens_maps.shape[-3:])
         super().__init__(*((image, samples) if adjoint else (samples, image)))
 
     def _apply(self, data: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.ascontiguousarray(data))
         if self.adjoint:
             coil_images = torch.fft.ifftn(tensor * self.sampled, dim=self.dims, norm="ortho")
-            return (self.sens_maps.conj() * coil_images).sum(dim=0).numpy()
-        coil_kspace = torch.fft.fftn(self.sens_maps * tensor, dim=self.dims, norm="ortho")
+            return (self.sens_maps.conj() * coil_images).sum(dim=-3).numpy()
+        coil_images = self.sens_maps * tensor.unsqueeze(-3)
+        if coil_images.ndim == 4:
+            coil_images = coil_images.sum(dim=0)
+        coil_kspace = torch.fft.fftn(coil_images, dim=self.dims, norm="ortho")
         return (coil_kspace * self.sampled).numpy()
 
     def _adjoint_linop(self) -> Linop:
@@ -157,18 +163,18 @@ class SenseEncoding(Linop):
 
 
 class _CycleSpinning(Prox):
-    """A proximal operator of images (rows, cols) on another grid in each call: shift, operator, shift back."""
+    """A proximal operator of images (..., rows, cols) on another grid in each call: shift, operator, shift back."""
 
     def __init__(self, prox: Prox) -> None:
         self._prox_of_grid = prox
         self._generator = np.random.default_rng(0)  # the same shifts in every solution
-        self._center = (prox.shape[0] // 2, prox.shape[1] // 2)
+        self._center = (prox.shape[-2] // 2, prox.shape[-1] // 2)
         super().__init__(prox.shape)
 
     def _prox(self, alpha: float, image: np.ndarray) -> np.ndarray:
         shift = self._generator.integers(_MAX_SHIFT, size=2) + self._center
-        shifted = np.roll(image, shift, axis=(0, 1))
-        return np.roll(self._prox_of_grid(alpha, shifted), -shift, axis=(0, 1))
+        shifted = np.roll(image, shift, axis=(-2, -1))
+        return np.roll(self._prox_of_grid(alpha, shifted), -shift, axis=(-2, -1))
 
 
 def _run_bart(
@@ -178,11 +184,12 @@ def _run_bart(
     arguments = ["-w", "1", "-i", str(num_iterations), "-R", _BART_TERMS[regularizer].format(lam=float(lam))]
     if regularizer == "total_variation":
         arguments += ["-u", _BART_RHO]
-    rows, cols = start.shape
+    *sets, rows, cols = start.shape
     with tempfile.TemporaryDirectory(prefix="bart-") as folder:
         pattern = sampled.expand(1, rows, cols)
         for name, data in (("kspace", kspace), ("maps", maps), ("pattern", pattern)):
-            array = data.permute(1, 2, 0)[:, :, None].numpy()  # BART's dimensions: readout, phase 1, phase 2, coils
+            # BART's dimensions: readout, phase 1, phase 2, coils, sets of maps
+            array = data.permute(-2, -1, *range(data.ndim - 3, -1, -1))[:, :, None].numpy()
             header = f"# Dimensions\n{' '.join(map(str, array.shape))}\n"
             Path(folder, f"{name}.hdr").write_text(header, encoding="utf-8")
             array.astype("<c8").ravel(order="F").tofile(Path(folder, f"{name}.cfl"))
@@ -196,7 +203,7 @@ def _run_bart(
         )
         file = Path(folder, "image.cfl")
         image = np.fromfile(file, dtype="<c8") if file.is_file() else np.empty(0)
-    if result.returncode != 0 or image.size != rows * cols or not np.isfinite(image).all():
+    if result.returncode != 0 or image.size != start.numel() or not np.isfinite(image).all():
         words = (result.stderr.strip() or result.stdout.strip() or "no message")[-500:]
         raise ChildProcessError(f"bart pics {' '.join(arguments)} failed (exit code {result.returncode}): {words}")
-    return torch.from_numpy(image.reshape((rows, cols), order="F").astype(np.complex64))
+    return torch.from_numpy(image.reshape(*sets, cols, rows).swapaxes(-2, -1).astype(np.complex64))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import fold
 
 from fastmri_ufloss.checks import check
-from fastmri_ufloss.mri import cg_sense, image_scale, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri import cg_sense, image_scale, sense_adjoint, sense_normal_operator
 from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
 
 __all__ = ["dlmri"]
@@ -50,7 +50,7 @@ def dlmri(
     :math:`(E^H E + \nu) x = E^H y / c + \nu z` by conjugate gradients.
 
     Args:
-        masked_kspace, mask, sens_maps: as for `cg_sense`; maps have a norm of 1 or 0 over the coils.
+        masked_kspace, mask, sens_maps: as for `cg_sense`; one set of maps, of a norm of 1 or 0 over the coils.
         lam: error of a patch, root mean square, relative to the 95th percentile of the image, above 0.
         patch_size: p, from 2 to the number of rows and of columns.
         sparsity: the largest number of atoms of a patch, at most num_atoms.
@@ -67,6 +67,7 @@ def dlmri(
     check(0 < lam < math.inf, "lam", "finite and above 0", lam)
     check(num_atoms >= 1, "num_atoms", "at least 1", num_atoms)
     check(num_iterations >= 1, "num_iterations", "at least 1", num_iterations)
+    check(sens_maps.ndim == 5, "sens_maps", "of one set, (batch, coils, rows, cols, 2)", tuple(sens_maps.shape))
     cg_sense(masked_kspace, mask, sens_maps, num_iterations=1)  # checks the shapes of the whole batch
     size = tuple(sens_maps.shape[2:4])
     check(2 <= patch_size <= min(size), "patch_size", f"from 2 to the size of the image {size}", patch_size)
@@ -85,7 +86,7 @@ def _reconstruct(
     scale = image_scale(start)
     image = start / scale
     normal = sense_normal_operator(mask, maps)
-    zero_filled = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0] / scale
+    zero_filled = sense_adjoint(kspace, maps) / scale
     weight = _PRIOR_WEIGHT * lam
     learned = {int(part * num_iterations) for part in _LEARNED}
     for step in range(num_iterations):

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fastmri_ufloss.baselines.compressed_sensing import BART, has_bart, pics
 from fastmri_ufloss.baselines.dictionary_learning import dlmri
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.losses import parse_weights
-from fastmri_ufloss.mri import cg_sense, sens_reduce
+from fastmri_ufloss.mri import cg_sense, sense_adjoint
 
 __all__ = ["CLASSICAL_METHODS", "ClassicalMethod", "read_weights"]
 
@@ -22,7 +21,7 @@ class ClassicalMethod(NamedTuple):
     """A reconstruction without a trained network."""
 
     title: str  # in tables
-    function: Callable[..., Tensor]  # (masked_kspace, mask, sens_maps, *, lam) to a complex image (batch, rows, cols)
+    function: Callable[..., Tensor]  # (masked_kspace, mask, sens_maps, *, lam) to a complex image, see `cg_sense`
     bounds: tuple[float, float] | None = None  # of the weights that a search may try; None: there is no ``lam``
     needs: Literal["bart", "scikit-learn"] | None = None  # what is not installed with this package
     allows_zero: bool = True  # as a weight
@@ -42,7 +41,10 @@ class ClassicalMethod(NamedTuple):
         return ""
 
     def __call__(self, masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor, lam: float | None = None) -> Tensor:
-        """Complex image (batch, rows, cols), by the default weight if ``lam`` is None."""
+        """Complex image (batch, rows, cols) or, of several sets of maps, (batch, sets, rows, cols).
+
+        By the default weight if ``lam`` is None.
+        """
         if lam is None:
             return self.function(masked_kspace, mask, sens_maps)
         check(self.bounds is not None, "lam", f"None: {self.title} has no weight", lam)
@@ -50,7 +52,7 @@ class ClassicalMethod(NamedTuple):
 
 
 def _zero_filled(masked_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
-    return torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
+    return sense_adjoint(masked_kspace, sens_maps)
 
 
 _wavelet = partial(pics, regularizer="wavelet")

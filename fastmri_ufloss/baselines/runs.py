@@ -20,6 +20,7 @@ from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.files import file_stamp, name_some, write_json
+from fastmri_ufloss.mri import combine_sets
 from fastmri_ufloss.workers import run_in_processes
 
 __all__ = [
@@ -392,7 +393,7 @@ def _reconstruct(job: tuple[int, IndexedSliceDataset, Weights]) -> Images:
     with _single_thread():
         sample = dataset[0]
         inputs = (sample.masked_kspace[None], sample.mask[None], sample.sens_maps[None])
-        images = {name: CLASSICAL_METHODS[name](*inputs, weight)[0] for name, weight in weights.items()}
+        images = {name: combine_sets(CLASSICAL_METHODS[name](*inputs, weight))[0] for name, weight in weights.items()}
         if sample.reference is not None:
             images[REFERENCE] = sample.reference
         cropped = {

@@ -20,6 +20,7 @@ __getattr__, __all__ = lazy_names(
         "conjugate_gradient": "conjugate_gradient",
         "espirit": "estimate_sens_maps",
         "intensity": "image_scale",
-        "sense": "cg_sense cut_rows data_residual sens_expand sens_reduce sense_normal_operator",
+        "sense": "cg_sense combine_sets cut_rows data_residual sens_expand sens_reduce sense_adjoint "
+        "sense_normal_operator",
     },
 )

@@ -1,14 +1,31 @@
+from collections.abc import Callable
+
 import fastmri
 import pytest
 import torch
 from fastmri.models import VarNetBlock
 from helpers import column_mask, randn_complex, smooth_maps
+from torch import Tensor
 
-from fastmri_ufloss.mri import cg_sense, sens_expand, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri import (
+    cg_sense,
+    combine_sets,
+    data_residual,
+    sens_expand,
+    sens_reduce,
+    sense_adjoint,
+    sense_normal_operator,
+)
 
 
 def real(x: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(x)
+
+
+def maps_of_two_sets(batch: int, coils: int, rows: int, cols: int, *, dtype: torch.dtype = torch.complex64) -> Tensor:
+    """Orthonormal in each pixel, (batch, 2, coils, rows, cols, 2)."""
+    vectors = torch.linalg.qr(randn_complex(batch, rows, cols, coils, 2, seed=5, dtype=dtype))[0]
+    return real(vectors.permute(0, 4, 3, 1, 2).contiguous())
 
 
 def masks(batch: int, rows: int, cols: int) -> dict[str, torch.Tensor]:
@@ -46,11 +63,12 @@ def test_normal_operator_is_reduce_mask_expand(kind: str, size: tuple[int, int])
     torch.testing.assert_close(actual, torch.view_as_complex(expected)[:, 0])
 
 
+@pytest.mark.parametrize("make_maps", [smooth_maps, maps_of_two_sets])
 @pytest.mark.parametrize("kind", ["columns", "points"])
-def test_normal_operator_gradients(kind: str) -> None:
-    maps = smooth_maps(2, 3, 6, 8, dtype=torch.complex128)
+def test_normal_operator_gradients(kind: str, make_maps: Callable[..., Tensor]) -> None:
+    maps = make_maps(2, 3, 6, 8, dtype=torch.complex128)
     operator = sense_normal_operator(masks(2, 6, 8)[kind], maps)
-    image = randn_complex(2, 6, 8, dtype=torch.complex128).requires_grad_()
+    image = randn_complex(2, *maps.shape[1:-4], 6, 8, dtype=torch.complex128).requires_grad_()
     assert torch.autograd.gradcheck(operator, image)
     assert torch.autograd.gradgradcheck(operator, image)
 
@@ -78,6 +96,45 @@ def test_cg_sense_of_one_fully_sampled_coil_is_the_inverse_transform() -> None:
     torch.testing.assert_close(image, torch.view_as_complex(fastmri.ifft2c(kspace))[:, 0])
 
 
+def test_several_sets_are_summed_up() -> None:
+    maps = maps_of_two_sets(2, 5, 12, 9, dtype=torch.complex128)
+    image = randn_complex(2, 2, 12, 9, dtype=torch.complex128)
+    kspace, single = (
+        sens_expand(real(image), maps),
+        [sens_expand(real(image[:, i, None]), maps[:, i]) for i in (0, 1)],
+    )
+    torch.testing.assert_close(kspace, single[0] + single[1])
+    other = randn_complex(2, 5, 12, 9, seed=1, dtype=torch.complex128)
+    adjoint = sense_adjoint(real(other), maps)
+    left = torch.vdot(other.flatten(), torch.view_as_complex(kspace).flatten())
+    torch.testing.assert_close(left, torch.vdot(adjoint.flatten(), image.flatten()))
+    for mask in masks(2, 12, 9).values():
+        normal = sense_normal_operator(mask, maps)
+        torch.testing.assert_close(normal(image), sense_adjoint(kspace * mask, maps))
+
+
+@pytest.mark.parametrize("kind", ["columns", "points"])
+def test_cg_sense_tells_sets_apart(kind: str) -> None:
+    """As many places of an object as there are sets lie in each pixel."""
+    maps, mask = maps_of_two_sets(2, 8, 24, 20, dtype=torch.complex128), masks(2, 24, 20)[kind]
+    image = randn_complex(2, 2, 24, 20, dtype=torch.complex128)
+    kspace = sens_expand(real(image), maps) * mask
+    solution = cg_sense(kspace, mask, maps, num_iterations=300, lam=1e-12)
+    torch.testing.assert_close(solution, image, atol=1e-4, rtol=0)
+    assert data_residual(solution, kspace, mask, maps).max() < 1e-4
+    assert data_residual(solution[:, 0], kspace, mask, maps[:, 0]).min() > 0.1
+    combined = combine_sets(solution)
+    torch.testing.assert_close(combined.abs().square(), solution.abs().square().sum(dim=1))
+    torch.testing.assert_close(combined.angle(), solution[:, 0].angle())
+    assert combine_sets(combined) is combined
+
+
+def test_sets_of_zero_change_nothing() -> None:
+    maps, mask = smooth_maps(1, 4, 12, 10), column_mask(1, 10, every=2, center=4)
+    kspace, two = real(randn_complex(1, 4, 12, 10)) * mask, torch.stack([maps, torch.zeros_like(maps)], dim=1)
+    torch.testing.assert_close(combine_sets(cg_sense(kspace, mask, two)), cg_sense(kspace, mask, maps))
+
+
 def test_bad_shapes_are_named() -> None:
     maps = smooth_maps(2, 4, 8, 10)
     with pytest.raises(ValueError, match="sens_maps must have the shape of kspace"):
@@ -86,3 +143,8 @@ def test_bad_shapes_are_named() -> None:
         sens_expand(maps[0], maps)
     with pytest.raises(ValueError, match="mask must have shape"):
         sense_normal_operator(column_mask(2, 9), maps)
+    two = maps_of_two_sets(2, 4, 8, 10)
+    with pytest.raises(ValueError, match="sens_maps must have the shape of kspace"):
+        sens_reduce(maps[:, :3], two)
+    with pytest.raises(ValueError, match=r"image must have shape \(batch, sets, rows, cols\)"):
+        data_residual(randn_complex(2, 8, 10), maps, column_mask(2, 10), two)
