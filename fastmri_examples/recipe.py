@@ -192,7 +192,7 @@ def make_training_parser(description: str | None, *, run_name: str, max_epochs: 
     group = parser.add_argument_group("data")
     add_folder_args(group, "{challenge}_train, _val and _test")
     group.add_argument("--cache_dir", type=Path | None, help="for index, maps and patches (default: beside the run)")
-    group.add_argument("--sens_maps_path", type=Path | None, help="folder of coil maps, see docs/data.md")
+    add_map_args(group)
     add_mask_args(group)
     add_arguments(group, MoDLDataTransform, ("mask_per_volume",))
     add_coil_args(group)
@@ -218,6 +218,25 @@ def add_folder_args(group: Any, content: str) -> None:
     text = f"folder with {content}; otherwise that of {DIRS_FILE} in the working folder; otherwise a generated demo"
     group.add_argument("--data_path", type=Path | None, help=text)
     group.add_argument("--anatomy", choices=("knee", "brain"), default="knee", help=f"whose path in {DIRS_FILE}")
+
+
+def add_map_args(group: Any) -> None:
+    group.add_argument("--sens_maps_path", type=Path | None, help="folder of coil maps, see docs/data.md")
+    text = "sets of coil maps, computed on the CPU and kept: 2 where the object is larger than the field of view"
+    group.add_argument("--num_maps", type=int, default=1, help=text)
+
+
+def make_map_source(args: Namespace, cache_dir: Path, *, on_device: bool) -> SensMapSource | None:
+    """Where coil maps come from; None: the device computes them."""
+    if args.sens_maps_path is not None:
+        if args.num_maps != 1:
+            raise ValueError("--num_maps is for maps that are computed, not for those of --sens_maps_path")
+        return SensMapFiles(args.sens_maps_path)
+    if args.challenge == "singlecoil" and args.num_maps != 1:
+        raise ValueError("--num_maps is for several coils, got --challenge singlecoil")
+    if on_device and args.num_maps == 1:
+        return None
+    return SensMapCache(cache_dir / "sens_maps", num_maps=args.num_maps)
 
 
 def add_mask_args(group: Any) -> None:
@@ -275,8 +294,9 @@ def run_folder(args: Namespace, name: str) -> Path:
 
 def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples: Samples) -> MriDataModule:
     """The data module whose batches are made for a kind of network; those of MoDL have coil maps."""
-    if samples != "modl" and args.sens_maps_path is not None:
-        raise ValueError("--sens_maps_path is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
+    if samples != "modl" and (args.sens_maps_path is not None or args.num_maps != 1):
+        name = "num_maps" if args.sens_maps_path is None else "sens_maps_path"
+        raise ValueError(f"--{name} is for MoDL: VarNet estimates its maps itself, and the U-Net has none")
     if args.get("num_virtual_coils") is not None:
         if samples != "modl":
             raise ValueError("--num_virtual_coils is for MoDL and RecNet: VarNet and the U-Net take all coils")
@@ -286,12 +306,10 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapSource | None = None
-    if samples == "modl" and args.sens_maps_path is not None:
-        source = SensMapFiles(args.sens_maps_path)
-    elif samples == "modl" and args.challenge == "singlecoil":
-        source = UnitSensMaps()
-    elif samples == "modl" and not uses_gpu(args):
-        source = SensMapCache(cache_dir / "sens_maps")
+    if samples == "modl":
+        source = make_map_source(args, cache_dir, on_device=uses_gpu(args))
+        if args.challenge == "singlecoil" and args.sens_maps_path is None:
+            source = UnitSensMaps()
 
     def transform(use_seed: bool) -> MoDLDataTransform | UnetDataTransform:
         masks = {"use_seed": use_seed, **pick(args, known & {"seed", "mask_per_volume"})}

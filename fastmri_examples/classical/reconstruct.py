@@ -46,7 +46,7 @@ def make_parser() -> ArgumentParser:
     recipe.add_folder_args(group, "{challenge}_val and _test")
     group.add_argument("--output_path", type=Path | None, help="(default: LOG_PATH/classical)")
     group.add_argument("--cache_dir", type=Path | None, help="for index and maps (default: beside the output)")
-    group.add_argument("--sens_maps_path", type=Path | None, help="folder of coil maps, see docs/data.md")
+    recipe.add_map_args(group)
     recipe.add_mask_args(group)
     data_args = ("test_split", "test_path", "test_sample_rate", "test_volume_sample_rate", "num_workers")
     recipe.add_arguments(group, MriDataModule, data_args)
@@ -74,6 +74,7 @@ def main() -> None:
             data.build_index("test")  # which says so if there is nothing to reconstruct
             mask = recipe.pick(args, (*recipe.MASK, *recipe.changed(parser, args, recipe.MASK_OPTIONS)))
             settings = {"test": data.folder("test").resolve(), "mask": mask, **recipe.pick(args, SETTINGS)}
+            settings |= recipe.pick(args, recipe.changed(parser, args, ("num_maps",)))
             settings = json.loads(json.dumps(settings, default=str))
             settings["volumes"] = baselines.volume_stamps(data.folder("test"), args.sens_maps_path)
             baselines.check_settings(run_dir, settings, by_hand)
@@ -140,7 +141,9 @@ def search(
         data.dataset("val"),
         list(titles),
         run_dir / "weights.json",
-        settings={name: settings[name] for name in ("mask", "challenge", "sens_maps_path")},
+        settings={
+            name: settings[name] for name in ("mask", "challenge", "sens_maps_path", "num_maps") if name in settings
+        },
         num_workers=workers,
         num_slices=args.search_slices,
     )

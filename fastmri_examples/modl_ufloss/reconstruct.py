@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, read_weights
-from fastmri_ufloss.data import MoDLDataTransform, SensMapFiles
+from fastmri_ufloss.data import MoDLDataTransform
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule, ReconstructionModule
 from fastmri_ufloss.report import format_table, save_comparison
@@ -42,7 +42,7 @@ def main() -> None:
     text = "regularization weights by hand, such as pics_wavelet=0.002 (default: the methods' own)"
     parser.add_argument("--weights", nargs="+", metavar="METHOD=VALUE", help=text)
     parser.add_argument("--challenge", choices=("singlecoil", "multicoil"), default="multicoil")
-    parser.add_argument("--sens_maps_path", type=Path | None, help="folder of your own coil maps")
+    recipe.add_map_args(parser)
     recipe.add_device_args(parser)
     recipe.add_mask_args(parser.add_argument_group("retrospective undersampling, only with --mask_type"))
     group = parser.add_argument_group("loader")
@@ -60,7 +60,7 @@ def main() -> None:
         raise ValueError(f"--{name} is for retrospective undersampling, which --mask_type asks for")
     methods = make_methods(args)
     mask_func = None if args.mask_type is None else recipe.make_mask_func(args)
-    source = None if args.sens_maps_path is None else SensMapFiles(args.sens_maps_path)
+    source = recipe.make_map_source(args, args.output_path / "cache", on_device=True)
     options = recipe.pick(args, ("crop_rows", "num_virtual_coils"))
     transform = MoDLDataTransform(mask_func, sens_maps=source, keep_reference=mask_func is not None, **options)
     data = MriDataModule(

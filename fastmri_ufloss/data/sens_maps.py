@@ -19,7 +19,7 @@ __all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
 
 
 class SensMapSource(Protocol):
-    """Gives the maps of a slice, (coils, rows, cols, 2), or some rows of them.
+    """Gives the maps of a slice, (coils, rows, cols, 2) or (sets, coils, rows, cols, 2), or some rows of them.
 
     The k-space is that of the whole slice, of which only what the mask has acquired is read. Where its coils are
     virtual, ``matrix`` is what they were made with, see `compress_coils`.
@@ -52,19 +52,19 @@ class SensMapCache:
 
     Args:
         folder: of the cache; about as large as the k-space in the end.
-        calibration_size: see `estimate_sens_maps`.
+        calibration_size, num_maps: see `estimate_sens_maps`.
     """
 
     needs_center = True
 
-    def __init__(self, folder: str | Path, *, calibration_size: int = 24) -> None:
+    def __init__(self, folder: str | Path, *, calibration_size: int = 24, num_maps: int = 1) -> None:
         self.folder = Path(folder)
-        self.calibration_size = calibration_size
+        self.calibration_size, self.num_maps = calibration_size, num_maps
 
     def key(self, path: str | Path) -> str:
         settings = inspect.signature(estimate_sens_maps).parameters.values()
         defaults = [setting.default for setting in settings if setting.kind is setting.KEYWORD_ONLY]
-        return f"espirit-2 {self.calibration_size} {defaults}"
+        return f"espirit-2 {self.calibration_size} {self.num_maps} {defaults}"
 
     def file(
         self,
@@ -99,19 +99,14 @@ class SensMapCache:
     ) -> Tensor:
         square_center = mask.shape[1] > 1
         file = self.file(num_low_frequencies, path, slice_num, square_center=square_center, matrix=matrix)
-        maps = _read_half(file, tuple(kspace.shape))
+        maps = _read_half(file, tuple(kspace.shape) if self.num_maps == 1 else (self.num_maps, *kspace.shape))
         if maps is None:
-            maps = (
-                estimate_sens_maps(
-                    kspace[None], num_low_frequencies, mask=mask[None], calibration_size=self.calibration_size
-                )[0]
-                .half()
-                .numpy()
-            )
+            sizes = {"calibration_size": self.calibration_size, "num_maps": self.num_maps}
+            maps = estimate_sens_maps(kspace[None], num_low_frequencies, mask=mask[None], **sizes)[0].half().numpy()
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, maps)
         # the rounded ones at the first use too: a run must not depend on the state of its cache
-        return torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.float32))
+        return torch.from_numpy(maps[..., rows.start : rows.stop, :, :].astype(np.float32))
 
 
 def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -125,9 +120,9 @@ def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 class SensMapFiles:
     """The user's own maps (BART's, sigpy's): for each volume an HDF5 file of the same name.
 
-    Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices. For
-    virtual coils the maps are compressed as k-space is, and keep their norm over the coils. A missing folder raises
-    FileNotFoundError.
+    Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices, or,
+    of several sets, (slices, sets, coils, rows, cols). For virtual coils the maps are compressed as k-space is, and keep
+    their norm over the coils. A missing folder raises FileNotFoundError.
     """
 
     needs_center = False
@@ -157,21 +152,22 @@ class SensMapFiles:
             if "sens_maps" not in volume:
                 raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
             stored = volume["sens_maps"]
-            maps = stored[slice_num] if stored.ndim == 4 and slice_num < stored.shape[0] else stored[()]
-        coils = len(kspace) if matrix is None else matrix.shape[1]
-        name, shape = f"{file}: sens_maps of slice {slice_num}", (coils, *kspace.shape[1:-1])
+            has_slice = stored.ndim in (4, 5) and slice_num < stored.shape[0]
+            maps = stored[slice_num] if has_slice else stored[()]
+        coils, sets = len(kspace) if matrix is None else matrix.shape[1], maps.shape[:-3] if has_slice else ()
+        name, shape = f"{file}: sens_maps of slice {slice_num}", (*sets, coils, *kspace.shape[1:-1])
         check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
         fits = maps.shape == shape and np.iscomplexobj(maps)
         check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
-        given = torch.view_as_real(torch.from_numpy(maps[:, rows.start : rows.stop].astype(np.complex64)))
+        given = torch.view_as_real(torch.from_numpy(maps[..., rows.start : rows.stop, :].astype(np.complex64)))
         return given if matrix is None else _compress_maps(given, matrix)
 
 
 def _compress_maps(maps: Tensor, matrix: Tensor) -> Tensor:
     """Maps of virtual coils with the norm of those that were given: data consistency and reference have one image."""
     compressed = compress_coils(maps, matrix)
-    norms = [x.square().sum(dim=(0, -1)).sqrt() for x in (maps, compressed)]
-    return compressed * torch.where(norms[1] > 0, norms[0] / norms[1], 0)[..., None]
+    norms = [x.square().sum(dim=(-4, -1), keepdim=True).sqrt() for x in (maps, compressed)]
+    return compressed * torch.where(norms[1] > 0, norms[0] / norms[1], 0)
 
 
 class UnitSensMaps:

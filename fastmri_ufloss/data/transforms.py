@@ -20,7 +20,7 @@ from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_po
 from fastmri_ufloss.data.sens_maps import SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
 from fastmri_ufloss.mri.coil_compression import compress_coils
-from fastmri_ufloss.mri.sense import cut_rows, sens_reduce
+from fastmri_ufloss.mri.sense import combine_sets, cut_rows, sense_adjoint
 
 __all__ = ["MoDLDataTransform", "MoDLSample", "SliceMasking", "UnetDataTransform", "collate"]
 
@@ -41,7 +41,7 @@ class MoDLSample(NamedTuple):
         target: root-sum-of-squares (or single-coil) image of the file, or 0.
         max_value: maximum of the target's volume.
         scale: the volume's intensity scale, see `volume_scale`.
-        sens_maps: (coils, rows, cols, 2); None if the device is to make maps.
+        sens_maps: (coils, rows, cols, 2), or (sets, coils, rows, cols, 2); None if the device is to make maps.
         reference: complex coil-combined image (rows, cols) of fully sampled k-space; None where the file is
             undersampled, where no reference is wanted, and without maps.
         kspace: (coils, rows, cols, 2) fully sampled, from which the device makes the reference; None where there are
@@ -219,7 +219,7 @@ class MoDLDataTransform(SliceMasking):
             path = attrs.get("path", fname)
             maps = self.sens_maps(full, mask_tensor, num_low, path, slice_num, rows, matrix=matrix)
             if has_reference:
-                reference = torch.view_as_complex(sens_reduce(band[None], maps[None]))[0, 0]
+                reference = combine_sets(sense_adjoint(band[None], maps[None]))[0]
         return MoDLSample(
             masked_kspace=_apply(mask_tensor, band),
             mask=mask_tensor,

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.mri.sense import sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.sense import combine_sets, sense_adjoint, sense_normal_operator
 
 __all__ = ["CnnDenoiser", "Denoiser", "MoDL", "ResNetDenoiser", "UnetDenoiser", "UnrolledNetwork"]
 
@@ -37,14 +37,18 @@ class UnrolledNetwork(nn.Module):
         scale: Tensor | None = None,
         return_complex: bool = False,
     ) -> Tensor:
-        """The magnitude image or, with ``return_complex``, the complex one, (batch, rows, cols).
+        """The magnitude image (batch, rows, cols) or, with ``return_complex``, the complex one.
+
+        Of several sets of maps the complex image is (batch, sets, rows, cols), see `combine_sets`. Learned layers see
+        each set as an image of its own: their weights do not depend on the number of sets.
 
         Args:
             masked_kspace: (batch, coils, rows, cols, 2), zero where not acquired.
             mask: (batch, 1, 1 or rows, cols, 1).
             num_low_frequencies: fully sampled center lines, or side of a square, for the maps; counted in the
                 mask if 0 or None.
-            sens_maps: like ``masked_kspace``; see `estimate_maps` if not given.
+            sens_maps: like ``masked_kspace``, or (batch, sets, coils, rows, cols, 2); see `estimate_maps` if not
+                given.
             scale: (batch,), the intensities that learned layers see as 1; `image_scale` of the zero-filled image if
                 not given. The result scales with the input and the scale.
 
@@ -56,15 +60,16 @@ class UnrolledNetwork(nn.Module):
             if sens_maps is None:
                 sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
             normal = sense_normal_operator(mask, sens_maps)
-            zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))[:, 0]
-            support = sens_maps.ne(0).any(dim=-1).any(dim=1)
-            scale = (image_scale(zero_filled) if scale is None else scale.to(masked_kspace)).view(-1, 1, 1)
+            zero_filled = sense_adjoint(masked_kspace, sens_maps)
+            support = sens_maps.ne(0).any(dim=-1).any(dim=-3)
+            scale = image_scale(combine_sets(zero_filled)) if scale is None else scale.to(masked_kspace)
+            scale = scale.view(-1, *(1,) * (zero_filled.ndim - 1))
         image = self.unroll(zero_filled / scale, normal, support) * scale
-        return image if return_complex else image.abs()
+        return image if return_complex else combine_sets(image).abs()
 
     @abstractmethod
     def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
-        """The complex image from E^H y, E^H E and where any coil map is not zero, (batch, rows, cols)."""
+        """The complex image from E^H y, E^H E and where any coil map is not zero, of the same shape."""
 
     @staticmethod
     def estimate_maps(masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
@@ -155,9 +160,10 @@ class MoDL(UnrolledNetwork):
         return image
 
     def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:
+        images = image.flatten(end_dim=-3)  # each set of maps has an image of its own
         if self.checkpoint_denoiser and torch.is_grad_enabled():
-            return checkpoint(denoiser, image, use_reentrant=False)
-        return denoiser(image)
+            return checkpoint(denoiser, images, use_reentrant=False).view_as(image)
+        return denoiser(images).view_as(image)
 
     def _data_consistency(self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor) -> Tensor:
         # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z

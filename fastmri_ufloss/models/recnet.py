@@ -81,13 +81,14 @@ class RecNet(UnrolledNetwork):
         return nn.functional.softplus(self.raw_lambda)
 
     def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
-        peak = zero_filled.abs().amax(dim=(1, 2), keepdim=True)
+        peak = zero_filled.abs().amax(dim=tuple(range(1, zero_filled.ndim)), keepdim=True)
         zero_filled = zero_filled / torch.where(peak > 0, peak, 1.0)
         image = zero_filled
         for index, block in enumerate(self.blocks):
-            channels = torch.view_as_real(image).permute(0, 3, 1, 2)
+            # each set of maps has an image of its own
+            channels = torch.view_as_real(image.flatten(end_dim=-3)).permute(0, 3, 1, 2)
             change = block(channels).to(channels.dtype).permute(0, 2, 3, 1).contiguous()
-            denoised = (image + torch.view_as_complex(change)) * support
+            denoised = (image + torch.view_as_complex(change).view_as(image)) * support
             image = self._make_consistent(index, denoised, zero_filled, normal)
         return image * peak  # which is 0 where nothing was measured: the biases make no image of it
 

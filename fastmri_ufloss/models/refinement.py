@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check, check_at_least_one, require
-from fastmri_ufloss.mri.sense import data_consistency_step, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri.sense import data_consistency_step, sense_adjoint, sense_normal_operator
 
 __all__ = ["DiscriminatorOutput", "PatchDiscriminator", "RefinementNet", "RefinementUnet"]
 
@@ -129,10 +129,11 @@ def _make_consistent(
         given = {"masked_kspace": masked_kspace, "mask": mask, "sens_maps": sens_maps}
         missing = ", ".join(name for name, value in given.items() if value is None)
         raise ValueError(f"data_consistency needs masked_kspace, mask and sens_maps, got no {missing}")
+    check(sens_maps.ndim == 5, "sens_maps", "of one set with data_consistency", tuple(sens_maps.shape))
     with torch.autocast(image.device.type, enabled=False):
-        zero_filled = torch.view_as_complex(sens_reduce(masked_kspace, sens_maps))
+        zero_filled = sense_adjoint(masked_kspace, sens_maps)
         normal = sense_normal_operator(mask, sens_maps)
-        return data_consistency_step(image[:, 0], zero_filled[:, 0], normal).unsqueeze(1)
+        return data_consistency_step(image[:, 0], zero_filled, normal).unsqueeze(1)
 
 
 class DiscriminatorOutput(NamedTuple):

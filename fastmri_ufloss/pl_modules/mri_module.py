@@ -16,7 +16,7 @@ from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop
 from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
-from fastmri_ufloss.mri.sense import sens_reduce
+from fastmri_ufloss.mri.sense import sense_adjoint
 from fastmri_ufloss.pl_modules.base_module import BaseModule
 
 __all__ = ["Batch", "MriModule", "Reconstruction"]
@@ -37,7 +37,7 @@ class Reconstruction(NamedTuple):
     zero_filled: Tensor
     """The image of the acquired samples alone, of the same shape and kind."""
     sens_maps: Tensor | None
-    """(batch, coils, rows, cols, 2); None for networks without."""
+    """(batch, coils, rows, cols, 2), or (batch, sets, coils, rows, cols, 2); None for networks without."""
 
     def magnitudes(self) -> "Reconstruction":
         """The same with magnitude images."""
@@ -234,7 +234,7 @@ def with_maps(batch: Batch) -> Batch:
         maps = _estimate_maps(batch)
         reference = None
         if batch.kspace is not None:
-            reference = torch.view_as_complex(sens_reduce(batch.kspace, maps))[:, 0]
+            reference = sense_adjoint(batch.kspace, maps)
     return batch._replace(sens_maps=maps, reference=reference, kspace=None, center=None)
 
 

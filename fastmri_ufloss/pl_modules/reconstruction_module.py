@@ -11,7 +11,7 @@ from torch import Tensor
 from fastmri_ufloss.checks import require
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
 from fastmri_ufloss.distributed import gather_objects
-from fastmri_ufloss.mri.sense import data_residual
+from fastmri_ufloss.mri.sense import combine_sets, data_residual
 from fastmri_ufloss.pl_modules.mri_module import Batch, with_maps
 from fastmri_ufloss.pl_modules.sense_module import SenseModule
 
@@ -28,7 +28,8 @@ class ReconstructionModule(pl.LightningModule):
 
     A method, at least one by name, ValueError otherwise, is a trained `MoDLModule` or `RecNetModule`, or a function
     of masked k-space (batch, coils, rows, cols, 2), mask (batch, 1, 1 or rows, cols, 1) and coil maps, like the
-    k-space, to complex images (batch, rows, cols).
+    k-space, to complex images (batch, rows, cols). With several sets of maps images are (batch, sets, rows, cols),
+    and are combined when they are written.
     """
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
@@ -38,10 +39,10 @@ class ReconstructionModule(pl.LightningModule):
         self.networks = torch.nn.ModuleDict({name: m for name, m in methods.items() if isinstance(m, SenseModule)})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """Complex image (batch, 1, rows, cols) of a `MoDLSample` batch with coil maps by each method."""
+        """Complex image (batch, [sets,] rows, cols) of a `MoDLSample` batch with coil maps by each method."""
         data = batch.masked_kspace, batch.mask, batch.sens_maps
         return {
-            name: method.reconstruct(batch).image if isinstance(method, SenseModule) else method(*data).unsqueeze(1)
+            name: method.image_of(batch) if isinstance(method, SenseModule) else method(*data)
             for name, method in self.methods.items()
         }
 
@@ -52,10 +53,10 @@ class ReconstructionModule(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         batch = with_maps(batch)
         for name, image in self.reconstruct(batch).items():
-            residuals = data_residual(image[:, 0], batch.masked_kspace, batch.mask, batch.sens_maps)
+            residuals = data_residual(image, batch.masked_kspace, batch.mask, batch.sens_maps)
             for fname, slice_num, residual in zip(batch.fname, batch.slice_num.tolist(), residuals, strict=True):
                 self._residuals.setdefault((fname, name), {})[slice_num] = float(residual)
-            self._write(f"reconstructions/{name}", batch, image, batch.mask)
+            self._write(f"reconstructions/{name}", batch, combine_sets(image).unsqueeze(1), batch.mask)
         if batch.reference is not None and batch.target.ndim == 3:
             self._write("reference", batch, batch.reference.unsqueeze(1), [None] * len(batch.fname))
 

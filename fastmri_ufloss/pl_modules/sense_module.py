@@ -16,7 +16,7 @@ from fastmri_ufloss.models.modl import Denoiser, MoDL
 from fastmri_ufloss.models.recnet import DataConsistency, RecNet
 from fastmri_ufloss.mri.conjugate_gradient import Backward
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.mri.sense import cg_sense, sens_reduce
+from fastmri_ufloss.mri.sense import cg_sense, combine_sets, sense_adjoint
 from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstruction, data_range_of, with_maps
 
 __all__ = ["MoDLModule", "RecNetModule", "SenseModule"]
@@ -59,9 +59,9 @@ class SenseModule(MriModule):
         image: Tensor = self.network(masked_kspace, mask, num_low_frequencies)
         return image
 
-    def reconstruct(self, batch: Batch) -> Reconstruction:
-        batch = with_maps(batch)
-        image = self.network(
+    def image_of(self, batch: Batch) -> Tensor:
+        """The network's complex image of a batch with maps, (batch, rows, cols) or (batch, sets, rows, cols)."""
+        image: Tensor = self.network(
             batch.masked_kspace,
             batch.mask,
             batch.num_low_frequencies,
@@ -69,10 +69,16 @@ class SenseModule(MriModule):
             scale=batch.scale,
             return_complex=True,
         )
+        return image
+
+    def reconstruct(self, batch: Batch) -> Reconstruction:
+        batch = with_maps(batch)
+        image = self.image_of(batch)
         with torch.autocast(batch.masked_kspace.device.type, enabled=False):
-            zero_filled = torch.view_as_complex(sens_reduce(batch.masked_kspace, batch.sens_maps))
+            zero_filled = combine_sets(sense_adjoint(batch.masked_kspace, batch.sens_maps)).unsqueeze(1)
+            image = combine_sets(image).unsqueeze(1)
         reference = None if batch.reference is None else batch.reference.unsqueeze(1)
-        return Reconstruction(image.unsqueeze(1), reference, zero_filled, batch.sens_maps)
+        return Reconstruction(image, reference, zero_filled, batch.sens_maps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
@@ -83,7 +89,7 @@ class SenseModule(MriModule):
         self.check_target(batch)
         result = self.reconstruct(batch)
         if self.val_log_indices is not None and batch_idx in self.val_log_indices and result.sens_maps is not None:
-            maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs()
+            maps = torch.view_as_complex(result.sens_maps[0].contiguous()).abs().flatten(end_dim=-3)
             self.log_image(f"val_images_idx_{batch_idx}/sens_maps", torch.cat(list(maps), dim=-1)[None])
         return self.val_logs(batch, batch_idx, result.image, batch.target, self._loss(batch, result))
 
@@ -96,7 +102,7 @@ class SenseModule(MriModule):
         result = self.reconstruct(batch)
         stages = {}
         if result.reference is not None and batch.target.ndim == 3:
-            image = cg_sense(batch.masked_kspace, batch.mask, batch.sens_maps).unsqueeze(1)
+            image = combine_sets(cg_sense(batch.masked_kspace, batch.mask, batch.sens_maps)).unsqueeze(1)
             stages = {"zero_filled": result.zero_filled, "cg_sense": image}
             self._add_ufloss(batch, {**stages, "reconstruction": result.image}, result.reference)
             stages["reference"] = result.reference
