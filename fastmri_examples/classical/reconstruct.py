@@ -100,6 +100,8 @@ def main() -> None:
 def choose_methods(args: Namespace) -> list[str]:
     """The methods that the user asks for, or all that can be run; ValueError if one cannot."""
     reasons = {name: method.missing for name, method in CLASSICAL_METHODS.items() if method.missing}
+    if args.num_maps != 1:
+        reasons["dlmri"] = "DLMRI takes one set of coil maps, not --num_maps"
     for name in [] if args.methods else WITHOUT_BART:
         if name in reasons:
             recipe.say(f"Left out: {reasons[name]}")

@@ -101,8 +101,14 @@ class SensMapCache:
         file = self.file(num_low_frequencies, path, slice_num, square_center=square_center, matrix=matrix)
         maps = _read_half(file, tuple(kspace.shape) if self.num_maps == 1 else (self.num_maps, *kspace.shape))
         if maps is None:
-            sizes = {"calibration_size": self.calibration_size, "num_maps": self.num_maps}
-            maps = estimate_sens_maps(kspace[None], num_low_frequencies, mask=mask[None], **sizes)[0].half().numpy()
+            estimated = estimate_sens_maps(
+                kspace[None],
+                num_low_frequencies,
+                mask=mask[None],
+                calibration_size=self.calibration_size,
+                num_maps=self.num_maps,
+            )
+            maps = estimated[0].half().numpy()
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, maps)
         # the rounded ones at the first use too: a run must not depend on the state of its cache
@@ -121,8 +127,8 @@ class SensMapFiles:
     """The user's own maps (BART's, sigpy's): for each volume an HDF5 file of the same name.
 
     Each has a complex data set ``sens_maps`` (slices, coils, rows, cols), or (coils, rows, cols) for all slices, or,
-    of several sets, (slices, sets, coils, rows, cols). For virtual coils the maps are compressed as k-space is, and keep
-    their norm over the coils. A missing folder raises FileNotFoundError.
+    of several sets, (slices, sets, coils, rows, cols). For virtual coils the maps are compressed as k-space is, and
+    keep their norm over the coils. A missing folder raises FileNotFoundError.
     """
 
     needs_center = False

@@ -216,6 +216,8 @@ def test_bad_arguments_are_named() -> None:
         dlmri(kspace, mask, maps, num_iterations=0)
     with pytest.raises(ValueError, match="mask must have shape"):
         dlmri(kspace, mask[..., :8, :], maps)
+    with pytest.raises(ValueError, match="sens_maps must be of one set"):
+        dlmri(kspace, mask, torch.stack([maps, maps], dim=1))
     with pytest.raises(ValueError, match="sens_maps must have the shape"):
         dlmri(kspace, mask, maps[:, :2])
     with pytest.raises(ValueError, match="sens_maps must have the shape"):

@@ -16,7 +16,7 @@ from fastmri_ufloss.data import (
     SensMapFiles,
     create_mask_for_mask_type,
 )
-from fastmri_ufloss.mri import estimate_sens_maps
+from fastmri_ufloss.mri import combine_sets, estimate_sens_maps, sense_adjoint
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 MASK = create_mask_for_mask_type("random", [0.25], [3])
@@ -124,6 +124,23 @@ def test_map_cache_is_used_again_whole_and_keyed_by_content(folder: Path, tmp_pa
     )
 
 
+def test_map_cache_of_two_sets(folder: Path, tmp_path: Path) -> None:
+    cache = SensMapCache(tmp_path, num_maps=2)
+    transform = MoDLDataTransform(MASK, sens_maps=cache)
+    sample, again = dataset(folder, transform)[0], dataset(folder, transform)[0]
+    assert torch.equal(sample.sens_maps, again.sens_maps)
+    lines = sample.num_low_frequencies
+    expected = estimate_sens_maps(sample.masked_kspace[None], lines, num_maps=2)
+    torch.testing.assert_close(sample.sens_maps, expected[0], atol=1e-3, rtol=0)
+    single = SensMapCache(tmp_path).file(lines, folder / "a.h5", 0)
+    assert single != cache.file(lines, folder / "a.h5", 0)
+    with h5py.File(folder / "a.h5") as volume:
+        full = torch.view_as_real(torch.from_numpy(volume["kspace"][:1]))
+    torch.testing.assert_close(sample.reference, combine_sets(sense_adjoint(full, sample.sens_maps[None]))[0])
+    band = dataset(folder, MoDLDataTransform(MASK, sens_maps=cache, crop_rows=True))[0]
+    assert torch.equal(band.sens_maps, sample.sens_maps[:, :, 2:30])
+
+
 def test_map_cache_survives_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(folder, MoDLDataTransform(MASK, sens_maps=SensMapCache(tmp_path)))
 
@@ -145,6 +162,9 @@ def test_own_maps_come_from_files(folder: Path, tmp_path: Path) -> None:
         file["sens_maps"] = maps
     data = dataset(folder, MoDLDataTransform(MASK, sens_maps=SensMapFiles(tmp_path)))
     np.testing.assert_array_equal(torch.view_as_complex(data[1].sens_maps).numpy(), maps[1])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["sens_maps"] = np.stack([maps, 2 * maps, 3 * maps], axis=1)  # of three sets
+    np.testing.assert_array_equal(torch.view_as_complex(data[1].sens_maps[2]).numpy(), 3 * maps[1])
     with pytest.raises(ValueError, match=r"b\.h5 is not an HDF5 file"):
         data[2]
     with h5py.File(tmp_path / "b.h5", "w") as file:

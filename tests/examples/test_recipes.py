@@ -150,6 +150,7 @@ BAD = {
         ["--challenge", "singlecoil", "--num_virtual_coils", "2"],
         "--num_virtual_coils is for --challenge multicoil",
     ),
+    "sets of own maps": (["--sens_maps_path", ".", "--num_maps", "2"], "--num_maps is for maps that are computed"),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
     "not a checkpoint": (["--resume", "text.ckpt"], "text.ckpt must be a file of torch.save"),

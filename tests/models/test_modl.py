@@ -70,6 +70,20 @@ def test_a_cnn_sees_the_image_in_units_of_the_scale() -> None:
 
 
 @pytest.mark.parametrize("denoiser", ["cnn", "unet", "resnet"])
+def test_each_set_of_maps_has_an_image(denoiser: str) -> None:
+    """With a second set of zeros the first image is that of a single set."""
+    kspace, mask, maps = example()
+    modl, two = make(denoiser=denoiser, checkpoint_denoiser=True), torch.stack([maps, torch.zeros_like(maps)], dim=1)
+    image = modl(kspace, mask, sens_maps=two, return_complex=True)
+    torch.testing.assert_close(image[:, 0], modl(kspace, mask, sens_maps=maps, return_complex=True))
+    assert not image[:, 1].any()
+    magnitude = modl(kspace, mask, sens_maps=torch.stack([maps, maps.flip(1)], dim=1) / 2**0.5)
+    magnitude.sum().backward()
+    assert magnitude.shape == (2, 40, 44)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in modl.parameters())
+
+
+@pytest.mark.parametrize("denoiser", ["cnn", "unet", "resnet"])
 def test_batch_of_two_equals_two_singles(denoiser: str) -> None:
     kspace, mask, maps = example()
     kspace[1] *= 100

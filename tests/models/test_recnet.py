@@ -54,6 +54,16 @@ def test_magnitude_is_that_of_the_complex_result() -> None:
     torch.testing.assert_close(make()(kspace, mask, sens_maps=maps), image.abs())
 
 
+@all_modes
+def test_each_set_of_maps_has_an_image(mode: str) -> None:
+    """With a second set of zeros the first image is that of a single set."""
+    kspace, mask, maps = example()
+    two = torch.stack([maps, torch.zeros_like(maps)], dim=1)
+    image = make(mode)(kspace, mask, sens_maps=two, return_complex=True)
+    torch.testing.assert_close(image[:, 0], make(mode)(kspace, mask, sens_maps=maps, return_complex=True))
+    assert not image[:, 1].any()
+
+
 def test_maps_are_estimated_or_ones() -> None:
     kspace, mask, _ = example()
     for num_low in (None, 0, 10, torch.tensor([10, 10])):

@@ -199,6 +199,9 @@ def test_data_consistency_needs_its_data() -> None:
     for name in data:
         with pytest.raises(ValueError, match=f"needs masked_kspace, mask and sens_maps, got no {name}"):
             net(image, **{**data, name: None})
+    two = {**data, "sens_maps": torch.stack([data["sens_maps"]] * 2, dim=1)}
+    with pytest.raises(ValueError, match="sens_maps must be of one set"):
+        net(image, **two)
     with pytest.raises(ValueError, match="in_chans must be 2 with data_consistency, got 1"):
         RefinementNet(in_chans=1, data_consistency=True)
 

@@ -227,6 +227,19 @@ def test_two_sets_for_a_folded_object() -> None:
     assert outside[:, :, kept[1]].abs().max() < 0.03
 
 
+def test_warns_where_one_set_is_not_enough() -> None:
+    folded = simulate(64, 128, 8, noise=0.001)[0][:, :, :, ::2].contiguous()
+    with pytest.warns(
+        UserWarning, match="num_maps=1 leaves .*% of the center of k-space unexplained, which num_maps=2"
+    ):
+        estimate_sens_maps(folded, 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate_sens_maps(folded, 24, num_maps=2)
+        estimate_sens_maps(simulate(64, 64, 8, noise=0.001)[0], 24)
+        estimate_sens_maps(simulate(32, 32, 2)[0], 24, num_maps=2)  # as many sets as coils
+
+
 def test_leaves_the_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
     try:
