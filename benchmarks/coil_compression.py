@@ -40,7 +40,7 @@ def reconstruct(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, list[floa
     start = clock()
     maps = estimate_sens_maps(masked, LINES)
     middle = clock()
-    image = cg_sense(masked, mask, maps)
+    image = cg_sense(masked, mask, maps, lam=0.02, num_iterations=10)
     seconds = [(end - begin) / len(kspace) for begin, end in ((start, middle), (middle, clock()))]
     full = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0]
     return image.abs(), full.abs(), seconds
