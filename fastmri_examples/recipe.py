@@ -6,6 +6,7 @@ default, a recipe's setting for its demo, one of ``--config``, or typed: the lat
 
 import inspect
 import os
+import shutil
 import sys
 import typing
 import warnings
@@ -704,6 +705,14 @@ def load_network(module: MriModule, path: Path | None) -> None:
         raise ValueError(f"{path} does not fit the model's settings {dict(module.hparams)} ({error})") from error
 
 
+def compile_denoisers(module: MriModule) -> None:
+    """``torch.compile`` of MoDL's denoisers, in place: the names of the weights stay, so checkpoints do."""
+    if not any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"])):
+        raise ValueError("--compile needs a C++ compiler on this machine: g++, clang++, or what CXX names")
+    for denoiser in module.network.denoisers:
+        denoiser.compile()
+
+
 def train_and_test(
     parser: ArgumentParser,
     args: Namespace,
@@ -736,6 +745,8 @@ def train_and_test(
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
         module = kind(**pick(args, names), loss=make_weighted_loss(args, weights, net, vgg))
         load_network(module, args.get("init_checkpoint"))
+        if args.get("compile"):
+            compile_denoisers(module)
         module.add_metrics(make_metrics(args.metrics, feature_net=net, ufloss=pick(args, ("stride", "chunk_size"))))
         fit(trainer, module, data, resume)
         if not args.get("score"):

@@ -34,7 +34,10 @@ def make_parser(description: str) -> ArgumentParser:
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
     recipe.add_rows_args(parser)
-    recipe.add_arguments(parser.add_argument_group("model"), MoDLModule, MODULE_ARGS, more_words=(MoDL,))
+    group = parser.add_argument_group("model")
+    recipe.add_arguments(group, MoDLModule, MODULE_ARGS, more_words=(MoDL,))
+    text = "torch.compile the denoisers in training, for a GPU: needs a C++ compiler; checkpoints are the same"
+    group.add_argument("--compile", action="store_true", help=text)
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
     # a clip far below the usual norm gives the gradient of every slice the same length
     parser.set_defaults(train_rows=64, gradient_clip_val=1e-3)

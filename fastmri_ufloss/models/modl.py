@@ -61,7 +61,7 @@ class UnrolledNetwork(nn.Module):
                 sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
             normal = sense_normal_operator(mask, sens_maps)
             zero_filled = sense_adjoint(masked_kspace, sens_maps)
-            support = sens_maps.ne(0).any(dim=-1).any(dim=-3)
+            support = torch.view_as_complex(sens_maps.contiguous()).any(dim=-3)
             scale = image_scale(combine_sets(zero_filled)) if scale is None else scale.to(masked_kspace)
             scale = scale.view(-1, *(1,) * (zero_filled.ndim - 1))
         image = self.unroll(zero_filled / scale, normal, support) * scale
@@ -155,7 +155,7 @@ class MoDL(UnrolledNetwork):
         image = zero_filled
         for unroll in range(self.num_unrolls):
             which = unroll % len(self.denoisers)
-            denoised = self._denoise(self.denoisers[which], image) * support
+            denoised = torch.where(support, self._denoise(self.denoisers[which], image), 0)
             image = self._data_consistency(normal, zero_filled, denoised, lams[which])
         return image
 
@@ -167,9 +167,10 @@ class MoDL(UnrolledNetwork):
 
     def _data_consistency(self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor) -> Tensor:
         # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z
+        lam = lam.to(zero_filled.dtype)  # products with real numbers are slower
         return conjugate_gradient(
-            lambda x: normal(x) + lam * x,
-            zero_filled + lam * denoised,
+            lambda x: torch.addcmul(normal(x), lam, x),
+            torch.addcmul(zero_filled, lam, denoised),
             x0=denoised,
             num_iterations=self.num_cg_iterations,
             backward=self.cg_backward,
@@ -231,7 +232,7 @@ class CnnDenoiser(nn.Module):
         _check_layers(chans, num_layers)
         layers: list[nn.Module] = []
         for before, after in pairwise([2, *[chans] * (num_layers - 1), 2]):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(0.1)]
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)

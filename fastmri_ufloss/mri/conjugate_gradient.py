@@ -100,13 +100,14 @@ def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: i
     for step in range(num_iterations):
         product = operator(direction)
         active = energy > smallest
-        alpha = _ratio(energy, _dot(direction, product), active).reshape(scalar)
-        x = x + alpha * direction
+        alpha = _ratio(energy, _dot(direction, product), active).reshape(scalar).to(rhs.dtype)
+        x = torch.addcmul(x, alpha, direction)
         if step == num_iterations - 1:
             break
-        residual = residual - alpha * product
+        residual = torch.addcmul(residual, alpha, product, value=-1)
         new_energy = _dot(residual, residual)
-        direction = residual + _ratio(new_energy, energy, active).reshape(scalar) * direction
+        beta = _ratio(new_energy, energy, active).reshape(scalar).to(rhs.dtype)
+        direction = torch.addcmul(residual, beta, direction)
         energy = new_energy
     return x * scale
 

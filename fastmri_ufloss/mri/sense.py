@@ -8,6 +8,7 @@ Several sets of maps tell them apart: E x = U F sum_m S_m x_m, with ``sens_maps`
 and complex images (batch, sets, rows, cols), of which `combine_sets` makes one (Uecker et al., MRM 2014).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ __all__ = [
     "sense_adjoint",
     "sense_normal_operator",
 ]
+
+_CPU_BLOCK_BYTES = 2**20  # on a CPU a block of the coil images is worth keeping in cache
 
 
 def _check_real_complex(name: str, data: Tensor) -> None:
@@ -71,6 +74,15 @@ def check_mask_and_maps(mask: Tensor, sens_maps: Tensor) -> None:
         )
 
 
+def _block_size(data: Tensor, dim: int) -> int:
+    """How many rows or coils to take at a time."""
+    size = data.shape[dim]
+    num_bytes = data.numel() * data.element_size()
+    if data.device.type != "cpu" or num_bytes <= _CPU_BLOCK_BYTES:
+        return size
+    return max(1, _CPU_BLOCK_BYTES * size // num_bytes)
+
+
 def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
     """Image (batch, 1 or sets, rows, cols, 2) to fully sampled k-space F S x (batch, coils, rows, cols, 2)."""
     _check_real_complex("image", image)
@@ -83,10 +95,16 @@ def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
 def sens_reduce(kspace: Tensor, sens_maps: Tensor) -> Tensor:
     """K-space (batch, coils, rows, cols, 2) to image S^H F^H y (batch, 1 or sets, rows, cols, 2), the adjoint."""
     _check_kspace_and_maps("kspace", kspace, sens_maps)
+    coils = _block_size(kspace, dim=1)
+    blocks = zip(kspace.split(coils, dim=1), sens_maps.split(coils, dim=-4), strict=True)
+    image = functools.reduce(torch.add, (_reduce(*block) for block in blocks))
+    return torch.view_as_real(image.unsqueeze(1) if sens_maps.ndim == 5 else image)
+
+
+def _reduce(kspace: Tensor, sens_maps: Tensor) -> Tensor:
     coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
     maps = torch.view_as_complex(sens_maps.contiguous()).conj()
-    image = (maps * (coil_images if maps.ndim == 4 else coil_images.unsqueeze(1))).sum(dim=-3)
-    return torch.view_as_real(image.unsqueeze(1) if maps.ndim == 4 else image)
+    return (maps * (coil_images if maps.ndim == 4 else coil_images.unsqueeze(1))).sum(dim=-3)
 
 
 def sense_adjoint(masked_kspace: Tensor, sens_maps: Tensor) -> Tensor:
@@ -142,13 +160,17 @@ class _SenseNormal(torch.autograd.Function):
 
 
 def _apply_normal(image: Tensor, sens_maps: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
+    rows = _block_size(sens_maps, dim=-2)
+    if dims == (-1,) and rows < image.shape[-2]:  # no row depends on another
+        blocks = zip(image.split(rows, dim=-2), sens_maps.split(rows, dim=-2), strict=True)
+        return torch.cat([_apply_normal(*block, mask, dims) for block in blocks], dim=-2)
     coil_images = sens_maps * image.unsqueeze(-3)
     if sens_maps.ndim == 5:  # several sets
         coil_images = coil_images.sum(dim=1)
-    coil_images = torch.fft.ifftn(torch.fft.fftn(coil_images, dim=dims) * mask, dim=dims)
+    coil_images = torch.fft.ifftn(torch.fft.fftn(coil_images, dim=dims).mul_(mask), dim=dims)
     if sens_maps.ndim == 5:
-        coil_images = coil_images.unsqueeze(1)
-    return (sens_maps.conj() * coil_images).sum(dim=-3)
+        return (sens_maps.conj() * coil_images.unsqueeze(1)).sum(dim=-3)
+    return coil_images.mul_(sens_maps.conj()).sum(dim=-3)
 
 
 def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor], Tensor]:
@@ -161,7 +183,7 @@ def sense_normal_operator(mask: Tensor, sens_maps: Tensor) -> Callable[[Tensor],
     # F^H U F is a circular convolution, which commutes with the shifts of the centered transform: they are left
     # out. Along an axis that is not undersampled the two transforms cancel: columns cost 1D transforms only.
     dims = (-1,) if mask.shape[2] == 1 else (-2, -1)
-    weights = torch.fft.ifftshift(mask[..., 0].to(sens_maps.dtype), dim=dims)
+    weights = torch.fft.ifftshift(mask[..., 0].to(maps.dtype), dim=dims)
     if maps.requires_grad:
         return lambda image: _apply_normal(image, maps, weights, dims)
     return lambda image: _SenseNormal.apply(image, maps, weights, dims)

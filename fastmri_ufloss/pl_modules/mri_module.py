@@ -243,9 +243,11 @@ def _estimate_maps(batch: Batch) -> Tensor:
     if batch.center is None:
         return estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
     count, cols = batch.masked_kspace.shape[2:4]
-    lines = batch.num_low_frequencies.clamp(max=min(batch.center.shape[2:4]))
-    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(batch.num_rows[0]), cols))
-    bands = zip(maps, batch.first_row.tolist(), strict=True)
+    # together: a GPU is waited for once
+    numbers = torch.stack([batch.num_low_frequencies, batch.num_rows, batch.first_row]).cpu()
+    lines = numbers[0].clamp(max=min(batch.center.shape[2:4]))
+    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(numbers[1, 0]), cols))
+    bands = zip(maps, numbers[2].tolist(), strict=True)
     return torch.stack([whole[:, first : first + count] for whole, first in bands])
 
 

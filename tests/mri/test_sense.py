@@ -79,6 +79,17 @@ def test_normal_operator_reaches_maps_that_require_gradients() -> None:
     assert torch.autograd.gradcheck(lambda m: sense_normal_operator(mask, m)(image), maps)
 
 
+@pytest.mark.parametrize("kind", ["columns", "points"])
+def test_data_larger_than_a_block_give_the_same(kind: str) -> None:
+    maps, image = smooth_maps(2, 6, 120, 128), randn_complex(2, 120, 128)
+    mask = masks(2, 120, 128)[kind]
+    kspace = sens_expand(real(image[:, None]), maps) * mask
+    coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
+    expected = (torch.view_as_complex(maps).conj() * coil_images).sum(1)
+    torch.testing.assert_close(torch.view_as_complex(sens_reduce(kspace, maps))[:, 0], expected)
+    torch.testing.assert_close(sense_normal_operator(mask, maps)(image), expected)
+
+
 def test_cg_sense_recovers_the_image_that_maps_and_samples_determine() -> None:
     maps = smooth_maps(2, 8, 24, 20, dtype=torch.complex128)
     image, mask = randn_complex(2, 24, 20, dtype=torch.complex128), column_mask(2, 20, every=2)
