@@ -58,25 +58,25 @@ class Network:
 
 
 NETWORKS = {
-    "modl": Network("MoDL", "train.py", 18_000, ["--loss", "l2=1", "--train_rows", 32]),
+    "modl": Network("MoDL", "train.py", 9_000, ["--loss", "l2=1", "--train_rows", 32]),
     "modl_whole": Network(
         "MoDL, U-Net denoiser, whole slices",
         "train.py",
-        1_200,
+        2_700,
         [
             *("--config", RECIPES / "configs" / "paper.yaml", "--loss", "l2=1", "--chans", 16, "--num_unrolls", 3),
-            *("--lr", 1e-3, "--lr_step_size", 1000),
+            *("--lr", 1e-3),
         ],
     ),
-    "recnet": Network("RecNet", "../adversarial_refinement/train_recnet.py", 6_000, ["--lr", 1e-3]),
+    "recnet": Network("RecNet", "../adversarial_refinement/train_recnet.py", 15_000),
     "varnet": Network(
         "VarNet",
         "../varnet/train.py",
-        1_800,
+        1_400,
         ["--num_cascades", 5, "--chans", 8, "--sens_chans", 4, "--lr", 1e-3],
         "RSS",
     ),
-    "unet": Network("U-Net", "../unet/train.py", 3_400, [], "RSS"),
+    "unet": Network("U-Net", "../unet/train.py", 2_750, [], "RSS"),
 }
 
 

@@ -106,7 +106,7 @@ class MoDL(UnrolledNetwork):
     def __init__(
         self,
         *,
-        num_unrolls: int = 5,
+        num_unrolls: int = 8,
         num_cg_iterations: int = 6,
         denoiser: Denoiser = "cnn",
         chans: int = 32,
