@@ -16,10 +16,11 @@ from fastmri_ufloss.simulation.simulate import simulate_kspace, simulate_kspace_
 
 __all__ = ["elliptical_mask", "make_demo_dataset", "make_demo_scans_3d"]
 
-VERSION, VERSION_3D = 2, 1  # another one means other volumes from the same parameters
+VERSION, VERSION_3D = 3, 1  # another one means other volumes from the same parameters
 SPLITS = {"train": 1000001, "val": 1001001, "test": 1002001}  # with the first number of the file names
 MAX_SUBJECTS, MAX_SUBJECTS_3D = 1000, 999
 NOISE = {"CORPD_FBK": 1.0, "CORPDFS_FBK": 1.5}  # relative to what snr asks for
+FADING = 0.05  # of the rows, at either end: maps of ESPIRiT are smooth around the field of view, unlike cut anatomy
 GAINS = (1e-4, 4e-4)  # brightness of a subject: raw fastMRI intensities are of this order
 HEIGHT_MM = 160.0  # of the field of view of a 3D scan
 STALE_SECONDS = 600.0  # a volume is written in much less
@@ -38,7 +39,8 @@ def make_demo_dataset(
 ) -> Path:
     """Write generated knees as fastMRI volumes into ``{challenge}_train``, ``_val`` and ``_test``.
 
-    Volumes are fully sampled, every other one with fat suppression, and have a segmentation as `draw_knee` makes.
+    Volumes are fully sampled, every other one with fat suppression, fade at the first and the last rows as at the
+    ends of a coil, and have a segmentation as `draw_knee` makes.
     A subject depends on the seed and its number only. An interrupted data set is completed. ValueError if the folder
     has a data set of other parameters or of others, or an argument is out of its range.
 
@@ -70,11 +72,14 @@ def make_demo_dataset(
         for split, (folder, first, count) in enumerate(zip(folders, SPLITS.values(), num_subjects, strict=True))
         for number in range(count)
     }
+    rows = np.arange(shape[0])
+    from_end = (np.minimum(rows, rows[::-1]) + 0.5) / (FADING * shape[0])
+    fading = np.sin(np.pi / 2 * np.minimum(from_end, 1))[:, None].astype(np.float32) ** 2
     missing = _missing_subjects(root, f"{challenge}_demo", parameters, folders, volumes)
     for path, number, subject_seed, scan_seed, gain in missing:
         contrast = list(CONTRASTS)[number % len(CONTRASTS)]
         images, classes = draw_knee(shape, num_slices=slices_per_subject, contrast=contrast, seed=subject_seed)
-        kspace = simulate_kspace(images * gain, num_coils=coils, snr=snr / NOISE[contrast], seed=scan_seed)
+        kspace = simulate_kspace(images * gain * fading, num_coils=coils, snr=snr / NOISE[contrast], seed=scan_seed)
         segmentation, patient = {"segmentation": classes}, f"demo-{path.stem}"
         write_volume(path, kspace, acquisition=contrast, patient_id=patient, datasets=segmentation)
     return root
