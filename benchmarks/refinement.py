@@ -85,7 +85,8 @@ def train(args: argparse.Namespace, root: Path, net: Path) -> None:
     adversarial += ["--discriminator_chans", args.discriminator_chans, "--batch_size", args.batch_size]
     steps: dict[str, tuple[str, list[object]]] = {
         "recnet": ("train_recnet.py", ["--lr", args.recnet_lr, "--max_epochs", args.recnet_epochs,
-                                       "--batch_size", args.recnet_batch_size]),
+                                       "--batch_size", args.recnet_batch_size, "--lr_step_size", 1, "--lr_gamma", 1,
+                                       "--gradient_clip_val", "null", "--train_rows", "null"]),
         "refinement": ("train_refinement.py", [*adversarial, "--refinement_chans", args.refinement_chans,
                                                "--max_epochs", args.refinement_epochs, "--lr", args.lr]),
         "joint": ("train_refinement.py", ["--joint", *adversarial, "--max_epochs", args.joint_epochs,

@@ -12,6 +12,7 @@ import typing
 import warnings
 from argparse import BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -29,9 +30,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from fastmri_ufloss.baselines import volume_slices
+from fastmri_ufloss.baselines import CLASSICAL_METHODS, search_weights, volume_slices
 from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, run_jobs
 from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
+from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
 from fastmri_ufloss.files import atomic_path, open_hdf5, remove_leftovers, write_json
@@ -183,7 +185,11 @@ DATA_ARGS = (
 )
 MASK_OPTIONS = ("center_size", "elliptical")
 ROWS = ("crop_rows", "train_rows")
+MAPS = ("sens_maps_path", "num_maps", "num_virtual_coils")
+# of MoDL and RecNet; a clip far below the usual norm gives the gradient of every slice the same length
+TRAINING = {"train_rows": 64, "gradient_clip_val": 1e-3}
 MODL_SAMPLE_ARGS = (*ROWS, "num_virtual_coils")
+CLASSICAL = [name for name, method in CLASSICAL_METHODS.items() if method.bounds is not None and name != "cg_sense"]
 MASK = {"mask_type": "random", "center_fractions": [0.08], "accelerations": [5]}  # of the UFLoss paper
 
 
@@ -209,9 +215,25 @@ def add_coil_args(group: Any, words: str = "") -> None:
     group.add_argument("--num_virtual_coils", type=int | None, help=text)
 
 
-def add_rows_args(parser: ArgumentParser) -> None:
+def add_sense_args(parser: ArgumentParser) -> None:
+    """Flags of networks with coil maps, for `train_and_test`."""
     add_arguments(parser.add_argument_group("rows of the image, for masks of columns"), MoDLDataTransform, ROWS)
     parser.set_defaults(crop_rows=True)
+    text = "methods to test beside the network, with weights searched on some slices of the training split: seconds "
+    text += "to minutes for each slice (default: none)"
+    parser.add_argument("--classical", nargs="+", choices=CLASSICAL, default=[], help=text)
+
+
+def without_bands(args: Namespace) -> dict[str, Any]:
+    """Bands of rows are for masks of columns."""
+    return {"train_rows": None} if args.mask_type in POINT_MASKS else {}
+
+
+def check_schedule(parser: ArgumentParser, args: Namespace) -> None:
+    """Raise ValueError if a flag was typed that the schedule of the learning rate has no use for."""
+    is_step = args.lr_step_size is not None
+    for name in changed(parser, args, ["warmup_steps"] if is_step else ["lr_gamma"]):
+        raise ValueError(f"--{name} is for a learning rate {'without' if is_step else 'with'} --lr_step_size")
 
 
 def add_folder_args(group: Any, content: str) -> None:
@@ -727,6 +749,9 @@ def train_and_test(
     ``names`` are the flags that are arguments of the module ``kind``; the data are those of `find_data`, or here.
     """
     weights = read_loss(parser, args)
+    for name in args.get("classical", ()):
+        if CLASSICAL_METHODS[name].missing:
+            raise ImportError(CLASSICAL_METHODS[name].missing)
     pl.seed_everything(args.seed, workers=True)
     data = make_data_module(args, data_path or find_data(args), run_dir, samples=kind.samples)
     trainer = make_trainer(args, run_dir)
@@ -740,7 +765,8 @@ def train_and_test(
         if needed and args.get("train_rows") is not None:
             size = args.patch_size if args.feature_net is None else PatchFeatureNet.load(args.feature_net).patch_size
             if args.train_rows < size:
-                raise ValueError(f"--train_rows {args.train_rows} is less than the {size} rows of a patch of ufloss")
+                rows = f"--train_rows {args.train_rows} is less than the {size} rows of a patch of ufloss"
+                raise ValueError(f"{rows}; --train_rows null trains on all rows")
         net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=needed)
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
         module = kind(**pick(args, names), loss=make_weighted_loss(args, weights, net, vgg))
@@ -757,11 +783,34 @@ def train_and_test(
         net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=False)
     scoring = {"score_feature_net": net, "score_stride": args.score_stride} if kind.is_complex else {}
     module = kind.load_from_checkpoint(args.checkpoint or best_checkpoint(run_dir), **scoring)
+    if kind.is_complex:
+        module.add_methods(tune_classical(args, data, run_dir))
     trainer.test(module, datamodule=data, verbose=False)
     if kind.is_complex:
-        folders = {"zero-filled": "stages/zero_filled", "CG-SENSE": "stages/cg_sense", kind.title: "reconstructions"}
-        score(trainer, data, folders, ufloss=module.ufloss_of_volumes())
+        shown = ["zero_filled", "cg_sense", *args.classical]
+        folders = {CLASSICAL_METHODS[name].title: f"stages/{name}" for name in shown}
+        score(trainer, data, {**folders, kind.title: "reconstructions"}, ufloss=module.ufloss_of_volumes())
     return data
+
+
+def tune_classical(args: Namespace, data: MriDataModule, run_dir: Path) -> dict[str, Callable[..., torch.Tensor]]:
+    """The methods of --classical with the weights that are best on some slices of the training split."""
+    if not args.classical:
+        return {}
+    args = args.clone()
+    args.accelerator = "cpu"  # coil maps come from the cache
+    data = make_data_module(args, data.data_path, run_dir, samples="modl")
+    data.build_index("train")
+    say(f"\nSearching the weights of {', '.join(args.classical)} on slices of {data.folder('train')}")
+    searched = search_weights(
+        data.dataset("train", whole=True),
+        args.classical,
+        run_dir / "weights.json",
+        settings=pick(args, (*MASK, *MASK_OPTIONS, *MAPS, "challenge", "seed")),
+        num_workers=data.num_workers,
+    )
+    say(", ".join(f"{name} {row['weight']:g} (NRMSE {row['NRMSE']:.3f})" for name, row in searched.items()))
+    return {name: partial(CLASSICAL_METHODS[name], lam=row["weight"]) for name, row in searched.items()}
 
 
 # ------------------------------------------------------------------------------------------------- feature network
@@ -773,6 +822,7 @@ PRETRAIN_MAX_EPOCHS = 100
 # what fits the demo's small images, and minutes on two cores
 DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}
 DEMO = {"num_workers": 2, "stride": 10, **DEMO_FEATURE_NET}
+DEMO_SCORE = {"score_stride": 10, "classical": ["pics_wavelet", "pics_tv"]}
 
 
 def add_feature_network_args(parser: ArgumentParser) -> None:

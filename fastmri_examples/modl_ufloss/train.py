@@ -1,22 +1,22 @@
-"""Train MoDL with UFLoss on a fastMRI folder, test it, and compare it with zero-filled and CG-SENSE.
+"""Train MoDL with UFLoss on a fastMRI folder, test it, and compare it with zero-filled, CG-SENSE and others.
 
     python fastmri_examples/modl_ufloss/train.py --challenge multicoil --data_path DATA
 
 Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo data set. Without
---feature_net it trains the feature network of UFLoss first, on the training split. The same command again
-goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fastMRI's evaluation.
+--feature_net it trains the feature network of UFLoss first, on the training split. --classical pics_wavelet pics_tv
+adds PICS to the comparison. The settings of the paper are --config fastmri_examples/modl_ufloss/configs/paper.yaml.
+The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fastMRI's
+evaluation.
 """
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
-from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.models import MoDL
 from fastmri_ufloss.pl_modules import MoDLModule
 
@@ -25,7 +25,7 @@ NAME = "modl_ufloss"
 # temperature 0.1 gives larger values of UFLoss; with this weight the two are of one size on the demo data.
 LOSS = ["l2=1", "ufloss=0.02"]
 # what trains in minutes on two cores
-DEMO = recipe.DEMO | {"max_epochs": 30, "train_rows": 48, "score_stride": 10}
+DEMO = recipe.DEMO | recipe.DEMO_SCORE | {"num_unrolls": 5, "max_epochs": 30, "train_rows": 48}
 MODULE_ARGS = recipe.arguments_of(MoDLModule, skip=("loss", "score_feature_net"))
 
 
@@ -33,20 +33,14 @@ def make_parser(description: str) -> ArgumentParser:
     parser = recipe.make_training_parser(description, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
     recipe.add_feature_network_args(parser)
-    recipe.add_rows_args(parser)
+    recipe.add_sense_args(parser)
     group = parser.add_argument_group("model")
     recipe.add_arguments(group, MoDLModule, MODULE_ARGS, more_words=(MoDL,))
     text = "torch.compile the denoisers in training, for a GPU: needs a C++ compiler; checkpoints are the same"
     group.add_argument("--compile", action="store_true", help=text)
     recipe.add_mode_args(parser, default="the run's best", has_score=True)
-    # a clip far below the usual norm gives the gradient of every slice the same length
-    parser.set_defaults(train_rows=64, gradient_clip_val=1e-3)
+    parser.set_defaults(**recipe.TRAINING)
     return parser
-
-
-def without_bands(args: Namespace) -> dict[str, Any]:
-    """Bands of rows are for masks of columns."""
-    return {"train_rows": None} if args.mask_type in POINT_MASKS else {}
 
 
 def check_flags(parser: ArgumentParser, args: Namespace) -> None:
@@ -54,14 +48,12 @@ def check_flags(parser: ArgumentParser, args: Namespace) -> None:
     unused = ["num_layers"] if args.denoiser == "unet" else ["num_pools", "residual"]
     for name in recipe.changed(parser, args, unused):
         raise ValueError(f"--{name} is not for --denoiser {args.denoiser}")
-    is_step = args.lr_step_size is not None
-    for name in recipe.changed(parser, args, ["warmup_steps"] if is_step else ["lr_gamma"]):
-        raise ValueError(f"--{name} is for a learning rate {'without' if is_step else 'with'} --lr_step_size")
+    recipe.check_schedule(parser, args)
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    args = recipe.parse(parser, DEMO, without_bands)
+    args = recipe.parse(parser, DEMO, recipe.without_bands)
     check_flags(parser, args)
     recipe.train_and_test(parser, args, recipe.run_folder(args, NAME), kind=MoDLModule, names=MODULE_ARGS)
 

@@ -34,7 +34,7 @@ SHARES = (16, 2, 2)  # the paper's scans for training, validation and test
 # what trains in minutes on two cores, on small scans
 DEMO_MASK = {"accelerations": [6], "center_size": 14}
 DEMO_PATCHES = {"patch_size": 32, "patches_per_slice": 4, "pretrain_max_epochs": 3}
-DEMO = {**recipe_2d.DEMO, **DEMO_MASK, **DEMO_PATCHES, "max_epochs": 4}
+DEMO = {**recipe_2d.DEMO, **DEMO_MASK, **DEMO_PATCHES, "max_epochs": 4, "classical": []}
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     group.add_argument("--split", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help=text)
     group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once")
     parser.set_defaults(**PAPER)
-    args = recipe.parse(parser, DEMO, without_center, recipe_2d.without_bands)
+    args = recipe.parse(parser, DEMO, without_center, recipe.without_bands)
     recipe_2d.check_flags(parser, args)
     recipe.read_loss(parser, args)  # what is wrong with the flags is said before anything is converted
     run_dir = recipe.run_folder(args, NAME)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from fastmri_ufloss.pl_modules.mri_module import Batch, MriModule, Reconstructio
 
 __all__ = ["MoDLModule", "RecNetModule", "SenseModule"]
 
+Method = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 BETAS = (0.5, 0.999)  # of Adam in the paper of RecNet
 
 
@@ -29,7 +32,8 @@ class SenseModule(MriModule):
 
     The loss compares the complex image with the coil-combined reference, over the whole field of view; NMSE, PSNR and
     SSIM of validation compare its magnitude with the file's root-sum-of-squares image. The test writes
-    ``stages/zero_filled``, ``stages/cg_sense`` and ``stages/reference`` of volumes that have a reference.
+    ``stages/zero_filled``, ``stages/cg_sense``, ``stages/reference`` and those of `add_methods` of volumes that have
+    a reference.
 
     Args:
         loss: of complex images (batch, 1, rows, cols), `L2Loss` if not given. Not part of the hyperparameters.
@@ -47,6 +51,7 @@ class SenseModule(MriModule):
         super().__init__(num_log_images=num_log_images)
         self.loss = L2Loss() if loss is None else loss
         self.score_ufloss = None if score_feature_net is None else UFLoss(score_feature_net, stride=score_stride)
+        self._methods: dict[str, Method] = {"cg_sense": cg_sense}
 
     @property
     def network(self) -> nn.Module:
@@ -80,6 +85,14 @@ class SenseModule(MriModule):
         reference = None if batch.reference is None else batch.reference.unsqueeze(1)
         return Reconstruction(image, reference, zero_filled, batch.sens_maps)
 
+    def add_methods(self, methods: Mapping[str, Method]) -> None:
+        """Test further methods beside the network, into ``stages/NAME``.
+
+        A method is a function of masked k-space, mask and coil maps to complex images (batch, rows, cols), as
+        `cg_sense`.
+        """
+        self._methods.update(methods)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.mask))
@@ -102,8 +115,9 @@ class SenseModule(MriModule):
         result = self.reconstruct(batch)
         stages = {}
         if result.reference is not None and batch.target.ndim == 3:
-            image = combine_sets(cg_sense(batch.masked_kspace, batch.mask, batch.sens_maps)).unsqueeze(1)
-            stages = {"zero_filled": result.zero_filled, "cg_sense": image}
+            data = batch.masked_kspace, batch.mask, batch.sens_maps
+            stages = {"zero_filled": result.zero_filled}
+            stages |= {name: combine_sets(method(*data)).unsqueeze(1) for name, method in self._methods.items()}
             self._add_ufloss(batch, {**stages, "reconstruction": result.image}, result.reference)
             stages["reference"] = result.reference
         return self.test_logs(batch, result.image, stages)
@@ -139,6 +153,21 @@ class SenseModule(MriModule):
     def _settings_of(self, network: type[nn.Module]) -> dict[str, Any]:
         """The hyperparameters that are the network's arguments."""
         return {name: self.hparams[name] for name in inspect.signature(network).parameters}
+
+    def _scheduled(self, optimizer: torch.optim.Optimizer) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        """The optimizer with the schedule of its learning rate, by the hyperparameters of `MoDLModule`."""
+        step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
+        if step_size is not None:
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, as a fraction of the largest."""
+        # before the first step the trainer does not know its data, and to ask would spoil a resume within an epoch
+        total = self.trainer.estimated_stepping_batches if step else 1
+        rising = min(1.0, (step + 1) / (self.hparams.warmup_steps + 1))
+        return rising * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
 
 
 class MoDLModule(SenseModule):
@@ -190,19 +219,7 @@ class MoDLModule(SenseModule):
         self.modl = MoDL(**self._settings_of(MoDL))
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        optimizer = torch.optim.Adam(self.modl.parameters(), lr=self.hparams.lr)
-        step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
-        if step_size is not None:
-            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-    def _rate(self, step: int) -> float:
-        """The learning rate of a step, as a fraction of the largest."""
-        # before the first step the trainer does not know its data, and to ask would spoil a resume within an epoch
-        total = self.trainer.estimated_stepping_batches if step else 1
-        rising = min(1.0, (step + 1) / (self.hparams.warmup_steps + 1))
-        return rising * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+        return self._scheduled(torch.optim.Adam(self.modl.parameters(), lr=self.hparams.lr))
 
 
 class RecNetModule(SenseModule):
@@ -211,7 +228,7 @@ class RecNetModule(SenseModule):
     Args:
         num_blocks, convs_per_block, chans, data_consistency, num_cg_iterations, lam: see `RecNet`.
         loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
-        lr: Adam's learning rate.
+        lr, warmup_steps, lr_step_size, lr_gamma: see `MoDLModule`.
 
     Seitzer et al., "Adversarial and perceptual refinement for compressed sensing MRI reconstruction", MICCAI 2018.
     """
@@ -231,14 +248,18 @@ class RecNetModule(SenseModule):
         loss: nn.Module | None = None,
         score_feature_net: nn.Module | None = None,
         score_stride: int = 5,
-        lr: float = 2e-4,
+        lr: float = 2e-3,
+        warmup_steps: int = 100,
+        lr_step_size: int | None = None,
+        lr_gamma: float = 0.1,
         num_log_images: int = 16,
     ) -> None:
         super().__init__(
             loss=loss, score_feature_net=score_feature_net, score_stride=score_stride, num_log_images=num_log_images
         )
+        check(warmup_steps >= 0, "warmup_steps", "at least 0", warmup_steps)
         self.save_hyperparameters()
         self.recnet = RecNet(**self._settings_of(RecNet))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.recnet.parameters(), lr=self.hparams.lr, betas=BETAS)
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        return self._scheduled(torch.optim.Adam(self.recnet.parameters(), lr=self.hparams.lr, betas=BETAS))

@@ -68,6 +68,21 @@ def test_settings_of_the_paper(demo: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "modl_ufloss" / "scores.json").is_file()
 
 
+def test_settings_of_recnets_paper(demo: Path, tmp_path: Path) -> None:
+    script = "adversarial_refinement/train_recnet.py"
+    file = EXAMPLES / "adversarial_refinement" / "configs" / "paper.yaml"
+    for options, expected in [
+        (["--config", file], (2e-4, "gaussian_1d", None, 1500, None)),
+        ([], (2e-3, "random", 64, 50, 1e-3)),
+        (["--mask_type", "poisson_2d"], (2e-3, "poisson_2d", None, 50, 1e-3)),
+    ]:
+        printed = yaml.safe_load(
+            run_recipe(script, "--data_path", demo, *options, "--print_config", cwd=tmp_path).stdout
+        )
+        names = ("lr", "mask_type", "train_rows", "max_epochs", "gradient_clip_val")
+        assert tuple(printed[name] for name in names) == expected
+
+
 def test_a_run_of_an_earlier_version_is_named(demo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "modl_ufloss"
     (folder / "checkpoints").mkdir(parents=True)

@@ -151,6 +151,8 @@ BAD = {
         "--num_virtual_coils is for --challenge multicoil",
     ),
     "sets of own maps": (["--sens_maps_path", ".", "--num_maps", "2"], "--num_maps is for maps that are computed"),
+    "band of ssim": (["--loss", "ssim", "--train_rows", "6"], "ssim needs images of at least 7x7, got (6, 48)"),
+    "classical": (["--classical", "zero_filled"], "classical"),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
     "not a checkpoint": (["--resume", "text.ckpt"], "text.ckpt must be a file of torch.save"),
@@ -198,7 +200,15 @@ def test_another_model_is_not_resumed(demo: Path, tmp_path: Path) -> None:
 
 def test_scores_are_written_as_json(demo: Path, net: Path, tmp_path: Path) -> None:
     options = ["--data_path", demo, *QUICK, *TINY, "--feature_net", net, "--stride", 8, "--score_stride", 8]
-    run_recipe("modl_ufloss/train.py", *options, cwd=tmp_path)
-    means = json.loads((tmp_path / "runs" / "modl_ufloss" / "scores.json").read_text())["means"]
-    assert [row["method"] for row in means] == ["zero-filled", "CG-SENSE", "MoDL"]
+    folder = tmp_path / "runs" / "modl_ufloss"
+    run_recipe("modl_ufloss/train.py", *options, "--classical", "pics_tv", cwd=tmp_path)
+    means = json.loads((folder / "scores.json").read_text())["means"]
+    assert [row["method"] for row in means] == ["zero-filled", "CG-SENSE", "PICS, total variation", "MoDL"]
     assert all("UFLoss" in row for row in means)
+    searched = json.loads((folder / "weights.json").read_text())
+    assert searched["split"] == str(demo / "multicoil_train")  # never what is scored
+    weight = searched["methods"]["pics_tv"]["weight"]
+    assert f"pics_tv {weight:g}" in run_recipe(
+        "modl_ufloss/train.py", *options, "--classical", "pics_tv", "--mode", "test", cwd=tmp_path
+    ).stdout  # fmt: skip
+    assert json.loads((folder / "scores.json").read_text())["means"] == means

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.models import MoDL, PatchFeatureNet, RecNet
+from fastmri_ufloss.mri import cg_sense
 from fastmri_ufloss.pl_modules import (
     MoDLModule,
     MriDataModule,
@@ -168,8 +169,9 @@ def test_resumed_run_equals_the_uninterrupted_one(
 
 def test_test_writes_files_and_stages(root: Path, tmp_path: Path, net: PatchFeatureNet) -> None:
     module = module_with(net)
+    module.add_methods({"doubled": lambda *data: 2 * cg_sense(*data)})
     trainer(tmp_path).test(module, datamodule=data_module(root, batch_size=2), verbose=False)
-    stages = ("reconstructions", "stages/zero_filled", "stages/cg_sense", "stages/reference")
+    stages = ("reconstructions", "stages/zero_filled", "stages/cg_sense", "stages/doubled", "stages/reference")
     for name in ("f.h5", "g.h5"):
         images = {}
         for stage in stages:
@@ -181,8 +183,10 @@ def test_test_writes_files_and_stages(root: Path, tmp_path: Path, net: PatchFeat
         assert all(image.shape == target.shape == (2, 36, 36) for image in images.values())
         errors = [float(nmse(images["stages/reference"], images[stage])) for stage in stages[:3]]
         assert errors[2] < errors[1] and errors[0] > 0
+        np.testing.assert_allclose(images["stages/doubled"], 2 * images["stages/cg_sense"], rtol=1e-5)
     ufloss = module.ufloss_of_volumes()
-    assert list(ufloss) == ["zero_filled", "cg_sense", "reconstruction"]
+    assert list(ufloss) == ["zero_filled", "cg_sense", "doubled", "reconstruction"]
+    assert ufloss["doubled"] != ufloss["cg_sense"]
     for values in ufloss.values():
         assert sorted(values) == ["f.h5", "g.h5"] and all(0 < value < 4 for value in values.values())
     assert not any(name.startswith("score") for name in module.state_dict())
@@ -195,6 +199,31 @@ def test_fastmri_evaluates_the_files(root: Path, tmp_path: Path) -> None:
     command += [str(root / "multicoil_test"), "--predictions-path", str(tmp_path / "reconstructions")]
     output = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout
     assert "NMSE" in output and "SSIM" in output
+
+
+class Rates(pl.Callback):
+    """The learning rate of each step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("kind", [MoDLModule, RecNetModule])
+@pytest.mark.parametrize("step_size", [None, 2])
+def test_the_learning_rate_follows_its_schedule(
+    kind: type[MoDLModule | RecNetModule], step_size: int | None, root: Path, tmp_path: Path
+) -> None:
+    seen = Rates()
+    module = kind(chans=2, lr=0.1, warmup_steps=4, lr_step_size=step_size, lr_gamma=0.5)
+    trainer(tmp_path, callbacks=[seen]).fit(module, datamodule=data_module(root))  # 3 epochs of 6 steps
+    steps = np.arange(18)
+    expected = 0.1 * np.minimum(1, (steps + 1) / 5) * (1 + np.cos(np.pi * steps / 18)) / 2
+    if step_size is not None:
+        expected = 0.1 * 0.5 ** (steps // 6 // step_size)
+    np.testing.assert_allclose(seen.rates, expected, rtol=1e-6)
 
 
 def test_checkpoint_gives_the_module_back(root: Path, tmp_path: Path) -> None:
