@@ -150,7 +150,8 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(demo: Path, whol
     (out / "scores.json").unlink()
     document = json.loads((out / "weights.json").read_text())
     document["methods"]["pics_wavelet"] = {"tried": document["methods"]["pics_wavelet"]["tried"][:3]}
-    document["methods"]["cg_sense"]["tried"][0]["NRMSE"] = 9.0  # it is not computed again
+    worst = max(document["methods"]["cg_sense"]["tried"], key=lambda row: row["NRMSE"])
+    worst["NRMSE"] = 9.0  # it is not computed again
     (out / "weights.json").write_text(json.dumps(document))
     kept = out / "reconstructions" / "cg_sense" / NAME
     before = kept.stat().st_mtime_ns
