@@ -14,7 +14,7 @@ from fastmri_ufloss.files import name_some
 
 __all__ = ["load_exactly", "load_plain", "read_checkpoint"]
 
-_OLD_MODL = {"denoiser": "unet", "chans": 64, "share_weights": True}
+_OLD_MODL = {"num_unrolls": 5, "denoiser": "unet", "chans": 64, "share_weights": True}
 
 
 def load_plain(path: str | Path) -> Any:

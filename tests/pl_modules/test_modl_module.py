@@ -243,7 +243,8 @@ def test_settings_of_the_module_are_those_of_the_network() -> None:
 
 def test_a_checkpoint_with_the_networks_settings_apart_loads(tmp_path: Path) -> None:
     """As before version 0.2, when settings that were not typed were other ones."""
-    model, unset = {"num_pools": 1, "num_unrolls": 2}, {"denoiser": "unet", "chans": 64, "share_weights": True}
+    model = {"num_pools": 1}
+    unset = {"num_unrolls": 5, "denoiser": "unet", "chans": 64, "share_weights": True}
     module = MoDLModule(**model, **unset)  # type: ignore[arg-type]
     settings = {name: value for name, value in module.hparams.items() if name not in {**model, **unset}}
     content = {"state_dict": module.state_dict(), "hyper_parameters": {**settings, "model": model}}
