@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.functional import fold
 
 from fastmri_ufloss.checks import check
-from fastmri_ufloss.mri import cg_sense, image_scale, sense_adjoint, sense_normal_operator
-from fastmri_ufloss.mri.conjugate_gradient import conjugate_gradient
+from fastmri_ufloss.mri import SenseNormalOperator, cg_sense, image_scale, sense_adjoint
 
 __all__ = ["dlmri"]
 
@@ -85,7 +84,7 @@ def _reconstruct(
     start = cg_sense(kspace, mask, maps)
     scale = image_scale(start)
     image = start / scale
-    normal = sense_normal_operator(mask, maps)
+    normal = SenseNormalOperator(mask, maps)
     zero_filled = sense_adjoint(kspace, maps) / scale
     weight = _PRIOR_WEIGHT * lam
     learned = {int(part * num_iterations) for part in _LEARNED}
@@ -96,7 +95,7 @@ def _reconstruct(
         if step in learned:
             atoms = _learn(image[0], atoms, error)
         right = zero_filled + weight * _approximate(image[0], atoms, error, sparsity)
-        image = conjugate_gradient(lambda x: normal(x) + weight * x, right, x0=image, num_iterations=_CG_ITERATIONS)
+        image = normal.solve(right, weight, x0=image, num_iterations=_CG_ITERATIONS)
     return image * scale
 
 

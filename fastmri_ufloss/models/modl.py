@@ -12,10 +12,10 @@ from fastmri.models import NormUnet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fastmri_ufloss.mri.conjugate_gradient import Backward, Operator, conjugate_gradient
+from fastmri_ufloss.mri.conjugate_gradient import Backward
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.intensity import image_scale
-from fastmri_ufloss.mri.sense import combine_sets, sense_adjoint, sense_normal_operator
+from fastmri_ufloss.mri.sense import SenseNormalOperator, combine_sets, sense_adjoint
 
 __all__ = ["CnnDenoiser", "Denoiser", "MoDL", "ResNetDenoiser", "UnetDenoiser", "UnrolledNetwork"]
 
@@ -59,7 +59,7 @@ class UnrolledNetwork(nn.Module):
         with torch.autocast(masked_kspace.device.type, enabled=False):
             if sens_maps is None:
                 sens_maps = self.estimate_maps(masked_kspace, mask, num_low_frequencies)
-            normal = sense_normal_operator(mask, sens_maps)
+            normal = SenseNormalOperator(mask, sens_maps)
             zero_filled = sense_adjoint(masked_kspace, sens_maps)
             support = torch.view_as_complex(sens_maps.contiguous()).any(dim=-3)
             scale = image_scale(combine_sets(zero_filled)) if scale is None else scale.to(masked_kspace)
@@ -68,7 +68,7 @@ class UnrolledNetwork(nn.Module):
         return image if return_complex else combine_sets(image).abs()
 
     @abstractmethod
-    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
+    def unroll(self, zero_filled: Tensor, normal: SenseNormalOperator, support: Tensor) -> Tensor:
         """The complex image from E^H y, E^H E and where any coil map is not zero, of the same shape."""
 
     @staticmethod
@@ -150,13 +150,20 @@ class MoDL(UnrolledNetwork):
         """The weights of the prior, one for each denoiser."""
         return nn.functional.softplus(self.raw_lambda)
 
-    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
-        lams = self.lam
+    def unroll(self, zero_filled: Tensor, normal: SenseNormalOperator, support: Tensor) -> Tensor:
+        lams = self.lam.to(zero_filled.dtype)  # products with real numbers are slower
         image = zero_filled
         for unroll in range(self.num_unrolls):
             which = unroll % len(self.denoisers)
             denoised = torch.where(support, self._denoise(self.denoisers[which], image), 0)
-            image = self._data_consistency(normal, zero_filled, denoised, lams[which])
+            # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z
+            image = normal.solve(
+                torch.addcmul(zero_filled, lams[which], denoised),
+                lams[which],
+                x0=denoised,
+                num_iterations=self.num_cg_iterations,
+                backward=self.cg_backward,
+            )
         return image
 
     def _denoise(self, denoiser: nn.Module, image: Tensor) -> Tensor:
@@ -164,17 +171,6 @@ class MoDL(UnrolledNetwork):
         if self.checkpoint_denoiser and torch.is_grad_enabled():
             return checkpoint(denoiser, images, use_reentrant=False).view_as(image)
         return denoiser(images).view_as(image)
-
-    def _data_consistency(self, normal: Operator, zero_filled: Tensor, denoised: Tensor, lam: Tensor) -> Tensor:
-        # started at z, few steps reach what many from zero would: what was not acquired stays as it is in z
-        lam = lam.to(zero_filled.dtype)  # products with real numbers are slower
-        return conjugate_gradient(
-            lambda x: torch.addcmul(normal(x), lam, x),
-            torch.addcmul(zero_filled, lam, denoised),
-            x0=denoised,
-            num_iterations=self.num_cg_iterations,
-            backward=self.cg_backward,
-        )
 
 
 class _SafeNormUnet(NormUnet):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.models.modl import UnrolledNetwork
-from fastmri_ufloss.mri.conjugate_gradient import Operator, conjugate_gradient
-from fastmri_ufloss.mri.sense import data_consistency_step
+from fastmri_ufloss.mri.sense import SenseNormalOperator, data_consistency_step
 
 __all__ = ["DataConsistency", "RecNet"]
 
@@ -80,7 +79,7 @@ class RecNet(UnrolledNetwork):
             raise ValueError("lam must be read with data_consistency='soft' or 'cg', got 'hard'")
         return nn.functional.softplus(self.raw_lambda)
 
-    def unroll(self, zero_filled: Tensor, normal: Operator, support: Tensor) -> Tensor:
+    def unroll(self, zero_filled: Tensor, normal: SenseNormalOperator, support: Tensor) -> Tensor:
         peak = zero_filled.abs().amax(dim=tuple(range(1, zero_filled.ndim)), keepdim=True)
         zero_filled = zero_filled / torch.where(peak > 0, peak, 1.0)
         image = zero_filled
@@ -92,18 +91,16 @@ class RecNet(UnrolledNetwork):
             image = self._make_consistent(index, denoised, zero_filled, normal)
         return image * peak  # which is 0 where nothing was measured: the biases make no image of it
 
-    def _make_consistent(self, index: int, denoised: Tensor, zero_filled: Tensor, normal: Operator) -> Tensor:
+    def _make_consistent(
+        self, index: int, denoised: Tensor, zero_filled: Tensor, normal: SenseNormalOperator
+    ) -> Tensor:
         if self.data_consistency == "hard":
             return data_consistency_step(denoised, zero_filled, normal)
         lam = self.lam[index]
         if self.data_consistency == "soft":
             return data_consistency_step(denoised, zero_filled, normal, step=1 / (1 + lam))
-        return conjugate_gradient(
-            lambda x: normal(x) + lam * x,
-            zero_filled + lam * denoised,
-            x0=denoised,
-            num_iterations=self.num_cg_iterations,
-        )
+        right = zero_filled + lam * denoised
+        return normal.solve(right, lam, x0=denoised, num_iterations=self.num_cg_iterations)
 
 
 def _make_block(num_convs: int, chans: int) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check, check_at_least_one, require
-from fastmri_ufloss.mri.sense import data_consistency_step, sense_adjoint, sense_normal_operator
+from fastmri_ufloss.mri.sense import SenseNormalOperator, data_consistency_step, sense_adjoint
 
 __all__ = ["DiscriminatorOutput", "PatchDiscriminator", "RefinementNet", "RefinementUnet"]
 
@@ -132,7 +132,7 @@ def _make_consistent(
     check(sens_maps.ndim == 5, "sens_maps", "of one set with data_consistency", tuple(sens_maps.shape))
     with torch.autocast(image.device.type, enabled=False):
         zero_filled = sense_adjoint(masked_kspace, sens_maps)
-        normal = sense_normal_operator(mask, sens_maps)
+        normal = SenseNormalOperator(mask, sens_maps)
         return data_consistency_step(image[:, 0], zero_filled, normal).unsqueeze(1)
 
 

@@ -21,6 +21,6 @@ __getattr__, __all__ = lazy_names(
         "espirit": "estimate_sens_maps",
         "intensity": "image_scale",
         "sense": "cg_sense combine_sets cut_rows data_residual sens_expand sens_reduce sense_adjoint "
-        "sense_normal_operator",
+        "SenseNormalOperator",
     },
 )

@@ -20,14 +20,15 @@ def conjugate_gradient(
     x0: Tensor | None = None,
     num_iterations: int = 6,
     backward: Backward = "unrolled",
+    dims: tuple[int, ...] | None = None,
 ) -> Tensor:
     """Solve A x = b for each sample of a batch with a fixed number of conjugate gradient steps.
 
-    Every sample has step sizes of its own; a sample stays once its residual is as small as rounding errors. At least
+    Every system has step sizes of its own; it stays once its residual is as small as rounding errors. At least
     float32 under autocast.
 
     Args:
-        operator: x -> A x, Hermitian and positive definite for each sample.
+        operator: x -> A x, Hermitian and positive definite for each system.
         rhs: b, (batch, ...), real or complex.
         x0: the start, of the shape of ``rhs``; zero if not given.
         num_iterations: number of steps, at least 1.
@@ -35,6 +36,8 @@ def conjugate_gradient(
             ``"unrolled"``: through the steps, exact for the truncated solve. ``"checkpoint"``: the same
             gradient, the steps recomputed instead of stored. ``"implicit"``: a second solve of
             A u = (gradient), which is exact only where the solve has converged, and has no gradient in ``x0``.
+        dims: the axes of ``rhs`` that one system covers, all but the first if not given. A mixes nothing along the
+            others: smaller systems converge in fewer steps.
 
     Raises:
         ValueError: if an argument is not as above.
@@ -48,17 +51,18 @@ def conjugate_gradient(
     with torch.autocast(rhs.device.type, enabled=False):
         rhs = _at_least_float32(rhs)
         x0 = None if x0 is None else _at_least_float32(x0)
+        dims = tuple(range(1, rhs.ndim)) if dims is None else tuple(dim % rhs.ndim for dim in dims)
         if backward == "unrolled":
-            return _solve(operator, rhs, x0, num_iterations)
+            return _solve(operator, rhs, x0, num_iterations, dims)
         if backward == "checkpoint":
-            return checkpoint(_solve, operator, rhs, x0, num_iterations, use_reentrant=False)
+            return checkpoint(_solve, operator, rhs, x0, num_iterations, dims, use_reentrant=False)
         if backward == "implicit":
             with torch.no_grad():
-                x = _solve(operator, rhs, x0, num_iterations)
+                x = _solve(operator, rhs, x0, num_iterations, dims)
             if not torch.is_grad_enabled():
                 return x
             # dx = A^-1 (db - dA x): the residual carries both derivatives, its value is left out
-            return x + _ImplicitSolve.apply(rhs - operator(x), operator, num_iterations)
+            return x + _ImplicitSolve.apply(rhs - operator(x), operator, num_iterations, dims)
     raise ValueError(f"backward must be 'unrolled', 'checkpoint' or 'implicit', got {backward!r}")
 
 
@@ -66,47 +70,46 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Real part of <a, b> per sample, shaped to multiply a sample."""
+def _dot(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Real part of <a, b> of each system, shaped to multiply it."""
     if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-    products = (a * b).flatten(1).sum(dim=1)
-    return products.reshape(-1, *(1,) * (a.ndim - 1))
+        products = torch.view_as_real(a) * torch.view_as_real(b)
+        return products.sum(dim=(*dims, a.ndim), keepdim=True)[..., 0]
+    return (a * b).sum(dim=dims, keepdim=True)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
-    """numerator / denominator, and 0 with zero gradient where a sample is not active or the denominator is 0."""
+    """numerator / denominator, and 0 with zero gradient where a system is not active or the denominator is 0."""
     active = active & (denominator > 0)
     return torch.where(active, numerator / torch.where(active, denominator, 1.0), 0.0)
 
 
-def _power_of_two(rhs: Tensor) -> Tensor:
-    """About the largest magnitude of each sample: to divide by it rounds nothing, and energies stay in range."""
-    values = (torch.view_as_real(rhs) if rhs.is_complex() else rhs).detach().abs().flatten(1).amax(dim=1)
+def _power_of_two(rhs: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """About the largest magnitude of each system: to divide by it rounds nothing, and energies stay in range."""
+    values = rhs.detach().abs().amax(dim=dims, keepdim=True)
     scale = torch.ldexp(torch.ones_like(values), torch.frexp(values).exponent)
-    return torch.where(values > 0, scale, 1.0).reshape(-1, *(1,) * (rhs.ndim - 1))
+    return torch.where(values > 0, scale, 1.0)
 
 
-def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: int) -> Tensor:
-    scale = _power_of_two(rhs)
+def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: int, dims: tuple[int, ...]) -> Tensor:
+    scale = _power_of_two(rhs, dims)
     rhs = rhs / scale
     x = torch.zeros_like(rhs) if x0 is None else x0 / scale
     residual = rhs if x0 is None else rhs - operator(x)
     direction = residual
-    energy = _dot(residual, residual)
+    energy = _dot(residual, residual, dims)
     # a residual of the size of rounding errors says nothing, and gradients of its ratios overflow
-    smallest = torch.finfo(energy.dtype).eps ** 2 * _dot(rhs, rhs).detach()
-    scalar = (-1, *(1,) * (rhs.ndim - 1))
+    smallest = torch.finfo(energy.dtype).eps ** 2 * _dot(rhs, rhs, dims).detach()
     for step in range(num_iterations):
         product = operator(direction)
         active = energy > smallest
-        alpha = _ratio(energy, _dot(direction, product), active).reshape(scalar).to(rhs.dtype)
+        alpha = _ratio(energy, _dot(direction, product, dims), active).to(rhs.dtype)
         x = torch.addcmul(x, alpha, direction)
         if step == num_iterations - 1:
             break
         residual = torch.addcmul(residual, alpha, product, value=-1)
-        new_energy = _dot(residual, residual)
-        beta = _ratio(new_energy, energy, active).reshape(scalar).to(rhs.dtype)
+        new_energy = _dot(residual, residual, dims)
+        beta = _ratio(new_energy, energy, active).to(rhs.dtype)
         direction = torch.addcmul(residual, beta, direction)
         energy = new_energy
     return x * scale
@@ -116,12 +119,13 @@ class _ImplicitSolve(torch.autograd.Function):
     """Zero in the forward pass, A^-1 in the backward pass (A is its own adjoint)."""
 
     @staticmethod
-    def forward(ctx: Any, residual: Tensor, operator: Operator, num_iterations: int) -> Tensor:
+    def forward(ctx: Any, residual: Tensor, operator: Operator, num_iterations: int, dims: tuple[int, ...]) -> Tensor:
         ctx.operator = operator
         ctx.num_iterations = num_iterations
+        ctx.dims = dims
         return torch.zeros_like(residual)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         with torch.no_grad():
-            return _solve(ctx.operator, grad, None, ctx.num_iterations), None, None
+            return _solve(ctx.operator, grad, None, ctx.num_iterations, ctx.dims), None, None, None

@@ -63,7 +63,7 @@ class RowWise(nn.Module):
 
 def row_wise_modl() -> MoDL:
     torch.manual_seed(0)
-    modl = MoDL(num_unrolls=2, num_cg_iterations=40, chans=2, num_pools=1)
+    modl = MoDL(num_unrolls=2, num_cg_iterations=6, chans=2, num_pools=1)
     modl.denoisers = nn.ModuleList([RowWise()])
     return modl
 
@@ -93,10 +93,7 @@ def test_a_band_has_the_encoding_of_its_rows() -> None:
     band, band_maps = cut_rows(kspace, 5, 6), maps[:, :, rows]
     torch.testing.assert_close(band, sens_expand(image[:, :, rows].contiguous(), band_maps) * mask)
     torch.testing.assert_close(sens_reduce(band, band_maps), sens_reduce(kspace, maps)[:, :, rows])
-    whole = cg_sense(kspace, mask, maps, num_iterations=60)
-    torch.testing.assert_close(
-        cg_sense(band, mask, band_maps, num_iterations=60), whole[:, rows], rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(cg_sense(band, mask, band_maps), cg_sense(kspace, mask, maps)[:, rows])
 
 
 @pytest.mark.parametrize("band", [(-1, 3), (8, 3), (0, 0), (0, 11)])
@@ -209,7 +206,7 @@ def test_a_network_without_view_of_other_rows_gives_the_same(folder: Path, tmp_p
 
 def test_a_module_writes_the_same_crop(folder: Path, tmp_path: Path) -> None:
     transform = MoDLDataTransform(MASK, sens_maps=SensMapCache(tmp_path))
-    module = MoDLModule(num_unrolls=1, num_cg_iterations=40, chans=2, num_pools=1)
+    module = MoDLModule(num_unrolls=1, num_cg_iterations=6, chans=2, num_pools=1)
     module.modl = row_wise_modl()
     images = []
     for crop in (False, True):

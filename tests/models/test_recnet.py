@@ -7,7 +7,7 @@ from helpers import column_mask, randn_complex, smooth_maps
 from torch import nn
 
 from fastmri_ufloss.models import MoDL, RecNet, VarNet
-from fastmri_ufloss.mri import estimate_sens_maps, sens_expand, sens_reduce, sense_normal_operator
+from fastmri_ufloss.mri import SenseNormalOperator, estimate_sens_maps, sens_expand, sens_reduce
 from fastmri_ufloss.mri.sense import data_consistency_step
 
 SMALL = {"num_blocks": 2, "chans": 4}
@@ -91,11 +91,11 @@ def test_hard_data_consistency_of_several_coils_is_done_in_each() -> None:
     kspace, mask, maps = example()
     z = randn_complex(2, 24, 28, seed=5)
     zero_filled = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0]
-    result = data_consistency_step(z, zero_filled, sense_normal_operator(mask, maps))
+    result = data_consistency_step(z, zero_filled, SenseNormalOperator(mask, maps))
     coils = torch.where(mask, kspace, sens_expand(torch.view_as_real(z).unsqueeze(1), maps))
     torch.testing.assert_close(result, torch.view_as_complex(sens_reduce(coils, maps))[:, 0], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="zero_filled must have the shape of image"):
-        data_consistency_step(z, zero_filled[:, 1:], sense_normal_operator(mask, maps))
+        data_consistency_step(z, zero_filled[:, 1:], SenseNormalOperator(mask, maps))
 
 
 @all_modes
@@ -140,7 +140,7 @@ def test_cg_solves_the_normal_equations() -> None:
     result = net(kspace, mask, sens_maps=maps, return_complex=True)
     zero_filled = torch.view_as_complex(sens_reduce(kspace, maps))[:, 0]
     z = torch.view_as_complex(before[0].contiguous()) * zero_filled.abs().max()
-    normal = sense_normal_operator(mask, maps)
+    normal = SenseNormalOperator(mask, maps)
     columns = [normal(unit.reshape(1, 8, 10)).flatten() for unit in torch.eye(80, dtype=torch.complex64)]
     matrix = torch.stack(columns, dim=1) + 0.1 * torch.eye(80)
     solution = torch.linalg.solve(matrix, (zero_filled + 0.1 * z).flatten())

@@ -52,6 +52,28 @@ def test_samples_of_a_batch_do_not_depend_on_each_other() -> None:
 
 
 @pytest.mark.parametrize("backward", BACKWARDS)
+@pytest.mark.parametrize("dims", [(-1,), (2,), (0, 2)])
+def test_systems_along_other_axes_have_steps_of_their_own(backward: str, dims: tuple[int, ...]) -> None:
+    """A batch of (samples, rows, columns) whose operator mixes columns, and for (0, 2) samples too."""
+    matrix = spd(3, 12 if len(dims) == 2 else 6).repeat(2 if len(dims) == 1 else 1, 1, 1)
+    data = randn_complex(2, 3, 6, dtype=torch.complex128)
+
+    def systems(x: torch.Tensor) -> torch.Tensor:
+        return x.permute(1, 0, 2).reshape(3, 12) if len(dims) == 2 else x.reshape(6, 6)
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        y = product(matrix)(systems(x))
+        return y.reshape(3, 2, 6).permute(1, 0, 2) if len(dims) == 2 else y.reshape(2, 3, 6)
+
+    rhs, flat = data.clone().requires_grad_(), systems(data).clone().requires_grad_()
+    x = conjugate_gradient(apply, rhs, num_iterations=3, backward=backward, dims=dims)  # type: ignore[arg-type]
+    alone = conjugate_gradient(product(matrix), flat, num_iterations=3, backward=backward)  # type: ignore[arg-type]
+    torch.testing.assert_close(systems(x), alone)
+    gradients = (torch.autograd.grad((y.abs() ** 4).sum(), of)[0] for y, of in ((x, rhs), (alone, flat)))
+    torch.testing.assert_close(systems(next(gradients)), next(gradients))
+
+
+@pytest.mark.parametrize("backward", BACKWARDS)
 def test_zero_residual_is_safe(backward: str) -> None:
     matrix, rhs = spd(2, 4), randn_complex(2, 4, dtype=torch.complex128)
     rhs[0] = 0

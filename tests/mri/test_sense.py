@@ -8,13 +8,13 @@ from helpers import column_mask, randn_complex, smooth_maps
 from torch import Tensor
 
 from fastmri_ufloss.mri import (
+    SenseNormalOperator,
     cg_sense,
     combine_sets,
     data_residual,
     sens_expand,
     sens_reduce,
     sense_adjoint,
-    sense_normal_operator,
 )
 
 
@@ -59,7 +59,7 @@ def test_normal_operator_is_reduce_mask_expand(kind: str, size: tuple[int, int])
     maps, mask = smooth_maps(2, 4, *size), masks(2, *size)[kind]
     image = randn_complex(2, *size)
     expected = sens_reduce(sens_expand(real(image[:, None]), maps) * mask, maps)
-    actual = sense_normal_operator(mask, maps)(image)
+    actual = SenseNormalOperator(mask, maps)(image)
     torch.testing.assert_close(actual, torch.view_as_complex(expected)[:, 0])
 
 
@@ -67,7 +67,7 @@ def test_normal_operator_is_reduce_mask_expand(kind: str, size: tuple[int, int])
 @pytest.mark.parametrize("kind", ["columns", "points"])
 def test_normal_operator_gradients(kind: str, make_maps: Callable[..., Tensor]) -> None:
     maps = make_maps(2, 3, 6, 8, dtype=torch.complex128)
-    operator = sense_normal_operator(masks(2, 6, 8)[kind], maps)
+    operator = SenseNormalOperator(masks(2, 6, 8)[kind], maps)
     image = randn_complex(2, *maps.shape[1:-4], 6, 8, dtype=torch.complex128).requires_grad_()
     assert torch.autograd.gradcheck(operator, image)
     assert torch.autograd.gradgradcheck(operator, image)
@@ -76,7 +76,7 @@ def test_normal_operator_gradients(kind: str, make_maps: Callable[..., Tensor]) 
 def test_normal_operator_reaches_maps_that_require_gradients() -> None:
     mask, image = column_mask(1, 8, center=4), randn_complex(1, 6, 8, dtype=torch.complex128)
     maps = smooth_maps(1, 3, 6, 8, dtype=torch.complex128).requires_grad_()
-    assert torch.autograd.gradcheck(lambda m: sense_normal_operator(mask, m)(image), maps)
+    assert torch.autograd.gradcheck(lambda m: SenseNormalOperator(mask, m)(image), maps)
 
 
 @pytest.mark.parametrize("kind", ["columns", "points"])
@@ -87,7 +87,7 @@ def test_data_larger_than_a_block_give_the_same(kind: str) -> None:
     coil_images = torch.view_as_complex(fastmri.ifft2c(kspace))
     expected = (torch.view_as_complex(maps).conj() * coil_images).sum(1)
     torch.testing.assert_close(torch.view_as_complex(sens_reduce(kspace, maps))[:, 0], expected)
-    torch.testing.assert_close(sense_normal_operator(mask, maps)(image), expected)
+    torch.testing.assert_close(SenseNormalOperator(mask, maps)(image), expected)
 
 
 def test_cg_sense_recovers_the_image_that_maps_and_samples_determine() -> None:
@@ -120,7 +120,7 @@ def test_several_sets_are_summed_up() -> None:
     left = torch.vdot(other.flatten(), torch.view_as_complex(kspace).flatten())
     torch.testing.assert_close(left, torch.vdot(adjoint.flatten(), image.flatten()))
     for mask in masks(2, 12, 9).values():
-        normal = sense_normal_operator(mask, maps)
+        normal = SenseNormalOperator(mask, maps)
         torch.testing.assert_close(normal(image), sense_adjoint(kspace * mask, maps))
 
 
@@ -153,7 +153,7 @@ def test_bad_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="image must have shape"):
         sens_expand(maps[0], maps)
     with pytest.raises(ValueError, match="mask must have shape"):
-        sense_normal_operator(column_mask(2, 9), maps)
+        SenseNormalOperator(column_mask(2, 9), maps)
     two = maps_of_two_sets(2, 4, 8, 10)
     with pytest.raises(ValueError, match="sens_maps must have the shape of kspace"):
         sens_reduce(maps[:, :3], two)
