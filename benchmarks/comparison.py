@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,25 +127,19 @@ def train(args: argparse.Namespace, root: Path, runs: Sequence[Run]) -> dict[str
     """Train and test the networks; returns the CPU seconds of each training."""
     file, logs = args.work / "cpu_seconds.json", args.work / "logs"
     seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    missing = [run for run in runs if run.name not in seconds]
-    for start in range(0, len(missing), args.processes):
-        commands = {}
-        for run in missing[start : start + args.processes]:
-            options = [
-                "--max_steps",
-                run.steps,
-                "--max_epochs",
-                100_000,
-                "--limit_val_batches",
-                0,
-                "--num_workers",
-                0,
-            ]
-            options += ["--seed", run.seed, *MASK, *NETWORKS[run.network].options]
-            options += ["--no-score"] if NETWORKS[run.network].reference == "coil-combined" else []
-            commands[run.name] = recipe(NETWORKS[run.network].script, root, args.work / run.name, *options)
-        seconds |= run_together(commands, logs)
-        write_json(file, seconds)
+    ends = ["--max_epochs", 100_000, "--limit_val_batches", 0, "--num_workers", 0]
+    with ThreadPoolExecutor(args.processes) as pool:
+        trainings = []
+        for run in runs:
+            network = NETWORKS[run.network]
+            options = ["--max_steps", run.steps, *ends, "--seed", run.seed, *MASK, *network.options]
+            options += ["--no-score"] if network.reference == "coil-combined" else []
+            command = recipe(network.script, root, args.work / run.name, *options)
+            if run.name not in seconds:
+                trainings.append(pool.submit(run_together, {run.name: command}, logs))
+        for training in as_completed(trainings):
+            seconds |= training.result()
+            write_json(file, seconds)
     commands = {
         f"test_{run.name}": recipe(NETWORKS[run.network].script, root, args.work / run.name, "--mode", "test", *MASK)
         for run in runs
