@@ -166,7 +166,7 @@ def report(args: argparse.Namespace, root: Path, runs: Sequence[Run]) -> dict[st
     folders = {title: args.work / "classical" / "reconstructions" / name for name, title in CLASSICAL.items()}
     folders |= {run.title: args.work / run.name / "reconstructions" for run in runs if run.divisor == 1}
     test, output = root / "multicoil_test", args.work / "report"
-    line = ["-m", "fastmri_ufloss.report", *(f"{title}={folder}" for title, folder in folders.items())]
+    line: list[object] = ["-m", "fastmri_ufloss.report", *(f"{title}={folder}" for title, folder in folders.items())]
     line += ["--reference", f"RSS={test}", f"coil-combined={args.work / 'classical' / 'reference'}"]
     line += ["--kspace", test, "--baseline", CLASSICAL["pics_tv"], "--focus", "SSIM (coil-combined)"]
     line += ["--output_path", output]

@@ -31,6 +31,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, search_weights, volume_slices
+from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, run_jobs
 from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -488,7 +489,10 @@ def load_vgg(args: Namespace, *, hint: str = "") -> VGGFeatures:
 # --------------------------------------------------------------------------------------------------------- trainer
 
 DEVICE_ARGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-TRAINER_ARGS = ("gradient_clip_val", "limit_train_batches", "limit_val_batches", "log_every_n_steps")
+TRAINER_ARGS = (
+    *("gradient_clip_val", "limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"),
+    "log_every_n_steps",
+)
 
 
 def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) -> None:
@@ -500,6 +504,7 @@ def add_trainer_args(parser: ArgumentParser, *, run_name: str, max_epochs: int) 
     group.add_argument("--accumulate_grad_batches", type=int, default=1)
     group.add_argument("--limit_train_batches", type=int | float | None)
     group.add_argument("--limit_val_batches", type=int | float | None)
+    group.add_argument("--check_val_every_n_epoch", type=int, default=1)
     group.add_argument("--log_every_n_steps", type=int | None)
     text = f"folder of the run (default: LOG_PATH/{run_name})"
     group.add_argument("--default_root_dir", type=Path | None, help=text)
@@ -524,10 +529,15 @@ def make_trainer(
 
     Lightning counts the steps of all optimizers; where there are several, the module accumulates the gradients.
     """
+    interval, epochs = args.check_val_every_n_epoch, args.max_epochs
+    fits = interval >= 1 and (epochs <= 0 or interval <= epochs)
+    check(fits, "--check_val_every_n_epoch", f"from 1 to --max_epochs {epochs}", interval)
     options = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
     best = ModelCheckpoint(**options, filename="best", monitor=monitor, mode=mode)
     # two writers of one file, and not save_last, which writes only where the best has improved
-    each_epoch = ModelCheckpoint(**options, filename="last", save_top_k=1, every_n_epochs=1)
+    each_epoch = ModelCheckpoint(
+        **options, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True
+    )
     every = args.checkpoint_every_n_steps * num_optimizers
     within_epoch = ModelCheckpoint(**options, filename="last", save_top_k=1, every_n_train_steps=every)
     return pl.Trainer(
@@ -865,7 +875,7 @@ def find_feature_net(
     if file is None and needed:
         say("No --feature_net: training the feature network of UFLoss on the training split first")
         parser = make_pretraining_parser()
-        other = ("config", "max_epochs", "max_steps", "accumulate_grad_batches", "lr")
+        other = ("config", "max_epochs", "max_steps", "check_val_every_n_epoch", "accumulate_grad_batches", "lr")
         names = [name for name in parser.get_defaults().as_dict() if name in args and name not in other]
         defaults = pick(args, names) | {
             "images": "combined" if in_chans == 2 else "rss",

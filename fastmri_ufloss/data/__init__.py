@@ -22,7 +22,7 @@ __getattr__, __all__ = lazy_names(
         "patches": "PatchDataset",
         "reconstruction_writer": "ReconstructionWriter",
         "segmentation": "SegmentationSample SegmentationSlices",
-        "sens_maps": "SensMapCache SensMapFiles SensMapSource UnitSensMaps",
+        "sens_maps": "ScanSlice SensMapCache SensMapFiles SensMapSource UnitSensMaps",
         "slices": "IndexedSliceDataset",
         "transforms": "MoDLDataTransform MoDLSample UnetDataTransform collate",
     },

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,29 +15,27 @@ from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
 from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
-__all__ = ["SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
+__all__ = ["ScanSlice", "SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
+
+
+class ScanSlice(NamedTuple):
+    """What maps are made from: k-space (coils, rows, cols, 2), of which only what the mask has acquired is read."""
+
+    kspace: Tensor
+    mask: Tensor
+    num_low_frequencies: int
+    path: str | Path
+    slice_num: int
+    rows: range  # of the image, where maps are wanted
+    matrix: Tensor | None  # what virtual coils were made with, see `compress_coils`
 
 
 class SensMapSource(Protocol):
-    """Gives the maps of a slice, (coils, rows, cols, 2) or (sets, coils, rows, cols, 2), or some rows of them.
-
-    The k-space is that of the whole slice, of which only what the mask has acquired is read. Where its coils are
-    virtual, ``matrix`` is what they were made with, see `compress_coils`.
-    """
+    """Gives the maps of some rows of a slice, (coils, rows, cols, 2) or (sets, coils, rows, cols, 2)."""
 
     needs_center: bool  # whether the maps are made from the fully sampled center of k-space
 
-    def __call__(
-        self,
-        kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int,
-        path: str | Path,
-        slice_num: int,
-        rows: range,
-        *,
-        matrix: Tensor | None = None,
-    ) -> Tensor: ...
+    def __call__(self, scan: ScanSlice) -> Tensor: ...
 
     def key(self, path: str | Path) -> str:
         """What the maps of a volume depend on, beside the volume."""
@@ -86,25 +84,15 @@ class SensMapCache:
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
-    def __call__(
-        self,
-        kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int,
-        path: str | Path,
-        slice_num: int,
-        rows: range,
-        *,
-        matrix: Tensor | None = None,
-    ) -> Tensor:
-        square_center = mask.shape[1] > 1
-        file = self.file(num_low_frequencies, path, slice_num, square_center=square_center, matrix=matrix)
-        maps = _read_half(file, tuple(kspace.shape) if self.num_maps == 1 else (self.num_maps, *kspace.shape))
+    def __call__(self, scan: ScanSlice) -> Tensor:
+        lines, is_square, shape = scan.num_low_frequencies, scan.mask.shape[1] > 1, tuple(scan.kspace.shape)
+        file = self.file(lines, scan.path, scan.slice_num, square_center=is_square, matrix=scan.matrix)
+        maps = _read_half(file, shape if self.num_maps == 1 else (self.num_maps, *shape))
         if maps is None:
             estimated = estimate_sens_maps(
-                kspace[None],
-                num_low_frequencies,
-                mask=mask[None],
+                scan.kspace[None],
+                lines,
+                mask=scan.mask[None],
                 calibration_size=self.calibration_size,
                 num_maps=self.num_maps,
             )
@@ -112,7 +100,7 @@ class SensMapCache:
             with atomic_path(file) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, maps)
         # the rounded ones at the first use too: a run must not depend on the state of its cache
-        return torch.from_numpy(maps[..., rows.start : rows.stop, :, :].astype(np.float32))
+        return torch.from_numpy(maps[..., scan.rows.start : scan.rows.stop, :, :].astype(np.float32))
 
 
 def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -142,30 +130,23 @@ class SensMapFiles:
         file = (self.folder / Path(path).name).resolve()
         return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
-    def __call__(
-        self,
-        kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int,
-        path: str | Path,
-        slice_num: int,
-        rows: range,
-        *,
-        matrix: Tensor | None = None,
-    ) -> Tensor:
-        file = self.folder / Path(path).name
+    def __call__(self, scan: ScanSlice) -> Tensor:
+        file = self.folder / Path(scan.path).name
         with open_hdf5(file) as volume:
             if "sens_maps" not in volume:
                 raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
             stored = volume["sens_maps"]
-            has_slice = stored.ndim in (4, 5) and slice_num < stored.shape[0]
-            maps = stored[slice_num] if has_slice else stored[()]
-        coils, sets = len(kspace) if matrix is None else matrix.shape[1], maps.shape[:-3] if has_slice else ()
-        name, shape = f"{file}: sens_maps of slice {slice_num}", (*sets, coils, *kspace.shape[1:-1])
+            has_slice = stored.ndim in (4, 5) and scan.slice_num < stored.shape[0]
+            maps = stored[scan.slice_num] if has_slice else stored[()]
+        matrix, (coils, *size, _) = scan.matrix, scan.kspace.shape
+        coils, sets = coils if matrix is None else matrix.shape[1], maps.shape[:-3] if has_slice else ()
+        name, shape = f"{file}: sens_maps of slice {scan.slice_num}", (*sets, coils, *size)
         check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
         fits = maps.shape == shape and np.iscomplexobj(maps)
         check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
-        given = torch.view_as_real(torch.from_numpy(maps[..., rows.start : rows.stop, :].astype(np.complex64)))
+        given = torch.view_as_real(
+            torch.from_numpy(maps[..., scan.rows.start : scan.rows.stop, :].astype(np.complex64))
+        )
         return given if matrix is None else _compress_maps(given, matrix)
 
 
@@ -184,18 +165,8 @@ class UnitSensMaps:
     def key(self, path: str | Path) -> str:
         return "ones"
 
-    def __call__(
-        self,
-        kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int,
-        path: str | Path,
-        slice_num: int,
-        rows: range,
-        *,
-        matrix: Tensor | None = None,
-    ) -> Tensor:
-        check(len(kspace) == 1, f"{path}: coils", "1 for maps of ones", len(kspace))
-        maps = torch.zeros_like(kspace[:, rows.start : rows.stop])
+    def __call__(self, scan: ScanSlice) -> Tensor:
+        check(len(scan.kspace) == 1, f"{scan.path}: coils", "1 for maps of ones", len(scan.kspace))
+        maps = torch.zeros_like(scan.kspace[:, scan.rows.start : scan.rows.stop])
         maps[..., 0] = 1
         return maps

@@ -17,7 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from fastmri_ufloss.checks import check, check_at_least_one
 from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
-from fastmri_ufloss.data.sens_maps import SensMapSource
+from fastmri_ufloss.data.sens_maps import ScanSlice, SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
 from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.sense import combine_sets, cut_rows, sense_adjoint
@@ -217,7 +217,7 @@ class MoDLDataTransform(SliceMasking):
         has_reference = self.keep_reference and not undersampled
         if self.sens_maps is not None:
             path = attrs.get("path", fname)
-            maps = self.sens_maps(full, mask_tensor, num_low, path, slice_num, rows, matrix=matrix)
+            maps = self.sens_maps(ScanSlice(full, mask_tensor, num_low, path, slice_num, rows, matrix))
             if has_reference:
                 reference = combine_sets(sense_adjoint(band[None], maps[None]))[0]
         return MoDLSample(

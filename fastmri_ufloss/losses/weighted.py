@@ -103,9 +103,10 @@ class WeightedLoss(nn.Module):
     """sum_i w_i c_i L_i, with L_i(output, target, data_range), or values that the caller has computed.
 
     The weights w_i are constant, or follow the epoch that `set_epoch` names; in eval mode ramps have their final
-    weight. A term whose weight is 0 is computed, and takes no part in the gradient. The factors c_i are 1; with
-    ``normalize`` they are 1 / L_i of the first training batch, the mean over all processes, and buffers, which a
-    checkpoint holds (Seitzer et al., MICCAI 2018).
+    weight. A term whose weight is 0 is computed, and takes no part in the gradient; where a ramp is at 0 in training
+    it is left out, to save its time, unless terms are normalized. The factors c_i are 1; with ``normalize`` they are
+    1 / L_i of the first training batch, the mean over all processes, and buffers, which a checkpoint holds (Seitzer
+    et al., MICCAI 2018).
 
     After each call ``last_terms`` holds the value L_i of each term, detached; and ``last_grad_norms``, every
     ``grad_norms_every`` training steps, the norm of the gradient of each w_i c_i L_i in the output, times the scale
@@ -171,10 +172,14 @@ class WeightedLoss(nn.Module):
         counted = [name for name, weight in weights.items() if weight > 0] or list(weights)
         computed, names = dict(values or {}), set(weights) - set(self.terms)
         check(set(computed) == names, "values", f"named {sorted(names)}", sorted(computed))
+        ramps = [name for name, weight in self.weights.items() if isinstance(weight, LinearRamp)]
+        left_out = set(ramps) - set(counted) if self.training and not self.normalize else set()
         for name, term in self.terms.items():
+            if name in left_out:
+                continue
             # detached, and not without gradients: a term may compute otherwise where there are none
             computed[name] = term(output if name in counted else output.detach(), target, data_range)
-        self.last_terms = {name: computed[name].detach() for name in weights}
+        self.last_terms = {name: computed[name].detach() for name in weights if name in computed}
         is_step = self.training and any(computed[name].requires_grad for name in counted)
         factors = self._make_factors(is_step=is_step)
         weighted = {name: weights[name] * factors.get(name, 1.0) * computed[name] for name in counted}

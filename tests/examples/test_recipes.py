@@ -62,10 +62,10 @@ def test_pretrain_train_resume_test_reconstruct(demo: Path, tmp_path: Path, chal
     assert list((folder / "tensorboard").rglob("events*"))
     first = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
-    output = run_recipe(*train, "--max_epochs", 2, cwd=tmp_path).stdout
+    output = run_recipe(*train, "--max_epochs", 3, "--check_val_every_n_epoch", 2, cwd=tmp_path).stdout
     assert "Resuming from" in output
     second = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert (first["global_step"], second["global_step"]) == (2, 4)
+    assert (first["global_step"], second["global_step"]) == (2, 6)
 
     assert "CG-SENSE" in run_recipe(*train, "--mode", "test", cwd=tmp_path).stdout
     with h5py.File(folder / "reconstructions" / "file1002001.h5") as file:
@@ -152,6 +152,7 @@ BAD = {
     ),
     "sets of own maps": (["--sens_maps_path", ".", "--num_maps", "2"], "--num_maps is for maps that are computed"),
     "band of ssim": (["--loss", "ssim", "--train_rows", "6"], "ssim needs images of at least 7x7, got (6, 48)"),
+    "validation": (["--check_val_every_n_epoch", "2"], "--check_val_every_n_epoch must be from 1 to --max_epochs 1"),
     "classical": (["--classical", "zero_filled"], "classical"),
     "own maps": (["--sens_maps_path", "nowhere"], "no folder nowhere with coil maps"),
     "resume": (["--resume", "nothing.ckpt"], "no checkpoint nothing.ckpt"),

@@ -124,12 +124,33 @@ def test_weight_of_zero_is_logged_and_gives_no_gradient() -> None:
     assert only.grad is not None and not only.grad.any()
 
 
+def test_ramp_that_has_not_begun_costs_nothing() -> None:
+    output, target, _ = pair()
+    calls = []
+
+    class Counted(nn.Module):
+        def forward(self, output: torch.Tensor, target: torch.Tensor, data_range: Any = None) -> torch.Tensor:
+            calls.append(output.requires_grad)
+            return l1_loss(output, target)
+
+    output.requires_grad_()
+    loss = WeightedLoss({"l1": L1Loss(), "late": Counted()}, {"l1": 1.0, "late": LinearRamp(0, 1, 2, 4)})
+    loss.set_epoch(2)
+    torch.testing.assert_close(loss(output, target), l1_loss(output, target))
+    assert calls == [] and list(loss.last_terms) == ["l1"]
+    loss.set_epoch(3)
+    torch.testing.assert_close(loss(output, target), 1.5 * l1_loss(output, target))
+    loss.set_epoch(0)
+    loss.eval()(output, target)
+    assert calls == [True, True] and list(loss.last_terms) == ["l1", "late"]
+
+
 def test_ufloss_of_weight_zero_draws_its_patches_and_not_the_whole_grid() -> None:
     counts = []
     net = TinyNet()
     net.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
     settings = {"ufloss": {"stride": 1, "patches_per_step": 4}}
-    loss = make_loss({"l1": 1.0, "ufloss": LinearRamp(0, 1, 1, 2)}, feature_net=net, settings=settings)
+    loss = make_loss({"l1": 1.0, "ufloss": 0.0}, feature_net=net, settings=settings)
     output, target, _ = pair()
     loss(output.requires_grad_(), target).backward()
     assert counts == [8, 8]  # of two outputs and two targets
