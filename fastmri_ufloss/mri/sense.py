@@ -206,7 +206,8 @@ class SenseNormalOperator:
         With a mask of columns each row of the image is a system of its own, so that the rows of a band are those of
         the whole slice after any number of steps.
         """
-        lam = torch.as_tensor(lam).to(rhs)  # products with real numbers are slower
+        # products with real numbers are slower
+        lam = lam.to(rhs.dtype) if isinstance(lam, Tensor) else rhs.new_full((), lam)
         return conjugate_gradient(
             lambda x: torch.addcmul(self(x), lam, x),
             rhs,
