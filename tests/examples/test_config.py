@@ -105,5 +105,5 @@ def test_settings_of_the_demo_are_defaults(demo: Path, tmp_path: Path, data: boo
     command = [SCRIPT, "--config", "some.yaml", "--pretrain_max_epochs", 8, *(["--data_path", demo] if data else [])]
     printed = yaml.safe_load(run_recipe(*command, "--print_config", cwd=tmp_path).stdout)
     assert (printed["lr"], printed["pretrain_max_epochs"]) == (0.5, 8)
-    assert (printed["train_rows"], printed["max_epochs"]) == ((64, 50) if data else (48, 30))
+    assert (printed["train_rows"], printed["max_epochs"]) == ((64, 50) if data else (48, 40))
     assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]
