@@ -39,7 +39,7 @@ from fastmri_ufloss.report import format_table
 
 BACKWARDS = ("unrolled", "checkpoint", "implicit")
 ROWS, KEPT_ROWS, BAND, COLS, COILS, VIRTUAL_COILS = 640, 320, 64, 372, 15, 8
-PAPER = {"denoiser": "unet", "chans": 64, "share_weights": True}  # configs/paper.yaml
+PAPER = {"num_unrolls": 5, "denoiser": "unet", "chans": 64, "share_weights": True}  # configs/paper.yaml
 JOBS: dict[str, dict[str, Any]] = {
     "paper's settings, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS, "model": PAPER},
     "default network, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS},
