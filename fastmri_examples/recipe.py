@@ -31,7 +31,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, search_weights, volume_slices
-from fastmri_ufloss.checks import check
+from fastmri_ufloss.checks import check_at_least_one
 from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, run_jobs
 from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -529,9 +529,10 @@ def make_trainer(
 
     Lightning counts the steps of all optimizers; where there are several, the module accumulates the gradients.
     """
-    interval, epochs = args.check_val_every_n_epoch, args.max_epochs
-    fits = interval >= 1 and (epochs <= 0 or interval <= epochs)
-    check(fits, "--check_val_every_n_epoch", f"from 1 to --max_epochs {epochs}", interval)
+    check_at_least_one(check_val_every_n_epoch=args.check_val_every_n_epoch)
+    args = args.clone()
+    if args.max_epochs > 0:  # a short run is validated at its end: without that it has no best checkpoint
+        args.check_val_every_n_epoch = min(args.check_val_every_n_epoch, args.max_epochs)
     options = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
     best = ModelCheckpoint(**options, filename="best", monitor=monitor, mode=mode)
     # two writers of one file, and not save_last, which writes only where the best has improved
