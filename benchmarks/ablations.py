@@ -25,7 +25,6 @@ VARIANTS: dict[str, list[object]] = {
     "default": [],
     "3 unrolls": ["--num_unrolls", 3],
     "5 unrolls": ["--num_unrolls", 5],
-    "8 unrolls": ["--num_unrolls", 8],
     "12 unrolls": ["--num_unrolls", 12],
     "3 CG steps": ["--num_cg_iterations", 3],
     "10 CG steps": ["--num_cg_iterations", 10],

@@ -716,7 +716,8 @@ def settings_of_init_checkpoint(args: Namespace, *, kind: type[MriModule]) -> di
     """The settings of the network that a training begins with, as defaults."""
     if args.init_checkpoint is None:
         return {}
-    settings = read_checkpoint(args.init_checkpoint, prefix=kind.prefix)["hyper_parameters"]
+    content = read_checkpoint(args.init_checkpoint, prefix=kind.prefix)
+    settings = content["hyper_parameters"] | content.get(MriDataModule.__name__, {})
     return {name: value for name, value in settings.items() if name in args}
 
 
@@ -828,7 +829,15 @@ def tune_classical(args: Namespace, data: MriDataModule, run_dir: Path) -> dict[
 
 FEATURE_NET = "feature_net.safetensors"
 PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
-FEATURE_ARGS = ("num_features", "temperature", "lr", "phase_augmentation", "magnitude_augmentation")
+FEATURE_ARGS = (
+    "architecture",
+    "width",
+    "num_features",
+    "temperature",
+    "lr",
+    "phase_augmentation",
+    "magnitude_augmentation",
+)
 PRETRAIN_MAX_EPOCHS = 100
 # what fits the demo's small images, and minutes on two cores
 DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}

@@ -10,6 +10,7 @@ evaluation.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ def main() -> None:
     recipe.add_feature_network_args(parser)
     recipe.add_sense_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
-    recipe.add_mode_args(parser, default="the run's best", has_score=True)
+    recipe.add_mode_args(parser, default="the run's best", has_score=True, has_init_checkpoint=True)
     parser.set_defaults(**recipe.TRAINING)
-    args = recipe.parse(parser, DEMO, several_coils, recipe.without_bands)
+    init = partial(recipe.settings_of_init_checkpoint, kind=RecNetModule)
+    args = recipe.parse(parser, DEMO, several_coils, recipe.without_bands, init)
     recipe.check_schedule(parser, args)
     recipe.train_and_test(parser, args, recipe.run_folder(args, NAME), kind=RecNetModule, names=MODULE_ARGS)
 

@@ -10,6 +10,7 @@ evaluation.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -39,9 +40,12 @@ def make_parser(description: str) -> ArgumentParser:
     recipe.add_arguments(group, MoDLModule, MODULE_ARGS, more_words=(MoDL,))
     text = "torch.compile the denoisers in training, for a GPU: needs a C++ compiler; checkpoints are the same"
     group.add_argument("--compile", action="store_true", help=text)
-    recipe.add_mode_args(parser, default="the run's best", has_score=True)
+    recipe.add_mode_args(parser, default="the run's best", has_score=True, has_init_checkpoint=True)
     parser.set_defaults(**recipe.TRAINING)
     return parser
+
+
+settings_of_init_checkpoint = partial(recipe.settings_of_init_checkpoint, kind=MoDLModule)
 
 
 def check_flags(parser: ArgumentParser, args: Namespace) -> None:
@@ -54,7 +58,7 @@ def check_flags(parser: ArgumentParser, args: Namespace) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    args = recipe.parse(parser, DEMO, recipe.without_bands)
+    args = recipe.parse(parser, DEMO, recipe.without_bands, settings_of_init_checkpoint)
     check_flags(parser, args)
     recipe.train_and_test(parser, args, recipe.run_folder(args, NAME), kind=MoDLModule, names=MODULE_ARGS)
 

@@ -45,7 +45,7 @@ def main() -> None:
     group.add_argument("--split", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help=text)
     group.add_argument("--convert_workers", type=int, default=1, help="scans converted at once")
     parser.set_defaults(**PAPER)
-    args = recipe.parse(parser, DEMO, without_center, recipe.without_bands)
+    args = recipe.parse(parser, DEMO, without_center, recipe.without_bands, recipe_2d.settings_of_init_checkpoint)
     recipe_2d.check_flags(parser, args)
     recipe.read_loss(parser, args)  # what is wrong with the flags is said before anything is converted
     run_dir = recipe.run_folder(args, NAME)

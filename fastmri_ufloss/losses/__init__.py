@@ -22,6 +22,6 @@ __getattr__, __all__ = lazy_names(
         "perceptual": "PerceptualLoss perceptual_loss",
         "ssim": "DSSIMLoss MSSSIMLoss SSIMLoss dssim_loss ms_ssim_loss ssim_loss",
         "ufloss": "UFLoss ufloss_per_image",
-        "weighted": "LOSS_NAMES LinearRamp WeightedLoss make_loss parse_weights",
+        "weighted": "LOSS_NAMES AutoWeight LinearRamp WeightedLoss make_loss parse_weights",
     },
 )

@@ -28,16 +28,20 @@ class UFLoss(FrozenNetworkLoss):
     the grid without replacement: an unbiased estimate of the loss over the whole grid. The random numbers come from
     torch's global generator of the CPU. Otherwise the whole grid is used without a shift.
 
+    A network with ``grid_features`` (`PatchFeatureNet` of architecture "narrow") sees all patches of a grid in one
+    pass over the image, where the stride is a multiple of its ``grid_step``.
+
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
     feature matching loss", MRM 2022, eq. 10 and 11.
 
     Args:
         feature_net: f, patches (n, in_chans, p, p) to unit vectors (n, d), with the attributes ``in_chans``
             (2 for complex images, 1 for magnitudes) and ``patch_size`` (p).
-        stride: distance of neighboring patches of the grid in pixels.
-        patches_per_step: patches of each image in a training step, None for all.
-        chunk_size: patches that go through the network at once. With more, the chunks are computed again
-            in the backward pass instead of being stored.
+        stride: distance of neighboring patches of the grid in pixels; None: the network's ``grid_step``, else 5.
+        patches_per_step: patches of each image in a training step; None: 64 where the network sees one patch after
+            the other, all where it sees the grid at once.
+        chunk_size: patches that go through the network at once, where it sees one after the other. With more, the
+            chunks are computed again in the backward pass instead of being stored.
 
     Raises:
         ValueError: if stride, patches_per_step or chunk_size is below 1.
@@ -46,11 +50,16 @@ class UFLoss(FrozenNetworkLoss):
     feature_net: nn.Module
 
     def __init__(
-        self, feature_net: nn.Module, *, stride: int = 5, patches_per_step: int | None = 64, chunk_size: int = 256
+        self,
+        feature_net: nn.Module,
+        *,
+        stride: int | None = None,
+        patches_per_step: int | None = None,
+        chunk_size: int = 256,
     ) -> None:
         check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
         super().__init__("feature_net", feature_net)
-        self.stride = stride
+        self.stride = _stride(feature_net, stride)
         self.patches_per_step = patches_per_step
         self.chunk_size = chunk_size
 
@@ -66,8 +75,14 @@ class UFLoss(FrozenNetworkLoss):
         check_images(output, target)
         corners = _grid(net, target, self.stride)
         shift = torch.randint(self.stride, (2,))
-        if self.patches_per_step is not None and self.patches_per_step < len(corners):
-            corners = corners[torch.randperm(len(corners))[: self.patches_per_step]]
+        at_once = _sees_grid(net, self.stride)
+        number = self.patches_per_step or (len(corners) if at_once else 64)
+        chosen = torch.randperm(len(corners))[:number] if number < len(corners) else None
+        if at_once:
+            output, target = (torch.roll(image, shift.tolist(), dims=(-2, -1)) for image in (output, target))
+            distances = _grid_distances(net, output, target, self.stride)
+            return (distances if chosen is None else distances[:, chosen]).mean()
+        corners = corners if chosen is None else corners[chosen]
         # taking a patch of the rolled image at a corner is taking it from the image at corner - shift
         return _distance(net, output, target, corners - shift, self.chunk_size).mean()
 
@@ -77,7 +92,7 @@ def ufloss_per_image(
     output: Tensor,
     target: Tensor,
     *,
-    stride: int = 5,
+    stride: int | None = None,
     chunk_size: int = 256,
     target_features: Tensor | None = None,
 ) -> Tensor:
@@ -89,16 +104,19 @@ def ufloss_per_image(
     """
     check_images(output, target)
     check_at_least_one(chunk_size=chunk_size)
+    stride = _stride(feature_net, stride)
     corners = _grid(feature_net, target, stride)
     if target_features is not None:
         expected, shape = (len(target), len(corners)), tuple(target_features.shape)
         demand = f"target_features must have shape ({expected[0]}, {expected[1]}, d)"
         require(shape[:2] == expected, demand, shape)
+    if _sees_grid(feature_net, stride):
+        return _grid_distances(feature_net, output, target, stride, target_features).mean(dim=1)
     return _distance(feature_net, output, target, corners, chunk_size, target_features)
 
 
 def patch_features(
-    feature_net: nn.Module, images: Tensor, scale: Tensor, *, stride: int = 5, chunk_size: int = 256
+    feature_net: nn.Module, images: Tensor, scale: Tensor, *, stride: int | None = None, chunk_size: int = 256
 ) -> Tensor:
     """Features of all patches of the grid, row by row, (batch, patches, d), without gradient.
 
@@ -108,9 +126,12 @@ def patch_features(
     check_shape("images", images)
     check_at_least_one(chunk_size=chunk_size)
     require(scale.shape == images.shape[:1], f"scale must have shape ({len(images)},)", tuple(scale.shape))
+    stride = _stride(feature_net, stride)
     corners = _grid(feature_net, images, stride)
     with torch.no_grad():
         channels = _channels(feature_net, images, scale)
+        if _sees_grid(feature_net, stride):
+            return feature_net.grid_features(channels, stride=stride)  # type: ignore[operator]
         chunks = [_features(feature_net, channels, c) for c in corners.split(max(1, chunk_size // len(images)))]
     return torch.cat(chunks, dim=1)
 
@@ -144,6 +165,19 @@ def _distance(
             )
         total = total + (features - wanted).square().sum(dim=(1, 2))
     return total / len(corners)
+
+
+def _grid_distances(
+    feature_net: Any, output: Tensor, target: Tensor, stride: int, target_features: Tensor | None = None
+) -> Tensor:
+    """|f(p_j) - f(p^_j)|^2 of all patches of the grid, (batch, patches), by a network that sees the grid at once."""
+    scale = image_scale(target)
+    if target_features is None:
+        with torch.no_grad():
+            target_features = feature_net.grid_features(_channels(feature_net, target, scale), stride=stride)
+    features = feature_net.grid_features(_channels(feature_net, output, scale), stride=stride)
+    distances: Tensor = (features - target_features.detach()).square().sum(dim=2)
+    return distances
 
 
 def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tensor:
@@ -200,6 +234,15 @@ def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
     channels = channels.to(scale.dtype) / scale.reshape(-1, 1, 1, 1)
     parameter = next(feature_net.parameters(), None)
     return channels if parameter is None else channels.to(parameter.dtype)
+
+
+def _stride(feature_net: nn.Module, stride: int | None) -> int:
+    return stride or getattr(feature_net, "grid_step", None) or 5
+
+
+def _sees_grid(feature_net: nn.Module, stride: int) -> bool:
+    step = getattr(feature_net, "grid_step", None)
+    return step is not None and stride % step == 0
 
 
 def _grid(feature_net: nn.Module, images: Tensor, stride: int) -> Tensor:

@@ -84,8 +84,7 @@ class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
     mode, on the device of the metric, and in no state dict.
 
     Args:
-        stride: distance of neighboring patches of the grid in pixels.
-        chunk_size: patches that go through the network at once.
+        stride, chunk_size: see `fastmri_ufloss.losses.UFLoss`.
 
     Raises:
         ValueError: if stride or chunk_size is below 1; in `update`, for images of another kind or too small.
@@ -94,7 +93,7 @@ class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
     feature_net: nn.Module
     slice_sums = ("ufloss",)
 
-    def __init__(self, feature_net: nn.Module, *, stride: int = 5, chunk_size: int = 256) -> None:
+    def __init__(self, feature_net: nn.Module, *, stride: int | None = None, chunk_size: int = 256) -> None:
         super().__init__("feature_net", feature_net)
         check_at_least_one(stride=stride, chunk_size=chunk_size)
         self.stride = stride

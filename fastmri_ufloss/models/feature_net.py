@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,45 +19,81 @@ from fastmri_ufloss.mri.intensity import SCALE_RULE
 
 __all__ = ["PatchFeatureNet", "load_ufloss_checkpoint"]
 
-_FORMAT_VERSION = 1
+Architecture = Literal["resnet18", "narrow"]
+
+_FORMAT_VERSION = 2
 _SETTINGS = {
     "format_version": int,
+    "architecture": str,
     "in_chans": int,
     "num_features": int,
     "patch_size": int,
+    "width": int,
     "scale_rule": str,
     "training_data": str,
 }
+_OF_VERSION_1 = {"format_version": _FORMAT_VERSION, "architecture": "resnet18", "width": 64}
 
 
 class PatchFeatureNet(nn.Module):
     """A patch as a point on the unit sphere, v = f(p), |v| = 1.
 
-    ResNet-18 with a first convolution of 1 or 2 channels and a linear layer to the features, then l2 normalization.
     The image that the patch is taken from must have been divided by its `fastmri_ufloss.mri.intensity.image_scale`.
 
-    in_chans is 2 for the real and imaginary part of complex images and 1 for magnitudes, num_features, the length of
-    v, at least 1, and patch_size at least 32, by which ResNet-18 divides; ValueError otherwise. ``training_data``
-    says in words what the weights were trained on, and is stored with the weights.
+    Args:
+        in_chans: 2 for the real and imaginary part of complex images, 1 for magnitudes.
+        num_features: the length of v.
+        patch_size: p, rows and columns of a patch, at least 32 for "resnet18" and 39 for "narrow".
+        architecture: "resnet18", the paper's, with a linear layer to the features; or "narrow", a residual network
+            of 7 convolutions without padding, which sees all patches of a grid in one pass over the image
+            (`grid_features`): with the default loss in about a hundredth of the time.
+        width: channels of the first layer of "narrow", whose last has four times as many; None: 32.
+        training_data: what the weights were trained on, in words; stored with the weights.
+
+    Raises:
+        ValueError: if an argument is not as above, or a width is given for "resnet18".
 
     Wang et al., "High fidelity deep learning-based MRI reconstruction with instance-wise discriminative
     feature matching loss", MRM 2022.
     """
 
     def __init__(
-        self, in_chans: int = 2, *, num_features: int = 128, patch_size: int = 60, training_data: str = ""
+        self,
+        in_chans: int = 2,
+        *,
+        num_features: int = 128,
+        patch_size: int = 60,
+        architecture: Architecture = "resnet18",
+        width: int | None = None,
+        training_data: str = "",
     ) -> None:
         super().__init__()
         check(in_chans in (1, 2), "in_chans", "1 (magnitude) or 2 (real, imaginary)", in_chans)
-        check_at_least_one(num_features=num_features)
-        check(patch_size >= 32, "patch_size", "at least 32", patch_size)
+        check_at_least_one(num_features=num_features, width=width)
+        kinds = ("resnet18", "narrow")
+        check(architecture in kinds, "architecture", "'resnet18' or 'narrow'", repr(architecture))
+        is_narrow = architecture == "narrow"
+        check(is_narrow or width in (None, 64), "width", "None for 'resnet18'", width)
+        least = _NarrowResNet.field if is_narrow else 32  # by which ResNet-18 divides
+        check(patch_size >= least, "patch_size", f"at least {least}", patch_size)
         self.in_chans = in_chans
         self.num_features = num_features
         self.patch_size = patch_size
+        self.architecture = architecture
+        self.width = width or (32 if is_narrow else 64)
         self.training_data = training_data
-        self.network = resnet18(weights=None, num_classes=num_features)
-        self.network.conv1 = nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.network: nn.Module
+        if is_narrow:
+            self.network = _NarrowResNet(in_chans, num_features, self.width)
+        else:
+            self.network = resnet18(weights=None, num_classes=num_features)
+            self.network.conv1 = nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def grid_step(self) -> int | None:
+        """The distance of the patches whose features `grid_features` gives at once, None where it cannot."""
+        return _NarrowResNet.step if isinstance(self.network, _NarrowResNet) else None
 
     def forward(self, patches: Tensor) -> Tensor:
         """Features (n, num_features), of unit l2 norm, at least float32.
@@ -68,10 +104,19 @@ class PatchFeatureNet(nn.Module):
         fits = patches.ndim == 4 and tuple(patches.shape[1:]) == expected and not patches.is_complex()
         wanted = f"real with shape (n, {', '.join(map(str, expected))})"
         check(fits, "patches", wanted, f"{patches.dtype} {tuple(patches.shape)}")
-        features = self.network(patches)
-        # the norm is taken in full precision: under autocast the features come in half precision
-        half = features.dtype in (torch.float16, torch.bfloat16)
-        return F.normalize(features.float() if half else features, dim=1)
+        return _normalize(self.network(patches))
+
+    def grid_features(self, images: Tensor, *, stride: int) -> Tensor:
+        """Features of all patches on a grid, (n, patches, num_features), row by row: those of `forward`, to rounding.
+
+        Images are real (n, in_chans, rows, cols), at ``SCALE_RULE``, and not smaller than a patch. The grid starts
+        at the upper left corner; its stride is a multiple of ``grid_step``, ValueError otherwise.
+        """
+        if not isinstance(self.network, _NarrowResNet):
+            raise ValueError(f"grid_features is for the architecture 'narrow', not {self.architecture!r}")
+        step = self.network.step
+        check(stride > 0 and stride % step == 0, "stride", f"a multiple of {step}", stride)
+        return _normalize(self.network.grid(images, self.patch_size, stride // step))
 
     def save(self, path: str | Path) -> None:
         """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically."""
@@ -101,6 +146,72 @@ class PatchFeatureNet(nn.Module):
         net = cls(**{name: settings[name] for name in _SETTINGS if name not in ("format_version", "scale_rule")})
         load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
         return net.eval()
+
+
+class _NarrowResNet(nn.Module):
+    """Convolutions and batch norm without padding, the mean over the patch, and a linear layer.
+
+    An output of the last convolution depends on ``field`` x ``field`` pixels, its neighbor's are ``step`` further.
+    """
+
+    step, field = 4, 39
+
+    def __init__(self, in_chans: int, num_features: int, width: int) -> None:
+        super().__init__()
+        self.stem = _convolution(in_chans, width, 3, stride=2)
+        self.blocks = nn.ModuleList(
+            [_ValidBlock(width, width), _ValidBlock(width, 2 * width, stride=2), _ValidBlock(2 * width, 4 * width)]
+        )
+        self.fc = nn.Linear(4 * width, num_features)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def convolve(self, images: Tensor) -> Tensor:
+        images = F.relu(self.stem(images))
+        for block in self.blocks:
+            images = block(images)
+        return images
+
+    def forward(self, patches: Tensor) -> Tensor:
+        features: Tensor = self.fc(self.convolve(patches).mean(dim=(2, 3)))
+        return features
+
+    def grid(self, images: Tensor, patch_size: int, stride: int) -> Tensor:
+        """What `forward` gives for all patches of a grid, (n, patches, features), its stride in outputs."""
+        window = (patch_size - self.field) // self.step + 1
+        num_rows, num_cols = ((size - patch_size) // (self.step * stride) + 1 for size in images.shape[-2:])
+        means = F.avg_pool2d(self.convolve(images), window, stride=stride)[:, :, :num_rows, :num_cols]
+        features: Tensor = self.fc(means.flatten(2).transpose(1, 2))
+        return features
+
+
+class _ValidBlock(nn.Module):
+    """Two 3x3 convolutions without padding, beside the input cut to their size."""
+
+    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1) -> None:
+        super().__init__()
+        first = _convolution(in_chans, out_chans, 3, stride=stride)
+        self.convs = nn.Sequential(first, nn.ReLU(), _convolution(out_chans, out_chans, 3))
+        self.stride = stride
+        is_same = in_chans == out_chans and stride == 1
+        self.shortcut = nn.Identity() if is_same else _convolution(in_chans, out_chans, 1, stride=stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.convs(images)
+        margin = 1 + self.stride  # pixels that the convolutions take on each side
+        shortcut = self.shortcut(images[..., margin:, margin:])[..., : output.shape[-2], : output.shape[-1]]
+        return F.relu(output + shortcut)
+
+
+def _convolution(in_chans: int, out_chans: int, size: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_chans, out_chans, size, stride=stride, bias=False), nn.BatchNorm2d(out_chans))
+
+
+def _normalize(features: Tensor) -> Tensor:
+    # the norm is taken in full precision: under autocast the features come in half precision
+    half = features.dtype in (torch.float16, torch.bfloat16)
+    return F.normalize(features.float() if half else features, dim=-1)
 
 
 def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFeatureNet:
@@ -145,6 +256,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be a JSON file, got: {error}") from error
+    if isinstance(settings, dict) and settings.get("format_version") == 1:  # there was one architecture
+        settings |= _OF_VERSION_1
     fits = isinstance(settings, dict) and {k: type(v) for k, v in settings.items()} == _SETTINGS
     require(fits, f"{path} must hold the settings {', '.join(_SETTINGS)}", settings)
     for name, expected in (("format_version", _FORMAT_VERSION), ("scale_rule", SCALE_RULE)):

@@ -18,7 +18,7 @@ from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import collate
 from fastmri_ufloss.distributed import gather_rows
 from fastmri_ufloss.losses.instance_discrimination import MemoryBank, instance_discrimination_loss
-from fastmri_ufloss.models.feature_net import PatchFeatureNet
+from fastmri_ufloss.models.feature_net import Architecture, PatchFeatureNet
 from fastmri_ufloss.pl_modules.base_module import BaseModule
 from fastmri_ufloss.pl_modules.data_module import DataModule, MriDataModule
 from fastmri_ufloss.pl_modules.mri_module import with_maps
@@ -167,7 +167,7 @@ class FeatureModule(BaseModule):
     Args:
         num_patches: length of the training set.
         in_chans: 2 for complex, 1 for magnitude patches.
-        num_features: d.
+        architecture, width, num_features: see `PatchFeatureNet`.
         patch_size: p; batches hold p + 2 * margin rows and columns.
         temperature: tau. The paper's is 1. In short trainings on cardiac images 0.1 and 0.07 alone retrieved
             better than an untrained network (``benchmarks/temperature.py``).
@@ -190,6 +190,8 @@ class FeatureModule(BaseModule):
         num_patches: int,
         *,
         in_chans: int = 2,
+        architecture: Architecture = "resnet18",
+        width: int | None = None,
         num_features: int = 128,
         patch_size: int = 60,
         temperature: float = 0.1,
@@ -205,7 +207,12 @@ class FeatureModule(BaseModule):
         check(fits, "phase_augmentation", "off for magnitude patches", f"in_chans {in_chans}")
         self.save_hyperparameters()
         self.feature_net = PatchFeatureNet(
-            in_chans, num_features=num_features, patch_size=patch_size, training_data=training_data
+            in_chans,
+            num_features=num_features,
+            patch_size=patch_size,
+            architecture=architecture,
+            width=width,
+            training_data=training_data,
         )
         self.bank = MemoryBank(num_patches, num_features)
         # the same on every rank by construction; DDP would send it around before each step

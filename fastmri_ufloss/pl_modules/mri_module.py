@@ -13,7 +13,7 @@ from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
-from fastmri_ufloss.losses.weighted import LinearRamp, WeightedLoss
+from fastmri_ufloss.losses.weighted import AutoWeight, LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import sense_adjoint
@@ -133,7 +133,7 @@ class MriModule(BaseModule, HostModule):
         for name, norm in loss.last_grad_norms.items():
             self.log(f"train_grad_norms/{name}", norm)
         for name, weight in loss.weights.items():
-            if isinstance(weight, LinearRamp):
+            if isinstance(weight, AutoWeight | LinearRamp):
                 self.log(f"train_weights/{name}", loss.current_weights[name])
 
     def on_validation_epoch_start(self) -> None:

@@ -38,7 +38,7 @@ class SenseModule(MriModule):
     Args:
         loss: of complex images (batch, 1, rows, cols), `L2Loss` if not given. Not part of the hyperparameters.
         score_feature_net: a `PatchFeatureNet` to score the test with. Not part of them either.
-        score_stride: of the patches that the test is scored on.
+        score_stride: of the patches that the test is scored on; None: see `UFLoss`.
         num_log_images: validation batches whose images are logged.
     """
 
@@ -46,7 +46,12 @@ class SenseModule(MriModule):
     is_complex = True
 
     def __init__(
-        self, *, loss: nn.Module | None, score_feature_net: nn.Module | None, score_stride: int, num_log_images: int
+        self,
+        *,
+        loss: nn.Module | None,
+        score_feature_net: nn.Module | None,
+        score_stride: int | None,
+        num_log_images: int,
     ) -> None:
         super().__init__(num_log_images=num_log_images)
         self.loss = L2Loss() if loss is None else loss
@@ -204,7 +209,7 @@ class MoDLModule(SenseModule):
         checkpoint_denoiser: bool = False,
         loss: nn.Module | None = None,
         score_feature_net: nn.Module | None = None,
-        score_stride: int = 5,
+        score_stride: int | None = None,
         lr: float = 2e-3,
         warmup_steps: int = 100,
         lr_step_size: int | None = None,
@@ -247,7 +252,7 @@ class RecNetModule(SenseModule):
         lam: float | None = None,
         loss: nn.Module | None = None,
         score_feature_net: nn.Module | None = None,
-        score_stride: int = 5,
+        score_stride: int | None = None,
         lr: float = 2e-3,
         warmup_steps: int = 100,
         lr_step_size: int | None = None,

@@ -268,7 +268,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--feature_net", nargs="+", default=[], metavar="[NAME=]FILE", help="networks of UFLoss")
     words = "feature networks that a method was trained with: shown, and not tested"
     add("--trained_on", nargs="+", default=[], metavar="[NAME=]FILE", help=words)
-    add("--stride", type=int, metavar="N", help="of the patches of UFLoss (default: 5)")
+    add("--stride", type=int, metavar="N", help="of the patches of UFLoss (default: the network's)")
     add("--segmenter", type=Path, help="checkpoint of train_segmentation.py")
     add("--segmentations", type=Path, metavar="FOLDER", help="volumes with a data set 'segmentation'")
     return parser

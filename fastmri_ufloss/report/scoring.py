@@ -354,7 +354,6 @@ class _VolumeScores:
             targets = self.references.get(COIL_COMBINED, targets)
             phase = torch.from_numpy(np.angle(self.acquired.image[self.kept]))
         network = PatchFeatureNet.load(net.path).to(settings.device)
-        options = {} if settings.stride is None else {"stride": settings.stride}
 
         def tensor(images: np.ndarray, index: int) -> Tensor:
             """An image (1, 1, rows, cols), complex with a phase."""
@@ -366,9 +365,13 @@ class _VolumeScores:
         values = {method: np.full(len(self.kept), np.nan) for method in self.outputs}
         for index in np.flatnonzero(np.ptp(targets, axis=(1, 2))).tolist():
             target = tensor(targets, index)
-            features = patch_features(network, target, image_scale(target), **options)  # once for all methods
+            features = patch_features(
+                network, target, image_scale(target), stride=settings.stride
+            )  # once for all methods
             for method, images in self.outputs.items():
-                loss = ufloss_per_image(network, tensor(images, index), target, target_features=features, **options)
+                loss = ufloss_per_image(
+                    network, tensor(images, index), target, target_features=features, stride=settings.stride
+                )
                 values[method][index] = float(loss)
         for method, of_slices in values.items():
             self._add(method, net.metric, of_slices)

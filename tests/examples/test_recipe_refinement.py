@@ -106,7 +106,7 @@ def test_joint_training_with_the_weights_of_dagan(recon: Path, demo: Path, tmp_p
         (["--weights", "sharpness=1"], "unknown name 'sharpness'"),
         (
             ["--weights", "penalty=much"],
-            "the weight of 'penalty' must be a number or FROM:TO@EPOCH-EPOCH, got 'much'",
+            "the weight of 'penalty' must be a number, FROM:TO@EPOCH-EPOCH or auto, got 'much'",
         ),
         (["--weights", "l2=1"], "--weights: l2 is for --joint"),
         (["--perceptual", "none", "--weights", "perceptual=1"], "perceptual is for a term that --perceptual none"),

@@ -29,6 +29,14 @@ class SmallNet(nn.Module):
         return nn.functional.normalize(self.linear(x), dim=1)
 
 
+def narrow(in_chans=2, patch_size=40):
+    """A network that sees all patches of a grid at once, whose batch norm is not trivial."""
+    torch.manual_seed(0)
+    net = PatchFeatureNet(in_chans, num_features=6, patch_size=patch_size, architecture="narrow", width=4)
+    net(torch.randn(8, in_chans, patch_size, patch_size))
+    return net.eval()
+
+
 def images(batch=2, rows=23, cols=20, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 1, rows, cols, dtype=torch.complex64, generator=generator)
@@ -60,8 +68,56 @@ def test_eval_mode_is_the_equation_over_the_whole_grid(in_chans):
     torch.testing.assert_close(loss(output, target, data_range=torch.tensor([7.0])), expected)
 
 
+@pytest.mark.parametrize("stride", [4, 8, 5])
+@pytest.mark.parametrize("in_chans", [1, 2])
+def test_a_network_that_sees_the_grid_at_once_gives_the_equation(in_chans, stride):
+    loss = UFLoss(narrow(in_chans), stride=stride)
+    output, target = images(rows=58, cols=53), images(rows=58, cols=53, seed=1)
+    if in_chans == 1:
+        output, target = output.abs(), target.abs()
+    expected = reference(loss.feature_net, output, target, stride)
+    assert 0 < float(expected) < 4
+    torch.testing.assert_close(loss.eval()(output, target), expected)
+    loss = UFLoss(loss.feature_net, stride=stride, patches_per_step=10**6)
+    torch.manual_seed(5)
+    value = loss(output.requires_grad_(), target)
+    torch.manual_seed(5)
+    shift = torch.randint(stride, (2,)).tolist()
+    assert any(shift)
+    expected = reference(loss.feature_net, output, target, stride, shift)
+    torch.testing.assert_close(value, expected)
+    gradients = [torch.autograd.grad(each, output)[0] for each in (value, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-7)
+
+
+def test_grid_and_number_of_patches_are_those_of_the_network_unless_given():
+    class Counting(SmallNet):
+        def forward(self, patches):
+            self.largest_batch = max(self.largest_batch, len(patches))
+            return super().forward(patches)
+
+    net = Counting()
+    assert UFLoss(net).stride == 5 and UFLoss(narrow()).stride == 4
+    output, target = images(batch=1, rows=80, cols=80), images(batch=1, rows=80, cols=80, seed=1)
+    UFLoss(net)(output.requires_grad_(), target)
+    assert net.largest_batch == 64
+    # all patches without patches_per_step; with it, as many of the same places
+    loss, few = UFLoss(narrow()), UFLoss(narrow(), patches_per_step=3)
+    torch.manual_seed(3)
+    shift = torch.randint(4, (2,))
+    chosen = torch.randperm(121)[:3]
+    rolled = [torch.roll(image, shift.tolist(), dims=(-2, -1)) for image in (output.detach(), target)]
+    scale = image_scale(target)
+    features = [patch_features(loss.feature_net, image, scale)[0] for image in rolled]
+    distances = (features[0] - features[1]).square().sum(dim=1)
+    assert distances.shape == (121,)
+    for each, expected in ((loss, distances.mean()), (few, distances[chosen].mean())):
+        torch.manual_seed(3)
+        torch.testing.assert_close(each(output, target).detach(), expected)
+
+
 def test_training_mode_rolls_both_images_by_one_random_shift():
-    loss = UFLoss(SmallNet(), stride=3, patches_per_step=None)
+    loss = UFLoss(SmallNet(), stride=3, patches_per_step=10**6)
     output, target = images(), images(seed=1)
     torch.manual_seed(5)
     value = loss(output, target)
@@ -73,7 +129,7 @@ def test_training_mode_rolls_both_images_by_one_random_shift():
 def test_a_step_is_fixed_by_the_seed_and_unbiased():
     net = SmallNet()
     output, target = images(batch=1), images(batch=1, seed=1)
-    few, every = UFLoss(net, stride=2, patches_per_step=4), UFLoss(net, stride=2, patches_per_step=None)
+    few, every = UFLoss(net, stride=2, patches_per_step=4), UFLoss(net, stride=2, patches_per_step=10**6)
     torch.manual_seed(1)
     first = few(output, target)
     torch.manual_seed(1)
@@ -96,7 +152,7 @@ def test_each_step_draws_the_same_distinct_places_for_all_images():
     torch.testing.assert_close(one, two)
     # all places of the grid, drawn without replacement, are the whole grid
     whole = UFLoss(loss.feature_net, stride=3, patches_per_step=len(_grid(output, 3)))
-    every = UFLoss(loss.feature_net, stride=3, patches_per_step=None)
+    every = UFLoss(loss.feature_net, stride=3, patches_per_step=10**6)
     torch.manual_seed(4)
     value = whole(output, target)
     torch.manual_seed(4)
@@ -109,9 +165,10 @@ def _grid(image, stride, size=8):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_equal_images_give_exactly_zero_and_no_gradient(training):
+@pytest.mark.parametrize("architecture", ["resnet18", "narrow"])
+def test_equal_images_give_exactly_zero_and_no_gradient(training, architecture):
     torch.manual_seed(0)
-    net = PatchFeatureNet(2, num_features=16, patch_size=32)
+    net = PatchFeatureNet(2, num_features=16, patch_size=39, architecture=architecture)
     loss = UFLoss(net, stride=4, patches_per_step=6, chunk_size=8).train(training)
     target = images(rows=41, cols=44) * 1e-4
     output = target.clone().requires_grad_()
@@ -180,17 +237,18 @@ def test_per_image_values_do_not_depend_on_the_batch_or_the_chunks():
     assert net.largest_batch <= 7
 
 
-def test_features_of_the_target_can_be_computed_once():
-    net = SmallNet().eval()
-    output, target = images(), images(seed=1)
-    features = patch_features(net, target, image_scale(target), stride=3, chunk_size=9)
-    assert features.shape == (2, len(_grid(target, 3)), 6)
-    values = ufloss_per_image(net, output, target, stride=3, chunk_size=9, target_features=features)
-    torch.testing.assert_close(values, ufloss_per_image(net, output, target, stride=3))
-    itself = ufloss_per_image(net, target, target, stride=3, chunk_size=9, target_features=features)
+@pytest.mark.parametrize(("kind", "size", "stride"), [(SmallNet, 8, 3), (narrow, 40, 4)])
+def test_features_of_the_target_can_be_computed_once(kind, size, stride):
+    net = kind().eval()
+    output, target = images(rows=52, cols=49), images(rows=52, cols=49, seed=1)
+    features = patch_features(net, target, image_scale(target), stride=stride, chunk_size=9)
+    assert features.shape == (2, len(_grid(target, stride, size)), 6)
+    values = ufloss_per_image(net, output, target, stride=stride, chunk_size=9, target_features=features)
+    torch.testing.assert_close(values, ufloss_per_image(net, output, target, stride=stride))
+    itself = ufloss_per_image(net, target, target, stride=stride, chunk_size=9, target_features=features)
     assert itself.tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="target_features must have shape"):
-        ufloss_per_image(net, output, target, stride=4, target_features=features)
+        ufloss_per_image(net, output, target, stride=2 * stride, target_features=features)
 
 
 def test_gradient_is_that_of_the_equation_with_and_without_recomputation():
@@ -223,7 +281,7 @@ def test_no_gradient_reaches_target_or_network_and_the_network_stays():
 
 
 def test_descent_lowers_the_loss():
-    loss = UFLoss(SmallNet(), stride=2, patches_per_step=None)
+    loss = UFLoss(SmallNet(), stride=2, patches_per_step=10**6)
     target = images(1, 16, 16, seed=1)
     x = torch.view_as_real(images(1, 16, 16)).clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.02)

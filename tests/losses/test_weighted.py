@@ -14,12 +14,15 @@ from torch import nn
 
 from fastmri_ufloss.losses import (
     LOSS_NAMES,
+    AutoWeight,
+    HFENLoss,
     L1Loss,
     L2Loss,
     LinearRamp,
     SSIMLoss,
     UFLoss,
     WeightedLoss,
+    hfen_loss,
     l1_loss,
     l2_loss,
     make_loss,
@@ -163,7 +166,7 @@ def test_gradient_norms() -> None:
     loss = make_loss(
         {"l2": 2.0, "ufloss": 1.5},
         feature_net=net,
-        settings={"ufloss": {"patches_per_step": None, "chunk_size": 2, "stride": 2}},  # chunks that are recomputed
+        settings={"ufloss": {"patches_per_step": 10**6, "chunk_size": 2, "stride": 2}},  # chunks that are recomputed
         grad_norms_every=2,
     )
     torch.manual_seed(0)
@@ -231,6 +234,110 @@ def test_what_cannot_be_normalized_is_named() -> None:
     assert not any(loss.factors.values())
 
 
+class Scaled(nn.Module):
+    """A loss times a factor, whose gradient may be made NaN or zero."""
+
+    def __init__(self, loss: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.loss, self.factor = loss, factor
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor, data_range: Any = None) -> torch.Tensor:
+        return self.factor * self.loss(output, target, data_range)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("unit", [1e-5, 1.0])
+def test_weight_that_sets_itself(factor: float, unit: float) -> None:
+    """The first gradient is of the length asked for, whatever multiplies the term or the images."""
+    output, target, _ = (unit * image for image in pair())
+    output.requires_grad_()
+    terms = {"l2": L2Loss(), "l1": L1Loss(), "hfen": Scaled(HFENLoss(), factor)}
+    loss = WeightedLoss(terms, {"l2": 2.0, "l1": 0.1, "hfen": "auto:0.3"})
+    total = loss(output, target)
+    (gradient,) = torch.autograd.grad(total, output)
+    fixed = torch.autograd.grad(2 * l2_loss(output, target) + 0.1 * l1_loss(output, target), output)[0]
+    # the images of a batch differ in scale
+    scale = target.abs().flatten(1).kthvalue(math.ceil(0.95 * 40 * 36)).values.reshape(-1, 1, 1, 1)
+    difference = float(((gradient - fixed) * scale).norm())
+    assert difference == pytest.approx(0.3 * float((fixed * scale).norm()), rel=1e-4)
+    weight = float(loss.current_weights["hfen"])
+    same = WeightedLoss(terms, {"l2": 2.0, "l1": 0.1, "hfen": weight})
+    torch.testing.assert_close(total, same(output, target))
+    torch.testing.assert_close(gradient, torch.autograd.grad(same(output, target), output)[0], rtol=1e-4, atol=0)
+    plain = l2_loss(output, target) * 2 + l1_loss(output, target) * 0.1 + weight * factor * hfen_loss(output, target)
+    torch.testing.assert_close(total, plain, rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss.eval()(output, target), plain, rtol=1e-4, atol=0)
+
+
+def test_weight_that_sets_itself_follows_the_mean_of_the_norms_and_is_state() -> None:
+    _, target, _ = pair()
+    loss = make_loss({"l2": 1.0, "hfen": "auto"}, grad_norms_every=1)
+    assert float(loss.eval()(2 * target, target)) == pytest.approx(
+        float(l2_loss(2 * target, target))
+    )  # no weight yet
+    loss.train()
+    fixed, own = [], []
+    for seed in range(4):
+        output = (target + 0.1 * (1 + seed) * randn_complex(2, 1, 40, 36, seed=seed)).requires_grad_()
+        loss(output, target)
+        scale = target.abs().flatten(1).kthvalue(math.ceil(0.95 * 40 * 36)).values.reshape(-1, 1, 1, 1)
+        gradients = [torch.autograd.grad(f(output, target), output)[0] * scale for f in (l2_loss, hfen_loss)]
+        fixed.append(float(gradients[0].norm()))
+        own.append(float(gradients[1].norm()))
+        expected = (sum(fixed) / len(fixed)) / (sum(own) / len(own))
+        assert float(loss.current_weights["hfen"]) == pytest.approx(expected, rel=1e-4)
+        assert float(loss.last_grad_norms["hfen"]) == pytest.approx(expected * own[-1], rel=1e-4)
+    again = make_loss({"l2": 1.0, "hfen": "auto"})
+    again.load_state_dict(loss.state_dict())
+    values = [each.train()(output, target).detach() for each in (loss, again)]
+    torch.testing.assert_close(*values, rtol=0, atol=0)
+
+
+def test_weight_that_sets_itself_under_a_ramp_of_its_ratio() -> None:
+    output, target, _ = pair()
+    output.requires_grad_()
+    loss = make_loss({"l2": 1.0, "hfen": "auto:0:2@1-3"})
+    torch.testing.assert_close(loss(output, target), l2_loss(output, target))
+    assert list(loss.last_terms) == ["l2"] and not any(loss.state_dict().values())
+    loss.set_epoch(2)
+    l2 = torch.autograd.grad(l2_loss(output, target), output)[0]
+    both = torch.autograd.grad(loss(output, target), output)[0]
+    assert float((both - l2).norm()) == pytest.approx(float(l2.norm()), rel=0.05)  # two images, of nearly one scale
+
+
+def test_weight_that_sets_itself_beside_normalized_terms_and_values() -> None:
+    output, target, _ = pair()
+    output.requires_grad_()
+    value = torch.tensor(3.0, requires_grad=True)
+    loss = WeightedLoss({"l2": L2Loss(), "l1": L1Loss()}, {"l2": 1.0, "l1": "auto", "penalty": 0.1}, normalize=True)
+    total = loss(output, target, values={"penalty": value})
+    weight = float(loss.current_weights["l1"]) * float(l1_loss(output, target))
+    assert float(total.detach()) == pytest.approx(1.0 + weight + 0.1, rel=1e-5)
+    total.backward()
+    assert float(value.grad) == pytest.approx(0.1 / 3)
+    assert sorted(loss.factors) == ["l2", "penalty"]
+
+
+def test_gradient_that_cannot_set_a_weight() -> None:
+    output, target, _ = pair()
+    output.requires_grad_()
+    none = WeightedLoss({"l2": L2Loss(), "zero": Scaled(L1Loss(), 0.0)}, {"l2": 1.0, "zero": "auto"})
+    torch.testing.assert_close(none(output, target), l2_loss(output, target))
+    assert float(none.current_weights["zero"]) == 0
+    for factor in (math.nan, math.inf):
+        bad = WeightedLoss({"l2": L2Loss(), "bad": Scaled(L1Loss(), factor)}, {"l2": 1.0, "bad": "auto"})
+        assert bad(output, target).isnan()
+        assert bad.last_terms["bad"].isnan() and bad.last_terms["l2"].isfinite()
+
+
+def test_weights_that_have_nothing_to_follow() -> None:
+    for weights in ({"l2": "auto"}, {"l2": "auto", "l1": "auto"}, {"l2": 0.0, "l1": "auto"}):
+        with pytest.raises(ValueError, match="with the weight 'auto' must have a term with a fixed weight beside"):
+            make_loss(weights)
+    with pytest.raises(ValueError, match=r"must be of the terms \['l2'\], got \['penalty'\]"):
+        WeightedLoss({"l2": L2Loss()}, {"l2": 1.0, "penalty": "auto"})
+
+
 FACTORS_OF_A_PROCESS = """
 import sys
 
@@ -243,10 +350,10 @@ folder, rank = sys.argv[1], int(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 target = randn_complex(2, 1, 40, 36, seed=1) + 1
 output = target + 0.1 * randn_complex(2, 1, 40, 36, seed=2)
-loss = make_loss({"l1": 1.0, "ssim": 1.0}, normalize=True)
+loss = make_loss({"l1": 1.0, "ssim": 1.0, "hfen": "auto"}, normalize=True)
 one = slice(rank, rank + 1)
 loss(output[one].requires_grad_(), target[one], target[one].abs().amax(dim=(1, 2, 3)))
-torch.save(torch.stack(list(loss.factors.values())), f"{folder}/{rank}.pt")
+torch.save([torch.stack(list(loss.factors.values())), loss.current_weights["hfen"]], f"{folder}/{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 
@@ -257,11 +364,12 @@ def test_factors_are_the_same_on_every_process(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, env=environment) for command in commands]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert torch.equal(*ranks)
+    assert torch.equal(ranks[0][0], ranks[1][0])
+    assert torch.equal(ranks[0][1], ranks[1][1])  # the weight that sets itself
     output, target, data_range = pair()
     whole = make_loss({"l1": 1.0, "ssim": 1.0}, normalize=True)
     whole(output.requires_grad_(), target, data_range)
-    torch.testing.assert_close(ranks[0], torch.stack(list(whole.factors.values())))
+    torch.testing.assert_close(ranks[0][0], torch.stack(list(whole.factors.values())))
 
 
 def test_bad_names_and_weights_are_named() -> None:
@@ -357,14 +465,21 @@ def test_values_and_losses_in_one_sum_in_the_order_of_the_weights() -> None:
 
 
 def test_weights_are_read_from_text() -> None:
-    weights = parse_weights(["l1", "ssim=0.5", "ufloss=0:1.5@5-20"], names=LOSS_NAMES)
-    assert weights == {"l1": 1.0, "ssim": 0.5, "ufloss": LinearRamp(0.0, 1.5, 5, 20)}
+    texts = ["l1", "ssim=0.5", "ufloss=0:1.5@5-20", "edge=auto", "hfen=auto:0.3", "dssim=auto:0:2@1-3"]
+    weights = parse_weights(texts, names=LOSS_NAMES)
+    assert weights == {
+        **{"l1": 1.0, "ssim": 0.5, "ufloss": LinearRamp(0.0, 1.5, 5, 20)},
+        **{"edge": AutoWeight(), "hfen": AutoWeight(0.3), "dssim": AutoWeight(LinearRamp(0.0, 2.0, 1, 3))},
+    }
     assert parse_weights([f"{name}={weight}" for name, weight in weights.items()]) == weights
     for text, message in (
         ("vgg=1", r"unknown name 'vgg' in 'vgg=1', known are l1, "),
-        ("l1=a", r"'l1' must be a number or FROM:TO@EPOCH-EPOCH, got 'a'"),
-        ("l1=1_0", "must be a number or"),
-        ("l1=", "must be a number or"),
+        ("l1=a", r"'l1' must be a number, FROM:TO@EPOCH-EPOCH or auto, got 'a'"),
+        ("l1=1_0", "must be a number, "),
+        ("l1=", "must be a number, "),
+        ("l1=autos", "must be a number, "),
+        ("l1=auto:-1", "must be a number >= 0"),
+        ("l1=auto:0:1@5-5", "end in a later epoch, got 5-5"),
         ("l1=nan", "must be a number >= 0"),
         ("l1=-1", "must be a number >= 0"),
         ("l1=0:1@5-5", "end in a later epoch, got 5-5"),

@@ -39,6 +39,10 @@ def test_features_are_unit_vectors_in_float32_under_autocast(net):
         ({"in_chans": 3}, "in_chans must be 1"),
         ({"num_features": 0}, "num_features must be at least 1, got 0"),
         ({"patch_size": 31}, "patch_size must be at least 32, got 31"),
+        ({"patch_size": 38, "architecture": "narrow"}, "patch_size must be at least 39, got 38"),
+        ({"architecture": "vgg"}, "architecture must be 'resnet18' or 'narrow', got 'vgg'"),
+        ({"width": 32}, "width must be None for 'resnet18', got 32"),
+        ({"width": 0, "architecture": "narrow"}, "width must be at least 1, got 0"),
     ],
 )
 def test_settings_out_of_range(kwargs, message):
@@ -55,6 +59,48 @@ def test_patches_of_another_shape(net, shape):
 def test_complex_patches(net):
     with pytest.raises(ValueError, match="complex64"):
         net(torch.zeros(1, 2, 32, 32, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("patch_size", [39, 40, 45, 60])
+@pytest.mark.parametrize("stride", [4, 12])
+def test_narrow_network_sees_all_patches_of_a_grid_at_once(patch_size, stride):
+    torch.manual_seed(0)
+    net = PatchFeatureNet(2, num_features=5, patch_size=patch_size, architecture="narrow", width=3)
+    net(torch.randn(4, 2, patch_size, patch_size))  # batch norm with means of its own
+    net.eval()
+    images = torch.randn(2, 2, 65, 74)
+    rows, cols = (range(0, size - patch_size + 1, stride) for size in images.shape[2:])
+    patches = [images[:, :, r : r + patch_size, c : c + patch_size] for r in rows for c in cols]
+    expected = torch.stack([net(patch) for patch in patches], dim=1)
+    features = net.grid_features(images, stride=stride)
+    assert features.shape == (2, len(rows) * len(cols), 5)
+    torch.testing.assert_close(features, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(features.norm(dim=2), torch.ones(features.shape[:2]))
+
+
+def test_grid_of_a_network_that_has_none(net):
+    narrow = PatchFeatureNet(2, patch_size=40, architecture="narrow")
+    with pytest.raises(ValueError, match="stride must be a multiple of 4, got 6"):
+        narrow.grid_features(torch.zeros(1, 2, 50, 50), stride=6)
+    assert narrow.grid_step == 4 and net.grid_step is None
+    with pytest.raises(ValueError, match="grid_features is for the architecture 'narrow', not 'resnet18'"):
+        net.grid_features(torch.zeros(1, 2, 50, 50), stride=4)
+
+
+def test_narrow_network_is_saved_and_files_of_the_first_version_are_read(net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    narrow = PatchFeatureNet(1, num_features=7, patch_size=44, architecture="narrow", width=5).eval()
+    narrow.save(path)
+    loaded = PatchFeatureNet.load(path)
+    assert (loaded.architecture, loaded.width, loaded.patch_size) == ("narrow", 5, 44)
+    patches = torch.randn(2, 1, 44, 44)
+    assert torch.equal(loaded(patches), narrow(patches))
+    net.save(path)
+    settings = json.loads(path.with_suffix(".json").read_text())
+    first = {name: value for name, value in settings.items() if name not in ("architecture", "width")}
+    path.with_suffix(".json").write_text(json.dumps({**first, "format_version": 1}))
+    patches = torch.randn(2, 2, 32, 32)
+    assert torch.equal(PatchFeatureNet.load(path)(patches), net(patches))
 
 
 def test_save_and_load_give_the_same_network(net, tmp_path):
@@ -102,7 +148,7 @@ def test_load_refuses_what_save_did_not_write(net, tmp_path):
     with pytest.raises(ValueError, match=r"scale_rule in .* must be 'target_p95', got 'max'"):
         load_with(scale_rule="max")
     with pytest.raises(ValueError, match="format_version"):
-        load_with(format_version=2)
+        load_with(format_version=3)
     with pytest.raises(ValueError, match="must hold the settings"):
         load_with(in_chans="two")
     with pytest.raises(ValueError, match=r"net\.safetensors must hold .*: network\.fc\.\w+ must have shape"):

@@ -83,18 +83,20 @@ def fit(module: Module, path: Path, *, bad: int | None = None, validate: bool = 
 
 
 def test_terms_weights_and_norms_are_logged(tmp_path: Path) -> None:
-    loss = make_loss({"l1": 1.0, "dssim": LinearRamp(0.2, 1.0, 0, 2)}, grad_norms_every=2)
+    loss = make_loss({"l1": 1.0, "dssim": LinearRamp(0.2, 1.0, 0, 2), "l2": "auto"}, grad_norms_every=2)
     module = Module(loss)
     trainer = fit(module, tmp_path)
     assert len(module.logged["train_terms/l1"]) == len(module.logged["train_terms/dssim"]) == 9
     assert module.logged["train_terms/l1"][-1] < module.logged["train_terms/l1"][0]
     assert module.logged["train_weights/dssim"] == pytest.approx([0.2] * 3 + [0.6] * 3 + [1.0] * 3)
     assert "train_weights/l1" not in module.logged
+    assert len(module.logged["train_weights/l2"]) == 9 and min(module.logged["train_weights/l2"]) > 0
     assert len(module.logged["train_grad_norms/l1"]) == 5 and min(module.logged["train_grad_norms/dssim"]) > 0
     # the validation's loss has the final weights from the first epoch on
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     first_terms = {name: sum(module.logged[f"val_terms/{name}"][:3]) / 3 for name in ("l1", "dssim")}
-    assert module.logged["validation_loss"][0] == pytest.approx(sum(first_terms.values()), rel=1e-5)
+    own = module.logged["train_weights/l2"][2] * sum(module.logged["val_terms/l2"][:3]) / 3
+    assert module.logged["validation_loss"][0] == pytest.approx(sum(first_terms.values()) + own, rel=1e-5)
     assert {"val_terms/l1", "val_terms/dssim", "train_terms/l1"} <= set(metrics)
 
 

@@ -143,7 +143,9 @@ def texture(image: np.ndarray) -> float:
     return float(np.hypot(*np.gradient(drawing.cut(image, square))).mean()) if square[2] > 1 else 0.0
 
 
-def magnitude_ufloss(net: PatchFeatureNet, output: np.ndarray, target: np.ndarray, *, stride: int = 5) -> float:
+def magnitude_ufloss(
+    net: PatchFeatureNet, output: np.ndarray, target: np.ndarray, *, stride: int | None = None
+) -> float:
     """UFLoss of a magnitude image (rows, cols), see `ufloss_per_image`."""
     pair = (torch.from_numpy(image)[None, None].float() for image in (output, target))
     return float(ufloss_per_image(net.eval().requires_grad_(False), *pair, stride=stride))

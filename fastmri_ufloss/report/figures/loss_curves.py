@@ -188,7 +188,7 @@ def draw_loss_curves(
     epochs: Sequence[int] = (),
     image: int = 0,
     net: PatchFeatureNet | None = None,
-    stride: int = 5,
+    stride: int | None = None,
 ) -> dict[str, Any]:
     """The figure of some runs, by name, is written; its numbers are returned by run.
 
@@ -216,7 +216,7 @@ def draw_loss_curves(
 
 
 def _score_images(
-    log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int
+    log: RunLog, epochs: Sequence[int], image: int, net: PatchFeatureNet | None, stride: int | None
 ) -> tuple[dict[str, tuple[np.ndarray, str]], dict[int, dict[str, float]]]:
     """The images of `LossCurves`, and their scores by epoch."""
     images: dict[str, tuple[np.ndarray, str]] = {}

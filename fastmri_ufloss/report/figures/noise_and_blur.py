@@ -205,8 +205,8 @@ def descend(
     num_steps: int = 300,
     optimizer: Literal["sgd", "adam"] = "sgd",
     lr: float | None = None,
-    patches_per_step: int | None = 64,
-    stride: int = 5,
+    patches_per_step: int | None = None,
+    stride: int | None = None,
     measure_stride: int = 10,
     measure_every: int = 10,
     num_images: int = 2,
@@ -225,8 +225,7 @@ def descend(
         num_steps: of the descent.
         optimizer: ``"sgd"`` for plain gradient descent as above, eq. 14 of the paper, or ``"adam"``, without N.
         lr: step size, that of ``LR`` if not given.
-        patches_per_step: see `UFLoss`; None for the whole grid.
-        stride: of the grid of the gradient.
+        patches_per_step, stride: of the gradient, see `UFLoss`.
         measure_stride: of the grid that is measured.
         measure_every: steps between two measurements; the last step is measured too.
         num_images: to keep on the way, start and end included; more of them at first, where they change most.

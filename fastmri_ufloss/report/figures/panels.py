@@ -298,7 +298,7 @@ def draw_panels(
     *,
     title: str,
     net: PatchFeatureNet | None = None,
-    stride: int = 5,
+    stride: int | None = None,
     zoom: Square | None = None,
     error_gain: float = ERROR_GAIN,
 ) -> dict[str, dict[str, float]]:
