@@ -41,7 +41,7 @@ from fastmri_ufloss.files import atomic_path, open_hdf5, remove_leftovers, write
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, make_metrics, mean_scores, score_run
-from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features
+from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features, pretrained_feature_net
 from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, MriModule, PatchDataModule, UnetModule
 from fastmri_ufloss.pl_modules.base_module import BaseModule, SeededSteps, read_checkpoint
 from fastmri_ufloss.report import format_table, save_picture
@@ -420,7 +420,8 @@ def add_loss_args(
     group.add_argument("--normalize_losses", action="store_true", help=text)
     text = "log the norm of each term's gradient every so many steps"
     group.add_argument("--grad_norms_every", type=int | None, help=text)
-    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
+    text = f"of ufloss: file of a trained feature network, or {GENERAL!r} for the one that ships"
+    group.add_argument("--feature_net", type=Path | None, help=text)
     add_arguments(group, UFLoss, UFLOSS_ARGS)
     text = "num_scales of ms_ssim, fewer for small images"
     group.add_argument("--ms_ssim_scales", type=int, default=default_of(MSSSIMLoss, "num_scales"), help=text)
@@ -775,7 +776,9 @@ def train_and_test(
         resume = begin(parser, args, run_dir, compared, kind=kind)
         needed = "ufloss" in (*(weights or ()), *args.metrics)
         if needed and args.get("train_rows") is not None:
-            size = args.patch_size if args.feature_net is None else PatchFeatureNet.load(args.feature_net).patch_size
+            size = args.patch_size
+            if args.feature_net is not None:
+                size = load_feature_net(args.feature_net, in_chans=in_chans, patch_size=size).patch_size
             if args.train_rows < size:
                 rows = f"--train_rows {args.train_rows} is less than the {size} rows of a patch of ufloss"
                 raise ValueError(f"{rows}; --train_rows null trains on all rows")
@@ -828,6 +831,7 @@ def tune_classical(args: Namespace, data: MriDataModule, run_dir: Path) -> dict[
 # ------------------------------------------------------------------------------------------------- feature network
 
 FEATURE_NET = "feature_net.safetensors"
+GENERAL = "general"
 PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
 FEATURE_ARGS = (
     "architecture",
@@ -862,8 +866,15 @@ def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
     return parser
 
 
-def load_feature_net(file: Path, *, in_chans: int) -> PatchFeatureNet:
-    """A feature network for images of so many channels; ValueError if it is another."""
+def load_feature_net(file: Path, *, in_chans: int, patch_size: int | None = None) -> PatchFeatureNet:
+    """A feature network for images of so many channels; ValueError if it is another.
+
+    "general" is the network of such images that ships, with patches of any size.
+    """
+    if str(file) == GENERAL:
+        return pretrained_feature_net(
+            f"{GENERAL}-{'complex' if in_chans == 2 else 'magnitude'}", patch_size=patch_size
+        )
     net = PatchFeatureNet.load(file)
     if net.in_chans != in_chans:
         kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
@@ -896,7 +907,7 @@ def find_feature_net(
         }
         parser.set_defaults(**defaults)
         file = pretrain(parser, parser.get_defaults(), data, folder)
-    return None if file is None else load_feature_net(file, in_chans=in_chans)
+    return None if file is None else load_feature_net(file, in_chans=in_chans, patch_size=args.patch_size)
 
 
 def pretrain(parser: ArgumentParser, args: Namespace, source: MriDataModule, run_dir: Path) -> Path:

@@ -10,14 +10,14 @@ from fastmri_ufloss.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fastmri_ufloss.losses import UFLoss, make_loss
-    from fastmri_ufloss.models import MoDL, PatchFeatureNet, load_ufloss_checkpoint
+    from fastmri_ufloss.models import MoDL, PatchFeatureNet, load_ufloss_checkpoint, pretrained_feature_net
     from fastmri_ufloss.mri import cg_sense, conjugate_gradient, estimate_sens_maps, sens_expand, sens_reduce
 
 __getattr__, __all__ = lazy_names(
     __name__,
     {
         "losses": "UFLoss make_loss",
-        "models": "MoDL PatchFeatureNet load_ufloss_checkpoint",
+        "models": "MoDL PatchFeatureNet load_ufloss_checkpoint pretrained_feature_net",
         "mri": "cg_sense conjugate_gradient estimate_sens_maps sens_expand sens_reduce",
     },
 )

@@ -18,7 +18,7 @@ __getattr__, __all__ = lazy_names(
     __name__,
     {
         "checkpoints": "read_checkpoint",
-        "feature_net": "PatchFeatureNet load_ufloss_checkpoint",
+        "feature_net": "PRETRAINED PatchFeatureNet load_ufloss_checkpoint pretrained_feature_net",
         "modl": "CnnDenoiser MoDL ResNetDenoiser UnetDenoiser",
         "recnet": "RecNet",
         "refinement": "DiscriminatorOutput PatchDiscriminator RefinementNet RefinementUnet",

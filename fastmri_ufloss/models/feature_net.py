@@ -1,5 +1,6 @@
 """The network that maps an image patch to a unit vector, and its files."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,10 @@ from fastmri_ufloss.files import atomic_path, name_some
 from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
 from fastmri_ufloss.mri.intensity import SCALE_RULE
 
-__all__ = ["PatchFeatureNet", "load_ufloss_checkpoint"]
+__all__ = ["PRETRAINED", "PatchFeatureNet", "load_ufloss_checkpoint", "pretrained_feature_net"]
+
+PRETRAINED = ("general-complex", "general-magnitude")  # which ship, see weights/README.md
+_WEIGHTS = Path(__file__).parent / "weights"
 
 Architecture = Literal["resnet18", "narrow"]
 
@@ -30,9 +34,11 @@ _SETTINGS = {
     "patch_size": int,
     "width": int,
     "scale_rule": str,
+    "sha256": str,
     "training_data": str,
 }
-_OF_VERSION_1 = {"format_version": _FORMAT_VERSION, "architecture": "resnet18", "width": 64}
+_OF_FILE = ("format_version", "scale_rule", "sha256")
+_OF_VERSION_1 = {"format_version": _FORMAT_VERSION, "architecture": "resnet18", "width": 64, "sha256": ""}
 
 
 class PatchFeatureNet(nn.Module):
@@ -118,34 +124,67 @@ class PatchFeatureNet(nn.Module):
         check(stride > 0 and stride % step == 0, "stride", f"a multiple of {step}", stride)
         return _normalize(self.network.grid(images, self.patch_size, stride // step))
 
-    def save(self, path: str | Path) -> None:
-        """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically."""
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically.
+
+        The settings have the hash of the weights; ``half`` writes weights of half precision.
+        """
         path = _weights_path(path)
-        rules = {"format_version": _FORMAT_VERSION, "scale_rule": SCALE_RULE}
-        settings = {name: rules[name] if name in rules else getattr(self, name) for name in _SETTINGS}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        if half:
+            weights = {
+                name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()
+            }
         with atomic_path(path) as temporary:
             save_file(weights, temporary)
+            digest = _sha256(temporary)
+        rules = {"format_version": _FORMAT_VERSION, "scale_rule": SCALE_RULE, "sha256": digest}
+        settings = {name: rules[name] if name in rules else getattr(self, name) for name in _SETTINGS}
         with atomic_path(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> "PatchFeatureNet":
+    def load(cls, path: str | Path, *, patch_size: int | None = None) -> "PatchFeatureNet":
         """The network that `save` wrote to a .safetensors file and the .json file beside it, on the CPU in eval mode.
 
-        Raises FileNotFoundError if one of the two is missing, ValueError if they are of another kind or do not fit.
+        A name out of ``PRETRAINED`` is a network that ships. ``patch_size`` is another than that of the training, for
+        the architecture "narrow", whose features are means over a patch. Raises FileNotFoundError if one of the two
+        files is missing, ValueError if they are of another kind or do not fit, or the hash of the weights is not that
+        of the settings.
         """
-        path = _weights_path(path)
+        path = _weights_path(feature_net_path(path))
         if not path.is_file():
-            raise FileNotFoundError(f"no feature network at {path}")
+            raise FileNotFoundError(f"no feature network at {path}; those that ship are {', '.join(PRETRAINED)}")
         settings = _read_settings(path.with_suffix(".json"))
+        if settings["sha256"] and _sha256(path) != settings["sha256"]:
+            raise ValueError(f"{path} must have the hash in {path.with_suffix('.json')}: one of the two was changed")
+        if patch_size is not None and patch_size != settings["patch_size"]:
+            fits, own = settings["architecture"] == "narrow", settings["patch_size"]
+            check(fits, "patch_size", f"{own}, for which {path} was trained", patch_size)
+            settings["patch_size"] = patch_size
         try:
             weights = load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
-        net = cls(**{name: settings[name] for name in _SETTINGS if name not in ("format_version", "scale_rule")})
+        net = cls(**{name: settings[name] for name in _SETTINGS if name not in _OF_FILE})
         load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
         return net.eval()
+
+
+def pretrained_feature_net(name: str, *, patch_size: int | None = None) -> PatchFeatureNet:
+    """A feature network that ships with this package, ``"general-complex"`` or ``"general-magnitude"``.
+
+    Frozen, on the CPU and in eval mode. What the networks were trained on, and their licence, is in
+    ``fastmri_ufloss/models/weights/README.md``. ``patch_size`` is 60 if not given, at least 39. Raises ValueError for
+    another name, or as `PatchFeatureNet.load`.
+    """
+    check(name in PRETRAINED, "name", f"one of {', '.join(PRETRAINED)}", repr(name))
+    return PatchFeatureNet.load(name, patch_size=patch_size).requires_grad_(False)
+
+
+def feature_net_path(name: str | Path) -> Path:
+    """The file of a network that ships, by its name, or another path as it is."""
+    return _WEIGHTS / f"{name}.safetensors" if str(name) in PRETRAINED else Path(name)
 
 
 class _NarrowResNet(nn.Module):
@@ -241,6 +280,10 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
     net = PatchFeatureNet(conv1.shape[1], num_features=fc.shape[0], patch_size=patch_size, training_data=origin)
     load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
     return net.eval()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _weights_path(path: str | Path) -> Path:

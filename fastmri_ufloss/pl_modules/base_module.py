@@ -1,6 +1,7 @@
 """What all Lightning modules of this package share: safe checkpoints, a stop before a loss that is not finite, and
 random numbers that a resume repeats."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -50,6 +51,20 @@ class BaseModule(_LightningModule):
     def on_before_backward(self, loss: Tensor) -> None:
         if not bool(loss.detach().isfinite().all()):
             self.stop_training(f"the loss is {float(loss.detach().sum())}", self.loss_terms())
+
+    def with_cosine(
+        self, optimizer: torch.optim.Optimizer, *, warmup_steps: int = 0
+    ) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        """The optimizer with a rate that rises to its own in a line, then falls along a cosine to the last step."""
+
+        def rate(step: int) -> float:
+            # before the first step the trainer does not know its data, and to ask would spoil a resume in an epoch
+            total = self.trainer.estimated_stepping_batches if step else 1
+            rising = min(1.0, (step + 1) / (warmup_steps + 1))
+            return rising * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def loss_terms(self) -> dict[str, Tensor]:
         """The terms of the loss of this step by name."""

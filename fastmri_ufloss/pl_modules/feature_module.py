@@ -171,8 +171,9 @@ class FeatureModule(BaseModule):
         patch_size: p; batches hold p + 2 * margin rows and columns.
         temperature: tau. The paper's is 1. In short trainings on cardiac images 0.1 and 0.07 alone retrieved
             better than an untrained network (``benchmarks/temperature.py``).
-        lr: step size of Adam.
-        phase_augmentation: multiply each training patch by a random phase. For 2 channels.
+        lr: step size of Adam at the start; it falls along a cosine to 0 at the trainer's last step.
+        phase_augmentation: turn each training patch by a random phase, a polynomial of the second degree in row and
+            column. For 2 channels.
         magnitude_augmentation: multiply each training patch by a random factor in 0.9 .. 1.1.
         bank_chunk_size: rows of the bank at once.
         training_data: what the patches are, in words. Stored with the exported network.
@@ -224,8 +225,8 @@ class FeatureModule(BaseModule):
         features: Tensor = self.feature_net(patches)
         return features
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.feature_net.parameters(), lr=self.hparams.lr)
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        return self.with_cosine(torch.optim.Adam(self.feature_net.parameters(), lr=self.hparams.lr))
 
     def on_train_start(self) -> None:
         if self.trainer.global_step > 0:
@@ -277,13 +278,23 @@ class FeatureModule(BaseModule):
 
     def _augment(self, patches: Tensor) -> Tensor:
         if self.hparams.phase_augmentation:
-            angle = 2 * torch.pi * torch.rand(len(patches), 1, 1, device=patches.device)
-            real, imag = patches.unbind(dim=1)
-            cos, sin = angle.cos(), angle.sin()
-            patches = torch.stack([cos * real - sin * imag, sin * real + cos * imag], dim=1)
+            turned = torch.view_as_complex(patches.movedim(1, -1).contiguous()) * _random_phase(patches)
+            patches = torch.view_as_real(turned).movedim(-1, 1)
         if self.hparams.magnitude_augmentation:
             patches = patches * (0.9 + 0.2 * torch.rand(len(patches), 1, 1, 1, device=patches.device))
         return patches
+
+
+def _random_phase(patches: Tensor) -> Tensor:
+    """A smooth factor of magnitude 1 for each patch, (n, p, p)."""
+    rows, cols = (torch.linspace(-1, 1, size, device=patches.device) for size in patches.shape[2:])
+    rows = rows[:, None]
+    terms = [rows**0 * cols**0, rows * cols**0, rows**0 * cols, rows * cols, rows**2 * cols**0, rows**0 * cols**2]
+    spread = torch.tensor([2 * torch.pi, 1.5, 1.5, 0.7, 0.7, 0.7], device=patches.device)
+    angle = torch.einsum(
+        "nk,kij->nij", spread * torch.randn(len(patches), 6, device=patches.device), torch.stack(terms)
+    )
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def patch_with_noise(patches: Tensor, indices: Tensor, *, std: float = _NOISE) -> Tensor:

@@ -1,7 +1,6 @@
 """Training, validation and test of networks that reconstruct complex images with coil maps: MoDL, RecNet."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,15 +163,7 @@ class SenseModule(MriModule):
         step_size, gamma = self.hparams.lr_step_size, self.hparams.lr_gamma
         if step_size is not None:
             return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-    def _rate(self, step: int) -> float:
-        """The learning rate of a step, as a fraction of the largest."""
-        # before the first step the trainer does not know its data, and to ask would spoil a resume within an epoch
-        total = self.trainer.estimated_stepping_batches if step else 1
-        rising = min(1.0, (step + 1) / (self.hparams.warmup_steps + 1))
-        return rising * (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+        return self.with_cosine(optimizer, warmup_steps=self.hparams.warmup_steps)
 
 
 class MoDLModule(SenseModule):

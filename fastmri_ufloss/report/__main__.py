@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.segmentation import QUIET_SECONDS
 from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
+from fastmri_ufloss.models.feature_net import feature_net_path
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
 from fastmri_ufloss.report.page.html_page import write_report
@@ -176,8 +177,9 @@ def _parse_networks(
     A single network of each kind needs no name; of several, each is called by its name, or else by its folder. A
     network that is named for both, by any name, has been trained with.
     """
-    trained = [_split("--trained_on", text) for text in trained_on]
-    scored = [_split("--feature_net", text) for text in scoring]
+    texts = (("--trained_on", trained_on), ("--feature_net", scoring))
+    trained, scored = ([_split(flag, text) for text in given] for flag, given in texts)
+    trained, scored = ([(name, feature_net_path(path)) for name, path in nets] for nets in (trained, scored))
     trained_files = {path.read_bytes() for _, path in trained if path.is_file()}
     scored = [(n, path) for n, path in scored if not path.is_file() or path.read_bytes() not in trained_files]
     nets: dict[str, FeatureNetFile] = {}

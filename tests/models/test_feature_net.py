@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import resnet18
 
-from fastmri_ufloss.models import PatchFeatureNet, load_ufloss_checkpoint
+from fastmri_ufloss.models import PRETRAINED, PatchFeatureNet, load_ufloss_checkpoint, pretrained_feature_net
+from fastmri_ufloss.models.feature_net import feature_net_path
 from fastmri_ufloss.mri.intensity import SCALE_RULE, image_scale, to_patch_channels
 
 
@@ -101,6 +102,66 @@ def test_narrow_network_is_saved_and_files_of_the_first_version_are_read(net, tm
     path.with_suffix(".json").write_text(json.dumps({**first, "format_version": 1}))
     patches = torch.randn(2, 2, 32, 32)
     assert torch.equal(PatchFeatureNet.load(path)(patches), net(patches))
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_networks_that_ship(name):
+    net = pretrained_feature_net(name)
+    assert not net.training and not any(parameter.requires_grad for parameter in net.parameters())
+    assert (net.in_chans, net.patch_size) == (2 if name.endswith("complex") else 1, 60)
+    image = torch.randn(1, net.in_chans, 72, 72)
+    features = net.grid_features(image, stride=12)
+    assert features.shape == (1, 4, net.num_features)
+    torch.testing.assert_close(features[:, 0], net(image[:, :, :60, :60]), atol=1e-5, rtol=0)
+    # features are means over a patch, so that its size may be another
+    small = pretrained_feature_net(name, patch_size=48)
+    assert small(image[:, :, :48, :48]).shape == (1, net.num_features)
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), net.parameters(), strict=True))
+    assert torch.equal(PatchFeatureNet.load(name)(image[:, :, :60, :60]), net(image[:, :, :60, :60]))
+
+
+def test_networks_that_ship_are_small_and_tell_structure_from_noise():
+    files = [feature_net_path(name) for name in PRETRAINED]
+    assert sum(file.stat().st_size for file in files) < 6e6
+    net = pretrained_feature_net("general-magnitude")
+    rows, cols = torch.meshgrid(torch.arange(120.0), torch.arange(120.0), indexing="ij")
+    image = 1 + torch.sin(rows / 4) * torch.cos(cols / 7 + rows / 30)
+    noise = 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    one, near, other = (net(each[None, None, :60, :60]) for each in (image, image + noise, image.flip(0)))
+    assert float((one - near).square().sum()) < 0.5 * float((one - other).square().sum())
+
+
+def test_name_of_no_network_that_ships(net, tmp_path):
+    with pytest.raises(ValueError, match="name must be one of general-complex, general-magnitude, got 'general'"):
+        pretrained_feature_net("general")
+    with pytest.raises(FileNotFoundError, match="those that ship are general-complex, general-magnitude"):
+        PatchFeatureNet.load("knees.safetensors")
+    with pytest.raises(ValueError, match="patch_size must be at least 39, got 38"):
+        pretrained_feature_net("general-complex", patch_size=38)
+    net.save(tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"patch_size must be 32, for which .*net\.safetensors was trained, got 48"):
+        PatchFeatureNet.load(tmp_path / "net.safetensors", patch_size=48)
+
+
+def test_weights_that_were_changed_are_refused(net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"net\.safetensors must have the hash in .*net\.json: one of the two was"):
+        PatchFeatureNet.load(path)
+
+
+def test_weights_of_half_precision(net, tmp_path):
+    net.save(tmp_path / "half.safetensors", half=True)
+    net.save(tmp_path / "full.safetensors")
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.51 * sizes[1]
+    loaded = PatchFeatureNet.load(tmp_path / "half.safetensors")
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
+    patches = torch.randn(2, 2, 32, 32)
+    torch.testing.assert_close(loaded(patches), net(patches), atol=5e-3, rtol=0)
 
 
 def test_save_and_load_give_the_same_network(net, tmp_path):

@@ -182,7 +182,10 @@ def test_augmentation_turns_the_phase_and_scales_the_magnitude():
     assert make_module()._augment(patches) is patches
     before = torch.complex(*patches.unbind(1))
     ratio = torch.complex(*make_module(phase_augmentation=True)._augment(patches).unbind(1)) / before
-    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), atol=1e-3, rtol=0)
+    # neighbors turn alike, and no polynomial above the second degree is needed
+    steps = (ratio[:, 1:] * ratio[:, :-1].conj()).angle()
+    assert float(steps.abs().max()) < 20 / SIZE
+    assert float((steps[:, 2:] - 2 * steps[:, 1:-1] + steps[:, :-2]).abs().max()) < 1e-2
     torch.testing.assert_close(ratio.abs(), torch.ones(64, SIZE, SIZE), atol=1e-3, rtol=0)
     assert float(ratio[:, 0, 0].angle().std()) > 1
     factor = make_module(magnitude_augmentation=True)._augment(patches) / patches
