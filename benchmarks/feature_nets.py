@@ -124,9 +124,9 @@ def retrieval(net: PatchFeatureNet, subjects: Sequence[Tensor]) -> dict[str, flo
     for name in list(kinds)[1:]:
         products = features[name] @ features["itself"].T
         better = (products > products.diagonal()[:, None]).sum(dim=1).float()
-        scores[name] = float((better == 0).float().mean())
+        scores[f"found: {name}"] = float((better == 0).float().mean())
         if name in ("phase", "slice"):
-            scores[f"{name}, area"] = 1 - float(better.mean()) / len(better)
+            scores[f"area: {name}"] = 1 - float(better.mean()) / len(better)
     return scores
 
 
@@ -155,7 +155,7 @@ def distances(net: PatchFeatureNet, subjects: Sequence[Tensor]) -> dict[str, Any
     def ufloss(other: Tensor) -> float:
         return float(ufloss_per_image(net, other[:, None], images[:, None], stride=20).mean())
 
-    values: dict[str, Any] = {name: ufloss(at_error(images, other)) for name, other in changed.items()}
+    values: dict[str, Any] = {f"to: {name}": ufloss(at_error(images, other)) for name, other in changed.items()}
     values["along noise"] = [ufloss(noisy(images, fraction)) for fraction in NOISE]
     values["along blur"] = [ufloss(blurred(images, factor)) for factor in BLUR]
     return values

@@ -45,8 +45,8 @@ def test_the_readme_links_to_every_page() -> None:
 @pytest.fixture
 def loader(tmp_path: Path) -> DataLoader:
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[-1:1:40j, -1:1:44j]
-    images = (x**2 + y**2 < 0.7) * (1 + 0.3 * rng.random((2, 40, 44)))
+    y, x = np.mgrid[-1:1:64j, -1:1:68j]
+    images = (x**2 + y**2 < 0.7) * (1 + 0.3 * rng.random((2, 64, 68)))
     write_volume(tmp_path / "volumes" / "a.h5", 1e-4 * simulate_kspace(images, num_coils=3, seed=1))
     transform = VarNetDataTransform(create_mask_for_mask_type("random", [0.3], [2]))
     index = MetadataIndex(tmp_path / "index.json", challenge="multicoil")
@@ -60,7 +60,6 @@ def test_fine_tuning_a_varnet_checkpoint(loader: DataLoader, tmp_path: Path, mon
     trainer = pl.Trainer(max_epochs=1, **options)
     trainer.fit(before, loader, loader)
     trainer.save_checkpoint("varnet.ckpt")
-    PatchFeatureNet(1, patch_size=32, num_features=8).save("feature_net.safetensors")
     code = example("fine-tune a VarNet checkpoint")
     assert "max_epochs=10)" in code
     code = code.replace("max_epochs=10)", f"max_epochs=1, **{options!r})")
