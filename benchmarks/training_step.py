@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--only NAME ...] [--json FILE]
 
-A slice of 640 x 372 with 15 coils, batch 1, l2 but where UFLoss is named. Every row is measured in a process of its
-own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the process above what it
-had before the first step, or the device's peak on a GPU. What a band and coil maps cost is listed apart.
+A slice of 640 x 372 with 15 coils but where another is named, batch 1, l2 but for UFLoss. Each row is measured in a
+process of its own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the process
+above what it had before the first step, or the device's peak on a GPU. What a band and coil maps cost is listed apart.
 
 Inference stands beside its FFTs and convolutions measured alone: the same calls, counted in the network, each on
 random numbers. Gradient errors are relative to the unrolled gradient in float64, of a small problem.
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastmri_ufloss.losses import make_loss
-from fastmri_ufloss.models import MoDL, PatchFeatureNet
+from fastmri_ufloss.models import MoDL, PatchFeatureNet, pretrained_feature_net
 from fastmri_ufloss.mri import (
     coil_compression_matrix,
     compress_coils,
@@ -44,8 +44,11 @@ JOBS: dict[str, dict[str, Any]] = {
     "paper's settings, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS, "model": PAPER},
     "default network, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS},
     "  + bands of 64 rows": {"kind": "train", "rows": BAND, "coils": COILS},
+    "  + bands and UFLoss, general": {"kind": "train", "rows": BAND, "coils": COILS, "ufloss": "general"},
+    "  + bands and UFLoss, ResNet-18": {"kind": "train", "rows": BAND, "coils": COILS, "ufloss": "resnet18"},
     "    + 8 virtual coils": {"kind": "train", "rows": BAND, "coils": VIRTUAL_COILS},
-    "      + UFLoss": {"kind": "train", "rows": BAND, "coils": VIRTUAL_COILS, "ufloss": True},
+    "      + UFLoss, general": {"kind": "train", "rows": BAND, "coils": VIRTUAL_COILS, "ufloss": "general"},
+    "      + UFLoss, ResNet-18": {"kind": "train", "rows": BAND, "coils": VIRTUAL_COILS, "ufloss": "resnet18"},
     "      CG checkpoint": {
         "kind": "train",
         "rows": BAND,
@@ -58,6 +61,9 @@ JOBS: dict[str, dict[str, Any]] = {
         "coils": VIRTUAL_COILS,
         "model": {"cg_backward": "implicit"},
     },
+    "bands of 8 x 256 x 256": {"kind": "train", "rows": BAND, "cols": 256, "coils": 8},
+    "  + UFLoss, general": {"kind": "train", "rows": BAND, "cols": 256, "coils": 8, "ufloss": "general"},
+    "  + UFLoss, ResNet-18": {"kind": "train", "rows": BAND, "cols": 256, "coils": 8, "ufloss": "resnet18"},
     "cutting a band": {"kind": "cut_rows", "rows": ROWS, "coils": COILS},
     "15 to 8 coils": {"kind": "compress", "rows": ROWS, "coils": COILS},
     "coil maps, 15 coils": {"kind": "maps", "rows": ROWS, "coils": COILS},
@@ -85,10 +91,11 @@ def make_batch(
     return sens_expand(image, maps) * mask, mask, maps, torch.view_as_complex(image)[:, 0]
 
 
-def make_rows(rows: int, coils: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def make_rows(rows: int, cols: int, coils: int, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The middle rows of a whole slice, as the loader cuts them."""
-    kspace, mask, maps, image = make_batch(ROWS, COLS, coils, device)
-    first = (ROWS - rows) // 2
+    whole = ROWS if cols == COLS else cols
+    kspace, mask, maps, image = make_batch(whole, cols, coils, device)
+    first = (whole - rows) // 2
     kept = slice(first, first + rows)
     return cut_rows(kspace, first, rows), mask, maps[:, :, kept].contiguous(), image[:, kept].contiguous()
 
@@ -122,7 +129,7 @@ def timed(function: Callable[[], Any], device: str) -> tuple[float, float]:
 def measure(job: dict[str, Any]) -> dict[str, float]:
     """Medians of wall and CPU seconds, and peak memory, in this process."""
     device, steps = job["device"], job["steps"]
-    kspace, mask, maps, target = make_rows(job["rows"], job["coils"], device)
+    kspace, mask, maps, target = make_rows(job["rows"], job.get("cols", COLS), job["coils"], device)
     baseline = begin_peak()
     torch.manual_seed(0)
     model = MoDL(**job.get("model", {})).to(device).train()
@@ -132,7 +139,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
             model(kspace, mask, sens_maps=maps, scale=torch.ones(1, device=device))
 
     run = {
-        "train": lambda: training_step(model, kspace, mask, maps, target, ufloss=job.get("ufloss", False)),
+        "train": lambda: training_step(model, kspace, mask, maps, target, ufloss=job.get("ufloss")),
         "infer": lambda: infer,
         "cut_rows": lambda: lambda: cut_rows(kspace, ROWS // 2, BAND),
         "compress": lambda: lambda: compress_coils(kspace, coil_compression_matrix(kspace)[0][:VIRTUAL_COILS]),
@@ -157,11 +164,13 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
 
 
 def training_step(
-    model: MoDL, kspace: Tensor, mask: Tensor, maps: Tensor, target: Tensor, *, ufloss: bool
+    model: MoDL, kspace: Tensor, mask: Tensor, maps: Tensor, target: Tensor, *, ufloss: str | None
 ) -> Callable[[], None]:
-    weights, net = {"l2": 1.0}, None
-    if ufloss:
-        weights, net = {"l2": 1.0, "ufloss": 1.5}, PatchFeatureNet()
+    weights: dict[str, float | str] = {"l2": 1.0}
+    net = None
+    if ufloss is not None:
+        weights["ufloss"] = "auto"
+        net = PatchFeatureNet() if ufloss == "resnet18" else pretrained_feature_net("general-complex")
     loss = make_loss(weights, feature_net=net).to(kspace.device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     data_range = target.abs().amax().reshape(1)
