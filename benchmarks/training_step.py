@@ -3,8 +3,9 @@
     python benchmarks/training_step.py [--only NAME ...] [--json FILE]
 
 A slice of 640 x 372 with 15 coils but where another is named, batch 1, l2 but for UFLoss. Each row is measured in a
-process of its own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the process
-above what it had before the first step, or the device's peak on a GPU. What a band and coil maps cost is listed apart.
+process of its own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the
+process above what it had before the first step, or the device's peak on a GPU. What a band and coil maps cost is
+listed apart.
 
 Inference stands beside its FFTs and convolutions measured alone: the same calls, counted in the network, each on
 random numbers. Gradient errors are relative to the unrolled gradient in float64, of a small problem.
