@@ -399,6 +399,7 @@ def split_to_score(data: MriDataModule) -> Path:
 # ------------------------------------------------------------------------------------------------------------ loss
 
 UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+NET_ARGS = ("feature_net", "patch_size")  # of `load_feature_net`
 # flags that only one loss has a use for
 LOSS_OF_FLAG = {
     **dict.fromkeys(UFLOSS_ARGS, "ufloss"),
@@ -420,8 +421,7 @@ def add_loss_args(
     group.add_argument("--normalize_losses", action="store_true", help=text)
     text = "log the norm of each term's gradient every so many steps"
     group.add_argument("--grad_norms_every", type=int | None, help=text)
-    text = f"of ufloss: file of a trained feature network, or {GENERAL!r} for the one that ships"
-    group.add_argument("--feature_net", type=Path | None, help=text)
+    add_feature_net_args(group)
     add_arguments(group, UFLoss, UFLOSS_ARGS)
     text = "num_scales of ms_ssim, fewer for small images"
     group.add_argument("--ms_ssim_scales", type=int, default=default_of(MSSSIMLoss, "num_scales"), help=text)
@@ -446,8 +446,9 @@ def read_loss(parser: ArgumentParser, args: Namespace) -> dict[str, Any] | None:
     if weights is None and (args.normalize_losses or args.grad_norms_every is not None):
         raise ValueError("--normalize_losses and --grad_norms_every are for terms that --loss names")
     scores_nothing = args.get("mode") == "train" and "score" not in args
-    if scores_nothing and args.feature_net is not None and "ufloss" not in used:
-        raise ValueError("--feature_net is for ufloss, which neither --loss nor --metrics names")
+    for flag in changed(parser, args, NET_ARGS):
+        if scores_nothing and "ufloss" not in used:
+            raise ValueError(f"--{flag} is for ufloss, which neither --loss nor --metrics names")
     return weights
 
 
@@ -768,23 +769,20 @@ def train_and_test(
     pl.seed_everything(args.seed, workers=True)
     data = make_data_module(args, data_path or find_data(args), run_dir, samples=kind.samples)
     trainer = make_trainer(args, run_dir)
-    in_chans = 2 if kind.is_complex else 1
+    net, in_chans = None, 2 if kind.is_complex else 1
+    if "ufloss" in (*(weights or ()), *args.metrics) or changed(parser, args, NET_ARGS):
+        net = load_feature_net(args.feature_net, in_chans=in_chans, patch_size=args.patch_size)
     if args.mode == "train":
         vgg = load_vgg(args) if "perceptual" in (weights or ()) else None
-        make_weighted_loss(args, weights, nn.Identity(), vgg)  # to fail before a feature network is trained
         compared = {*names, *LOSS_ARGS, *MODL_SAMPLE_ARGS, "init_checkpoint"} - {"score_stride", "num_log_images"}
+        rows = args.get("train_rows")
+        if "ufloss" in (weights or ()) and net is not None and rows is not None and rows < net.patch_size:
+            problem = f"--train_rows {rows} is less than the {net.patch_size} rows of a patch of ufloss"
+            raise ValueError(f"{problem}; --train_rows null trains on all rows, a --patch_size from 39 on is smaller")
+        loss = make_weighted_loss(args, weights, net, vgg)
         resume = begin(parser, args, run_dir, compared, kind=kind)
-        needed = "ufloss" in (*(weights or ()), *args.metrics)
-        if needed and args.get("train_rows") is not None:
-            size = args.patch_size
-            if args.feature_net is not None:
-                size = load_feature_net(args.feature_net, in_chans=in_chans, patch_size=size).patch_size
-            if args.train_rows < size:
-                rows = f"--train_rows {args.train_rows} is less than the {size} rows of a patch of ufloss"
-                raise ValueError(f"{rows}; --train_rows null trains on all rows")
-        net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=needed)
-        pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
-        module = kind(**pick(args, names), loss=make_weighted_loss(args, weights, net, vgg))
+        pl.seed_everything(args.seed, workers=True)  # the same weights, whatever networks a loss has
+        module = kind(**pick(args, names), loss=loss)
         load_network(module, args.get("init_checkpoint"))
         if args.get("compile"):
             compile_denoisers(module)
@@ -794,8 +792,6 @@ def train_and_test(
             return data
         data.test_path = split_to_score(data)
         say(f"\nThe best checkpoint on {data.test_path}:")
-    elif kind.is_complex:
-        net = find_feature_net(args, data, run_dir, in_chans=in_chans, needed=False)
     scoring = {"score_feature_net": net, "score_stride": args.score_stride} if kind.is_complex else {}
     module = kind.load_from_checkpoint(args.checkpoint or best_checkpoint(run_dir), **scoring)
     if kind.is_complex:
@@ -834,80 +830,41 @@ FEATURE_NET = "feature_net.safetensors"
 GENERAL = "general"
 PATCH_ARGS = ("patch_size", "patches_per_slice", "images")
 FEATURE_ARGS = (
-    "architecture",
-    "width",
-    "num_features",
-    "temperature",
-    "lr",
-    "phase_augmentation",
-    "magnitude_augmentation",
+    *("architecture", "width", "num_features", "temperature"),
+    *("lr", "phase_augmentation", "magnitude_augmentation"),
 )
-PRETRAIN_MAX_EPOCHS = 100
-# what fits the demo's small images, and minutes on two cores
-DEMO_FEATURE_NET = {"patch_size": 40, "patches_per_slice": 40, "pretrain_batch_size": 32, "pretrain_max_epochs": 5}
-DEMO = {"num_workers": 2, "stride": 10, **DEMO_FEATURE_NET}
-DEMO_SCORE = {"score_stride": 10, "classical": ["pics_wavelet", "pics_tv"]}
+DEMO = {"num_workers": 2, "patch_size": 48}  # of UFLoss, for the demo's small images
+DEMO_SCORE = {"classical": ["pics_wavelet", "pics_tv"]}
 
 
-def add_feature_network_args(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("feature network, where it is trained first: see pretrain.py for more")
-    add_arguments(group, PatchDataModule, ("patch_size", "patches_per_slice"))
-    add_arguments(group, FeatureModule, ("num_features", "temperature"))
-    group.add_argument("--pretrain_max_epochs", type=int, default=PRETRAIN_MAX_EPOCHS)
-    batch_size = default_of(PatchDataModule, "batch_size")
-    group.add_argument("--pretrain_batch_size", type=int, default=batch_size, help="patches")
+def add_feature_net_args(group: Any) -> None:
+    """Which feature network, for `load_feature_net`."""
+    text = f"of ufloss: {GENERAL!r} for the one that ships, or a file of pretrain.py"
+    group.add_argument("--feature_net", default=GENERAL, metavar="FILE", help=text)
+    text = "rows and columns of its patches, at least 39, where it is 'narrow' (default: what it was trained on)"
+    group.add_argument("--patch_size", type=int | None, help=text)
 
 
 def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
-    parser = make_training_parser(description, run_name="feature_net", max_epochs=PRETRAIN_MAX_EPOCHS)
+    parser = make_training_parser(description, run_name="feature_net", max_epochs=100)
     add_arguments(parser.add_argument_group("patches"), PatchDataModule, PATCH_ARGS)
     add_arguments(parser.add_argument_group("feature network"), FeatureModule, FEATURE_ARGS)
     parser.set_defaults(batch_size=default_of(PatchDataModule, "batch_size"))
     return parser
 
 
-def load_feature_net(file: Path, *, in_chans: int, patch_size: int | None = None) -> PatchFeatureNet:
-    """A feature network for images of so many channels; ValueError if it is another.
-
-    "general" is the network of such images that ships, with patches of any size.
-    """
-    if str(file) == GENERAL:
-        return pretrained_feature_net(
-            f"{GENERAL}-{'complex' if in_chans == 2 else 'magnitude'}", patch_size=patch_size
-        )
-    net = PatchFeatureNet.load(file)
+def load_feature_net(name: str | Path, *, in_chans: int, patch_size: int | None = None) -> PatchFeatureNet:
+    """The feature network that --feature_net names, for images of so many channels; ValueError if it is another."""
+    kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
+    if str(name) == GENERAL:
+        return pretrained_feature_net(f"{GENERAL}-{kind}", patch_size=patch_size)
+    net = PatchFeatureNet.load(name, patch_size=patch_size)
     if net.in_chans != in_chans:
-        kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
         raise ValueError(
-            f"{file} is a feature network of in_chans {net.in_chans}, this recipe's {kind} images need one of "
-            f"{in_chans}: train one with pretrain.py --images {images}"
+            f"{name} is a feature network of in_chans {net.in_chans}, this recipe's {kind} images need one of "
+            f"{in_chans}: {GENERAL!r}, or train one with pretrain.py --images {images}"
         )
     return net
-
-
-def find_feature_net(
-    args: Namespace, data: MriDataModule, run_dir: Path, *, in_chans: int, needed: bool
-) -> PatchFeatureNet | None:
-    """The network that --feature_net names, or that this run has trained, or trains now if it is needed."""
-    file, folder = args.feature_net, run_dir / "feature_net"
-    if file is None and (folder / FEATURE_NET).is_file() and args.resume != "never":
-        file = folder / FEATURE_NET
-        say(f"Feature network of this run: {file}")
-    if file is None and needed:
-        say("No --feature_net: training the feature network of UFLoss on the training split first")
-        parser = make_pretraining_parser()
-        other = ("config", "max_epochs", "max_steps", "check_val_every_n_epoch", "accumulate_grad_batches", "lr")
-        names = [name for name in parser.get_defaults().as_dict() if name in args and name not in other]
-        defaults = pick(args, names) | {
-            "images": "combined" if in_chans == 2 else "rss",
-            "max_epochs": args.pretrain_max_epochs,
-            "batch_size": args.pretrain_batch_size,
-            "default_root_dir": folder,
-            "resume": "never" if args.resume == "never" else "auto",
-        }
-        parser.set_defaults(**defaults)
-        file = pretrain(parser, parser.get_defaults(), data, folder)
-    return None if file is None else load_feature_net(file, in_chans=in_chans, patch_size=args.patch_size)
 
 
 def pretrain(parser: ArgumentParser, args: Namespace, source: MriDataModule, run_dir: Path) -> Path:

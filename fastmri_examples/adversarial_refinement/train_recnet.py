@@ -24,14 +24,13 @@ from fastmri_ufloss.pl_modules import RecNetModule
 
 NAME = "recnet"
 # what trains in minutes on two cores
-DEMO = {"max_epochs": 30, "train_rows": 48, "num_workers": 2, "stride": 10, **recipe.DEMO_SCORE}
+DEMO = {"max_epochs": 30, "train_rows": 48, **recipe.DEMO, **recipe.DEMO_SCORE}
 MODULE_ARGS = recipe.arguments_of(RecNetModule, skip=("loss", "score_feature_net"))
 
 
 def main() -> None:
     parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=["l2"], metrics=recipe.MAGNITUDE_METRICS)
-    recipe.add_feature_network_args(parser)
     recipe.add_sense_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), RecNetModule, MODULE_ARGS, more_words=(RecNet,))
     recipe.add_mode_args(parser, default="the run's best", has_score=True, has_init_checkpoint=True)

@@ -44,7 +44,6 @@ DEMO = {**recipe.DEMO, "max_epochs": 4, "batch_size": 4, "refinement_chans": 8, 
 
 def make_parser() -> ArgumentParser:
     parser = recipe.make_training_parser(__doc__, run_name="refinement", max_epochs=200)
-    recipe.add_feature_network_args(parser)
     recipe.add_mode_args(parser, default="the run's last", has_score=True)
     group = parser.add_argument_group("stages")
     group.add_argument("--recon", type=Path | None, help="checkpoint of the network to refine")
@@ -59,7 +58,7 @@ def make_parser() -> ArgumentParser:
     group.add_argument("--weights", nargs="+", metavar="NAME=WEIGHT", help=text)
     group.add_argument("--preset", choices=tuple(JOINT_PRESETS), default="equal", help="weights of --joint")
     recipe.add_vgg_args(group, "of the perceptual term", default="vgg19")
-    group.add_argument("--feature_net", type=Path | None, help="file of a trained feature network, for ufloss")
+    recipe.add_feature_net_args(group)
     recipe.add_arguments(group, UFLoss, recipe.UFLOSS_ARGS)
     group = parser.add_argument_group("model")
     recipe.add_arguments(group, RefinementModule, (*REFINEMENT_ARGS, *JOINT_ARGS), more_words=NETWORKS)
@@ -95,10 +94,11 @@ def main() -> None:
         resume = recipe.begin(parser, args, run_dir, KEPT, kind=kind)
         takes_complex = first.is_complex and args.images != "magnitude"
         net = None
-        if args.perceptual == "ufloss" and takes_complex and args.feature_net is not None:
-            net = PatchFeatureNet.load(args.feature_net)  # which may be of magnitudes
+        if args.perceptual == "ufloss" and takes_complex and args.feature_net != recipe.GENERAL:
+            net = PatchFeatureNet.load(args.feature_net, patch_size=args.patch_size)  # which may be of magnitudes
         elif args.perceptual == "ufloss":
-            net = recipe.find_feature_net(args, data, run_dir, in_chans=2 if takes_complex else 1, needed=True)
+            chans = 2 if takes_complex else 1
+            net = recipe.load_feature_net(args.feature_net, in_chans=chans, patch_size=args.patch_size)
         pl.seed_everything(args.seed, workers=True)  # the same weights, whether a network was trained before or not
         losses: dict[str, nn.Module] = {}
         if vgg is not None:
@@ -127,7 +127,7 @@ def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, 
     for name in recipe.changed(parser, args, REFINEMENT_ARGS if args.joint else ("preset",)):
         needs = "of the refinement network, which --joint has not" if args.joint else "for --joint"
         raise ValueError(f"--{name} is {needs}")
-    for objective, names in (("vgg19", VGG_ARGS), ("ufloss", (*recipe.UFLOSS_ARGS, "feature_net"))):
+    for objective, names in (("vgg19", VGG_ARGS), ("ufloss", (*recipe.UFLOSS_ARGS, "feature_net", "patch_size"))):
         for name in recipe.changed(parser, args, names if args.perceptual != objective else ()):
             raise ValueError(f"--{name} is for --perceptual {objective}, got {args.perceptual}")
     if args.joint and "penalty" in weights:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import recipe
 
 # what fits the demo's small images, and minutes on two cores
-DEMO = {name.removeprefix("pretrain_"): value for name, value in recipe.DEMO_FEATURE_NET.items()}
+DEMO = {"patch_size": 40, "patches_per_slice": 40, "batch_size": 32, "max_epochs": 5}
 
 
 def main() -> None:

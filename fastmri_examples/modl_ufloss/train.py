@@ -2,9 +2,9 @@
 
     python fastmri_examples/modl_ufloss/train.py --challenge multicoil --data_path DATA
 
-Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo data set. Without
---feature_net it trains the feature network of UFLoss first, on the training split. --classical pics_wavelet pics_tv
-adds PICS to the comparison. The settings of the paper are --config fastmri_examples/modl_ufloss/configs/paper.yaml.
+Without --data_path (or knee_path in fastmri_dirs.yaml) it uses a generated demo data set. The feature network of
+UFLoss is the one that ships; --feature_net takes one of pretrain.py. --classical pics_wavelet pics_tv adds PICS to
+the comparison. The settings of the paper are --config fastmri_examples/modl_ufloss/configs/paper.yaml.
 The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5 for fastMRI's
 evaluation.
 """
@@ -22,19 +22,16 @@ from fastmri_ufloss.models import MoDL
 from fastmri_ufloss.pl_modules import MoDLModule
 
 NAME = "modl_ufloss"
-# The paper's weight is 1.5, chosen so that both terms end at one size, with a network of temperature 1. One of
-# temperature 0.1 gives larger values of UFLoss; with this weight the two are of one size on the demo data.
-LOSS = ["l2=1", "ufloss=0.02"]
-# what trains in minutes on two cores: UFLoss, which doubles the time of a step, comes in the last fifth
+LOSS = ["l2=1", "ufloss=auto"]
+# what trains in minutes on two cores; UFLoss comes once the pixel loss has done its part
 DEMO = recipe.DEMO | recipe.DEMO_SCORE | {"max_epochs": 40, "check_val_every_n_epoch": 5, "train_rows": 48}
-DEMO["loss"] = ["l2=1", "ufloss=0:0.02@31-32"]
+DEMO["loss"] = ["l2=1", "ufloss=auto:0:1@31-32"]
 MODULE_ARGS = recipe.arguments_of(MoDLModule, skip=("loss", "score_feature_net"))
 
 
 def make_parser(description: str) -> ArgumentParser:
     parser = recipe.make_training_parser(description, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=LOSS, metrics=recipe.MAGNITUDE_METRICS)
-    recipe.add_feature_network_args(parser)
     recipe.add_sense_args(parser)
     group = parser.add_argument_group("model")
     recipe.add_arguments(group, MoDLModule, MODULE_ARGS, more_words=(MoDL,))

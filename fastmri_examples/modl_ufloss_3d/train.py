@@ -33,8 +33,7 @@ PAPER = {**MASK, "center_size": 24, "elliptical": True, "patch_size": 40}
 SHARES = (16, 2, 2)  # the paper's scans for training, validation and test
 # what trains in minutes on two cores, on small scans
 DEMO_MASK = {"accelerations": [6], "center_size": 14}
-DEMO_PATCHES = {"patch_size": 32, "patches_per_slice": 4, "pretrain_max_epochs": 3}
-DEMO = {**recipe_2d.DEMO, **DEMO_MASK, **DEMO_PATCHES, "max_epochs": 4, "classical": []}
+DEMO = {**recipe_2d.DEMO, **DEMO_MASK, "patch_size": 40, "max_epochs": 4, "classical": []}
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     python fastmri_examples/unet/train.py --challenge singlecoil --data_path DATA --loss l1=1 dssim=0.1
 
 Flags of data, trainer and loss are those of modl_ufloss/train.py, those of the model fastMRI's own; without --loss it
-is fastMRI's own run. With ufloss and without --feature_net the feature network is trained first, on magnitudes of the
-training split. The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5.
+is fastMRI's own run. The feature network of ufloss is the one that ships; --feature_net takes another.
+The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5.
 """
 
 import sys
@@ -24,7 +24,6 @@ DEMO = {**recipe.DEMO, "chans": 16, "max_epochs": 10}
 def main() -> None:
     parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=None, words="fastMRI's L1 of normalized images")
-    recipe.add_feature_network_args(parser)
     recipe.add_unet_args(parser.add_argument_group("model"))
     recipe.add_mode_args(parser, default="the run's best", has_init_checkpoint=True)
     args = recipe.parse(parser, DEMO, partial(recipe.settings_of_init_checkpoint, kind=UnetModule))

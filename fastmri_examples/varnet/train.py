@@ -1,10 +1,10 @@
 """Train fastMRI's VarNet on a fastMRI folder, on today's Lightning, with any loss.
 
-    python fastmri_examples/varnet/train.py --challenge multicoil --data_path DATA --loss ssim=1 ufloss=0.1
+    python fastmri_examples/varnet/train.py --challenge multicoil --data_path DATA --loss ssim=1 ufloss=auto
 
 Flags of data, trainer and loss are those of modl_ufloss/train.py, those of the model fastMRI's own; without --loss it
-is fastMRI's own run. With ufloss and without --feature_net the feature network is trained first, on magnitudes of the
-training split. The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5.
+is fastMRI's own run. The feature network of ufloss is the one that ships; --feature_net takes another.
+The same command again goes on from the last checkpoint. --mode test writes reconstructions/*.h5.
 """
 
 import sys
@@ -27,7 +27,6 @@ MODULE_ARGS = recipe.arguments_of(fastmri.pl_modules.VarNetModule)
 def main() -> None:
     parser = recipe.make_training_parser(__doc__, run_name=NAME, max_epochs=50)
     recipe.add_loss_args(parser, default=None, words="fastMRI's SSIM")
-    recipe.add_feature_network_args(parser)
     recipe.add_arguments(parser.add_argument_group("model"), fastmri.pl_modules.VarNetModule, MODULE_ARGS)
     recipe.add_mode_args(parser, default="the run's best", has_init_checkpoint=True)
     args = recipe.parse(parser, DEMO, partial(recipe.settings_of_init_checkpoint, kind=VarNetModule))

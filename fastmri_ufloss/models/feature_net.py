@@ -129,7 +129,8 @@ class PatchFeatureNet(nn.Module):
 
         The settings have the hash of the weights; ``half`` writes weights of half precision.
         """
-        path = _weights_path(path)
+        path = Path(path)
+        require(path.suffix == ".safetensors", "path must end in .safetensors", path)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         if half:
             weights = {
@@ -152,9 +153,11 @@ class PatchFeatureNet(nn.Module):
         files is missing, ValueError if they are of another kind or do not fit, or the hash of the weights is not that
         of the settings.
         """
-        path = _weights_path(feature_net_path(path))
+        path = feature_net_path(path)
+        shipped = ", ".join(PRETRAINED)
+        require(path.suffix == ".safetensors", f"path must end in .safetensors or be one of {shipped}", path)
         if not path.is_file():
-            raise FileNotFoundError(f"no feature network at {path}; those that ship are {', '.join(PRETRAINED)}")
+            raise FileNotFoundError(f"no feature network at {path}; those that ship are {shipped}")
         settings = _read_settings(path.with_suffix(".json"))
         if settings["sha256"] and _sha256(path) != settings["sha256"]:
             raise ValueError(f"{path} must have the hash in {path.with_suffix('.json')}: one of the two was changed")
@@ -284,12 +287,6 @@ def load_ufloss_checkpoint(path: str | Path, *, patch_size: int = 60) -> PatchFe
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _weights_path(path: str | Path) -> Path:
-    path = Path(path)
-    require(path.suffix == ".safetensors", "path must end in .safetensors", path)
-    return path
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

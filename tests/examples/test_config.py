@@ -12,8 +12,8 @@ SCRIPT = "modl_ufloss/train.py"
 TINY = [
     *("--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 2, "--no-score"),
     *("--chans", 2, "--num_layers", 2, "--num_unrolls", 1, "--accelerations", 3, "--center_fractions", 0.2),
-    *("--patch_size", 32, "--patches_per_slice", 2, "--num_features", 8, "--pretrain_max_epochs", 1),
 ]
+PATCHES = ["--patch_size", 40, "--stride", 8]
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
@@ -21,7 +21,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_file_of_a_run_repeats_it_bit_for_bit(demo: Path, tmp_path: Path) -> None:
-    run_recipe(SCRIPT, "--data_path", demo, *TINY, "--loss", "l2=1", "ufloss=0:0.5@0-2", cwd=tmp_path)
+    run_recipe(SCRIPT, "--data_path", demo, *TINY, *PATCHES, "--loss", "l2=1", "ufloss=auto:0:1@0-2", cwd=tmp_path)
     first = tmp_path / "runs" / "modl_ufloss"
     run_recipe(SCRIPT, "--config", first / "config.yaml", "--default_root_dir", "again", cwd=tmp_path)
     weights, again = state(first), state(tmp_path / "again")
@@ -31,13 +31,18 @@ def test_the_file_of_a_run_repeats_it_bit_for_bit(demo: Path, tmp_path: Path) ->
     )
     assert settings.pop("default_root_dir") is None and repeated.pop("default_root_dir") == "again"
     assert settings == repeated
-    assert settings["loss"] == ["l2=1", "ufloss=0:0.5@0-2"] and settings["data_path"] == str(demo)
-    # the feature network that was trained first has its own, for pretrain.py
-    pretrained = yaml.safe_load((first / "feature_net" / "config.yaml").read_text())
-    assert (pretrained["num_features"], pretrained["max_epochs"], pretrained["images"]) == (8, 1, "combined")
-    command = ["--config", first / "feature_net" / "config.yaml", "--default_root_dir", "net"]
-    run_recipe("modl_ufloss/pretrain.py", *command, cwd=tmp_path)
-    expected = (first / "feature_net" / "feature_net.safetensors").read_bytes()
+    assert settings["loss"] == ["l2=1", "ufloss=auto:0:1@0-2"] and settings["data_path"] == str(demo)
+
+
+def test_the_file_of_a_pretraining_repeats_it_bit_for_bit(demo: Path, tmp_path: Path) -> None:
+    command = ["--data_path", demo, "--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--patch_size", 40]
+    command += ["--patches_per_slice", 2, "--architecture", "narrow", "--width", 4, "--batch_size", 4]
+    run_recipe("modl_ufloss/pretrain.py", *command, "--center_fractions", 0.2, "--accelerations", 3, cwd=tmp_path)
+    folder = tmp_path / "runs" / "feature_net"
+    run_recipe(
+        "modl_ufloss/pretrain.py", "--config", folder / "config.yaml", "--default_root_dir", "net", cwd=tmp_path
+    )
+    expected = (folder / "feature_net.safetensors").read_bytes()
     assert (tmp_path / "net" / "feature_net.safetensors").read_bytes() == expected
 
 
@@ -101,9 +106,9 @@ def test_a_run_of_an_earlier_version_is_named(demo: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("data", [True, False])
 def test_settings_of_the_demo_are_defaults(demo: Path, tmp_path: Path, data: bool) -> None:
-    (tmp_path / "some.yaml").write_text("lr: 0.5\npretrain_max_epochs: 7\n")
-    command = [SCRIPT, "--config", "some.yaml", "--pretrain_max_epochs", 8, *(["--data_path", demo] if data else [])]
+    (tmp_path / "some.yaml").write_text("lr: 0.5\nmax_steps: 7\n")
+    command = [SCRIPT, "--config", "some.yaml", "--max_steps", 8, *(["--data_path", demo] if data else [])]
     printed = yaml.safe_load(run_recipe(*command, "--print_config", cwd=tmp_path).stdout)
-    assert (printed["lr"], printed["pretrain_max_epochs"]) == (0.5, 8)
+    assert (printed["lr"], printed["max_steps"]) == (0.5, 8)
     assert (printed["train_rows"], printed["max_epochs"]) == ((64, 50) if data else (48, 40))
     assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]

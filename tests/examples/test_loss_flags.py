@@ -20,7 +20,7 @@ QUICK = ["--accelerator", "cpu", "--num_workers", "0", "--max_epochs", "1", "--l
 MASK = ["--center_fractions", "0.2", "--accelerations", "3"]
 UNET = ["--chans", "2", "--num_pool_layers", "1"]
 VARNET = ["--num_cascades", 1, "--chans", 2, "--pools", 1, "--sens_chans", 2, "--sens_pools", 1]
-NET = ["--patch_size", 32, "--patches_per_slice", 4, "--num_features", 8, "--pretrain_max_epochs", 1]
+NET = ["--patch_size", 40]
 
 
 def scalars(folder: Path) -> dict[str, list[float]]:
@@ -52,16 +52,14 @@ def test_a_flag_without_its_loss_is_named(flags: list[str], message: str) -> Non
         recipe.read_loss(parser, parser.parse_args(flags))
 
 
-def test_unet_with_every_loss_from_the_pretraining_to_the_test(demo: Path, tmp_path: Path) -> None:
+def test_unet_with_every_loss_from_training_to_test(demo: Path, tmp_path: Path) -> None:
     common = ["unet/train.py", "--challenge", "singlecoil", "--data_path", demo, *QUICK, *MASK]
     loss = ["l1=1", "l2=0.1", "nmse=0.1", "ssim=0:0.5@0-2", "dssim=0.1", "ms_ssim=0.1", "edge=0.1", "hfen=0.1"]
     loss += ["perceptual=0.1", "ufloss=0.1"]
     options = ["--vgg_weights", "random", "--ms_ssim_scales", 3, "--normalize_losses", "--grad_norms_every", 2]
     options += ["--metrics", "nrmse", "dssim", "ufloss", "--log_every_n_steps", 1, *NET]
-    output = run_recipe(*common, *UNET, "--loss", *loss, *options, cwd=tmp_path).stdout
-    assert "training the feature network of UFLoss" in output
+    run_recipe(*common, *UNET, "--loss", *loss, *options, cwd=tmp_path)
     folder = tmp_path / "runs" / "unet"
-    assert PatchFeatureNet.load(folder / "feature_net" / "feature_net.safetensors").in_chans == 1
     logged = scalars(folder)
     names = [item.partition("=")[0] for item in loss]
     assert {f"train_terms/{name}" for name in names} | {f"val_terms/{name}" for name in names} <= set(logged)
@@ -99,7 +97,7 @@ def test_varnet_is_trained_on_with_ufloss(demo: Path, tmp_path: Path) -> None:
     common = ["varnet/train.py", "--data_path", demo, *QUICK, *MASK, *VARNET]
     run_process(*common, "--default_root_dir", "ssim", cwd=tmp_path)
     start = torch.load(tmp_path / "ssim" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    loss = ["--loss", "ssim=1", "ufloss=0.1", "--stride", 8]
+    loss = ["--loss", "ssim=1", "ufloss=auto", "--stride", 8]
     # lr 0: what it begins with can be read from what it ends with
     tuned = [*loss, *NET, "--init_checkpoint", "ssim/checkpoints/last.ckpt", "--default_root_dir", "tuned", "--lr", 0]
     run_recipe(*common, *tuned, "--max_epochs", 2, cwd=tmp_path)
@@ -149,6 +147,10 @@ def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) ->
     for options, message in (
         (["--loss", "l1", "--stride", 8], "--stride is for the loss ufloss, which --loss does not name"),
         (["--loss", "l1", "--feature_net", "net.safetensors"], "--feature_net is for ufloss"),
+        (["--loss", "l1", "--patch_size", 40], "--patch_size is for ufloss"),
+        (["--loss", "ufloss", "--feature_net", "generl"], "be one of general-complex, general-magnitude"),
+        (["--loss", "ufloss", "--patch_size", 38], "patch_size must be at least 39, got 38"),
+        (["--loss", "ufloss=auto"], "must have a term with a fixed weight beside"),
         (["--loss", "l1", "--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
     ):
         assert message in run_recipe(*common, *options, cwd=tmp_path, fails=True).stderr

@@ -12,8 +12,7 @@ from fastmri_ufloss.simulation.demo import make_demo_scans_3d
 SCRIPT = "modl_ufloss_3d/train.py"
 TINY = [
     "--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 3, "--chans", 2,
-    "--num_layers", 2, "--num_unrolls", 1, "--accelerations", 3, "--center_size", 8, "--patch_size", 32,
-    "--patches_per_slice", 1, "--num_features", 8, "--pretrain_max_epochs", 1, "--pretrain_batch_size", 8,
+    "--num_layers", 2, "--num_unrolls", 1, "--accelerations", 3, "--center_size", 8, "--patch_size", 39,
     "--stride", 8, "--score_stride", 16,
 ]  # fmt: skip
 
@@ -21,7 +20,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scans")
-    make_demo_scans_3d(root, num_subjects=3, shape=(32, 40, 36), num_coils=4)
+    make_demo_scans_3d(root, num_subjects=3, shape=(32, 40, 44), num_coils=4)
     return root
 
 
@@ -32,10 +31,10 @@ def test_raw_files_become_volumes_and_views(scans: Path, tmp_path: Path) -> None
     assert [path.parent.name for path in volumes] == ["multicoil_test", "multicoil_train", "multicoil_val"]
     for path in volumes:
         with h5py.File(path) as file:
-            assert file["kspace"].shape == (32, 4, 40, 36) and "mask" not in file
+            assert file["kspace"].shape == (32, 4, 40, 44) and "mask" not in file
     folder = tmp_path / "runs" / "modl_ufloss_3d"
     with h5py.File(folder / "reconstructions" / "knee3d-003.h5") as file:
-        assert file["reconstruction"].shape == (32, 40, 36)
+        assert file["reconstruction"].shape == (32, 40, 44)
     assert (folder / "views" / "knee3d-003.png").is_file()
     means = json.loads((folder / "scores.json").read_text())["means"]
     assert {row["method"]: row["volumes"] for row in means} == {"zero-filled": 1, "CG-SENSE": 1, "MoDL": 1}

@@ -184,7 +184,7 @@ def test_error_in_a_worker_is_named(demo: Path, tmp_path: Path) -> None:
 
 def test_feature_net_that_does_not_fit_is_named(demo: Path, tmp_path: Path) -> None:
     for net, message in (
-        (PatchFeatureNet(1, patch_size=32, num_features=8), "need one of 2: train one"),
+        (PatchFeatureNet(1, patch_size=32, num_features=8), "need one of 2: 'general', or train one"),
         (PatchFeatureNet(2, patch_size=60, num_features=8), "60x60"),
     ):
         net.save(tmp_path / "net.safetensors")
