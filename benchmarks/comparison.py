@@ -26,6 +26,7 @@ import numpy as np
 from cardiac import HELD_OUT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from runs import RECIPES, recipe, run_together
 
 from fastmri_ufloss.files import write_json
@@ -218,7 +219,10 @@ def save_curves(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row, style in zip([row for row in rows if not row["network"]][1:], ("-", "-.", "--", ":"), strict=True):
         axes.axhline(row["NRMSE"], color="gray", linestyle=style, label=row["method"])
     axes.set(xscale="log", xlabel="CPU seconds of training", ylabel="NRMSE, mean of the test subjects")
-    axes.grid(alpha=0.3, which="both")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=9)
     write_figure(path, figure, dpi=100)
 
