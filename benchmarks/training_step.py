@@ -43,6 +43,12 @@ ROWS, KEPT_ROWS, BAND, COLS, COILS, VIRTUAL_COILS = 640, 320, 64, 372, 15, 8
 PAPER = {"num_unrolls": 5, "denoiser": "unet", "chans": 64, "share_weights": True}  # configs/paper.yaml
 JOBS: dict[str, dict[str, Any]] = {
     "paper's settings, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS, "model": PAPER},
+    "  + bands of 64 rows and 8 virtual coils": {
+        "kind": "train",
+        "rows": BAND,
+        "coils": VIRTUAL_COILS,
+        "model": PAPER,
+    },
     "default network, whole slice": {"kind": "train", "rows": ROWS, "coils": COILS},
     "  + bands of 64 rows": {"kind": "train", "rows": BAND, "coils": COILS},
     "  + bands and UFLoss, general": {"kind": "train", "rows": BAND, "coils": COILS, "ufloss": "general"},
