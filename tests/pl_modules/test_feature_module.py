@@ -116,8 +116,10 @@ def test_training_goes_on_from_a_checkpoint_exactly(tmp_path):
     straight = make_module()
     make_trainer(tmp_path, max_epochs=2).fit(straight, loader())
     first, path = make_module(), tmp_path / "first.ckpt"
-    trainer = make_trainer(tmp_path, max_epochs=1)
+    stop = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda trainer, _: setattr(trainer, "should_stop", True))
+    trainer = make_trainer(tmp_path, max_epochs=2, callbacks=[stop])
     trainer.fit(first, loader())
+    assert trainer.current_epoch == 1
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
     assert torch.equal(checkpoint["state_dict"]["bank.vectors"], first.bank.vectors)
