@@ -277,7 +277,7 @@ class WeightedLoss(nn.Module):
         """Set the weights that set themselves, and note the norms of the gradients."""
         scale, numbers = image_scale(target).reshape(-1, 1, 1, 1), self._numbers()
         auto = [name for name in gradients if name in self._auto]
-        if auto:
+        if auto and len(auto) < len(gradients):  # not while the ramps of all others are at 0
             fixed = [
                 numbers[name] * factors.get(name, 1.0) * gradients[name] for name in gradients if name not in auto
             ]

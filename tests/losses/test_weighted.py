@@ -330,6 +330,16 @@ def test_gradient_that_cannot_set_a_weight() -> None:
         assert bad.last_terms["bad"].isnan() and bad.last_terms["l2"].isfinite()
 
 
+def test_weight_that_sets_itself_waits_for_the_ramp_of_the_fixed_term() -> None:
+    output, target, _ = pair()
+    output.requires_grad_()
+    loss = make_loss({"l2": "0:1@1-3", "hfen": "auto"})
+    assert float(loss(output, target).detach()) == 0 and float(loss.current_weights["hfen"]) == 0
+    loss.set_epoch(2)
+    loss(output, target)
+    assert float(loss.current_weights["hfen"]) > 0
+
+
 def test_weights_that_have_nothing_to_follow() -> None:
     for weights in ({"l2": "auto"}, {"l2": "auto", "l1": "auto"}, {"l2": 0.0, "l1": "auto"}):
         with pytest.raises(ValueError, match="with the weight 'auto' must have a term with a fixed weight beside"):
