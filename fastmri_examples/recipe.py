@@ -449,7 +449,14 @@ def read_loss(parser: ArgumentParser, args: Namespace) -> dict[str, Any] | None:
     for flag in changed(parser, args, NET_ARGS):
         if scores_nothing and "ufloss" not in used:
             raise ValueError(f"--{flag} is for ufloss, which neither --loss nor --metrics names")
+    check_patch_size(parser, args)
     return weights
+
+
+def check_patch_size(parser: ArgumentParser, args: Namespace) -> None:
+    """Raise ValueError if a patch size was typed for a feature network that has its own."""
+    if args.feature_net != GENERAL and changed(parser, args, ("patch_size",)):
+        raise ValueError(f"--patch_size is for --feature_net {GENERAL}: {args.feature_net} has its own")
 
 
 def read_weights(flag: str, items: Iterable[str], *, names: Collection[str]) -> dict[str, Any]:
@@ -775,6 +782,8 @@ def train_and_test(
     if args.mode == "train":
         vgg = load_vgg(args) if "perceptual" in (weights or ()) else None
         compared = {*names, *LOSS_ARGS, *MODL_SAMPLE_ARGS, "init_checkpoint"} - {"score_stride", "num_log_images"}
+        if "ufloss" in (weights or ()):
+            compared |= set(NET_ARGS)
         rows = args.get("train_rows")
         if "ufloss" in (weights or ()) and net is not None and rows is not None and rows < net.patch_size:
             problem = f"--train_rows {rows} is less than the {net.patch_size} rows of a patch of ufloss"
@@ -841,7 +850,7 @@ def add_feature_net_args(group: Any) -> None:
     """Which feature network, for `load_feature_net`."""
     text = f"of ufloss: {GENERAL!r} for the one that ships, or a file of pretrain.py"
     group.add_argument("--feature_net", default=GENERAL, metavar="FILE", help=text)
-    text = "rows and columns of its patches, at least 39, where it is 'narrow' (default: what it was trained on)"
+    text = f"rows and columns of the patches of {GENERAL!r}, at least 39 (default: 60)"
     group.add_argument("--patch_size", type=int | None, help=text)
 
 
@@ -854,11 +863,14 @@ def make_pretraining_parser(description: str | None = None) -> ArgumentParser:
 
 
 def load_feature_net(name: str | Path, *, in_chans: int, patch_size: int | None = None) -> PatchFeatureNet:
-    """The feature network that --feature_net names, for images of so many channels; ValueError if it is another."""
+    """The feature network that --feature_net names, for images of so many channels; ValueError if it is another.
+
+    ``patch_size`` is that of the general network; a file has its own.
+    """
     kind, images = ("complex", "combined") if in_chans == 2 else ("magnitude", "rss")
     if str(name) == GENERAL:
         return pretrained_feature_net(f"{GENERAL}-{kind}", patch_size=patch_size)
-    net = PatchFeatureNet.load(name, patch_size=patch_size)
+    net = PatchFeatureNet.load(name)
     if net.in_chans != in_chans:
         raise ValueError(
             f"{name} is a feature network of in_chans {net.in_chans}, this recipe's {kind} images need one of "

@@ -95,7 +95,7 @@ def main() -> None:
         takes_complex = first.is_complex and args.images != "magnitude"
         net = None
         if args.perceptual == "ufloss" and takes_complex and args.feature_net != recipe.GENERAL:
-            net = PatchFeatureNet.load(args.feature_net, patch_size=args.patch_size)  # which may be of magnitudes
+            net = PatchFeatureNet.load(args.feature_net)  # which may be of magnitudes
         elif args.perceptual == "ufloss":
             chans = 2 if takes_complex else 1
             net = recipe.load_feature_net(args.feature_net, in_chans=chans, patch_size=args.patch_size)
@@ -130,6 +130,7 @@ def check_arguments(parser: ArgumentParser, args: Namespace, weights: dict[str, 
     for objective, names in (("vgg19", VGG_ARGS), ("ufloss", (*recipe.UFLOSS_ARGS, "feature_net", "patch_size"))):
         for name in recipe.changed(parser, args, names if args.perceptual != objective else ()):
             raise ValueError(f"--{name} is for --perceptual {objective}, got {args.perceptual}")
+    recipe.check_patch_size(parser, args)
     if args.joint and "penalty" in weights:
         raise ValueError("--weights: penalty is of the refinement network, which --joint has not")
     if args.perceptual == "none" and "perceptual" in weights:

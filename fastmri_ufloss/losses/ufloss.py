@@ -237,7 +237,7 @@ def _channels(feature_net: nn.Module, images: Tensor, scale: Tensor) -> Tensor:
 
 
 def _stride(feature_net: nn.Module, stride: int | None) -> int:
-    return stride or getattr(feature_net, "grid_step", None) or 5
+    return stride if stride is not None else getattr(feature_net, "grid_step", None) or 5
 
 
 def _sees_grid(feature_net: nn.Module, stride: int) -> bool:

@@ -287,9 +287,9 @@ class FeatureModule(BaseModule):
 
 def _random_phase(patches: Tensor) -> Tensor:
     """A smooth factor of magnitude 1 for each patch, (n, p, p)."""
-    rows, cols = (torch.linspace(-1, 1, size, device=patches.device) for size in patches.shape[2:])
-    rows = rows[:, None]
-    terms = [rows**0 * cols**0, rows * cols**0, rows**0 * cols, rows * cols, rows**2 * cols**0, rows**0 * cols**2]
+    lines = (torch.linspace(-1, 1, size, device=patches.device) for size in patches.shape[2:])
+    rows, cols = torch.meshgrid(*lines, indexing="ij")
+    terms = [torch.ones_like(rows), rows, cols, rows * cols, rows**2, cols**2]
     spread = torch.tensor([2 * torch.pi, 1.5, 1.5, 0.7, 0.7, 0.7], device=patches.device)
     angle = torch.einsum(
         "nk,kij->nij", spread * torch.randn(len(patches), 6, device=patches.device), torch.stack(terms)

@@ -365,9 +365,8 @@ class _VolumeScores:
         values = {method: np.full(len(self.kept), np.nan) for method in self.outputs}
         for index in np.flatnonzero(np.ptp(targets, axis=(1, 2))).tolist():
             target = tensor(targets, index)
-            features = patch_features(
-                network, target, image_scale(target), stride=settings.stride
-            )  # once for all methods
+            # once for all methods
+            features = patch_features(network, target, image_scale(target), stride=settings.stride)
             for method, images in self.outputs.items():
                 loss = ufloss_per_image(
                     network, tensor(images, index), target, target_features=features, stride=settings.stride

@@ -150,6 +150,7 @@ def test_images_that_do_not_suit_a_loss_are_named(demo: Path, tmp_path: Path) ->
         (["--loss", "l1", "--patch_size", 40], "--patch_size is for ufloss"),
         (["--loss", "ufloss", "--feature_net", "generl"], "be one of general-complex, general-magnitude"),
         (["--loss", "ufloss", "--patch_size", 38], "patch_size must be at least 39, got 38"),
+        (["--loss", "ufloss", "--feature_net", "net.safetensors", "--patch_size", 40], "net.safetensors has its own"),
         (["--loss", "ufloss=auto"], "must have a term with a fixed weight beside"),
         (["--loss", "l1", "--checkpoint", "a.ckpt"], "--checkpoint is for --mode test"),
     ):

@@ -371,6 +371,8 @@ def test_bad_images():
         UFLoss(SmallNet(1))(good, good)
     with pytest.raises(ValueError, match="feature_net must be in eval mode"):
         ufloss_per_image(SmallNet(), good, good)
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        ufloss_per_image(SmallNet().eval(), good, good, stride=0)
     with pytest.raises(ValueError, match=r"scale must have shape \(2,\), got \(1,\)"):
         patch_features(SmallNet().eval(), good, torch.ones(1))
 
