@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cardiac import HELD_OUT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
-from runs import RECIPES, recipe, run_together
+from runs import HELD_OUT, RECIPES, VALIDATION, recipe, run_together
 
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.metrics import mean_scores, score_run
@@ -35,7 +34,6 @@ from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.figures.drawing import write_figure
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
-VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 MASK = ("--mask_type", "random", "--center_fractions", 0.08, "--accelerations", 5)
 SNR = 30.0
 CLASSICAL = {

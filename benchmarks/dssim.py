@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cardiac import HELD_OUT
-from runs import recipe, run_together, volume_scores
+from runs import HELD_OUT, recipe, run_together, volume_scores
 
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.subject_tables import p_value_note, paired_rows

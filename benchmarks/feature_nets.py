@@ -23,8 +23,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from cardiac import HELD_OUT
-from comparison import VALIDATION
+from runs import HELD_OUT, VALIDATION
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses import ufloss_per_image
+from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
 from fastmri_ufloss.metrics.volumes import sharpness
-from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.models import PatchFeatureNet, Segmenter
 
 BANDS = {"spectrum, low": (0.1, 0.25), "spectrum, middle": (0.25, 0.5), "spectrum, high": (0.5, 1.0)}
 RADII, CONTRASTS = (0.7, 1.2, 2.0, 3.0), (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)
@@ -91,6 +92,18 @@ def quality(
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
+class DiceOfSegmenter:
+    """Dice of a segmentation network on magnitude images (slices, rows, cols), the mean of those with the class."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    def __call__(self, images: np.ndarray, masks: np.ndarray) -> float:
+        labels = self.segmenter(torch.from_numpy(images).float().unsqueeze(1))
+        dice = dice_of_classes(labels, torch.from_numpy(masks).long(), self.segmenter.num_classes)
+        return float(dice.nanmean())
+
+
 class Detail(NamedTuple):
     """A disc with a soft edge in an image."""
 
@@ -152,3 +165,19 @@ def area_under_curve(positives: np.ndarray, negatives: np.ndarray) -> float:
     order = np.concatenate([positives, negatives]).argsort().argsort()
     above = order[: len(positives)].sum() - len(positives) * (len(positives) - 1) / 2
     return float(above / (len(positives) * len(negatives)))
+
+
+def details_scores(
+    details: list[Detail], with_details: np.ndarray, without: np.ndarray, wanted: np.ndarray
+) -> dict[str, float]:
+    """How much of the details' contrast is kept, and how well they are told from places without."""
+    kept = np.array([recovered(detail, with_details, without, wanted) for detail in details])
+    seen = [np.array([visible(detail, images) for detail in details]) for images in (with_details, without)]
+    small = np.array([detail.radius < 1 for detail in details])
+    faint = np.array([abs(detail.contrast) <= 0.1 for detail in details])
+    return {
+        "detail kept": float(np.median(kept)),
+        "small detail kept": float(np.median(kept[small])),
+        "detail seen": area_under_curve(*seen),
+        "faint detail seen": area_under_curve(seen[0][faint], seen[1][faint]),
+    }

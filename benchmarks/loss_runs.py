@@ -20,11 +20,10 @@ import fastmri
 import h5py
 import numpy as np
 import torch
-from cardiac import HELD_OUT
 from fastmri.data.subsample import create_mask_for_mask_type
 from fastmri.data.transforms import apply_mask, to_tensor
 from fastmri.evaluate import nmse, ssim
-from runs import recipe, run_together
+from runs import HELD_OUT, recipe, run_together
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastmri_ufloss.losses import LOSS_NAMES

@@ -3,8 +3,8 @@
     python benchmarks/losses.py --images FOLDER [--feature_net FILE] [--json FILE] [--picture FILE]
 
 FOLDER holds magnitudes as npz files (`images` (n, rows, cols), a file for each subject, all of a size); of the
-Sunnybrook images only the subjects that `cardiac.py` holds out are used. `--kspace FILE`, a fully sampled slice as
-npy (coils, rows, cols), adds a complex image, combined with this project's maps.
+Sunnybrook images only the subjects that other benchmarks test are used. `--kspace FILE`, a fully sampled slice as npy
+(coils, rows, cols), adds a complex image, combined with this project's maps.
 
 Noise: |(1 - b) x + b n|, n complex noise whose deviation is the 95th percentile of x; so a scanner's noise makes
 magnitudes. Complex images stay complex. Blur: the central 1/R of k-space in both directions. The tables have means
@@ -27,8 +27,8 @@ import torch
 from loss_step import measure_steps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from runs import HELD_OUT
 from scipy.stats import spearmanr
-from temperature import BLUR, HELD_OUT, NOISE
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses import LOSS_NAMES, make_loss
@@ -40,6 +40,7 @@ from fastmri_ufloss.report.figures.drawing import write_figure
 from fastmri_ufloss.report.figures.noise_and_blur import blurred, noisy
 
 RANDOM = "random"
+NOISE, BLUR = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1), (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 LEVELS = {"noise": tuple(f"{100 * b:.0f}%" for b in NOISE), "blur": tuple(f"R={factor:g}" for factor in BLUR)}
 
 Curves = dict[str, dict[str, Any]]

@@ -17,8 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cardiac import HELD_OUT
-from runs import RECIPES, recipe, run_together
+from runs import HELD_OUT, RECIPES, recipe, run_together
 
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+# subjects of the Sunnybrook data: those for the proof, and those to choose settings by
+HELD_OUT = ("SC-HF-I-40", "SC-HF-NI-36", "SC-HYP-40", "SC-N-40", "SC-HF-I-08", "SC-N-07")
+VALIDATION = ("SC-HF-I-01", "SC-HF-NI-03", "SC-HYP-01", "SC-N-02")
 RECIPES = Path(__file__).resolve().parents[1] / "fastmri_examples" / "modl_ufloss"
 
 

@@ -1,13 +1,15 @@
 """Does UFLoss pay? MoDL that is trained out with l2, then trained further with each loss, before judges of its own.
 
-    python benchmarks/ufloss.py --data FOLDER --work FOLDER [--split test] [--losses NAME ...] [--json FILE]
+    python benchmarks/ufloss.py --data FOLDER --work FOLDER [--split test] [--rows NAME ...] [--json FILE]
 
-Data, simulation and split are those of `comparison.py`, and so is the network each training begins with: MoDL with
-l2, 9,000 steps on bands of 32 rows at 5x (with the same --work it is not trained twice). Each loss then trains it for
-the same steps at 4x, 5x and 8x by turns, on bands of 64 rows. The images of each are judged at each acceleration by
-what no loss here was made of (`judges.py`): image metrics, spectra, UFLoss by two networks that were trained on other
-seeds and magnitudes, one of another architecture, and the features of a network of photographs; and by details, discs
-of 1 to 6 pixels and 5 to 40% contrast, put into the images before the scan is simulated.
+Data, simulation and split are those of `comparison.py`, and so are the networks that trainings begin with: MoDL with
+l2, 9,000 steps on bands of 32 rows at 5x, and RecNet (with the same --work nothing is trained twice). Each loss then
+trains MoDL for the same steps at 4x, 5x and 8x by turns, on bands of 64 rows; the refinement is stage 2 of Seitzer et
+al., on whole slices. At each acceleration the images are judged by what no loss here was made of (`judges.py`): image
+metrics, spectra, UFLoss by two networks that were trained on other seeds and magnitudes, one of another architecture,
+the features of a network of photographs, Dice of a segmentation network over its Dice on the references (SIS), the
+part of the acquired samples that an image does not explain; and by details, discs of 1 to 6 pixels and 5 to 40%
+contrast, put into the images before the scan is simulated.
 
 Settings are chosen with ``--split val``, four subjects; ``--split test``, six others, is for the proof. The same
 command again goes on where an interrupted run was.
@@ -16,40 +18,44 @@ command again goes on where an interrupted run was.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
-from cardiac import HELD_OUT
-from comparison import NETWORKS, SNR, VALIDATION, check_settings, convert
-from judges import (
-    ImageNetDistance,
-    area_under_curve,
-    place_details,
-    quality,
-    recovered,
-    visible,
-)
-from runs import RECIPES, recipe, run_together
+import torch
+from comparison import NETWORKS, SNR, check_settings, convert
+from judges import DiceOfSegmenter, ImageNetDistance, details_scores, place_details, quality
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from runs import HELD_OUT, RECIPES, VALIDATION, recipe, run_together
 
+from fastmri_ufloss.data import MoDLDataTransform, SensMapCache
+from fastmri_ufloss.data.masks import create_mask_for_mask_type
 from fastmri_ufloss.files import write_json
-from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.models import PatchFeatureNet, load_segmenter, read_checkpoint
+from fastmri_ufloss.mri.sense import data_residual
+from fastmri_ufloss.pl_modules import MriDataModule, RefinementModule, load_reconstruction
 from fastmri_ufloss.report import format_table
+from fastmri_ufloss.report.figures.drawing import write_figure
+from fastmri_ufloss.report.figures.panels import save_panels
 from fastmri_ufloss.report.subject_tables import paired_rows
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 ACCELERATIONS = (4, 5, 8)
+JUDGED = 5  # where details are, and what pictures show
 CENTER = 0.08
-UFLOSS = ["--feature_net", "general"]
-LOSSES: dict[str, list[object]] = {
+UFLOSS = ("--feature_net", "general")
+ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further with
+    "before": None,
     "l2": ["--loss", "l2=1"],
     "l2 + UFLoss": ["--loss", "l2=1", "ufloss=auto", *UFLOSS],
     "l1": ["--loss", "l1=1"],
     "l1 + UFLoss": ["--loss", "l1=1", "ufloss=auto", *UFLOSS],
-    "l1 + SSIM": ["--loss", "l1=1", "ssim=auto"],
-    "l1 + SSIM + UFLoss": ["--loss", "l1=1", "ssim=auto", "ufloss=auto", *UFLOSS],
+    "l1 + SSIM": ["--loss", "l1=1", "ssim=1"],
+    "l1 + SSIM + UFLoss": ["--loss", "l1=1", "ssim=1", "ufloss=auto", *UFLOSS],
     "l2 + DSSIM": ["--loss", "l2=1", "dssim=auto"],
     "l2 + ImageNet": ["--loss", "l2=1", "perceptual=auto"],  # by train_imagenet.py
     "l2 + untrained features": ["--loss", "l2=1", "ufloss=auto", "--feature_net", "UNTRAINED"],
@@ -58,10 +64,16 @@ LOSSES: dict[str, list[object]] = {
     "l2 + UFLoss, ratio 0.3": ["--loss", "l2=1", "ufloss=auto:0.3", *UFLOSS],
     "l2 + UFLoss, ratio 3": ["--loss", "l2=1", "ufloss=auto:3", *UFLOSS],
     "l2 + UFLoss, ratio 10": ["--loss", "l2=1", "ufloss=auto:10", *UFLOSS],
+    "l2 + untrained features, ratio 3": ["--loss", "l2=1", "ufloss=auto:3", "--feature_net", "UNTRAINED"],
+    "l2 + UFLoss, patches of 40": ["--loss", "l2=1", "ufloss=auto", *UFLOSS, "--patch_size", 40],
     "l2 + 0.0002 UFLoss": ["--loss", "l2=1", "ufloss=0.0002", *UFLOSS],
     "l2 + 0.002 UFLoss": ["--loss", "l2=1", "ufloss=0.002", *UFLOSS],
     "l2 + 0.02 UFLoss": ["--loss", "l2=1", "ufloss=0.02", *UFLOSS],
+    "l2, refined": ["--refinement_chans", 16, "--discriminator_chans", 16, "--lr", 5e-4, "--batch_size", 2],
+    "RecNet": None,
+    "RecNet, refined": ["--refinement_chans", 16, "--discriminator_chans", 16, "--lr", 5e-4, "--batch_size", 2],
 }
+REFINEMENT_EPOCHS = 4
 NETS = {  # feature networks of losses and judges: options of pretrain.py
     "HEARTS": ["--images", "combined", "--architecture", "narrow", "--lr", 1e-3, "--phase_augmentation"],
     "RESNET": ["--images", "combined", "--lr", 1e-3, "--phase_augmentation"],
@@ -69,21 +81,60 @@ NETS = {  # feature networks of losses and judges: options of pretrain.py
     "JUDGE18": ["--images", "rss", "--lr", 1e-3, "--seed", 8],
 }
 MORE = ["--magnitude_augmentation", "--patches_per_slice", 30, "--batch_size", 64]
-BETTER = {"SSIM": True, "HaarPSI": True, "VSI": True, "detail kept": True, "detail seen": True}
+LARGER = ("SSIM", "HaarPSI", "VSI", "SIS", "detail kept", "small detail kept", "detail seen", "faint detail seen")
+FIGURE = {  # metrics of the perception-distortion curve, by the loss whose weight grows
+    "UFLoss, narrow": "UFLoss by a network not trained on",
+    "UFLoss, ResNet-18": "UFLoss by a ResNet-18 not trained on",
+    "ImageNet": "distance of features of photographs",
+    "HaarPSI": "HaarPSI",
+    "spectrum, high": "power above half the band limit",
+    "small detail kept": "contrast of details of a pixel",
+}
+CURVES = {
+    "UFLoss": ["l2", "l2 + UFLoss, ratio 0.3", "l2 + UFLoss", "l2 + UFLoss, ratio 3", "l2 + UFLoss, ratio 10"],
+    "untrained features": ["l2", "l2 + untrained features", "l2 + untrained features, ratio 3"],
+}
+
+
+class Run(NamedTuple):
+    """A row with a seed, and the checkpoint that is judged."""
+
+    row: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}, seed {self.seed}".replace(" ", "_")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
 
 
 def subjects_of(split: str) -> Sequence[str]:
     return VALIDATION if split == "val" else HELD_OUT
 
 
-def convert_with_details(source: Path, root: Path) -> None:
-    """The subjects to be scored with details in their images, and the same noise."""
-    files = sorted(source.glob("SC-*.npz"))
-    for number, file in enumerate(files):
+def read_subject(file: Path, name: str) -> np.ndarray:
+    array: np.ndarray = np.load(file, allow_pickle=False)[name]
+    return array.astype(np.float32) / 255 if name == "images" else (array > 0).astype(np.uint8)
+
+
+def convert_more(source: Path, root: Path) -> None:
+    """The subjects to be scored with details in their images and the same noise, the others with segmentations."""
+    for number, file in enumerate(sorted(source.glob("SC-*.npz"))):
+        images = read_subject(file, "images")
+        if file.stem not in HELD_OUT:
+            split = "val" if file.stem in VALIDATION else "train"
+            path = root / f"singlecoil_{split}" / f"{file.stem}.h5"
+            if not path.is_file():
+                masks = {"segmentation": read_subject(file, "lv_masks")}
+                kspace = simulate_kspace(images, num_coils=None, snr=SNR, seed=number)
+                write_volume(path, kspace, patient_id=file.stem, datasets=masks)
         for split in ("val", "test"):
-            path = root / f"multicoil_{split}_details" / file.name.replace(".npz", ".h5")
+            path = root / f"multicoil_{split}_details" / f"{file.stem}.h5"
             if file.stem in subjects_of(split) and not path.is_file():
-                images = np.load(file, allow_pickle=False)["images"].astype(np.float32) / 255
                 changed, _ = place_details(images, seed=number)
                 kspace = simulate_kspace(images, num_coils=8, snr=SNR, seed=number)
                 # k-space is linear: what is added has no noise of its own
@@ -91,9 +142,9 @@ def convert_with_details(source: Path, root: Path) -> None:
                 write_volume(path, kspace, patient_id=file.stem)
 
 
-def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:
-    """The feature networks, and an untrained one."""
-    folders = {name: args.work / f"feature_net_{name}" for name in NETS}
+def train_helpers(args: argparse.Namespace, root: Path) -> tuple[dict[str, Path], Path]:
+    """The feature networks, an untrained one, and the segmentation network."""
+    folders, segmenter = {name: args.work / f"feature_net_{name}" for name in NETS}, args.work / "segmenter"
     commands = {
         f"pretrain_{name}": recipe(
             "pretrain.py", root, folder, *MORE, "--max_steps", 3000 if "narrow" in NETS[name] else 600, *NETS[name]
@@ -101,137 +152,201 @@ def pretrain(args: argparse.Namespace, root: Path) -> dict[str, Path]:
         for name, folder in folders.items()
         if not (folder / "feature_net.safetensors").is_file()
     }
-    run_together(commands, args.work / "logs", processes=args.processes)
+    if not (segmenter / "trained").is_file():
+        script = RECIPES / "../adversarial_refinement/train_segmentation.py"
+        line: list[object] = [script, "--challenge", "singlecoil", "--data_path", root]
+        line += ["--default_root_dir", segmenter, "--max_epochs", 20, "--loss", "dice_ce"]
+        line += ["--lr", 1e-3, "--chans", 16, "--num_workers", 0]
+        commands["segmenter"] = [sys.executable, *map(str, line)]
+    mark_trained(args, run_together(commands, args.work / "logs", processes=args.processes))
     files = {name: folder / "feature_net.safetensors" for name, folder in folders.items()}
     files["UNTRAINED"] = args.work / "untrained.safetensors"
     if not files["UNTRAINED"].is_file():
+        torch.manual_seed(0)
         PatchFeatureNet(2, architecture="narrow", training_data="none").save(files["UNTRAINED"])
-    return files
+    return files, segmenter / "checkpoints" / "best.ckpt"
 
 
-def train(args: argparse.Namespace, root: Path, nets: dict[str, Path]) -> dict[str, Path]:
-    """Train MoDL with l2 with each seed, then further with each loss; returns the folders of the runs."""
-    logs, base = args.work / "logs", NETWORKS["modl"]
-    first, tuned, folders = {}, {}, {}
-    for seed in range(1, 1 + args.seeds):
-        begun = args.work / f"modl_seed{seed}_steps{base.steps}"
-        common = ["--max_epochs", 100_000, "--limit_val_batches", 0, "--num_workers", 0, "--no-score", "--seed", seed]
-        mask = ["--mask_type", "random", "--center_fractions", CENTER, "--accelerations", 5]
-        if not (begun / "scores.json").is_file():
-            options = ["--max_steps", base.steps, *common, *mask, *base.options]
-            first[begun.name] = recipe("train.py", root, begun, *options)
-        masks = ["--mask_type", "random", "--center_fractions", *[CENTER] * 3, "--accelerations", *ACCELERATIONS]
-        for name in args.losses:
-            run = args.work / f"{name}, seed {seed}".replace(" ", "_")
-            flags = [nets.get(str(flag), flag) for flag in LOSSES[name]]
-            options = ["--init_checkpoint", begun / "checkpoints" / "last.ckpt", "--max_steps", args.steps, *common]
-            options += ["--lr", args.lr, "--train_rows", 64, *masks, *flags]
-            script = Path(__file__).with_name("train_imagenet.py") if "ImageNet" in name else RECIPES / "train.py"
-            folders[f"{name}, seed {seed}"] = run
-            if not (run / "trained").is_file():
-                tuned[run.name] = recipe(script, root, run, *options)
-    run_together(first, logs, processes=args.processes)
-    seconds = run_together(tuned, logs, processes=args.processes)
+def mark_trained(args: argparse.Namespace, seconds: Mapping[str, float]) -> None:
     for name, value in seconds.items():
-        (args.work / name / "trained").write_text(f"{value:.0f} CPU seconds\n", encoding="utf-8")
-    return folders
+        if (args.work / name).is_dir():
+            (args.work / name / "trained").write_text(f"{value:.0f}\n", encoding="utf-8")
 
 
-def images_of(run: Path, acceleration: int, split: str) -> Path:
-    return run.with_name(f"test_{run.name}_{acceleration}x_{split}")
+def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> list[Run]:
+    """Train MoDL with l2 with each seed, then further; and RecNet, once, and its refinement with each seed."""
+    first: dict[str, list[str]] = {}
+    tuned: dict[str, list[str]] = {}
+    runs = []
+    common = ["--max_epochs", 100_000, "--limit_val_batches", 0, "--num_workers", 0, "--no-score"]
+    masks = ["--mask_type", "random", "--center_fractions", *[CENTER] * 3, "--accelerations", *ACCELERATIONS]
+    for row in args.rows:
+        network = "recnet" if row.startswith("RecNet") else "modl"
+        kind, options = NETWORKS[network], ROWS[row]
+        for seed in range(1, 1 + args.seeds):
+            begun = args.work / f"{network}_seed{1 if network == 'recnet' else seed}_steps{kind.steps}"
+            if not (begun / "scores.json").is_file() and not (begun / "trained").is_file():
+                mask = ["--mask_type", "random", "--center_fractions", CENTER, "--accelerations", 5]
+                flags = ["--max_steps", kind.steps, *common, "--seed", seed, *mask, *kind.options]
+                first.setdefault(begun.name, recipe(kind.script, root, begun, *flags))
+            run = Run(row, seed, begun)
+            if options is not None:
+                run = run._replace(folder=args.work / run.name)
+                begin = ["--init_checkpoint", begun / "checkpoints" / "last.ckpt", "--max_steps", args.steps]
+                begin += ["--lr", args.lr, "--train_rows", 64]
+                script: str | Path = "train.py"
+                if row.endswith("refined"):
+                    script = "../adversarial_refinement/train_refinement.py"
+                    begin = ["--recon", begun / "checkpoints" / "last.ckpt", "--max_epochs", REFINEMENT_EPOCHS]
+                elif "ImageNet" in row:
+                    script = Path(__file__).with_name("train_imagenet.py").resolve()
+                flags = [*common, *begin, "--seed", seed, *masks, *(nets.get(str(flag), flag) for flag in options)]
+                if not (run.folder / "trained").is_file():
+                    tuned[run.name] = recipe(script, root, run.folder, *flags)
+            runs.append(run)
+    for commands in (first, tuned):
+        mark_trained(args, run_together(commands, args.work / "logs", processes=args.processes))
+    return runs
 
 
-def test(args: argparse.Namespace, root: Path, folders: dict[str, Path]) -> None:
-    """The images of each run at each acceleration, without and with details."""
-    commands = {}
-    for run in folders.values():
-        for acceleration in ACCELERATIONS:
-            for kind in ("", "_details") if acceleration == 5 else ("",):
-                split = f"multicoil_{args.split}{kind}"
-                folder = images_of(run, acceleration, split)
-                if not all((folder / "reconstructions" / f"{s}.h5").is_file() for s in subjects_of(args.split)):
-                    options = ["--mode", "test", "--checkpoint", run / "checkpoints" / "last.ckpt"]
-                    options += ["--test_path", root / split, "--mask_type", "random", "--num_workers", 0]
-                    options += ["--center_fractions", CENTER, "--accelerations", acceleration]
-                    commands[folder.name] = recipe("train.py", root, folder, *options)
-    run_together(commands, args.work / "logs", processes=args.processes)
-
-
-def read(folder: Path, name: str) -> np.ndarray:
-    with h5py.File(folder / name, "r") as file:
-        images: np.ndarray = file["reconstruction"][()].astype(np.float64)
-    return images
-
-
-def judge(args: argparse.Namespace, folders: dict[str, Path], nets: dict[str, Path]) -> dict[str, Any]:
-    """Scores by run, acceleration and subject, kept in files beside the images."""
-    networks = {"narrow": PatchFeatureNet.load(nets["JUDGE"]), "ResNet-18": PatchFeatureNet.load(nets["JUDGE18"])}
-    imagenet = ImageNetDistance()
-    numbers = {file.stem: n for n, file in enumerate(sorted(args.data.glob("SC-*.npz")))}
-    scores: dict[str, Any] = {}
-    for title, run in folders.items():
-        for acceleration in ACCELERATIONS:
-            folder = images_of(run, acceleration, f"multicoil_{args.split}")
-            file = folder / "judged.json"
-            if not file.is_file():
-                values: dict[str, dict[str, float]] = {}
-                for subject in subjects_of(args.split):
-                    name = f"{subject}.h5"
-                    outputs = read(folder / "reconstructions", name)
-                    references = read(folder / "stages" / "reference", name)
-                    values[subject] = quality(outputs, references, networks=networks, imagenet=imagenet)
-                    if acceleration == 5:
-                        values[subject] |= of_details(args, folder, subject, numbers[subject], outputs, references)
-                write_json(file, values)
-            scores.setdefault(title, {})[acceleration] = json.loads(file.read_text(encoding="utf-8"))
-    return scores
-
-
-def of_details(
-    args: argparse.Namespace, folder: Path, subject: str, number: int, outputs: np.ndarray, references: np.ndarray
-) -> dict[str, float]:
-    """How much of the details' contrast is kept, and how well they are told from places without."""
-    images = np.load(args.data / f"{subject}.npz", allow_pickle=False)["images"].astype(np.float32) / 255
-    _, details = place_details(images, seed=number)
-    twin, name = folder.with_name(f"{folder.name}_details"), f"{subject}.h5"
-    changed, wanted = read(twin / "reconstructions", name), read(twin / "stages" / "reference", name) - references
-    kept = np.array([recovered(detail, changed, outputs, wanted) for detail in details])
-    seen = [np.array([visible(detail, images) for detail in details]) for images in (changed, outputs)]
-    small = np.array([detail.radius < 1 for detail in details])
-    faint = np.array([abs(detail.contrast) <= 0.1 for detail in details])
+def reconstruct(module: Any, folder: Path, acceleration: int, cache: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Magnitudes ``outputs`` and ``references`` and the ``residuals`` of the slices, by subject."""
+    mask = create_mask_for_mask_type("random", [CENTER], [acceleration])
+    transform = MoDLDataTransform(mask, sens_maps=SensMapCache(cache / "sens_maps"), keep_reference=True)
+    transforms = (transform,) * 3
+    data = MriDataModule(
+        folder.parent, "multicoil", *transforms, cache_dir=cache, mask_func=mask, test_path=folder, num_workers=0
+    )
+    data.build_index("test")
+    rows: dict[str, list[tuple[np.ndarray, ...]]] = {}
+    for batch in data.test_dataloader():
+        with torch.no_grad():
+            result = module.reconstruct(batch)
+        residual = data_residual(result.image[:, 0], batch.masked_kspace, batch.mask, result.sens_maps)
+        slices = result.image[0, 0].abs(), result.reference[0, 0].abs(), residual[0]
+        rows.setdefault(Path(batch.fname[0]).stem, []).append(tuple(x.double().numpy() for x in slices))
+    names = ("outputs", "references", "residuals")
     return {
-        "detail kept": float(np.median(kept)),
-        "small detail kept": float(np.median(kept[small])),
-        "detail seen": area_under_curve(*seen),
-        "faint detail seen": area_under_curve(seen[0][faint], seen[1][faint]),
+        subject: dict(zip(names, map(np.stack, zip(*of_slices, strict=True)), strict=True))
+        for subject, of_slices in rows.items()
     }
 
 
-def report(args: argparse.Namespace, scores: dict[str, Any]) -> dict[str, Any]:
-    """Means of each loss over seeds and subjects, and each loss against l2, paired by subject."""
-    tables: dict[str, Any] = {}
+def judge(run: Run, args: argparse.Namespace, root: Path, nets: Mapping[str, Path], segmenter: Path) -> None:
+    """Scores of a run by acceleration and subject, into a file, and an image of each."""
+    file = judged_file(args, run)
+    if file.is_file():
+        return
+    torch.set_num_threads(1)
+    is_refined = any(name.startswith("refinement.") for name in read_checkpoint(run.checkpoint)["state_dict"])
+    load: Any = RefinementModule.load_from_checkpoint if is_refined else load_reconstruction
+    module = load(run.checkpoint).eval()
+    networks = {"narrow": PatchFeatureNet.load(nets["JUDGE"]), "ResNet-18": PatchFeatureNet.load(nets["JUDGE18"])}
+    imagenet, dice = ImageNetDistance(), DiceOfSegmenter(load_segmenter(segmenter))
+    numbers = {path.stem: number for number, path in enumerate(sorted(args.data.glob("SC-*.npz")))}
+    scores: dict[str, Any] = {}
+    folder, cache = root / f"multicoil_{args.split}", args.work / "cache"
     for acceleration in ACCELERATIONS:
-        by_loss: dict[str, dict[str, dict[str, float]]] = {}
-        for name in args.losses:
-            seeds = [scores[f"{name}, seed {seed}"][acceleration] for seed in range(1, 1 + args.seeds)]
-            by_loss[name] = {
-                subject: {metric: float(np.mean([s[subject][metric] for s in seeds])) for metric in seeds[0][subject]}
-                for subject in seeds[0]
-            }
-        metrics = list(next(iter(by_loss[args.losses[0]].values())))
-        rows = [
-            {"loss": name, **{m: float(np.mean([values[m] for values in of.values()])) for m in metrics}}
-            for name, of in by_loss.items()
-        ]
-        print(f"\n{acceleration}x\n{format_table(rows)}")
-        larger = {metric: metric in BETTER or "detail" in metric for metric in metrics if "spectrum" not in metric}
-        paired = {
-            name: paired_rows(("l2", by_loss["l2"]), (name, by_loss[name]), larger)
-            for name in args.losses
-            if name != "l2" and "l2" in by_loss
+        subjects = reconstruct(module, folder, acceleration, cache)
+        twins = {}
+        if acceleration == JUDGED:
+            twins = reconstruct(module, folder.with_name(f"{folder.name}_details"), acceleration, cache)
+        for subject, images in subjects.items():
+            outputs, references = images["outputs"], images["references"]
+            row = quality(outputs, references, networks=networks, imagenet=imagenet)
+            row["residual"] = float(images["residuals"].mean())
+            masks = read_subject(args.data / f"{subject}.npz", "lv_masks")
+            row["SIS"] = dice(outputs, masks) / dice(references, masks)
+            if twins:
+                twin = twins[subject]
+                _, details = place_details(
+                    read_subject(args.data / f"{subject}.npz", "images"), seed=numbers[subject]
+                )
+                row |= details_scores(details, twin["outputs"], outputs, twin["references"] - references)
+            scores.setdefault(f"{acceleration}x", {})[subject] = row
+        if acceleration == JUDGED:
+            shown = subjects[min(subjects)]
+            middle = len(shown["outputs"]) // 2
+            np.savez(file.with_suffix(".npz"), **{name: shown[name][middle] for name in ("outputs", "references")})
+    write_json(file, scores)
+
+
+def judged_file(args: argparse.Namespace, run: Run) -> Path:
+    folder: Path = args.work / "judged"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{args.split}_{run.name}.json"
+
+
+def report(args: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
+    """Means of each row over seeds and subjects, and each row against l2, paired by subject."""
+    scores = {(run.row, run.seed): json.loads(judged_file(args, run).read_text(encoding="utf-8")) for run in runs}
+    tables: dict[str, Any] = {}
+    for at in (f"{acceleration}x" for acceleration in ACCELERATIONS):
+        seeds: dict[str, list[dict[str, dict[str, float]]]] = {}
+        for (row, _), of_run in scores.items():
+            seeds.setdefault(row, []).append(of_run[at])
+        by_row = {
+            row: {s: {m: float(np.mean([x[s][m] for x in each])) for m in each[0][s]} for s in each[0]}
+            for row, each in seeds.items()
         }
-        tables[f"{acceleration}x"] = {"means": rows, "paired with l2": paired, "by subject": by_loss}
+        metrics = list(next(iter(next(iter(by_row.values())).values())))
+        means = [
+            {"trained with": row, **{m: float(np.mean([values[m] for values in of.values()])) for m in metrics}}
+            for row, of in by_row.items()
+        ]
+        print(f"\n{at}\n{format_table(means)}")
+        tables[at] = {"means": means, "by seed and subject": seeds}
+        if "l2" in by_row:
+            # of sharpness, spectra and residual neither more nor less is better, but what is nearer to 1 or to l2's
+            tested = {m: m in LARGER for m in metrics if not m.startswith(("spectrum", "sharpness", "residual"))}
+            tables[at]["paired with l2"] = {
+                row: paired_rows(("l2", by_row["l2"]), (row, by_row[row]), tested) for row in by_row if row != "l2"
+            }
+    tables["CPU seconds"] = {
+        run.name: float((run.folder / "trained").read_text(encoding="utf-8"))
+        for run in runs
+        if (run.folder / "trained").is_file()
+    }
     return tables
+
+
+def save_curve(path: Path, of_judged: Mapping[str, Any]) -> None:
+    """Each metric against NRMSE as the weight of a loss grows; points are means, bars the range of the seeds."""
+    seeds = of_judged["by seed and subject"]
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 3)
+    for axis, (metric, title) in zip(axes.flat, FIGURE.items(), strict=True):
+        for color, (name, rows) in enumerate(CURVES.items()):
+            points = [
+                np.array([[np.mean([x[m] for x in each.values()]) for each in seeds[row]] for m in ("NRMSE", metric)])
+                for row in rows
+                if row in seeds
+            ]
+            means = np.array([point.mean(axis=1) for point in points]).T
+            ranges = np.array([[[p[1].mean() - p[1].min(), p[1].max() - p[1].mean()] for p in points]])[0].T
+            axis.errorbar(*means, yerr=ranges, fmt="o-", color=f"C{color}", capsize=3, label=f"l2 + {name}")
+        for number, row in enumerate(("l1 + SSIM", "l2 + ImageNet", "l2, refined")):
+            if row in seeds:
+                values = [np.mean([[x[m] for x in each.values()] for each in seeds[row]]) for m in ("NRMSE", metric)]
+                axis.plot(*values, "sD^"[number], color=f"C{number + 2}", label=row)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("NRMSE", fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
+    write_figure(path, figure, dpi=100)
+
+
+def save_zoom(path: Path, args: argparse.Namespace, runs: Sequence[Run]) -> None:
+    """A slice of the first subject by each row with the first seed."""
+    images = {}
+    for run in runs:
+        if run.seed == 1 and run.row in ("l2", "l2 + UFLoss", "l1 + SSIM", "l2 + ImageNet", "l2, refined"):
+            with np.load(judged_file(args, run).with_suffix(".npz"), allow_pickle=False) as arrays:
+                images[run.row], reference = arrays["outputs"], arrays["references"]
+    errors = {name: np.linalg.norm(x - reference) / np.linalg.norm(reference) for name, x in images.items()}
+    scores = {name: {"NRMSE": f"{error:.3f}"} for name, error in errors.items()}
+    save_panels(path, ("reference", reference), images, scores=scores)
 
 
 def main() -> None:
@@ -239,23 +354,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for volumes, caches and runs")
     parser.add_argument("--split", choices=("val", "test"), default="val")
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1_500, help="of the further training")
+    parser.add_argument("--steps", type=int, default=1_000, help="of the further training")
     parser.add_argument("--lr", type=float, default=1e-3, help="of the further training")
     parser.add_argument("--processes", type=int, default=2, help="side by side, of one thread each")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--curve", type=Path, help="picture of metrics against NRMSE, a PNG or JPG")
+    parser.add_argument("--zoom", type=Path, help="picture of a slice, a PNG or JPG")
     args = parser.parse_args()
     if not args.data.is_dir():
         sys.exit(f"error: no folder {args.data}")
+    args.work.mkdir(parents=True, exist_ok=True)
     check_settings(args.work / "ufloss.json", {name: str(getattr(args, name)) for name in ("data", "steps", "lr")})
     root = args.work / "volumes"
     convert(args.data, root)
-    convert_with_details(args.data, root)
-    nets = pretrain(args, root)
-    folders = train(args, root, nets)
-    test(args, root, folders)
-    tables = report(args, judge(args, folders, nets))
+    convert_more(args.data, root)
+    nets, segmenter = train_helpers(args, root)
+    runs = train(args, root, nets)
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(judge, run, args, root, nets, segmenter) for run in runs]
+        for judged in waiting:
+            judged.result()
+    tables = report(args, runs)
+    if args.curve:
+        save_curve(args.curve, tables[f"{JUDGED}x"])
+    if args.zoom:
+        save_zoom(args.zoom, args, runs)
     if args.json:
         settings = {name: getattr(args, name) for name in ("split", "seeds", "steps", "lr")}
         write_json(args.json, {"settings": settings, **tables})

@@ -170,7 +170,7 @@ class FeatureModule(BaseModule):
         architecture, width, num_features: see `PatchFeatureNet`.
         patch_size: p; batches hold p + 2 * margin rows and columns.
         temperature: tau. The paper's is 1. In short trainings on cardiac images 0.1 and 0.07 alone retrieved
-            better than an untrained network (``benchmarks/temperature.py``).
+            better than an untrained network (``benchmarks/feature_nets.py``).
         lr: step size of Adam at the start; it falls along a cosine to 0 at the trainer's last step.
         phase_augmentation: turn each training patch by a random phase, a polynomial of the second degree in row and
             column. For 2 channels.
