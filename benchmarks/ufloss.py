@@ -4,12 +4,12 @@
 
 Data, simulation and split are those of `comparison.py`, and so are the networks that trainings begin with: MoDL with
 l2, 9,000 steps on bands of 32 rows at 5x, and RecNet (with the same --work nothing is trained twice). Each loss then
-trains MoDL for the same steps at 4x, 5x and 8x by turns, on bands of 64 rows; the refinement is stage 2 of Seitzer et
-al., on whole slices. At each acceleration the images are judged by what no loss here was made of (`judges.py`): image
-metrics, spectra, UFLoss by two networks that were trained on other seeds and magnitudes, one of another architecture,
-the features of a network of photographs, Dice of a segmentation network over its Dice on the references (SIS), the
-part of the acquired samples that an image does not explain; and by details, discs of 1 to 6 pixels and 5 to 40%
-contrast, put into the images before the scan is simulated.
+trains MoDL for the same steps at 4x, 5x and 8x by turns, on bands of 64 rows, and UFLoss once from the start; the
+refinement is stage 2 of Seitzer et al., on whole slices. At each acceleration the images are judged by what no loss
+here was made of (`judges.py`): image metrics, spectra, UFLoss by two networks that were trained on other seeds and
+magnitudes, one of another architecture, the features of a network of photographs, Dice of a segmentation network over
+its Dice on the references (SIS), the part of the acquired samples that an image does not explain; and by details,
+discs of 1 to 6 pixels and 5 to 40% contrast, put into the images before the scan is simulated.
 
 Settings are chosen with ``--split val``, four subjects; ``--split test``, six others, is for the proof. The same
 command again goes on where an interrupted run was.
@@ -69,11 +69,13 @@ ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further wit
     "l2 + 0.0002 UFLoss": ["--loss", "l2=1", "ufloss=0.0002", *UFLOSS],
     "l2 + 0.002 UFLoss": ["--loss", "l2=1", "ufloss=0.002", *UFLOSS],
     "l2 + 0.02 UFLoss": ["--loss", "l2=1", "ufloss=0.02", *UFLOSS],
+    "l2 + UFLoss, from the start": ["--loss", "l2=1", "ufloss=auto", *UFLOSS],
     "l2, refined": ["--refinement_chans", 16, "--discriminator_chans", 16, "--lr", 5e-4, "--batch_size", 2],
     "RecNet": None,
     "RecNet, refined": ["--refinement_chans", 16, "--discriminator_chans", 16, "--lr", 5e-4, "--batch_size", 2],
 }
 REFINEMENT_EPOCHS = 4
+FROM_START = 5_600  # steps that take as long as l2 first and 1,000 steps more
 NETS = {  # feature networks of losses and judges: options of pretrain.py
     "HEARTS": ["--images", "combined", "--architecture", "narrow", "--lr", 1e-3, "--phase_augmentation"],
     "RESNET": ["--images", "combined", "--lr", 1e-3, "--phase_augmentation"],
@@ -198,6 +200,8 @@ def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> lis
                 if row.endswith("refined"):
                     script = "../adversarial_refinement/train_refinement.py"
                     begin = ["--recon", begun / "checkpoints" / "last.ckpt", "--max_epochs", REFINEMENT_EPOCHS]
+                elif row.endswith("from the start"):
+                    begin = ["--max_steps", FROM_START, "--train_rows", 64]
                 elif "ImageNet" in row:
                     script = Path(__file__).with_name("train_imagenet.py").resolve()
                 flags = [*common, *begin, "--seed", seed, *masks, *(nets.get(str(flag), flag) for flag in options)]
