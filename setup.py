@@ -4,12 +4,13 @@ from setuptools import find_packages, setup
 
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
 SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
+SCORES = ["piq>=0.8"]  # HaarPSI, VSI and GMSD
 CLASSICAL = ["scikit-learn>=1.3"]  # the dictionaries of DLMRI
 TEST = [
     *CONVERT,
     *SEGMENT,
     *CLASSICAL,
-    "piq>=0.8",
+    *SCORES,
     "playwright>=1.40",  # drives a browser that is on the machine; without one the page's test is skipped
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -50,6 +51,7 @@ setup(
         "convert": CONVERT,
         "segment": SEGMENT,
         "classical": CLASSICAL,
+        "scores": SCORES,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
     },

@@ -9,29 +9,19 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import piq
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastmri_ufloss.losses import ufloss_per_image
 from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
-from fastmri_ufloss.metrics.volumes import sharpness
+from fastmri_ufloss.metrics.volumes import READER_SCORES, SPECTRUM, ReferenceVolume, sharpness
 from fastmri_ufloss.models import PatchFeatureNet, Segmenter
 
-BANDS = {"spectrum, low": (0.1, 0.25), "spectrum, middle": (0.25, 0.5), "spectrum, high": (0.5, 1.0)}
+SCORES = ("NRMSE", "PSNR", "SSIM", *READER_SCORES, *SPECTRUM)
 RADII, CONTRASTS = (0.7, 1.2, 2.0, 3.0), (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)
 SPARSE = 24  # pixels between patches
 SPACING, MARGIN = 22, 24  # pixels between details, and from the edge of an image
-
-
-def spectral_ratios(image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Power of an image over that of its reference, in rings of spatial frequency, in parts of the largest."""
-    rows, cols = (np.fft.fftfreq(size) * 2 for size in image.shape)
-    radius = np.hypot(rows[:, None], cols)
-    power, wanted = (np.abs(np.fft.fft2(each)) ** 2 for each in (image, reference))
-    rings = {name: (radius >= low) & (radius < high) for name, (low, high) in BANDS.items()}
-    return {name: float(power[ring].sum() / wanted[ring].sum()) for name, ring in rings.items()}
 
 
 class ImageNetDistance(nn.Module):
@@ -71,25 +61,23 @@ def quality(
     networks: Mapping[str, PatchFeatureNet],
     imagenet: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
-    """Means over the slices of magnitude images (slices, rows, cols); ``networks`` are judges of UFLoss by name."""
-    rows = []
-    for output, reference in zip(outputs, references, strict=True):
-        image, target = (torch.from_numpy(each).float()[None, None] for each in (output, reference))
-        peak = float(target.max())
-        clipped, scaled = (each.clamp(0, peak) / peak for each in (image, target))
-        row = {"NRMSE": float(np.linalg.norm(output - reference) / np.linalg.norm(reference))}
-        row["SSIM"] = float(piq.ssim(clipped, scaled))
-        row["HaarPSI"] = float(piq.haarpsi(clipped, scaled, c=5.0, alpha=4.9))  # for medical images
-        row["VSI"] = float(piq.vsi(clipped.expand(-1, 3, -1, -1), scaled.expand(-1, 3, -1, -1)))
-        row["GMSD"] = float(piq.gmsd(clipped, scaled))
-        for name, net in networks.items():
-            stride = None if net.grid_step else SPARSE  # ResNet-18 takes seconds for all patches of a slice
-            row[f"UFLoss, {name}"] = float(ufloss_per_image(net, image, target, stride=stride))
-        if imagenet is not None:
-            row["ImageNet"] = float(imagenet(clipped, scaled))
-        row["sharpness"] = sharpness(output) / sharpness(reference)
-        rows.append(row | spectral_ratios(output, reference))
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    """Scores of magnitude images (slices, rows, cols); ``networks`` are judges of UFLoss by name."""
+    scores = ReferenceVolume(references).score(outputs, names=SCORES).volume
+    scores["sharpness"] = float(
+        np.mean([sharpness(x) / sharpness(t) for x, t in zip(outputs, references, strict=True)])
+    )
+    pairs = [
+        [torch.from_numpy(x).float()[None, None] for x in pair] for pair in zip(outputs, references, strict=True)
+    ]
+    for name, net in networks.items():
+        stride = None if net.grid_step else SPARSE  # ResNet-18 takes seconds for all patches of a slice
+        values = [float(ufloss_per_image(net, image, target, stride=stride)) for image, target in pairs]
+        scores[f"UFLoss, {name}"] = float(np.mean(values))
+    if imagenet is not None:
+        peak = float(references.max())
+        values = [float(imagenet(*(x.clamp(0, peak) / peak for x in pair))) for pair in pairs]
+        scores["ImageNet"] = float(np.mean(values))
+    return scores
 
 
 class DiceOfSegmenter:

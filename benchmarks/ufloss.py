@@ -83,13 +83,23 @@ NETS = {  # feature networks of losses and judges: options of pretrain.py
     "JUDGE18": ["--images", "rss", "--lr", 1e-3, "--seed", 8],
 }
 MORE = ["--magnitude_augmentation", "--patches_per_slice", 30, "--batch_size", 64]
-LARGER = ("SSIM", "HaarPSI", "VSI", "SIS", "detail kept", "small detail kept", "detail seen", "faint detail seen")
+LARGER = (
+    "PSNR",
+    "SSIM",
+    "HaarPSI",
+    "VSI",
+    "SIS",
+    "detail kept",
+    "small detail kept",
+    "detail seen",
+    "faint detail seen",
+)
 FIGURE = {  # metrics of the perception-distortion curve, by the loss whose weight grows
     "UFLoss, narrow": "UFLoss by a network not trained on",
     "UFLoss, ResNet-18": "UFLoss by a ResNet-18 not trained on",
     "ImageNet": "distance of features of photographs",
     "HaarPSI": "HaarPSI",
-    "spectrum, high": "power above half the band limit",
+    "spectrum 0.5-0.75": "power in the third band of spatial frequency",
     "small detail kept": "contrast of details of a pixel",
 }
 CURVES = {

@@ -15,7 +15,10 @@ from torch.nn import functional as F
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.losses.images import Range, Reduction, check_images, loss_module, magnitude, no_autocast, reduce
 
-__all__ = ["DSSIMLoss", "MSSSIMLoss", "SSIMLoss", "dssim_loss", "gaussian_ssim", "ms_ssim_loss", "ssim_loss"]
+__all__ = [
+    *("DSSIMLoss", "MSSSIMLoss", "SSIMLoss", "at_unit_range", "dssim_loss", "gaussian_ssim", "ms_ssim_loss"),
+    "ssim_loss",
+]
 
 HOST_WINDOW = 7
 WINDOW = 11  # rows and columns of the Gaussian window, which torchmetrics derives from sigma = 1.5
@@ -27,7 +30,7 @@ def ssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: R
     """1 - SSIM by ``fastmri.SSIMLoss``: windows of 7x7 with equal weights, k1 = 0.01, k2 = 0.03; 0 to 2."""
     import fastmri  # late, as torchmetrics below: other losses do without
 
-    x, t, precision = _at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
+    x, t, precision = at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
     with no_autocast(output):
         loss: Tensor = fastmri.SSIMLoss(HOST_WINDOW).to(x)(x, t, data_range=x.new_ones(len(x)), reduced=False)
         return reduce(loss.mean(dim=(1, 2, 3)).to(precision), reduction)
@@ -42,7 +45,7 @@ def dssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: 
     Pawar et al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019, with weight
     0.1 beside l2; SSIM: Wang et al., IEEE TIP 2004.
     """
-    x, t, precision = _at_unit_range("dssim", output, target, data_range, [WINDOW])
+    x, t, precision = at_unit_range("dssim", output, target, data_range, [WINDOW])
     with no_autocast(output):
         return reduce((1 - gaussian_ssim(x, t)).to(precision), reduction)
 
@@ -62,7 +65,7 @@ def ms_ssim_loss(
     """
     _check_num_scales(num_scales)
     sizes = [(WINDOW - 1) * 2**scale + 1 for scale in range(num_scales)]
-    x, t, precision = _at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
+    x, t, precision = at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
     with no_autocast(output):
         terms = []
         for _ in range(num_scales - 1):
@@ -108,7 +111,7 @@ def _ssim_map(output: Tensor, target: Tensor, **what: bool) -> Tensor:
     return values
 
 
-def _at_unit_range(
+def at_unit_range(
     name: str, output: Tensor, target: Tensor, data_range: Range, sizes: Sequence[int]
 ) -> tuple[Tensor, Tensor, torch.dtype]:
     """The magnitudes of checked images divided by their data range, in float64, and the precision of the loss.

@@ -25,6 +25,7 @@ _LOSSES = {
     "ssim": "SSIMLoss",
     "dssim": "DSSIMLoss",
     "ms_ssim": "MSSSIMLoss",
+    "haarpsi": "HaarPSILoss",
     "edge": "EdgeLoss",
     "hfen": "HFENLoss",
     "frequency": "FrequencyLoss",

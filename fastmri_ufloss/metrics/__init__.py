@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "image_metrics": "DSSIM HFEN METRIC_NAMES NRMSE RelativeError UFLossMetric make_metrics",
+        "image_metrics": "DSSIM GMSD HFEN METRIC_NAMES NRMSE VSI HaarPSI RelativeError UFLossMetric make_metrics",
         "semantic_interpretability": "SegmentedImages SemanticInterpretability",
         "volume_metric": "VolumeMetric volume_id",
         "volumes": "ReferenceVolume mean_scores score_run sharpness",

@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from fastmri_ufloss.checks import check_at_least_one
 from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
 from fastmri_ufloss.losses.images import FrozenNetworkLoss
+from fastmri_ufloss.losses.reader_scores import ReaderScore, reader_score
 from fastmri_ufloss.losses.ssim import dssim_loss
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric, sum_dtype
 
-__all__ = ["DSSIM", "HFEN", "METRIC_NAMES", "NRMSE", "RelativeError", "UFLossMetric", "make_metrics"]
+__all__ = [
+    *("DSSIM", "GMSD", "HFEN", "METRIC_NAMES", "NRMSE", "VSI", "HaarPSI", "RelativeError", "UFLossMetric"),
+    "make_metrics",
+]
 
 
 class NRMSE(VolumeMetric):
@@ -76,6 +80,35 @@ class DSSIM(VolumeMetric):
         return (dssim_loss(_in_sum_precision(output), _in_sum_precision(target), max_value, reduction="none"),)
 
 
+class HaarPSI(VolumeMetric):
+    """HaarPSI of each slice, the mean over the slices of each volume, and the mean over volumes.
+
+    See `fastmri_ufloss.losses.reader_score`; the data range is the volume's ``max_value``, which `update` needs.
+    """
+
+    higher_is_better = True
+    slice_sums: tuple[str, ...] = ("haarpsi",)
+    score: ReaderScore = "haarpsi"
+
+    def slice_values(self, output: Tensor, target: Tensor, max_value: Tensor | None) -> tuple[Tensor]:
+        return (reader_score(self.score, output, target, max_value),)
+
+
+class VSI(HaarPSI):
+    """VSI, as `HaarPSI`."""
+
+    slice_sums = ("vsi",)
+    score = "vsi"
+
+
+class GMSD(HaarPSI):
+    """GMSD, as `HaarPSI`; less is better."""
+
+    higher_is_better = False
+    slice_sums = ("gmsd",)
+    score = "gmsd"
+
+
 class UFLossMetric(FrozenNetworkLoss, VolumeMetric):
     """UFLoss of each slice over the whole grid of patches, the mean over the slices of each volume and over volumes.
 
@@ -109,6 +142,9 @@ _METRICS: dict[str, type[VolumeMetric]] = {
     "relative_error": RelativeError,
     "dssim": DSSIM,
     "hfen": HFEN,
+    "haarpsi": HaarPSI,
+    "vsi": VSI,
+    "gmsd": GMSD,
 }
 METRIC_NAMES = (*_METRICS, "ufloss")
 

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from fastmri.data.transforms import center_crop
 from fastmri.evaluate import psnr
 from scipy.signal import fftconvolve
@@ -16,12 +18,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.files import name_some, open_hdf5
+from fastmri_ufloss.losses import reader_scores
 from fastmri_ufloss.losses.fine_structure import laplacian_kernel
 from fastmri_ufloss.losses.ssim import WINDOW
 
-__all__ = ["ReferenceVolume", "mean_scores", "score_run", "sharpness"]
+__all__ = ["ReferenceVolume", "mean_scores", "radial_power", "score_run", "sharpness"]
 
 IMAGE_SCORES = ("NMSE", "NRMSE", "PSNR", "SSIM", "SSIM Gaussian", "HFEN")
+READER_SCORES: dict[str, reader_scores.ReaderScore] = {"HaarPSI": "haarpsi", "VSI": "vsi", "GMSD": "gmsd"}
+BANDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of spatial frequency, in parts of the largest along an axis
+SPECTRUM = tuple(f"spectrum {low:g}-{high:g}" for low, high in pairwise(BANDS))
 RUN_SCORES = ("NRMSE", "PSNR", "SSIM")
 MIN_SIZE = WINDOW  # rows and columns that an image must have
 
@@ -46,6 +52,11 @@ class ReferenceVolume:
     slices; SSIM of the volume is the mean over its slices. ``SSIM Gaussian`` is `dssim_loss`'s, with the windows of
     Wang et al. (IEEE TIP 2004).
 
+    Two groups of scores are computed if they are named: ``READER_SCORES``, HaarPSI, VSI and GMSD of
+    `fastmri_ufloss.losses.reader_score`, which need piq, the mean over slices, nan for images below 16x16; and
+    ``SPECTRUM``, the power of the output over that of the reference in bands of radial spatial frequency, see
+    `radial_power`, over the slice or the volume. 1 is right; less is blur, more is noise or artefacts.
+
     Volumes are what fastMRI's evaluation computes, with sums in float64. The images are magnitudes (slices, rows,
     cols), at least 11x11, and the data range is positive, the maximum of the images if not given; ValueError
     otherwise.
@@ -69,7 +80,12 @@ class ReferenceVolume:
         fits, shapes = output.shape == self.images.shape, f"{output.shape} and {self.images.shape}"
         require(fits, "output must have the shape of images", shapes)
         with np.errstate(divide="ignore", invalid="ignore"):  # of equal images, and of constant references
-            scores = {name: self._score(name, output, fine) for name in names}
+            scores = {name: self._score(name, output, fine) for name in names if name not in SPECTRUM}
+            if any(name in SPECTRUM for name in names):
+                power = radial_power(output)
+                columns = zip(SPECTRUM, power.T, self._power.T, strict=True)
+                of_bands = {name: (x / t, x.sum() / t.sum()) for name, x, t in columns}
+                scores |= {name: of_bands[name] for name in names if name in SPECTRUM}
         return ImageScores(
             {name: np.where(self.is_constant, np.nan, slices) for name, (slices, _) in scores.items()},
             {name: float(volume) for name, (_, volume) in scores.items()},
@@ -86,10 +102,16 @@ class ReferenceVolume:
             error = _energies(error)
             slices, volume = error / energy, error.sum() / (energy.sum() or np.nan)
             return (slices, volume) if name == "NMSE" else (np.sqrt(slices), np.sqrt(volume))
-        score = _SCORES_OF_IMAGES[name]
+        if name in READER_SCORES and min(output.shape[1:]) < reader_scores.MIN_SIZE:
+            return np.full(len(output), np.nan), np.nan
+        score = _SCORES_OF_IMAGES.get(name) or partial(_reader_score, READER_SCORES[name])
         pairs = zip(self.images, output, strict=True)
         slices = np.array([score(t, x, data_range=self.max_value) for t, x in pairs])
         return slices, psnr(self.images, output, maxval=self.max_value) if name == "PSNR" else slices.mean()
+
+    @cached_property
+    def _power(self) -> np.ndarray:
+        return radial_power(self.images)
 
     @cached_property
     def _fine(self) -> np.ndarray:
@@ -102,6 +124,14 @@ def fine_structures(images: np.ndarray) -> np.ndarray:
     border = len(kernel) // 2
     padded = np.pad(images.astype(np.float64), [(0, 0), (border, border), (border, border)], mode="edge")
     return np.stack([fftconvolve(image, kernel, mode="valid") for image in padded])
+
+
+def radial_power(images: np.ndarray) -> np.ndarray:
+    """The power of each image (slices, rows, cols) in ``BANDS`` of radial spatial frequency, (slices, bands)."""
+    rows, cols = (2 * np.fft.fftfreq(size) for size in images.shape[1:])
+    band = np.digitize(np.hypot(rows[:, None], cols), BANDS).ravel() - 1  # beyond the last: the corners
+    powers = (np.abs(np.fft.fft2(image.astype(np.float64))).ravel() ** 2 for image in images)
+    return np.stack([np.bincount(band, power, minlength=len(BANDS))[: len(BANDS) - 1] for power in powers])
 
 
 def sharpness(image: np.ndarray) -> float:
@@ -226,6 +256,13 @@ def _gaussian_ssim(target: np.ndarray, output: np.ndarray, *, data_range: float)
     windows = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     target, output = target.astype(np.float64), output.astype(np.float64)
     return float(structural_similarity(target, output, data_range=float(data_range), **windows))
+
+
+def _reader_score(
+    name: reader_scores.ReaderScore, target: np.ndarray, output: np.ndarray, *, data_range: float
+) -> float:
+    x, t = (torch.from_numpy(image.astype(np.float64))[None, None] for image in (output, target))
+    return float(reader_scores.reader_score(name, x, t, float(data_range)))
 
 
 _SCORES_OF_IMAGES: dict[str, Callable[..., float]] = {

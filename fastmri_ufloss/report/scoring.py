@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,14 @@ from tqdm import tqdm
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses.ufloss import patch_features, ufloss_per_image
 from fastmri_ufloss.metrics.semantic_interpretability import dice_of_classes
-from fastmri_ufloss.metrics.volumes import ReferenceVolume, fine_structures, sharpness
+from fastmri_ufloss.metrics.volumes import (
+    IMAGE_SCORES,
+    READER_SCORES,
+    SPECTRUM,
+    ReferenceVolume,
+    fine_structures,
+    sharpness,
+)
 from fastmri_ufloss.models import PatchFeatureNet, Segmenter, load_segmenter
 from fastmri_ufloss.mri.intensity import image_scale
 from fastmri_ufloss.report.acquisitions import AcquiredScores, differing_masks
@@ -37,7 +45,7 @@ __all__ = [
 ]
 
 COIL_COMBINED, RESIDUAL, SHARPNESS = "coil-combined", "residual", "sharpness"
-VERSION = 4  # of the scores: a new one makes all of them anew
+VERSION = 5  # of the scores: a new one makes all of them anew
 NOT_FINITE = "NaN or infinite values"
 CONSTANT = "one value everywhere"
 BATCH = 8  # slices that go through a segmenter at once
@@ -83,11 +91,16 @@ class ScoreSettings:
     device: str = "cpu"
     pictures: Path | None = None
 
+    @property
+    def image_scores(self) -> tuple[str, ...]:
+        """Of each image against each reference; HaarPSI, VSI and GMSD where piq is installed."""
+        return (*IMAGE_SCORES, *(READER_SCORES if find_spec("piq") else ()))
+
     def stamp(self, files: VolumeFiles) -> list[Any]:
         """What the scores of a volume depend on, in plain values."""
         nets = [[*path_stamp(net.path), net.in_chans, net.metric] for net in self.feature_nets]
         segmenter = None if self.segmenter is None else path_stamp(self.segmenter)
-        return [VERSION, list(self.references), nets, segmenter, self.stride, files.stamp]
+        return [VERSION, list(self.image_scores), list(self.references), nets, segmenter, self.stride, files.stamp]
 
     def picture_path(self, files: VolumeFiles) -> Path | None:
         """The picture of a volume, if a picture is to be drawn."""
@@ -110,6 +123,7 @@ class Metric(NamedTuple):
 
 
 _RANGE = "The data range is the maximum of the reference volume, as in fastMRI."
+_READERS = "Among the scores that agree best with radiologists (Kastryulin et al., IEEE Access 2023); by piq."
 _IMAGE_SCORES = {  # larger is better, unit, in words, tested
     "NMSE": (False, "", "|x - t|^2 / |t|^2, fastMRI's. Not tested: it is the square of NRMSE.", False),
     "NRMSE": (False, "", "|x - t| / |t| over the slice or the volume.", True),
@@ -117,7 +131,15 @@ _IMAGE_SCORES = {  # larger is better, unit, in words, tested
     "SSIM": (True, "", f"Structural similarity, fastMRI's: windows of 7x7, the mean over slices. {_RANGE}", True),
     "SSIM Gaussian": (True, "", "SSIM with the Gaussian windows of Wang et al. (IEEE TIP 2004). Not tested.", False),
     "HFEN": (False, "", "|LoG(x - t)| / |LoG(t)|, of edges (Ravishankar and Bresler, IEEE TMI 2011).", True),
+    "HaarPSI": (True, "", f"Similarity of wavelets, with the constants of medical images. {_READERS}", True),
+    "VSI": (True, "", f"Similarity of gradients and saliency. {_READERS} Not tested.", False),
+    "GMSD": (False, "", "Deviation of the similarity of gradients. Not tested.", False),
 }
+_SPECTRUM_WORDS = (
+    "Power of the image over that of the reference in a band of spatial frequency, in parts of the largest along an "
+    "axis. 1 is right: less is blur, more is noise or artefacts. A reference has noise of its own, so that an image "
+    "without it is below 1 in the last band."
+)
 _RESIDUAL_WORDS = (
     "|U F S x - y| / |U y|: the part of the acquired samples y that the image does not explain, with the phase of "
     "the reference for all methods. Less agrees better; much more than others have means that something measured was "
@@ -140,7 +162,9 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
         Metric(f"{score} ({reference})", score, reference, larger, unit, words, tested and reference == main)
         for reference in settings.references
         for score, (larger, unit, words, tested) in _IMAGE_SCORES.items()
+        if score in settings.image_scores
     ]
+    metrics += [Metric(band, band, main, None, "", _SPECTRUM_WORDS, tested=False) for band in SPECTRUM]
     metrics += [_ufloss(net, settings) for net in settings.feature_nets]
     for label in classes:
         words = f"Dice of class {label} in what the segmenter finds, the mean over the slices that have it."
@@ -336,9 +360,12 @@ class _VolumeScores:
         for method, output in self.outputs.items():
             fine = fine_structures(output)  # once for all references
             for name, reference in references.items():
-                of_slices, of_volume = reference.score(output, fine)
+                of_slices, of_volume = reference.score(output, fine, names=self.settings.image_scores)
                 for score, values in of_slices.items():
                     self._add(method, f"{score} ({name})", values, of_volume[score])
+            of_slices, of_volume = references[self.main].score(output, names=SPECTRUM)
+            for band, values in of_slices.items():
+                self._add(method, band, values, of_volume[band])
         for source, images in {**self.references, **self.outputs}.items():
             constant = self.kept[np.ptp(images, axis=(1, 2)) == 0]
             self.constant += [[source, slice_num] for slice_num in constant.tolist()]

@@ -10,7 +10,8 @@ from fastmri_ufloss.files import atomic_path, write_json
 __all__ = ["format_comparisons", "format_means", "format_table", "write_document"]
 
 TABLES = ("slices", "volumes", "means", "comparisons")
-IMAGE_LABELS = ("NMSE", "NRMSE", "PSNR", "SSIM", "HFEN")  # of scores that each reference has
+# of scores that each reference has, and of those that are not tested
+IMAGE_LABELS = ("NMSE", "NRMSE", "PSNR", "SSIM", "HFEN", "HaarPSI", "VSI", "GMSD", "spectrum")
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -41,7 +41,8 @@ def test_each_image_is_there_as_it_is_and_turned_but_for_the_held_out_subjects(s
     options = ["--sunnybrook", ".", "--phantoms", ".", "--num_knees", 1, "--copies", 2]
     for folder in ("data", "again"):
         run_recipe(SCRIPT, "--output_path", folder, *options, cwd=sources)
-    training, validation = (sorted((sources / "data" / f"singlecoil_{split}").iterdir()) for split in ("train", "val"))
+    data = sources / "data"
+    training, validation = (sorted((data / f"singlecoil_{split}").iterdir()) for split in ("train", "val"))
     assert [path.name for path in validation] == ["SC-N-02_0.h5"]
     assert {path.stem.rpartition("_")[0] for path in training} == {
         *("SC-HF-I-02", "a_phantom", "knee_0", "dipy_S0_10slices_2", "dipy_t1_coronal_slice_2"),
@@ -51,7 +52,7 @@ def test_each_image_is_there_as_it_is_and_turned_but_for_the_held_out_subjects(s
     }
     assert len(training) == 3 * 12
     for path in (*training, *validation):
-        with h5py.File(path) as file, h5py.File(sources / "again" / path.relative_to(sources / "data")) as same:
+        with h5py.File(path) as file, h5py.File(sources / "again" / path.relative_to(data)) as same:
             kspace, image = file["kspace"][()], file["reconstruction_esc"][()]
             np.testing.assert_array_equal(kspace, same["kspace"][()])
         assert np.iscomplexobj(kspace) and np.isfinite(kspace).all() and image.max() > 0

@@ -1,5 +1,6 @@
 """What all losses without a network have in common, and the outside implementations that they agree with."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -26,6 +27,7 @@ from fastmri_ufloss.losses.fine_structure import (
     sobel_magnitude,
 )
 from fastmri_ufloss.losses.images import L1Loss, L2Loss, NMSELoss, l1_loss, l2_loss, nmse_loss
+from fastmri_ufloss.losses.reader_scores import HaarPSILoss, haarpsi_loss, reader_score
 from fastmri_ufloss.losses.ssim import DSSIMLoss, MSSSIMLoss, SSIMLoss, dssim_loss, ms_ssim_loss, ssim_loss
 
 LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {
@@ -35,6 +37,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {
     "ssim": (ssim_loss, SSIMLoss()),
     "dssim": (dssim_loss, DSSIMLoss()),
     "ms_ssim": (partial(ms_ssim_loss, num_scales=2), MSSSIMLoss(num_scales=2)),
+    "haarpsi": (haarpsi_loss, HaarPSILoss()),
     "edge": (edge_loss, EdgeLoss()),
     "hfen": (hfen_loss, HFENLoss()),
     "frequency": (frequency_loss, FrequencyLoss()),
@@ -42,7 +45,8 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], nn.Module]] = {
 KINDS = ("complex", "magnitude")
 all_losses = pytest.mark.parametrize("loss", [f for f, _ in LOSSES.values()], ids=LOSSES)
 all_kinds = pytest.mark.parametrize("kind", KINDS)
-with_data_range = pytest.mark.parametrize("loss", [LOSSES[name][0] for name in ("ssim", "dssim", "ms_ssim")])
+RANGED = ("ssim", "dssim", "ms_ssim", "haarpsi")
+with_data_range = pytest.mark.parametrize("loss", [LOSSES[name][0] for name in RANGED])
 
 
 def pair(
@@ -251,6 +255,30 @@ def test_dssim_and_skimage_and_piq(kind: str) -> None:
     assert value == pytest.approx(1 - expected.item(), abs=1e-4)
     # one scale of several is this
     assert ms_ssim_loss(output, target, 2.5, num_scales=1).item() == pytest.approx(value, rel=1e-4)
+
+
+@all_kinds
+def test_scores_of_readers_are_those_of_piq(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, target = pair(kind)
+    output[0] *= 2  # above the data range, where an image is cut off
+    data_range = largest(target)
+    x, t = (x.abs().double() / data_range.double().reshape(-1, 1, 1, 1) for x in (output, target))
+    x = x.clamp(max=1)
+    for name, expected in {
+        "haarpsi": piq.haarpsi(x, t, c=5.0, alpha=4.9, reduction="none"),
+        "vsi": piq.vsi(x.expand(-1, 3, -1, -1), t.expand(-1, 3, -1, -1), reduction="none"),
+        "gmsd": piq.gmsd(x, t, reduction="none"),
+    }.items():
+        found = reader_score(name, output, target, data_range)
+        torch.testing.assert_close(found, expected.reshape(2).float(), rtol=1e-5, atol=1e-6)
+    original = piq.haarpsi(x, t, reduction="none")
+    found = haarpsi_loss(output, target, data_range, c=30.0, alpha=4.2, reduction="none")
+    torch.testing.assert_close(found, (1 - original).float(), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="name must be one of haarpsi, vsi, gmsd, got 'dists'"):
+        reader_score("dists", output, target, data_range)
+    monkeypatch.setitem(sys.modules, "piq", None)
+    with pytest.raises(ImportError, match=r"haarpsi needs piq .*pip install 'fastmri-ufloss\[scores\]'"):
+        haarpsi_loss(output, target, data_range)
 
 
 def test_ms_ssim_and_piq() -> None:

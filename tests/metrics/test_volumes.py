@@ -11,10 +11,11 @@ import torch
 from scipy import ndimage
 from skimage.measure import blur_effect
 
+from fastmri_ufloss.losses import reader_score
 from fastmri_ufloss.losses.fine_structure import laplacian_of_gaussian
 from fastmri_ufloss.losses.ssim import gaussian_ssim
 from fastmri_ufloss.metrics import HFEN, ReferenceVolume, mean_scores, score_run, sharpness
-from fastmri_ufloss.metrics.volumes import IMAGE_SCORES, fine_structures
+from fastmri_ufloss.metrics.volumes import IMAGE_SCORES, READER_SCORES, SPECTRUM, fine_structures
 
 
 def images(
@@ -77,6 +78,33 @@ def test_hfen_is_the_metric() -> None:
     assert found.slices["HFEN"][1] == pytest.approx(float(single.compute()), rel=1e-6)
     expected = laplacian_of_gaussian(batch[0].double()[:, None])[:, 0].numpy()
     np.testing.assert_allclose(fine_structures(output), expected, atol=1e-12 * np.abs(expected).max())
+
+
+def test_scores_of_readers_have_the_range_of_the_volume() -> None:
+    target, output = images()
+    found = ReferenceVolume(target).score(output, names=READER_SCORES)
+    x, t = (torch.from_numpy(image)[:, None] for image in (output, target))
+    for name, score in READER_SCORES.items():
+        expected = reader_score(score, x, t, float(target.max()))
+        np.testing.assert_allclose(found.slices[name], expected, rtol=1e-5)
+        assert found.volume[name] == pytest.approx(float(expected.mean()), rel=1e-5)
+    small = ReferenceVolume(target[:, :15]).score(output[:, :15], names=("HaarPSI", "SSIM"))
+    assert np.isnan(small.volume["HaarPSI"]) and small.volume["SSIM"] > 0
+
+
+def test_spectrum_is_the_ratio_of_powers_in_rings() -> None:
+    target, output = images(shape=(24, 20))
+    found = ReferenceVolume(target).score(output, names=SPECTRUM)
+    x, t = (np.fft.fftshift(np.abs(np.fft.fft2(image.astype(np.float64))) ** 2, (1, 2)) for image in (output, target))
+    row, col = np.mgrid[-12:12, -10:10]
+    radius = np.hypot(row / 12, col / 10)
+    for name, low in zip(SPECTRUM, (0, 0.25, 0.5, 0.75), strict=True):
+        ring = (radius >= low) & (radius < low + 0.25)
+        np.testing.assert_allclose(found.slices[name], x[:, ring].sum(axis=1) / t[:, ring].sum(axis=1))
+        assert found.volume[name] == pytest.approx(x[:, ring].sum() / t[:, ring].sum())
+    smooth = ndimage.gaussian_filter(target, (0, 1, 1), mode="wrap")
+    of_smooth = list(ReferenceVolume(target).score(smooth, names=SPECTRUM).volume.values())
+    assert 1 > of_smooth[0] > of_smooth[1] > of_smooth[2] > of_smooth[3]  # blur is seen at high frequencies first
 
 
 def test_a_constant_slice_has_no_scores_and_counts_in_the_volume() -> None:

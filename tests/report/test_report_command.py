@@ -70,7 +70,7 @@ def test_scores_are_those_of_fastmri(report: Report, tmp_path: Path, capfd: pyte
 def test_statistics_are_those_of_scipy_and_statsmodels(report: Report) -> None:
     document = report("noisy", "dim", "same=noisy", *FOLDERS[2:], "--baseline", "dim")
     rows = document["comparisons"]
-    metrics = [f"{score} (reference)" for score in ("NRMSE", "PSNR", "SSIM", "HFEN")]
+    metrics = [f"{score} (reference)" for score in ("NRMSE", "PSNR", "SSIM", "HFEN", "HaarPSI")]
     assert [metric["name"] for metric in document["metrics"] if metric["tested"]] == metrics
     assert [(row["metric"], row["first"], row["second"]) for row in rows] == [
         (metric, "dim", method) for metric in metrics for method in ("noisy", "same")
@@ -84,7 +84,7 @@ def test_statistics_are_those_of_scipy_and_statsmodels(report: Report) -> None:
             (differences,), np.mean, n_resamples=2000, method="BCa", random_state=np.random.default_rng(0)
         ).confidence_interval
         assert (row["95% from"], row["95% to"]) == pytest.approx(tuple(interval))
-        better = np.sum(differences > 0 if row["metric"][:4] in ("PSNR", "SSIM") else differences < 0)
+        better = np.sum(differences > 0 if row["metric"][:4] in ("PSNR", "SSIM", "Haar") else differences < 0)
         assert row["better in"] == f"{better} of 3"
     holm = multipletests([row["p"] for row in rows], method="holm")[1]
     assert [row["p (Holm)"] for row in rows] == pytest.approx(holm.tolist())

@@ -15,12 +15,13 @@ from matplotlib.patches import Patch
 from scipy import stats
 
 from fastmri_ufloss.metrics.paired import LEVEL, paired_difference
+from fastmri_ufloss.metrics.volumes import SPECTRUM
 from fastmri_ufloss.report.figures import drawing
 from fastmri_ufloss.report.subject_tables import scores_by_subject
 
 __all__ = [
     *("choose_scores", "difference_rows", "perception_distortion_metrics", "quartiles", "read_report"),
-    *("save_box_plots", "save_perception_distortion", "save_sweep", "seed_interval", "sweep_rows"),
+    *("save_box_plots", "save_perception_distortion", "save_spectra", "save_sweep", "seed_interval", "sweep_rows"),
 ]
 
 T_SEEDS = 3  # are needed for an interval by Student's t: of two it is 9 times as wide as their range
@@ -134,6 +135,42 @@ def save_perception_distortion(
     axis.spines[["top", "right"]].set_visible(False)
     axis.locator_params(axis="x", nbins=6)
     _add_legend(figure, list(points.values()), list(points), loc="outside right upper")
+    drawing.write_figure(path, figure, dpi=200)
+
+
+def save_spectra(path: str | Path, document: Mapping[str, Any]) -> None:
+    """A PNG, JPG or PDF has a line for each method: its power over the reference's, by band of spatial frequency.
+
+    Points are means over all subjects with their 95% intervals. A document without such scores raises ValueError.
+    """
+    bands = [metric["name"] for metric in document["metrics"] if metric["name"] in SPECTRUM]
+    first = document["contrasts"][0]
+    means = [row for row in document["means"] if row["contrast"] == first and row["mean"] is not None]
+    rows = {(row["method"], row["metric"]): row for row in means}
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    lines: dict[str, Any] = {}
+    axis.axhline(1, color="black", linewidth=0.6, linestyle="--")
+    for index, method in enumerate(document["methods"]):
+        of_method = [rows[method, band] for band in bands if (method, band) in rows]
+        if len(of_method) == len(bands) > 0:
+            bars = np.concatenate([_bar(row, "95% from", "95% to") for row in of_method], axis=1)
+            places = np.arange(len(bands)) + 0.02 * (index - len(document["methods"]) / 2)
+            style: dict[str, Any] = {
+                "fmt": "o-",
+                "markersize": 3,
+                "linewidth": 1,
+                "color": drawing.method_color(index),
+            }
+            lines[method] = axis.errorbar(places, [row["mean"] for row in of_method], yerr=bars, **style)
+    if not lines:
+        raise ValueError(f"document must have a method with scores {', '.join(SPECTRUM)}, got none")
+    axis.set_xticks(range(len(bands)), [band.removeprefix("spectrum ") for band in bands])
+    axis.set(xlabel="spatial frequency / largest", ylabel="power / power of the reference")
+    axis.tick_params(labelsize=_FONT - 1)
+    axis.grid(linewidth=0.4, alpha=0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    _add_legend(figure, list(lines.values()), list(lines), loc="outside right upper")
     drawing.write_figure(path, figure, dpi=200)
 
 

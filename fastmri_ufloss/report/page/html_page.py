@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastmri_ufloss.files import atomic_path
+from fastmri_ufloss.metrics.volumes import SPECTRUM
 from fastmri_ufloss.report.document import Comparison, SliceImages
 from fastmri_ufloss.report.figures.drawing import method_color, white_of
 from fastmri_ufloss.report.figures.panels import panel_scores, save_panels
@@ -25,6 +26,7 @@ from fastmri_ufloss.report.figures.score_plots import (
     perception_distortion_metrics,
     save_box_plots,
     save_perception_distortion,
+    save_spectra,
 )
 from fastmri_ufloss.report.page.cases import Case, choose_cases
 from fastmri_ufloss.report.subject_tables import plain
@@ -43,7 +45,7 @@ Images = Mapping[str, np.ndarray]
 
 
 def write_report(output_path: str | Path, comparison: Comparison, *, focus: str, num_cases: int) -> None:
-    """Write report.html, and as PNG and PDF in the folder figures: box plots, perception-distortion, panels.
+    """Write report.html, and as PNG and PDF in the folder figures: box plots, perception-distortion, spectra, panels.
 
     Figures of an earlier report that had more references or cases are removed.
     """
@@ -63,6 +65,8 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
     if axes := perception_distortion_metrics(document):
         name = "perception_distortion"
         save(name, save_perception_distortion, document, distortion=axes[0], perception=axes[1])
+    if any(metric["name"] in SPECTRUM for metric in document["metrics"]):
+        save("spectra", save_spectra, document)
     shown = cases[:_NUM_PANELS]
     for place, case in enumerate(tqdm(shown, desc="panels", disable=not shown), start=1):
         images = comparison.read_slice(case.volume, case.slice_num)
@@ -73,7 +77,7 @@ def write_report(output_path: str | Path, comparison: Comparison, *, focus: str,
         title = f"{case.volume}, slice {case.slice_num}: {case.why}"
         target = (reference, images.reference[reference])
         save(f"panels_{place}", save_panels, target, images.outputs, scores=scores, title=title)
-    for pattern in ("box_plots*", "perception_distortion*", "panels_*"):
+    for pattern in ("box_plots*", "perception_distortion*", "spectra*", "panels_*"):
         for path in figures.glob(pattern):  # of an earlier report
             if path.suffix in _SUFFIXES and path.stem not in names:
                 path.unlink()

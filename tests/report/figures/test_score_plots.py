@@ -5,11 +5,13 @@ import pytest
 from matplotlib.figure import Figure
 from report_documents import METHODS, make_document
 
+from fastmri_ufloss.metrics.volumes import SPECTRUM
 from fastmri_ufloss.report.figures.score_plots import (
     choose_scores,
     perception_distortion_metrics,
     save_box_plots,
     save_perception_distortion,
+    save_spectra,
 )
 
 
@@ -100,3 +102,20 @@ def test_perception_distortion_without_a_method_is_refused() -> None:
         save_perception_distortion(
             "unused.png", {**document, "means": []}, distortion="NRMSE (RSS)", perception="UFLoss (RSS)"
         )
+
+
+def test_spectra_are_lines_of_means_with_intervals(figures: list[Figure]) -> None:
+    document = make_document(missing=False)
+    with pytest.raises(ValueError, match="document must have a method with scores spectrum 0-"):
+        save_spectra("unused.png", document)
+    document["metrics"] += [{**document["metrics"][-1], "name": band, "label": band} for band in SPECTRUM]
+    row = {"contrast": "all", "subjects": 4, "std": 0.1}
+    for index, method in enumerate(METHODS):
+        for place, band in enumerate(SPECTRUM):
+            ends = {"mean": 1 - 0.1 * place * index, "95% from": 0.4, "95% to": 1.1}
+            document["means"].append({**row, "metric": band, "method": method, **ends})
+    save_spectra("unused.png", document)
+    for index, line in enumerate(figures[-1].axes[0].containers):
+        np.testing.assert_allclose(line[0].get_xydata()[:, 1], 1 - 0.1 * index * np.arange(4))
+        np.testing.assert_allclose([bar[:, 1] for bar in line[2][0].get_segments()], [[0.4, 1.1]] * 4)
+    assert [text.get_text() for text in figures[-1].legends[0].get_texts()] == list(METHODS)
