@@ -57,6 +57,7 @@ ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further wit
     "l1 + SSIM": ["--loss", "l1=1", "ssim=1"],
     "l1 + SSIM + UFLoss": ["--loss", "l1=1", "ssim=1", "ufloss=auto", *UFLOSS],
     "l2 + DSSIM": ["--loss", "l2=1", "dssim=auto"],
+    "l2 + HaarPSI": ["--loss", "l2=1", "haarpsi=auto"],
     "l2 + ImageNet": ["--loss", "l2=1", "perceptual=auto"],  # by train_imagenet.py
     "l2 + untrained features": ["--loss", "l2=1", "ufloss=auto", "--feature_net", "UNTRAINED"],
     "l2 + UFLoss of hearts": ["--loss", "l2=1", "ufloss=auto", "--feature_net", "HEARTS"],
