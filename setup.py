@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
 SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
 SCORES = ["piq>=0.8"]  # HaarPSI, VSI and GMSD
+HUB = ["huggingface_hub>=0.23"]  # networks by their names on the hub
 CLASSICAL = ["scikit-learn>=1.3"]  # the dictionaries of DLMRI
 TEST = [
     *CONVERT,
@@ -52,6 +53,7 @@ setup(
         "segment": SEGMENT,
         "classical": CLASSICAL,
         "scores": SCORES,
+        "hub": HUB,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
     },

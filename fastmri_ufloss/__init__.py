@@ -1,7 +1,8 @@
 """MoDL and UFLoss for fastMRI: the names that most users need.
 
 The rooms are imported by name: ``fastmri_ufloss.models``, ``.losses``, ``.mri``, ``.data``, ``.metrics``,
-``.pl_modules``, and the leaves ``.simulation``, ``.convert``, ``.baselines``, ``.report``.
+``.pl_modules``, and the leaves ``.simulation``, ``.convert``, ``.baselines``, ``.report``,
+``.export``.
 """
 
 from typing import TYPE_CHECKING
