@@ -7,11 +7,13 @@ SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
 SCORES = ["piq>=0.8"]  # HaarPSI, VSI and GMSD
 HUB = ["huggingface_hub>=0.23"]  # networks by their names on the hub
 CLASSICAL = ["scikit-learn>=1.3"]  # the dictionaries of DLMRI
+READERS = ["krippendorff>=0.6", *CLASSICAL]  # agreement of readers
 TEST = [
     *CONVERT,
     *SEGMENT,
     *CLASSICAL,
     *SCORES,
+    *READERS,
     "playwright>=1.40",  # drives a browser that is on the machine; without one the page's test is skipped
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -54,6 +56,7 @@ setup(
         "classical": CLASSICAL,
         "scores": SCORES,
         "hub": HUB,
+        "readers": READERS,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
     },

@@ -14,11 +14,11 @@ scores only what has changed.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ from fastmri_ufloss.models import PatchFeatureNet, load_segmenter
 from fastmri_ufloss.models.feature_net import feature_net_path
 from fastmri_ufloss.report.acquisitions import AcquiredVolume
 from fastmri_ufloss.report.document import ALL, Comparison, folder_notes
+from fastmri_ufloss.report.folders import method_folders, reference_folders, split_name
 from fastmri_ufloss.report.page.html_page import write_report
-from fastmri_ufloss.report.reconstructions import Reconstructions, reference_kind
-from fastmri_ufloss.report.scoring import COIL_COMBINED, FeatureNetFile, ScoreSettings, score_volumes
+from fastmri_ufloss.report.readers.answers import read_answers
+from fastmri_ufloss.report.reconstructions import Reconstructions
+from fastmri_ufloss.report.scoring import COIL_COMBINED, FeatureNetFile, ScoreSettings, add_opinion, score_volumes
 from fastmri_ufloss.report.table import format_comparisons, format_means, write_document
 
-LEADERBOARD_FOLDER = "reconstructions"  # of a recipe's run, whose own folder has the name
 say = partial(print, flush=True)
 
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> None:
-    methods = _parse_folders("RESULTS", args.results, _method_folders)
+    methods = method_folders(args.results)
     if COIL_COMBINED in methods:
         raise ValueError(f"{COIL_COMBINED!r} is the name of a reference: call the method otherwise, NAME=FOLDER")
     baseline = _check_choice("--baseline", args.baseline, methods)
@@ -73,6 +74,8 @@ def _report(args: argparse.Namespace) -> None:
             f"{len(reasons)} volumes could not be scored: {'; '.join(reasons[:5])}. The others are kept: mend these, "
             "or leave them out with --common"
         )
+    if args.readers is not None:
+        settings = replace(settings, criteria=add_opinion(scored.numbers, read_answers(args.readers)))
     asked = json.loads(json.dumps(vars(args), default=str))
     comparison = Comparison(data, settings, scored, baseline=baseline, title=args.title, notes=notes, asked=asked)
     document = comparison.document
@@ -91,7 +94,7 @@ def _prepare(args: argparse.Namespace, methods: dict[str, Path]) -> tuple[ScoreS
     for given, other in (("segmenter", "segmentations"), ("segmentations", "segmenter"), ("masks", "kspace")):
         if getattr(args, given) is not None and getattr(args, other) is None:
             raise ValueError(f"--{given} needs --{other}")
-    references = _parse_folders("--reference", args.reference, _reference_folder)
+    references = reference_folders(args.reference)
     if not references and args.kspace is None:
         raise ValueError(
             "there is no reference: name a folder of fully sampled images with --reference, such as "
@@ -132,43 +135,6 @@ def _find_undersampled(data: Reconstructions, *, common: bool) -> Path | None:
     return None
 
 
-def _parse_folders(
-    flag: str, texts: Sequence[str], named: Callable[[str, Path], list[tuple[str, Path]]]
-) -> dict[str, Path]:
-    """The folders that texts stand for by name; ``named`` is given the name in a text, or nothing, and its folder."""
-    folders: dict[str, Path] = {}
-    for text in texts:
-        given, folder = _split(flag, text)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder} of {flag} {text!r}")
-        for name, path in named(given, folder):
-            if name in folders:
-                raise ValueError(
-                    f"{flag} must have different names, got {name!r} of {folders[name]} and {path}: name them with "
-                    "NAME=FOLDER"
-                )
-            folders[name] = path
-    return folders
-
-
-def _method_folders(name: str, folder: Path) -> list[tuple[str, Path]]:
-    """A folder without volumes stands for all its folders that have some."""
-    if _list_files(folder):
-        return [(name or _name_of(folder), folder)]
-    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _list_files(path)]
-    if not inside:
-        raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}, nor in its folders")
-    return [(f"{name}/{path.name}" if name else _name_of(path), path) for path in inside]
-
-
-def _reference_folder(name: str, folder: Path) -> list[tuple[str, Path]]:
-    """A folder without a name is called by what its first file that can be read has: RSS, ESC or ``reference``."""
-    for path in () if name else _list_files(folder):
-        with contextlib.suppress(ValueError):  # `Reconstructions` tells of the file
-            return [(reference_kind(path), folder)]
-    return [(name or "reference", folder)]
-
-
 def _parse_networks(
     scoring: Sequence[str], trained_on: Sequence[str], *, with_kspace: bool
 ) -> tuple[FeatureNetFile, ...]:
@@ -178,7 +144,7 @@ def _parse_networks(
     network that is named for both, by any name, has been trained with.
     """
     texts = (("--trained_on", trained_on), ("--feature_net", scoring))
-    trained, scored = ([_split(flag, text) for text in given] for flag, given in texts)
+    trained, scored = ([split_name(flag, text) for text in given] for flag, given in texts)
     trained, scored = ([(name, feature_net_path(path)) for name, path in nets] for nets in (trained, scored))
     trained_files = {path.read_bytes() for _, path in trained if path.is_file()}
     scored = [(n, path) for n, path in scored if not path.is_file() or path.read_bytes() not in trained_files]
@@ -198,25 +164,6 @@ def _parse_networks(
                 raise ValueError(f"two feature networks would both be {net.metric!r}: name them with NAME=FILE")
             nets[net.metric] = net
     return tuple(nets.values())
-
-
-def _split(flag: str, text: str) -> tuple[str, Path]:
-    """Name and path of a text; a path may have an equals sign in it."""
-    name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return "", Path(text)
-    if not name.strip() or not path:
-        raise ValueError(f"{flag} must be given as NAME=PATH or PATH, got {text!r}")
-    return name.strip(), Path(path)
-
-
-def _name_of(folder: Path) -> str:
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == LEADERBOARD_FOLDER else folder.name
-
-
-def _list_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("[!.]*")) if path.suffix in (".h5", ".hdf5") and path.is_file()]
 
 
 def _check_choice(flag: str, value: str | None, choices: Collection[str]) -> str:
@@ -273,6 +220,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--stride", type=int, metavar="N", help="of the patches of UFLoss (default: the network's)")
     add("--segmenter", type=Path, help="checkpoint of train_segmentation.py")
     add("--segmentations", type=Path, metavar="FOLDER", help="volumes with a data set 'segmentation'")
+    words = "answers.json of fastmri_ufloss.report.readers: opinion scores beside the others"
+    parser.add_argument("--readers", type=Path, metavar="FILE", help=words)
     return parser
 
 

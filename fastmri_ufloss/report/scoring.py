@@ -38,6 +38,7 @@ __all__ = [
     "Metric",
     "ScoreSettings",
     "ScoredVolumes",
+    "add_opinion",
     "list_metrics",
     "score_files",
     "score_volumes",
@@ -82,6 +83,7 @@ class ScoreSettings:
         segmenter: checkpoint of a segmentation network, for Dice.
         stride: of the patches of UFLoss; its default if None.
         pictures: folder for a picture of each volume with the contours of its segmentations.
+        criteria: of the readers whose opinion `add_opinion` has added.
     """
 
     references: tuple[str, ...]
@@ -90,6 +92,7 @@ class ScoreSettings:
     stride: int | None = None
     device: str = "cpu"
     pictures: Path | None = None
+    criteria: tuple[str, ...] = ()
 
     @property
     def image_scores(self) -> tuple[str, ...]:
@@ -176,6 +179,9 @@ def list_metrics(settings: ScoreSettings, classes: Sequence[int], *, with_residu
             "al., MICCAI 2018). The means are over all images, and not over subjects."
         )
         metrics.append(Metric("SIS", "SIS", main, True, "", words, tested=True))
+    for criterion in settings.criteria:
+        words = "The readers' mean of the images that they saw; the volume's is the mean over these slices."
+        metrics.append(Metric(opinion_name(criterion), opinion_name(criterion), None, True, "", words, tested=True))
     if with_residual:
         metrics.append(Metric(RESIDUAL, RESIDUAL, None, False, "", _RESIDUAL_WORDS, tested=False))
     return [*metrics, Metric(SHARPNESS, SHARPNESS, None, None, "", _SHARPNESS_WORDS, tested=False)]
@@ -191,6 +197,32 @@ def _ufloss(net: FeatureNetFile, settings: ScoreSettings) -> Metric:
     if net.trained_on:
         words += " A method was trained with it: a loss must not grade itself, so it is not tested."
     return Metric(net.metric, net.metric, reference, False, "", words, tested=not net.trained_on)
+
+
+def opinion_name(criterion: str) -> str:
+    return f"readers: {criterion}"
+
+
+def add_opinion(
+    numbers: Mapping[str, Numbers], opinion: Mapping[str, Mapping[tuple[str, str, int], float]]
+) -> tuple[str, ...]:
+    """Put readers' scores, by criterion and by method, volume and slice, beside the others; returns the criteria.
+
+    ValueError if none of them is of the volumes and methods.
+    """
+    found = False
+    for volume, of in numbers.items():
+        for criterion, scores in opinion.items():
+            name = opinion_name(criterion)
+            for row in of["slices"]:
+                row[name] = scores.get((row["method"], volume, row["slice"]))
+            for row in of["volumes"]:
+                given = [r[name] for r in of["slices"] if r["method"] == row["method"] and r[name] is not None]
+                row[name] = float(np.mean(given)) if given else None
+                found = found or bool(given)
+    if not found:
+        raise ValueError("--readers has no answers about these methods and files")
+    return tuple(opinion)
 
 
 class ScoredVolumes(NamedTuple):

@@ -1,7 +1,9 @@
-"""The command of the report in a folder of small volumes."""
+"""The command of the report in a folder of small volumes, and a browser for the pages."""
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from report_data import make_folders
 
 from fastmri_ufloss.report import __main__ as command
 from fastmri_ufloss.report.document import Comparison
+
+NAMED = os.environ.get("FASTMRI_UFLOSS_BROWSER")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Outcome(dict[str, Any]):
@@ -43,3 +48,18 @@ def report(
         return outcome
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = NAMED or next(filter(None, map(shutil.which, NAMES)), None)
+    if NAMED is None:
+        pytest.importorskip("playwright.sync_api")
+        if executable is None:
+            pytest.skip(f"none of {', '.join(NAMES)} is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()

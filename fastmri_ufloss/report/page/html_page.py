@@ -31,7 +31,9 @@ from fastmri_ufloss.report.figures.score_plots import (
 from fastmri_ufloss.report.page.cases import Case, choose_cases
 from fastmri_ufloss.report.subject_tables import plain
 
-__all__ = ["BITS", "encode_classes", "encode_image", "write_page", "write_report"]
+__all__ = [
+    *("BITS", "encode_classes", "encode_image", "json_block", "page_frame", "write_page", "write_report"),
+]
 
 BITS = 14  # a step is 1/16383 of the range: an error map enlarged 60 times has no steps on a screen of 256 levels
 _COMPRESSION = 6
@@ -39,7 +41,7 @@ _THUMBNAIL = 72  # pixels, the longer side
 _NUM_PANELS = 4
 _NUM_SCORES = 4
 _SUFFIXES = (".png", ".pdf")
-_SCRIPTS = ("elements.js", "data.js", "tables.js", "plots.js", "canvas.js", "viewer.js", "main.js")
+_SCRIPTS = ("data.js", "tables.js", "plots.js", "canvas.js", "viewer.js", "main.js")
 Stored = dict[str, Any]
 Images = Mapping[str, np.ndarray]
 
@@ -94,31 +96,37 @@ def write_page(
     The page forbids itself every connection and every script but its own (Content-Security-Policy). ``read_slice``
     gives a reference and images of one shape.
     """
-    values = {"style": _template("page.css"), "script": "\n".join(map(_template, _SCRIPTS))}
-    # a script that is named by its hash runs, and nothing else does
-    values |= {f"{name}_hash": f"sha256-{_base64(sha256(text.encode()).digest())}" for name, text in values.items()}
-    values["title"] = html.escape(document["title"])
-    # in one pass: what looks like a marker in a value stays
-    start, end = (
-        re.sub(r"\{\{ (\w+) \}\}", lambda marker: values[marker[1]], part)
-        for part in _template("page.html").split("{{ data }}")
-    )
+    start, end = page_frame("page.html", _SCRIPTS, document["title"])
     summaries = []
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(start)
         for place, case in enumerate(tqdm(cases, desc="images of the page", disable=not cases)):
             images = read_slice(case.volume, case.slice_num)
             summaries.append(_case_summary(document, case, images))
-            file.write(_json_block(f"images-{place}", _case_images(document, images)))
-        file.write(_json_block("page-data", {**_page_data(document), "cases": summaries}))
+            file.write(json_block(f"images-{place}", _case_images(document, images)))
+        file.write(json_block("page-data", {**_page_data(document), "cases": summaries}))
         file.write(end)
+
+
+def page_frame(template: str, scripts: Sequence[str], title: str) -> tuple[str, str]:
+    """What stands before and after the data of a page, which has the scripts of the given names and no others."""
+    values = {"style": _template("page.css"), "script": "\n".join(map(_template, ("elements.js", *scripts)))}
+    # a script that is named by its hash runs, and nothing else does
+    values |= {f"{name}_hash": f"sha256-{_base64(sha256(text.encode()).digest())}" for name, text in values.items()}
+    values["title"] = html.escape(title)
+    # in one pass: what looks like a marker in a value stays
+    start, end = (
+        re.sub(r"\{\{ (\w+) \}\}", lambda marker: values[marker[1]], part)
+        for part in _template(template).split("{{ data }}")
+    )
+    return start, end
 
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _json_block(name: str, value: Any) -> str:
+def json_block(name: str, value: Any) -> str:
     """Data that the browser does not run. Without a <, nothing in it ends the block."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>\n'

@@ -1,7 +1,5 @@
 """The page as a reader has it: drawn by a real browser, clicked and dragged."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ from fastmri_ufloss.report.document import SliceImages
 from fastmri_ufloss.report.page.cases import choose_cases
 from fastmri_ufloss.report.page.html_page import BITS, write_page
 
-NAMED = os.environ.get("FASTMRI_UFLOSS_BROWSER")
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASH = "\u2013"
 SECOND = 1  # panel: the reference is the first one
 
@@ -31,21 +27,6 @@ PIXEL = """([[rows, cols], panel, role, row, col]) => {
     const y = height / 2 + ((row + 0.5) / rows - view.y) * height * view.zoom;
     return [...copy.getImageData(Math.floor(x), Math.floor(y), 1, 1).data.slice(0, 3)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = NAMED or next(filter(None, map(shutil.which, NAMES)), None)
-    if NAMED is None:
-        pytest.importorskip("playwright.sync_api")
-        if executable is None:
-            pytest.skip(f"none of {', '.join(NAMES)} is installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Blinded reader studies: pages for readers, their answers, and what follows from them."""
