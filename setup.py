@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4"]  # readers of raw data and images
+CONVERT = ["ismrmrd>=1.12", "nibabel>=5.0", "pydicom>=2.4", "twixtools>=0.23"]  # readers of raw data and images
 SEGMENT = ["monai>=1.3"]  # the network that scores how well structures are seen
 SCORES = ["piq>=0.8"]  # HaarPSI, VSI and GMSD
 HUB = ["huggingface_hub>=0.23"]  # networks by their names on the hub

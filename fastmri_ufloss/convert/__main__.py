@@ -32,6 +32,7 @@ UNTYPED = ("attributes", "patient_id", "overwrite")  # of converters: one value 
 SHOWN = {"max_memory": 1074}  # MB, the default as a flag has it
 EXAMPLES = {
     "ismrmrd": "ismrmrd raw/*.h5 --output_path data --split 16 2 2",
+    "twix": "twix scans/*.dat --output_path data/multicoil_train",
     "bart": "bart scans --output_path data/multicoil_train --num_workers 4",
     "numpy": "numpy brains --output_path data/multicoil_val --axes coils,readout,rows,cols",
     "nifti": "nifti volumes --output_path data --slice_axis sagittal --snr 20 --split 16 2 2",

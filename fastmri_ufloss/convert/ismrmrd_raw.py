@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from fastmri_ufloss.files import name_some
 from fastmri_ufloss.simulation.mrd_file import flag_mask, import_ismrmrd
 from fastmri_ufloss.simulation.volume_file import write_volume
 
-__all__ = ["convert_ismrmrd"]
+__all__ = ["COUNTERS", "HEAD", "RawScan", "convert_ismrmrd", "write_scan"]
 
 GROUP = "dataset"
 FIELDS = (
@@ -96,17 +96,52 @@ def convert_ismrmrd(
         ImportError: if the package ismrmrd is missing.
         ValueError: if the file is broken, not Cartesian or of several images, or an argument does not fit.
     """
+    chosen = {"contrast": contrast, "phase": phase, "repetition": repetition, "set_": set_}
+    write_scan(
+        _open_scan,
+        source,
+        output,
+        chosen,
+        source_format="ISMRMRD",
+        dimensions=dimensions,
+        average_repeats=average_repeats,
+        prewhiten=prewhiten,
+        noise_file=noise_file,
+        patient_id=patient_id,
+        acquisition=acquisition,
+        max_memory=max_memory,
+        attributes=attributes,
+    )
+
+
+def write_scan(
+    open_scan: Callable[[Path], contextlib.AbstractContextManager["RawScan"]],
+    source: Path,
+    output: Path,
+    chosen: Mapping[str, int | None],
+    *,
+    source_format: str,
+    dimensions: Literal["auto", "2d", "3d"],
+    average_repeats: bool,
+    prewhiten: bool,
+    noise_file: Path | None,
+    patient_id: str,
+    acquisition: str | None,
+    max_memory: int,
+    attributes: Mapping[str, Any] | None,
+) -> None:
+    """Write raw data, which ``open_scan`` opens as those of an MRD file, as a volume: see `convert_ismrmrd`."""
     import_ismrmrd()
     check(dimensions in ("auto", "2d", "3d"), "dimensions", "one of auto, 2d, 3d", repr(dimensions))
     check(max_memory >= 1, "max_memory", "at least 1", max_memory)
     check(prewhiten or noise_file is None, "noise_file", "left out without prewhiten", noise_file)
     check(source.resolve() != output.resolve(), "output", "another file than source", output)
-    chosen = {"contrast": contrast, "phase": phase, "repetition": repetition, "set_": set_}
-    with _open_scan(source) as scan:
+    with open_scan(source) as scan:
         numbers, calibration, encoding = _select_lines(scan, chosen)
         geometry = _read_geometry(encoding, dimensions)
         lines = _place_lines(scan, numbers, calibration, geometry, average_repeats=average_repeats)
-        whitener = _find_whitener(scan, scan.heads[lines.numbers[0]], noise_file) if prewhiten else None
+        first = scan.heads[lines.numbers[0]]
+        whitener = _find_whitener(scan, first, noise_file, open_scan) if prewhiten else None
         sampled = lines.counts[0].reshape(geometry.size if geometry.is_3d else (1, -1)) > 0
         with naming("encodingLimits of the header"):
             padding = padding_of(sampled)
@@ -118,7 +153,7 @@ def convert_ismrmrd(
         facts = {name: _field(scan.header, place) for name, place in ATTRIBUTES.items()}
         facts = {name: value for name, value in facts.items() if value is not None}
         protocol = facts.get("protocol_name") or _field(scan.header, "measurementInformation.sequenceName")
-        facts |= {"source_format": "ISMRMRD", "prewhitened": whitener is not None}
+        facts |= {"source_format": source_format, "prewhitened": whitener is not None}
         write_volume(
             output,
             _grid_slices(scan, lines, geometry, whitener, shape, block),
@@ -136,12 +171,12 @@ def convert_ismrmrd(
 
 @dataclass(frozen=True)
 class RawScan:
-    """An open MRD file."""
+    """An open file of raw data, as MRD has them."""
 
     path: Path
     header: Any  # as ismrmrd parses the XML
     heads: np.ndarray  # of all acquisitions, with the fields FIELDS and COUNTERS
-    data: h5py.Dataset  # of the acquisitions
+    data: Any  # of the acquisitions, as the data set of an MRD file
 
     def has_flag(self, *names: str) -> np.ndarray:
         """Which acquisitions have one of the flags, boolean."""
@@ -417,9 +452,14 @@ def _place_readouts(scan: RawScan, numbers: np.ndarray, samples: int) -> np.ndar
     return np.stack([start, pre, post, reverse], axis=1)
 
 
-def _find_whitener(scan: RawScan, head: np.ndarray, noise_file: Path | None) -> np.ndarray | None:
+def _find_whitener(
+    scan: RawScan,
+    head: np.ndarray,
+    noise_file: Path | None,
+    open_scan: Callable[[Path], contextlib.AbstractContextManager[RawScan]],
+) -> np.ndarray | None:
     """The whitening matrix for acquisitions with this head, or None if their file has no noise measurements."""
-    with contextlib.nullcontext(scan) if noise_file is None else _open_scan(noise_file) as noise_scan:
+    with contextlib.nullcontext(scan) if noise_file is None else open_scan(noise_file) as noise_scan:
         numbers = np.flatnonzero(noise_scan.has_flag(NOISE))
         if not numbers.size:
             if noise_file is None:

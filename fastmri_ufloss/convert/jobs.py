@@ -17,6 +17,7 @@ from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.arrays import convert_bart, convert_numpy, read_layout
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
 from fastmri_ufloss.convert.magnitudes import SUFFIXES, convert_dicom, convert_nifti, is_dicom
+from fastmri_ufloss.convert.twix_raw import convert_twix
 from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
@@ -38,6 +39,7 @@ class InputFormat:
 
 FORMATS = {
     "ismrmrd": InputFormat("ISMRMRD", convert_ismrmrd, (".h5", ".hdf5", ".mrd")),
+    "twix": InputFormat("TWIX", convert_twix, (".dat",)),
     "bart": InputFormat("BART", convert_bart, (".cfl",)),
     "numpy": InputFormat("NumPy", convert_numpy, (".npy", ".npz")),
     "nifti": InputFormat("NIfTI", convert_nifti, (".nii.gz", ".nii")),
