@@ -8,6 +8,7 @@ SCORES = ["piq>=0.8"]  # HaarPSI, VSI and GMSD
 HUB = ["huggingface_hub>=0.23"]  # networks by their names on the hub
 CLASSICAL = ["scikit-learn>=1.3"]  # the dictionaries of DLMRI
 READERS = ["krippendorff>=0.6", *CLASSICAL]  # agreement of readers
+DOCS = ["furo", "myst-nb>=1.1", "sphinx>=7.2", *CONVERT, *SEGMENT, *CLASSICAL, *SCORES, *READERS]  # the site
 TEST = [
     *CONVERT,
     *SEGMENT,
@@ -57,6 +58,7 @@ setup(
         "scores": SCORES,
         "hub": HUB,
         "readers": READERS,
+        "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, "mypy>=1.10", "ruff>=0.6"],
     },

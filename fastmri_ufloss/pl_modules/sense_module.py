@@ -170,8 +170,7 @@ class MoDLModule(SenseModule):
     """MoDL on `MoDLSample` batches, see `SenseModule`.
 
     Args:
-        num_unrolls, num_cg_iterations, denoiser, chans, num_layers, num_pools, residual, share_weights, lam,
-            learn_lambda, cg_backward, checkpoint_denoiser: see `MoDL`.
+        num_unrolls: this and all arguments down to ``checkpoint_denoiser``: see `MoDL`.
         loss, score_feature_net, score_stride, num_log_images: see `SenseModule`.
         lr: Adam's learning rate, the largest of the training.
         warmup_steps: steps in which the rate rises to lr; it then falls along a cosine, to 0 at the trainer's
