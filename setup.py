@@ -31,7 +31,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["fastmri_ufloss", "fastmri_ufloss.*"]),
-    package_data={"fastmri_ufloss": ["py.typed", "models/weights/*", "report/page/templates/*"]},
+    package_data={"fastmri_ufloss": ["py.typed", "data/splits/*", "models/weights/*", "report/page/templates/*"]},
     install_requires=[
         "fastmri>=0.3.0",
         "h5py>=3.8",

@@ -181,8 +181,9 @@ def run(main: Callable[[], None]) -> None:
 Samples = Literal["modl", "varnet", "unet"]
 
 DATA_ARGS = (
-    *("combine_train_val", "test_split", "test_path", "sample_rate", "val_sample_rate", "test_sample_rate"),
-    *("volume_sample_rate", "val_volume_sample_rate", "test_volume_sample_rate", "batch_size", "num_workers"),
+    *("combine_train_val", "val_split", "test_split", "test_path"),
+    *("sample_rate", "val_sample_rate", "test_sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
+    *("test_volume_sample_rate", "batch_size", "num_workers"),
 )
 MASK_OPTIONS = ("center_size", "elliptical")
 ROWS = ("crop_rows", "train_rows")
@@ -388,11 +389,12 @@ def uses_gpu(args: Namespace) -> bool:
 
 
 def split_to_score(data: MriDataModule) -> Path:
-    """The test split where its first volume has a reference, as in the demo; otherwise the validation split."""
+    """Take the test split where its first volume has a reference, as in the demo, otherwise the validation split."""
     for path in sorted(data.folder("test").glob("*.h5"))[:1]:
         with h5py.File(path, "r") as volume:
             if find_reconstruction(volume) is not None:
                 return data.folder("test")
+    data.test_path = data.folder("val")
     return data.folder("val")
 
 
@@ -799,8 +801,7 @@ def train_and_test(
         fit(trainer, module, data, resume)
         if not args.get("score"):
             return data
-        data.test_path = split_to_score(data)
-        say(f"\nThe best checkpoint on {data.test_path}:")
+        say(f"\nThe best checkpoint on {split_to_score(data)}:")
     scoring = {"score_feature_net": net, "score_stride": args.score_stride} if kind.is_complex else {}
     module = kind.load_from_checkpoint(args.checkpoint or best_checkpoint(run_dir), **scoring)
     if kind.is_complex:

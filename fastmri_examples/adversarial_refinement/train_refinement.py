@@ -109,8 +109,7 @@ def main() -> None:
         recipe.fit(trainer, module, data, resume)
         if not args.score:
             return
-        data.test_path = recipe.split_to_score(data)
-        recipe.say(f"\nThe last checkpoint on {data.test_path}:")
+        recipe.say(f"\nThe last checkpoint on {recipe.split_to_score(data)}:")
     module = kind.load_from_checkpoint(checkpoint)
     trainer.test(module, datamodule=data, verbose=False)
     # of joint training the second title is not there

@@ -99,18 +99,17 @@ def main() -> None:
     run_dir = recipe.run_folder(args, NAME)
     data_path = recipe.find_data(args) if args.nifti is None else convert(args)
     data = recipe.make_data_module(args, data_path, run_dir, samples="unet")
-    scored = recipe.split_to_score(data)
-    if scored != data.folder("test") and recipe.changed(parser, args, ("test_path", "test_split")):
+    asked = data.folder("test")
+    if recipe.split_to_score(data) != asked and recipe.changed(parser, args, ("test_path", "test_split")):
         key = REFERENCES[args.challenge]
-        raise ValueError(f"{data.folder('test')} has no volumes with '{key}' to score: choose another --test_path")
-    data.test_path = scored
+        raise ValueError(f"{asked} has no volumes with '{key}' to score: choose another --test_path")
     for net in nets:
         of_net = args.clone()
         of_net.nets, of_net.data_path, of_net.default_root_dir = [net], data_path.resolve(), run_dir
         train(parser, of_net, net, run_dir / net)
     if len(nets) < len(NETS):
         return
-    recipe.say(f"\nThe best checkpoints on {data.test_path}:")
+    recipe.say(f"\nThe best checkpoints on {data.folder('test')}:")
     for net in NETS:
         trainer = recipe.make_trainer(args, run_dir / net)
         module = UnetModule.load_from_checkpoint(recipe.best_checkpoint(run_dir / net))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        "index": "MetadataIndex",
+        "index": "MetadataIndex read_split",
         "masks": "MASK_TYPES create_mask_for_mask_type",
         "patches": "PatchDataset",
         "reconstruction_writer": "ReconstructionWriter",

@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 import xml.etree.ElementTree as etree
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "list_volumes",
     "num_coils",
     "read_metadata",
+    "read_split",
     "volume_coil_compression",
     "volume_scale",
 ]
@@ -34,10 +35,11 @@ SAVE_EVERY_SECONDS = 30.0
 MAX_CALIBRATION_ROWS = 24  # of coil compression, as many as ESPIRiT reads
 
 
-def list_volumes(folder: str | Path) -> list[Path]:
+def list_volumes(folder: str | Path, names: Collection[str] | None = None) -> list[Path]:
     """The HDF5 volumes of a folder in the order of their names; anything else is skipped with a warning.
 
-    A missing folder, or one without volumes, raises FileNotFoundError.
+    A missing folder, or one without volumes, raises FileNotFoundError. With ``names`` the volumes are those of these
+    file names; ValueError if one of them is not there.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -49,7 +51,36 @@ def list_volumes(folder: str | Path) -> list[Path]:
         warnings.warn(f"{folder}: skipped {len(strays)} that are no HDF5 volumes: {name_some(strays)}", stacklevel=2)
     if not volumes:
         raise FileNotFoundError(f"no HDF5 volumes (*.h5) in {folder}")
-    return volumes
+    if names is None:
+        return volumes
+    if missing := sorted(set(names) - {path.name for path in volumes}):
+        raise ValueError(f"{folder} lacks {len(missing)} volumes of the split: {name_some(missing)}")
+    return [path for path in volumes if path.name in names]
+
+
+def read_split(split: str | Path) -> dict[str, frozenset[str]]:
+    """The file names of a division of a validation folder, by ``"val"`` and ``"test"``.
+
+    A JSON file with the lists of file names ``val_list`` and ``test_list``, or the name of one that ships:
+    "promptmr-knee", the 99 and 100 volumes of fastMRI's multi-coil knees that PromptMR (Xin et al., 2023) and others
+    validate and test with, since the leaderboard is closed. FileNotFoundError or ValueError for another file.
+    """
+    shipped = Path(__file__).parent / "splits"
+    path = shipped / f"{split}.json" if (shipped / f"{split}.json").is_file() else Path(split)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.json")))
+        raise FileNotFoundError(f"no file {path} of a split; those that ship are {names}")
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        parts = {part: frozenset(lists[f"{part}_list"]) for part in ("val", "test")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be JSON with the lists val_list and test_list, got {error!r}") from error
+    for part, of_part in parts.items():
+        fits = bool(of_part) and all(isinstance(name, str) for name in of_part)
+        check(fits, f"{part}_list of {path}", "file names", sorted(map(str, of_part))[:3])
+    both = sorted(parts["val"] & parts["test"])
+    require(not both, f"{path} must have no volume in both lists", name_some(both))
+    return parts
 
 
 def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class IndexedSliceDataset(SliceDataset):
         mask_center: see `scale_center`.
         seed: of the sub-sampling that the two rates ask for.
         skip_empty: leave out slices without signal, with a warning; a test keeps its volumes whole.
+        names: of the files to take; None for all.
 
     Raises:
         FileNotFoundError, ValueError: if there is no volume, or a volume cannot be used, or no slice is left.
@@ -67,6 +68,7 @@ class IndexedSliceDataset(SliceDataset):
         raw_sample_filter: Callable[[FastMRIRawDataSample], bool] | None = None,
         seed: int = 0,
         skip_empty: bool = True,
+        names: Collection[str] | None = None,
     ) -> None:
         self._transform = transform
         self._num_virtual_coils: int | None = getattr(transform, "num_virtual_coils", None)
@@ -75,7 +77,7 @@ class IndexedSliceDataset(SliceDataset):
         self._skip_empty = skip_empty
         self._index = index
         self._mask_center = mask_center
-        self._volumes = set(list_volumes(root))
+        self._volumes = set(list_volumes(root, names))
         self._empty: dict[Path, list[int]] = {}
         for name, rate in (("sample_rate", sample_rate), ("volume_sample_rate", volume_sample_rate)):
             check(rate is None or 0 < rate <= 1, name, "above 0 and at most 1", rate)

@@ -1,6 +1,6 @@
 """fastMRI's data module on the safe index, with batches that do not depend on workers or processes."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from fastmri.data import VolumeSampler
 from fastmri.data.subsample import MaskFunc
 from torch.utils.data import DataLoader, Dataset
 
-from fastmri_ufloss.data.index import MetadataIndex, list_volumes
+from fastmri_ufloss.data.index import MetadataIndex, list_volumes, read_split
 from fastmri_ufloss.data.loading import EqualSizeBatches, ResumableLoader, equal_part, ordered_batches
 from fastmri_ufloss.data.masks import min_center_shape
 from fastmri_ufloss.data.slices import IndexedSliceDataset, scale_center
@@ -78,6 +78,8 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
         cache_dir: for the index.
         mask_func: of the transforms, to know which center is always sampled.
         seed: of shuffling and sub-sampling.
+        val_split: divides the validation folder into the volumes of the validation and those of the test, where no
+            test_path is given: see `read_split`.
         **kwargs: of fastMRI's class.
     """
 
@@ -92,12 +94,14 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
         cache_dir: str | Path,
         mask_func: MaskFunc | None = None,
         seed: int = 0,
+        val_split: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         transforms = (train_transform, val_transform, test_transform)
         super().__init__(Path(data_path), challenge, *transforms, use_dataset_cache_file=False, **kwargs)
         self.cache_dir = Path(cache_dir)
         self.seed = seed
+        self.val_split = None if val_split is None else read_split(val_split)
         self.mask_center = None if mask_func is None else partial(min_center_shape, mask_func)
 
     @property
@@ -112,15 +116,22 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
 
     def folder(self, split: str) -> Path:
         """The folder of a split: ``"train"``, ``"val"`` or ``"test"``."""
+        if split == "test" and self.val_split is not None and self.test_path is None:
+            split = "val"
         if split == "test":
             return Path(self.test_path or self.data_path / f"{self.challenge}_{self.test_split}")
         return self.data_path / f"{self.challenge}_{split}"
+
+    def names(self, split: str) -> Collection[str] | None:
+        """The volumes of a split, where it is a part of its folder."""
+        divided = split == "val" or (split == "test" and self.test_path is None)
+        return self.val_split[split] if self.val_split is not None and divided else None
 
     def build_index(self, split: str) -> None:
         """Make what is missing in the index of a split, with a progress bar."""
         index = self._index(split)
         index.build(
-            list_volumes(self.folder(split)),
+            list_volumes(self.folder(split), self.names(split)),
             lambda meta: scale_center(meta, self.mask_center),
             num_virtual_coils=self.num_virtual_coils,
         )
@@ -144,6 +155,7 @@ class MriDataModule(DataModule, fastmri.pl_modules.FastMriDataModule):
             volume_sample_rate=volume_rate,
             seed=self.seed,
             skip_empty=split != "test",
+            names=self.names(split),
         )
 
     def prepare_data(self) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fastmri.data import SliceDataset
 
-from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex
+from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex, read_split
 from fastmri_ufloss.data.index import list_volumes, read_metadata, volume_scale
 from fastmri_ufloss.data.slices import scale_center
+from fastmri_ufloss.pl_modules import MriDataModule
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
 
@@ -286,3 +287,37 @@ def test_center_for_the_scale() -> None:
     assert scale_center(facts, lambda rows, cols: (rows, 10)) == (40, 10)
     assert scale_center(facts, lambda rows, cols: (30, 30)) == (24, 24)
     assert scale_center({**facts, "mask_center": [16, 16]}, None) == (16, 16)
+
+
+def test_a_split_divides_the_validation_folder(tmp_path: Path) -> None:
+    shipped = read_split("promptmr-knee")
+    assert {part: len(names) for part, names in shipped.items()} == {"val": 99, "test": 100}
+    assert not shipped["val"] & shipped["test"] and all(name.startswith("file100") for name in shipped["val"])
+    for split, names in (("val", "abcd"), ("train", "e")):
+        for name in names:
+            make_volume(tmp_path / f"multicoil_{split}" / f"{name}.h5", slices=1)
+    file = tmp_path / "split.json"
+
+    def module(**lists: list[str]) -> MriDataModule:
+        file.write_text(json.dumps(lists))
+        return MriDataModule(tmp_path, "multicoil", *(None,) * 3, cache_dir=tmp_path / "cache", val_split=file)
+
+    data = module(val_list=["a.h5", "c.h5"], test_list=["d.h5"])
+    for split, names in {"train": "e", "val": "ac", "test": "d"}.items():
+        data.build_index(split)
+        found = {sample.fname.stem for sample in data.dataset(split).raw_samples}
+        assert found == set(names)
+    data.test_path = tmp_path / "multicoil_train"  # another folder is tested as a whole
+    assert {sample.fname.stem for sample in data.dataset("test").raw_samples} == {"e"}
+    with pytest.raises(ValueError, match=r"multicoil_val lacks 2 volumes of the split: x\.h5, y\.h5"):
+        module(val_list=["a.h5", "x.h5", "y.h5"], test_list=["d.h5"]).build_index("val")
+    for lists, message in [
+        ({"val_list": ["a.h5"], "test_list": ["a.h5"]}, "no volume in both lists, got a.h5"),
+        ({"val_list": ["a.h5"]}, "JSON with the lists val_list and test_list"),
+        ({"val_list": [], "test_list": ["a.h5"]}, "val_list of .* must be file names"),
+        ({"val_list": [3], "test_list": ["a.h5"]}, "val_list of .* must be file names"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            module(**lists)
+    with pytest.raises(FileNotFoundError, match="those that ship are promptmr-knee"):
+        read_split("nowhere.json")
