@@ -17,6 +17,7 @@ _FEW_LINES = 6  # below, only blocks of 2 fit, and the errors of an image are 1.
 _MAX_UNEXPLAINED = 0.002
 _CPU_CHUNK_BYTES = 8 * 2**20  # on a CPU a chunk is worth keeping in cache; a GPU wants large ones
 _COARSE_OVERSAMPLING = 2  # pixels per sample of G, per axis, of the coarsest grid
+_EIGH_BATCH = 4096
 _MAX_ANGLE = 0.02  # between a map and the eigenvector, in radians: an inner product of 0.9998
 
 
@@ -277,8 +278,18 @@ def _images(calibration: Tensor, shape: Sequence[int], strides: Sequence[int], s
 
 def _exact(matrix: Tensor, num_maps: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues (..., num_maps) and their eigenvectors (..., coils, num_maps)."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = _eigh(matrix)
     return values[..., -num_maps:].flip(-1), vectors[..., -num_maps:].flip(-1)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """``torch.linalg.eigh`` in parts: cuSOLVER refuses more than some 32,768 matrices at once."""
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    parts = [torch.linalg.eigh(part) for part in flat.split(_EIGH_BATCH) if len(part)]
+    if not parts:
+        return matrix.new_empty(matrix.shape[:-1], dtype=matrix.real.dtype), matrix.clone()
+    values, vectors = (torch.cat(each) for each in zip(*parts, strict=True))
+    return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
 
 
 def _project(basis: Tensor, vectors: Tensor) -> Tensor:
@@ -327,7 +338,7 @@ def _iterate(matrix: Tensor, vectors: Tensor, crop: float) -> tuple[Tensor, Tens
     if vectors.shape[-1] == 1:
         values = (vectors.conj() * products).sum(dim=-2).real
     else:
-        values, rotation = torch.linalg.eigh(vectors.mH @ products)
+        values, rotation = _eigh(vectors.mH @ products)
         values, rotation = values.flip(-1), rotation.flip(-1)
         vectors, products = vectors @ rotation, products @ rotation
     error = _norm(products - vectors * values.unsqueeze(-2), dim=(-2,))

@@ -1,4 +1,5 @@
 import warnings
+from typing import Any
 
 import fastmri
 import numpy as np
@@ -10,7 +11,7 @@ from fastmri.models.varnet import SensitivityModel
 from helpers import DATA, column_mask, needs_data, randn_complex, smooth_maps
 from torch import Tensor
 
-from fastmri_ufloss.mri import cg_sense, count_center_lines, estimate_sens_maps, sens_expand
+from fastmri_ufloss.mri import cg_sense, count_center_lines, espirit, estimate_sens_maps, sens_expand
 from fastmri_ufloss.mri.espirit import _calibration, _coil_matrices, _interpolate, _interpolation
 
 
@@ -342,3 +343,20 @@ def test_real_data(name: str) -> None:
     ours, theirs = error(maps), error(reference)
     assert ours < 1.01 * theirs
     assert ours < 0.25
+
+
+@pytest.mark.parametrize("num_maps", [1, 2])
+def test_no_solver_gets_more_matrices_than_a_gpu_takes(num_maps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, solve = [], torch.linalg.eigh
+
+    def noted(matrix: Tensor) -> Any:
+        sizes.append(matrix.shape[:-2].numel())
+        return solve(matrix)
+
+    noise = torch.randn(1, 4, 96, 128, 2, generator=torch.Generator().manual_seed(0))  # no pixel converges
+    expected = estimate_sens_maps(noise, num_maps=num_maps, max_memory=2**40)
+    monkeypatch.setattr(torch.linalg, "eigh", noted)
+    monkeypatch.setattr(espirit, "_CPU_CHUNK_BYTES", 2**40)  # as on a GPU, all rows at once
+    found = estimate_sens_maps(noise, num_maps=num_maps, max_memory=2**40)
+    assert sum(sizes) > 4096 >= max(sizes) and min(sizes) > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
