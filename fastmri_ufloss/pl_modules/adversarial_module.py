@@ -134,7 +134,9 @@ class AdversarialModule(MriModule):
         self._accumulated = 0
 
     @classmethod
-    def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
+    def load_from_checkpoint(
+        cls: type[_Module], checkpoint_path: str | Path, map_location: torch.device | str = "cpu", **kwargs: Any
+    ) -> _Module:
         checkpoint = read_checkpoint(checkpoint_path, prefix=cls.prefix)
         if cls.prefix != "refinement." and any(name.startswith("refinement.") for name in checkpoint["state_dict"]):
             raise ValueError(f"{checkpoint_path} is a checkpoint of another model: a refinement, not joint training")
@@ -143,7 +145,8 @@ class AdversarialModule(MriModule):
             raise ValueError(f"{checkpoint_path} was written before version 0.2, without the network's settings")
         if "reconstruction" not in kwargs:
             kwargs["reconstruction"] = RECONSTRUCTIONS[stored["module"]](**stored["settings"])
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        # Lightning 2.4 takes a frame with a bare super() for that of a constructor
+        return super(AdversarialModule, cls).load_from_checkpoint(checkpoint_path, map_location, **kwargs)  # noqa: UP008
 
     @staticmethod
     @abstractmethod

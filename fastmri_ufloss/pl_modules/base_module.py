@@ -1,6 +1,7 @@
 """What all Lightning modules of this package share: safe checkpoints, a stop before a loss that is not finite, and
 random numbers that a resume repeats."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,18 +30,33 @@ class BaseModule(_LightningModule):
     _train_batch: Any = None
 
     @classmethod
-    def load_from_checkpoint(cls: type[_Module], checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> _Module:
-        """The module of a checkpoint, on the CPU; kwargs such as ``loss`` go before what the checkpoint has.
+    def load_from_checkpoint(
+        cls: type[_Module],
+        checkpoint_path: str | Path,
+        map_location: torch.device | str = "cpu",
+        *,
+        weights_only: bool = True,
+        **kwargs: Any,
+    ) -> _Module:
+        """The module of a checkpoint; kwargs such as ``loss`` go before what the checkpoint has.
+
+        ``weights_only`` is Lightning's argument, and nothing is unpickled without it either.
 
         Raises FileNotFoundError or ValueError, see `read_checkpoint`, also if the weights do not fit the settings.
         """
-        settings = read_checkpoint(checkpoint_path, prefix=cls.prefix)["hyper_parameters"]
-        kwargs = {"map_location": "cpu", **settings, **kwargs, "weights_only": True}
+        checkpoint = read_checkpoint(checkpoint_path, prefix=cls.prefix)
+        settings = checkpoint["hyper_parameters"]
+        # not by Lightning, whose versions before 2.6 unpickle, and whose later ones must be told not to
+        parameters = inspect.signature(cls.__init__).parameters
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        known = {name: value for name, value in settings.items() if takes_all or name in parameters}
         try:
-            module: _Module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-            return module
+            module = cls(**{**known, **kwargs})
+            module.on_load_checkpoint(checkpoint)
+            module.load_state_dict(checkpoint["state_dict"])
         except (RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"{checkpoint_path} does not fit its own settings {settings} ({error})") from error
+        return module.to(map_location)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._train_batch = batch
