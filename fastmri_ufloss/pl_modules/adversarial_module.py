@@ -49,6 +49,11 @@ def load_reconstruction(path: str | Path) -> MriModule:
     return kinds[names.pop()].load_from_checkpoint(path)
 
 
+def _new_reconstruction(stored: Mapping[str, Any]) -> MriModule:
+    # in a function of its own: Lightning 2.4 takes a caller that uses super() for a constructor
+    return RECONSTRUCTIONS[stored["module"]](**stored["settings"])
+
+
 class AdversarialModule(MriModule):
     """A generator against a `PatchDiscriminator`, by two Adams.
 
@@ -144,9 +149,8 @@ class AdversarialModule(MriModule):
         if stored is None:
             raise ValueError(f"{checkpoint_path} was written before version 0.2, without the network's settings")
         if "reconstruction" not in kwargs:
-            kwargs["reconstruction"] = RECONSTRUCTIONS[stored["module"]](**stored["settings"])
-        # Lightning 2.4 takes a frame with a bare super() for that of a constructor
-        return super(AdversarialModule, cls).load_from_checkpoint(checkpoint_path, map_location, **kwargs)  # noqa: UP008
+            kwargs["reconstruction"] = _new_reconstruction(stored)
+        return super().load_from_checkpoint(checkpoint_path, map_location, **kwargs)
 
     @staticmethod
     @abstractmethod
