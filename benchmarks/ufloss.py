@@ -48,14 +48,18 @@ ACCELERATIONS = (4, 5, 8)
 JUDGED = 5  # where details are, and what pictures show
 CENTER = 0.08
 UFLOSS = ("--feature_net", "general")
+LAYERS = (*UFLOSS, "--inner_layers")
 ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further with
     "before": None,
     "l2": ["--loss", "l2=1"],
     "l2 + UFLoss": ["--loss", "l2=1", "ufloss=auto", *UFLOSS],
+    "l2 + UFLoss, layers": ["--loss", "l2=1", "ufloss=auto", *LAYERS],
+    "l2 + UFLoss, layers, ratio 2": ["--loss", "l2=1", "ufloss=auto:2", *LAYERS],
     "l1": ["--loss", "l1=1"],
     "l1 + UFLoss": ["--loss", "l1=1", "ufloss=auto", *UFLOSS],
     "l1 + SSIM": ["--loss", "l1=1", "ssim=1"],
     "l1 + SSIM + UFLoss": ["--loss", "l1=1", "ssim=1", "ufloss=auto", *UFLOSS],
+    "l1 + SSIM + UFLoss, layers": ["--loss", "l1=1", "ssim=1", "ufloss=auto", *LAYERS],
     "l2 + DSSIM": ["--loss", "l2=1", "dssim=auto"],
     "l2 + HaarPSI": ["--loss", "l2=1", "haarpsi=auto"],
     "l2 + ImageNet": ["--loss", "l2=1", "perceptual=auto"],  # by train_imagenet.py
@@ -65,6 +69,9 @@ ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further wit
     "l2 + UFLoss, ratio 0.3": ["--loss", "l2=1", "ufloss=auto:0.3", *UFLOSS],
     "l2 + UFLoss, ratio 3": ["--loss", "l2=1", "ufloss=auto:3", *UFLOSS],
     "l2 + UFLoss, ratio 10": ["--loss", "l2=1", "ufloss=auto:10", *UFLOSS],
+    "l2 + untrained features, layers": [
+        *("--loss", "l2=1", "ufloss=auto", "--feature_net", "UNTRAINED", "--inner_layers")
+    ],
     "l2 + untrained features, ratio 3": ["--loss", "l2=1", "ufloss=auto:3", "--feature_net", "UNTRAINED"],
     "l2 + UFLoss, patches of 40": ["--loss", "l2=1", "ufloss=auto", *UFLOSS, "--patch_size", 40],
     "l2 + 0.0002 UFLoss": ["--loss", "l2=1", "ufloss=0.0002", *UFLOSS],

@@ -400,7 +400,7 @@ def split_to_score(data: MriDataModule) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------ loss
 
-UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size")
+UFLOSS_ARGS = ("stride", "patches_per_step", "chunk_size", "inner_layers")
 NET_ARGS = ("feature_net", "patch_size")  # of `load_feature_net`
 # flags that only one loss has a use for
 LOSS_OF_FLAG = {

@@ -42,9 +42,12 @@ class UFLoss(FrozenNetworkLoss):
             the other, all where it sees the grid at once.
         chunk_size: patches that go through the network at once, where it sees one after the other. With more, the
             chunks are computed again in the backward pass instead of being stored.
+        inner_layers: add the same distance of the network's inner layers, whose unit vectors belong to each of their
+            pixels, the mean over the pixels, one for each layer: finer than a patch. For networks with
+            ``grid_layers``. The value is in 0 .. 4 for each.
 
     Raises:
-        ValueError: if stride, patches_per_step or chunk_size is below 1.
+        ValueError: if stride, patches_per_step or chunk_size is below 1, or the network has no such layers.
     """
 
     feature_net: nn.Module
@@ -56,10 +59,15 @@ class UFLoss(FrozenNetworkLoss):
         stride: int | None = None,
         patches_per_step: int | None = None,
         chunk_size: int = 256,
+        inner_layers: bool = False,
     ) -> None:
         check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
         super().__init__("feature_net", feature_net)
         self.stride = _stride(feature_net, stride)
+        fits = not inner_layers or (hasattr(feature_net, "grid_layers") and _sees_grid(feature_net, self.stride))
+        step = getattr(feature_net, "grid_step", None)
+        check(fits, "inner_layers", f"False for this network (a stride that is a multiple of {step})", inner_layers)
+        self.inner_layers = inner_layers
         self.patches_per_step = patches_per_step
         self.chunk_size = chunk_size
 
@@ -71,7 +79,10 @@ class UFLoss(FrozenNetworkLoss):
         """
         net = self.feature_net
         if not (self.training and torch.is_grad_enabled()):
-            return ufloss_per_image(net, output, target, stride=self.stride, chunk_size=self.chunk_size).mean()
+            values = ufloss_per_image(
+                net, output, target, stride=self.stride, chunk_size=self.chunk_size, inner_layers=self.inner_layers
+            )
+            return values.mean()
         check_images(output, target)
         corners = _grid(net, target, self.stride)
         shift = torch.randint(self.stride, (2,))
@@ -80,8 +91,9 @@ class UFLoss(FrozenNetworkLoss):
         chosen = torch.randperm(len(corners))[:number] if number < len(corners) else None
         if at_once:
             output, target = (torch.roll(image, shift.tolist(), dims=(-2, -1)) for image in (output, target))
-            distances = _grid_distances(net, output, target, self.stride)
-            return (distances if chosen is None else distances[:, chosen]).mean()
+            *inner, distances = _grid_distances(net, output, target, self.stride, inner_layers=self.inner_layers)
+            chosen_distances = distances if chosen is None else distances[:, chosen]
+            return torch.stack([layer.mean() for layer in (*inner, chosen_distances)]).sum()
         corners = corners if chosen is None else corners[chosen]
         # taking a patch of the rolled image at a corner is taking it from the image at corner - shift
         return _distance(net, output, target, corners - shift, self.chunk_size).mean()
@@ -95,6 +107,7 @@ def ufloss_per_image(
     stride: int | None = None,
     chunk_size: int = 256,
     target_features: Tensor | None = None,
+    inner_layers: bool = False,
 ) -> Tensor:
     """`UFLoss` of each image of a batch over the whole grid, (batch,).
 
@@ -111,7 +124,8 @@ def ufloss_per_image(
         demand = f"target_features must have shape ({expected[0]}, {expected[1]}, d)"
         require(shape[:2] == expected, demand, shape)
     if _sees_grid(feature_net, stride):
-        return _grid_distances(feature_net, output, target, stride, target_features).mean(dim=1)
+        layers = _grid_distances(feature_net, output, target, stride, target_features, inner_layers=inner_layers)
+        return torch.stack([layer.mean(dim=1) for layer in layers]).sum(dim=0)
     return _distance(feature_net, output, target, corners, chunk_size, target_features)
 
 
@@ -168,16 +182,28 @@ def _distance(
 
 
 def _grid_distances(
-    feature_net: Any, output: Tensor, target: Tensor, stride: int, target_features: Tensor | None = None
-) -> Tensor:
-    """|f(p_j) - f(p^_j)|^2 of all patches of the grid, (batch, patches), by a network that sees the grid at once."""
+    feature_net: Any,
+    output: Tensor,
+    target: Tensor,
+    stride: int,
+    target_features: Tensor | None = None,
+    *,
+    inner_layers: bool = False,
+) -> list[Tensor]:
+    """|f(p_j) - f(p^_j)|^2 of all patches of the grid, (batch, patches), by a network that sees the grid at once;
+    with ``inner_layers`` the same of these before, (batch, pixels)."""
     scale = image_scale(target)
-    if target_features is None:
-        with torch.no_grad():
-            target_features = feature_net.grid_features(_channels(feature_net, target, scale), stride=stride)
-    features = feature_net.grid_features(_channels(feature_net, output, scale), stride=stride)
-    distances: Tensor = (features - target_features.detach()).square().sum(dim=2)
-    return distances
+
+    def layers(images: Tensor) -> list[Tensor]:
+        channels = _channels(feature_net, images, scale)
+        if inner_layers:
+            return list(feature_net.grid_layers(channels, stride=stride))
+        return [feature_net.grid_features(channels, stride=stride)]
+
+    with torch.no_grad():
+        wanted = layers(target) if target_features is None or inner_layers else [target_features]
+    pairs = zip(layers(output), wanted, strict=True)
+    return [(features - of_target.detach()).square().sum(dim=2) for features, of_target in pairs]
 
 
 def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tensor:

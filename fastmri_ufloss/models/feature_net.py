@@ -118,11 +118,19 @@ class PatchFeatureNet(nn.Module):
         Images are real (n, in_chans, rows, cols), at ``SCALE_RULE``, and not smaller than a patch. The grid starts
         at the upper left corner; its stride is a multiple of ``grid_step``, ValueError otherwise.
         """
+        return self.grid_layers(images, stride=stride)[-1]
+
+    def grid_layers(self, images: Tensor, *, stride: int) -> list[Tensor]:
+        """Unit vectors of inner layers at each of their pixels, (n, pixels, channels) each, then `grid_features`.
+
+        The inner layers are the outputs of all blocks but the last. For the arguments and errors see `grid_features`.
+        """
         if not isinstance(self.network, _NarrowResNet):
             raise ValueError(f"grid_features is for the architecture 'narrow', not {self.architecture!r}")
         step = self.network.step
         check(stride > 0 and stride % step == 0, "stride", f"a multiple of {step}", stride)
-        return _normalize(self.network.grid(images, self.patch_size, stride // step))
+        layers = self.network.grid(images, self.patch_size, stride // step)
+        return [_normalize(layer) for layer in layers]
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write the weights to a path that ends in .safetensors, the settings to .json beside it, each atomically.
@@ -209,23 +217,26 @@ class _NarrowResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def convolve(self, images: Tensor) -> Tensor:
-        images = F.relu(self.stem(images))
+    def convolve(self, images: Tensor) -> list[Tensor]:
+        """The output of each block."""
+        images, outputs = F.relu(self.stem(images)), []
         for block in self.blocks:
             images = block(images)
-        return images
+            outputs.append(images)
+        return outputs
 
     def forward(self, patches: Tensor) -> Tensor:
-        features: Tensor = self.fc(self.convolve(patches).mean(dim=(2, 3)))
+        features: Tensor = self.fc(self.convolve(patches)[-1].mean(dim=(2, 3)))
         return features
 
-    def grid(self, images: Tensor, patch_size: int, stride: int) -> Tensor:
-        """What `forward` gives for all patches of a grid, (n, patches, features), its stride in outputs."""
+    def grid(self, images: Tensor, patch_size: int, stride: int) -> list[Tensor]:
+        """The outputs of the blocks but the last, (n, pixels, channels), and what `forward` gives for all patches of
+        a grid, (n, patches, features), its stride in pixels of the last block."""
         window = (patch_size - self.field) // self.step + 1
         num_rows, num_cols = ((size - patch_size) // (self.step * stride) + 1 for size in images.shape[-2:])
-        means = F.avg_pool2d(self.convolve(images), window, stride=stride)[:, :, :num_rows, :num_cols]
-        features: Tensor = self.fc(means.flatten(2).transpose(1, 2))
-        return features
+        *inner, last = self.convolve(images)
+        means = F.avg_pool2d(last, window, stride=stride)[:, :, :num_rows, :num_cols]
+        return [layer.flatten(2).transpose(1, 2) for layer in inner] + [self.fc(means.flatten(2).transpose(1, 2))]
 
 
 class _ValidBlock(nn.Module):

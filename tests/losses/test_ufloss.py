@@ -90,6 +90,31 @@ def test_a_network_that_sees_the_grid_at_once_gives_the_equation(in_chans, strid
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-7)
 
 
+def test_inner_layers_add_the_distances_of_their_pixels():
+    net = narrow()
+    output, target = images(rows=52, cols=60), images(rows=52, cols=60, seed=1)
+    plain, loss = UFLoss(net).eval(), UFLoss(net, inner_layers=True).eval()
+    scale = image_scale(target).reshape(-1, 1, 1, 1)
+    expected = plain(output, target)
+    maps = [to_patch_channels((image / scale)[:, 0], 2) for image in (output, target)]
+    maps = [torch.relu(net.network.stem(image)) for image in maps]
+    for block in net.network.blocks[:-1]:
+        maps = [block(image) for image in maps]
+        x, t = (torch.nn.functional.normalize(image, dim=1) for image in maps)
+        expected = expected + (x - t).square().sum(dim=1).mean()
+    torch.testing.assert_close(loss(output, target), expected)
+    assert loss(target, target) == 0 and loss(output, target) > plain(output, target)
+    output.requires_grad_()
+    loss.train()(output, target).backward()
+    assert torch.view_as_real(output.grad).isfinite().all() and output.grad.abs().max() > 0
+    few = UFLoss(net, inner_layers=True, patches_per_step=2)
+    torch.manual_seed(0)
+    assert few(output, target) > 0
+    for other, options in ((SmallNet(), {}), (net, {"stride": 3})):
+        with pytest.raises(ValueError, match="inner_layers must be False for this network"):
+            UFLoss(other, inner_layers=True, **options)
+
+
 def test_grid_and_number_of_patches_are_those_of_the_network_unless_given():
     class Counting(SmallNet):
         def forward(self, patches):
