@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,7 +178,7 @@ def train_helpers(args: argparse.Namespace, root: Path) -> tuple[dict[str, Path]
         line += ["--default_root_dir", segmenter, "--max_epochs", 20, "--loss", "dice_ce"]
         line += ["--lr", 1e-3, "--chans", 16, "--num_workers", 0]
         commands["segmenter"] = [sys.executable, *map(str, line)]
-    mark_trained(args, run_together(commands, args.work / "logs", processes=args.processes))
+    run_each(args, commands)
     files = {name: folder / "feature_net.safetensors" for name, folder in folders.items()}
     files["UNTRAINED"] = args.work / "untrained.safetensors"
     if not files["UNTRAINED"].is_file():
@@ -187,10 +187,17 @@ def train_helpers(args: argparse.Namespace, root: Path) -> tuple[dict[str, Path]
     return files, segmenter / "checkpoints" / "best.ckpt"
 
 
-def mark_trained(args: argparse.Namespace, seconds: Mapping[str, float]) -> None:
-    for name, value in seconds.items():
+def run_each(args: argparse.Namespace, commands: Mapping[str, Sequence[str]]) -> None:
+    """Run trainings side by side; a file in the folder of each says that it has ended, and its CPU seconds."""
+
+    def run(name: str) -> None:
+        seconds = run_together({name: commands[name]}, args.work / "logs")[name]
         if (args.work / name).is_dir():
-            (args.work / name / "trained").write_text(f"{value:.0f}\n", encoding="utf-8")
+            (args.work / name / "trained").write_text(f"{seconds:.0f}\n", encoding="utf-8")
+
+    with ThreadPoolExecutor(args.processes) as pool:
+        for _ in pool.map(run, commands):
+            pass
 
 
 def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> list[Run]:
@@ -227,7 +234,7 @@ def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> lis
                     tuned[run.name] = recipe(script, root, run.folder, *flags)
             runs.append(run)
     for commands in (first, tuned):
-        mark_trained(args, run_together(commands, args.work / "logs", processes=args.processes))
+        run_each(args, commands)
     return runs
 
 
