@@ -43,8 +43,8 @@ class UFLoss(FrozenNetworkLoss):
         chunk_size: patches that go through the network at once, where it sees one after the other. With more, the
             chunks are computed again in the backward pass instead of being stored.
         inner_layers: add the same distance of the network's inner layers, whose unit vectors belong to each of their
-            pixels, the mean over the pixels, one for each layer: finer than a patch. For networks with
-            ``grid_layers``. The value is in 0 .. 4 for each.
+            pixels, the mean over the pixels, one for each layer: finer than a patch. For networks of architecture
+            "narrow". The value is in 0 .. 4 for each.
 
     Raises:
         ValueError: if stride, patches_per_step or chunk_size is below 1, or the network has no such layers.
@@ -64,9 +64,14 @@ class UFLoss(FrozenNetworkLoss):
         check_at_least_one(stride=stride, chunk_size=chunk_size, patches_per_step=patches_per_step)
         super().__init__("feature_net", feature_net)
         self.stride = _stride(feature_net, stride)
-        fits = not inner_layers or (hasattr(feature_net, "grid_layers") and _sees_grid(feature_net, self.stride))
-        step = getattr(feature_net, "grid_step", None)
-        check(fits, "inner_layers", f"False for this network (a stride that is a multiple of {step})", inner_layers)
+        if inner_layers:
+            kind = getattr(feature_net, "architecture", type(feature_net).__name__)
+            has_layers = getattr(feature_net, "grid_step", None) is not None
+            check(has_layers, "feature_net", "of the architecture 'narrow' for inner_layers", repr(kind))
+            step = feature_net.grid_step
+            check(
+                _sees_grid(feature_net, self.stride), "stride", f"a multiple of {step} for inner_layers", self.stride
+            )
         self.inner_layers = inner_layers
         self.patches_per_step = patches_per_step
         self.chunk_size = chunk_size

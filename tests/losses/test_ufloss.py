@@ -110,9 +110,10 @@ def test_inner_layers_add_the_distances_of_their_pixels():
     few = UFLoss(net, inner_layers=True, patches_per_step=2)
     torch.manual_seed(0)
     assert few(output, target) > 0
-    for other, options in ((SmallNet(), {}), (net, {"stride": 3})):
-        with pytest.raises(ValueError, match="inner_layers must be False for this network"):
-            UFLoss(other, inner_layers=True, **options)
+    with pytest.raises(ValueError, match="feature_net must be of the architecture 'narrow' for inner_layers"):
+        UFLoss(PatchFeatureNet(2, patch_size=40), inner_layers=True)
+    with pytest.raises(ValueError, match="stride must be a multiple of 4 for inner_layers, got 3"):
+        UFLoss(net, stride=3, inner_layers=True)
 
 
 def test_grid_and_number_of_patches_are_those_of_the_network_unless_given():
