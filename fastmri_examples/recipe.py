@@ -31,7 +31,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from fastmri_ufloss.baselines import CLASSICAL_METHODS, search_weights, volume_slices
-from fastmri_ufloss.checks import check_at_least_one
 from fastmri_ufloss.convert.jobs import SPLITS, Job, missing_jobs, run_jobs
 from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform, create_mask_for_mask_type
 from fastmri_ufloss.data.masks import POINT_MASKS
@@ -131,12 +130,43 @@ def parse(
     if args.get("center_size") is not None:  # which takes the place of the fraction that is the default
         parser.set_defaults(center_fractions=None)
     args = parser.parse_args()  # ends here with --print_config
+    check_ranges(args)
     if args.get("mode") == "train" and args.checkpoint is not None:
         begins = "--init_checkpoint begins a training, " if "init_checkpoint" in args else ""
         raise ValueError(f"--checkpoint is for --mode test; {begins}--resume goes on with a training")
     if demo and uses_demo(args):
         say(f"Settings: {', '.join(f'{name} {args[name]}' for name in demo)}")
     return args
+
+
+LARGE, INF = 2**31, sys.float_info.max
+# the least and the largest number of a flag; of other flags integers are at least 1, and numbers are positive
+RANGES = {
+    **dict.fromkeys(("in_chans", "out_chans"), (1, 1)),  # of fastMRI's U-Net, whose images are magnitudes
+    **dict.fromkeys(("max_steps", "max_epochs"), (-1, LARGE)),
+    **dict.fromkeys(("seed", "seeds"), (0, 2**32 - 1)),
+    **dict.fromkeys(("num_workers", "convert_workers"), (0, 1024)),
+    **dict.fromkeys(("warmup_steps", "num_log_images", "num_res_units", "replay_size", "slice", "split"), (0, LARGE)),
+    **dict.fromkeys(("gradient_clip_val", "limit_train_batches", "limit_val_batches"), (0, INF)),
+    **dict.fromkeys(("weight_decay", "error_gain", "dssim_weight"), (0, INF)),
+    **dict.fromkeys(("beta1", "dropout", "drop_prob", "label_smoothing", "lr_gamma", "replay_probability"), (0, 1)),
+    **{f"{split}{of}sample_rate": (0, 1) for split in ("", "val_", "test_") for of in ("", "volume_")},
+}
+
+
+def check_ranges(args: Namespace) -> None:
+    """Raise ValueError if a number is out of the range of its flag, or no mask is to be had from the flags."""
+    for name, value in vars(args).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                low, high = RANGES.get(name, (1, LARGE) if isinstance(number, int) else (sys.float_info.min, INF))
+                if not low <= number <= high:
+                    raise ValueError(f"--{name} must be from {low:.3g} to {high:.3g}, got {number}")
+    cores = max(2, os.cpu_count() or 1)
+    if isinstance(args.get("devices"), int) and not uses_gpu(args) and args.devices > cores:
+        raise ValueError(f"--devices must be at most {cores}, the cores of this machine, got {args.devices}")
+    if args.get("mask_type") is not None:
+        make_mask_func(args)
 
 
 def changed(parser: ArgumentParser, args: Namespace, names: Iterable[str]) -> list[str]:
@@ -540,7 +570,6 @@ def make_trainer(
 
     Lightning counts the steps of all optimizers; where there are several, the module accumulates the gradients.
     """
-    check_at_least_one(check_val_every_n_epoch=args.check_val_every_n_epoch)
     args = args.clone()
     if args.max_epochs > 0:  # a short run is validated at its end: without that it has no best checkpoint
         args.check_val_every_n_epoch = min(args.check_val_every_n_epoch, args.max_epochs)
@@ -772,6 +801,7 @@ def train_and_test(
     ``names`` are the flags that are arguments of the module ``kind``; the data are those of `find_data`, or here.
     """
     weights = read_loss(parser, args)
+    kind.check_settings(pick(args, names))
     for name in args.get("classical", ()):
         if CLASSICAL_METHODS[name].missing:
             raise ImportError(CLASSICAL_METHODS[name].missing)

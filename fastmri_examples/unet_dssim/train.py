@@ -121,8 +121,6 @@ def main() -> None:
 
 
 def check_arguments(parser: ArgumentParser, args: Namespace, nets: list[str]) -> None:
-    if not 0 <= args.dssim_weight < float("inf"):
-        raise ValueError(f"--dssim_weight must be a number >= 0, got {args.dssim_weight}")
     if recipe.changed(parser, args, ("lr_gamma",)) and args.lr_step_size == PAPER["lr_step_size"]:
         raise ValueError("--lr_gamma needs --lr_step_size: without it the learning rate stays as it is")
     if args.resume not in ("auto", "never") and len(nets) > 1:

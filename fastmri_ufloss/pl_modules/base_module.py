@@ -3,19 +3,25 @@ random numbers that a resume repeats."""
 
 import inspect
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.models.checkpoints import read_checkpoint
 
 __all__ = ["BaseModule", "SeededSteps", "read_checkpoint"]
 
 _Module = TypeVar("_Module", bound="BaseModule")
+
+_SIZES = r"chans|(in|out|sens|refinement|discriminator)_chans|(sens_)?pools|convs_per_.+|width|num_(?!patches|log_).+"
+_LARGEST = 4096  # layers, channels, poolings ... of a network
 
 _LightningModule: Any = pl.LightningModule  # without types, as fastMRI's modules are: theirs are mixed in
 
@@ -51,12 +57,33 @@ class BaseModule(_LightningModule):
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         known = {name: value for name, value in settings.items() if takes_all or name in parameters}
         try:
-            module = cls(**{**known, **kwargs})
+            known |= kwargs
+            cls.check_settings(known)
+            module = cls(**known)
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
         except (RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"{checkpoint_path} does not fit its own settings {settings} ({error})") from error
         return module.to(map_location)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ValueError, before any memory is taken, where no network of these settings can be made here."""
+        for name, value in settings.items():
+            if re.fullmatch(_SIZES, name) and isinstance(value, int):
+                check(0 <= value <= _LARGEST, name, f"at most {_LARGEST}", value)
+        try:
+            with torch.device("meta"):
+                network = cls(**settings)
+        except (RuntimeError, TypeError, ArithmeticError, IndexError, AttributeError) as error:
+            raise ValueError(f"no {cls.__name__} has the settings {_plain(settings)} ({error})") from error
+        tensors = (*network.parameters(), *network.buffers())
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        fits = (
+            f"{_plain(settings)} must give a network of less than the {memory / 1e9:.0f} GB of this machine's memory"
+        )
+        require(needed < memory, fits, f"{needed / 1e9:.0f} GB")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._train_batch = batch
@@ -96,6 +123,10 @@ class BaseModule(_LightningModule):
             "still those of the step before, and the checkpoints on disk are of earlier steps; look at these data, "
             "or lower the learning rate or the weights of the loss"
         )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if not isinstance(value, nn.Module)}
 
 
 def _slices_of(batch: Any) -> str:

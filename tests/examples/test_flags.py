@@ -117,3 +117,37 @@ def test_a_flag_that_cannot_be_read_is_named(flags: list[str], message: str, tmp
     last = error.splitlines()[-1]
     assert last.startswith("error: ") and message in last
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["modl_ufloss/train.py", "adversarial_refinement/train_refinement.py"])
+def test_numbers_out_of_range_are_refused_when_they_are_read(script: str, tmp_path: Path) -> None:
+    numbers = [
+        name
+        for name, flag in FLAGS[script].items()
+        if isinstance(flag.get("default"), int | float) and not isinstance(flag["default"], bool)
+    ]
+    assert len(numbers) > 15
+    for name in numbers:
+        printed = run_recipe(script, f"--{name}", -2, cwd=tmp_path, fails=True).stderr
+        assert name in printed and "-2" in printed
+    assert not list(tmp_path.iterdir())  # no demo data either
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "problem"),
+    [
+        ("varnet/train.py", "--num_cascades 0", "num_cascades must be from 1"),
+        ("varnet/train.py", "--num_cascades 1000000000", "num_cascades must be at most 4096"),
+        ("varnet/train.py", "--pools 20", "GB of this machine's memory"),
+        ("unet/train.py", "--chans 4000 --num_pool_layers 8", "GB of this machine's memory"),
+        ("unet/train.py", "--in_chans 2", "in_chans must be from 1 to 1"),
+        ("unet/train.py", "--lr 0", "lr must be from"),
+        ("modl_ufloss/train.py", "--num_unrolls 1000000000", "num_unrolls must be at most 4096"),
+        ("modl_ufloss/train.py", "--accelerations 4 0", "accelerations must be from 1"),
+        ("modl_ufloss/train.py", "--center_fractions 1", "center fraction of 1.0"),
+        ("modl_ufloss/train.py", "--accelerator cpu --devices 4096", "--devices must be at most"),
+    ],
+)
+def test_absurd_networks_and_machines_are_refused(script: str, flags: str, problem: str, tmp_path: Path) -> None:
+    assert problem in run_recipe(script, *flags.split(), cwd=tmp_path, fails=True).stderr
+    assert not list(tmp_path.glob("**/*.h5"))
