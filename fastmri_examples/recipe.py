@@ -36,13 +36,19 @@ from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform
 from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
-from fastmri_ufloss.files import atomic_path, open_hdf5, remove_leftovers, write_json
+from fastmri_ufloss.files import atomic_path, lock_folder, open_hdf5, remove_leftovers, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, make_metrics, mean_scores, score_run
 from fastmri_ufloss.models import PatchFeatureNet, VGGFeatures, load_vgg_features, pretrained_feature_net
 from fastmri_ufloss.pl_modules import FeatureModule, MriDataModule, MriModule, PatchDataModule, UnetModule
-from fastmri_ufloss.pl_modules.base_module import BaseModule, SeededSteps, read_checkpoint
+from fastmri_ufloss.pl_modules.base_module import (
+    AtomicCheckpointIO,
+    BaseModule,
+    LastCheckpoint,
+    SeededSteps,
+    read_checkpoint,
+)
 from fastmri_ufloss.report import format_table, save_picture
 from fastmri_ufloss.simulation.demo import make_demo_dataset
 
@@ -191,8 +197,6 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*You have overridden `transfer_batch_to_device`.*")
     warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
-    # the checkpoints of the recipes are written after the step, which Lightning cannot know
-    warnings.filterwarnings("ignore", message=".*ModelCheckpoint with manual optimization.*", category=UserWarning)
     torch.set_float32_matmul_precision("high")
     try:
         main()
@@ -573,20 +577,17 @@ def make_trainer(
     args = args.clone()
     if args.max_epochs > 0:  # a short run is validated at its end: without that it has no best checkpoint
         args.check_val_every_n_epoch = min(args.check_val_every_n_epoch, args.max_epochs)
-    options = {"dirpath": run_dir / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(**options, filename="best", monitor=monitor, mode=mode)
-    # two writers of one file, and not save_last, which writes only where the best has improved
-    each_epoch = ModelCheckpoint(
-        **options, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True
-    )
+    checkpoints = run_dir / "checkpoints"
+    best = ModelCheckpoint(checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False)
     every = args.checkpoint_every_n_steps * num_optimizers
-    within_epoch = ModelCheckpoint(**options, filename="last", save_top_k=1, every_n_train_steps=every)
+    last = LastCheckpoint(checkpoints / "last.ckpt", every_n_train_steps=every)
     return pl.Trainer(
         max_epochs=args.max_epochs,
         max_steps=args.max_steps * (num_optimizers if args.max_steps > 0 else 1),
         accumulate_grad_batches=args.accumulate_grad_batches if num_optimizers == 1 else 1,
         default_root_dir=run_dir,
-        callbacks=[best, each_epoch, within_epoch, SeededSteps(args.seed), EpochLine()],
+        callbacks=[best, last, SeededSteps(args.seed), EpochLine()],
+        plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(run_dir, name="tensorboard"),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -622,12 +623,15 @@ def begin(
     kind: type[BaseModule],
     facts: Mapping[str, Any] | None = None,
 ) -> Path | None:
-    """Write the run's ``config.yaml``, and give the checkpoint that ``--resume`` asks for.
+    """Write the run's ``config.yaml``, and give the checkpoint that ``--resume`` asks for; lock the run's folder.
 
     A run that goes on must have kept the flags ``compared``, and ``facts``, arguments of the module ``kind`` that
     follow from the data; otherwise ValueError says which it has not.
     """
     config, last = run_dir / CONFIG, run_dir / "checkpoints" / "last.ckpt"
+    if pl.utilities.rank_zero_only.rank == 0:
+        lock_folder(run_dir)
+        remove_leftovers((config, last, last.with_name("best.ckpt")), stale_seconds=0)  # of a killed run
     settings = yaml.safe_load(parser.dump(args, skip_unset=False))
     resume = {"auto": last if last.is_file() else None, "never": None}.get(args.resume, Path(args.resume))
     if resume is not None:

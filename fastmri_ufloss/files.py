@@ -4,13 +4,14 @@ import contextlib
 import glob
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_stamp", "name_some", "open_hdf5", "remove_leftovers", "write_json"]
+__all__ = ["atomic_path", "file_stamp", "lock_folder", "name_some", "open_hdf5", "remove_leftovers", "write_json"]
 
 
 @contextlib.contextmanager
@@ -50,6 +51,24 @@ def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> l
                 else:
                     young.append(file)
     return young
+
+
+def lock_folder(folder: Path) -> None:
+    """Keep a folder, which is made if need be, for this process until it ends; ValueError if another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # and never closed, which ends the lock
+    try:
+        # not flock: the workers of a killed process would have that lock for some more seconds
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        message = f"another process is writing into {folder}: wait for its end, or choose another folder"
+        raise ValueError(message) from error
+    except OSError:  # a file system without locks
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, document: Mapping[str, Any]) -> None:

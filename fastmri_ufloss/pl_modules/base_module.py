@@ -1,5 +1,5 @@
 """What all Lightning modules of this package share: safe checkpoints, a stop before a loss that is not finite, and
-random numbers that a resume repeats."""
+checkpoints and random numbers with which a resumed run ends as one that was never killed."""
 
 import inspect
 import math
@@ -11,12 +11,15 @@ from typing import Any, ClassVar, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check, require
+from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.models.checkpoints import read_checkpoint
 
-__all__ = ["BaseModule", "SeededSteps", "read_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "BaseModule", "LastCheckpoint", "SeededSteps", "read_checkpoint"]
 
 _Module = TypeVar("_Module", bound="BaseModule")
 
@@ -150,3 +153,51 @@ class SeededSteps(pl.Callback):
         batch_idx = getattr(trainer.train_dataloader, "used_batches", batch_idx)
         # distinct for any run of fewer than a million batches an epoch; torch takes 64 bits
         torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1_000_003 + batch_idx)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints beside their place: Lightning moves them from the folder of temporary files, which a kill or
+    a full disk cuts short where that is another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes the checkpoint of a run from which it goes on, with the same end, whenever it is killed.
+
+    That is after each epoch, and within an epoch after every ``every_n_train_steps`` steps of all optimizers, but
+    never between the last batch of an epoch and the validation, which a resumed run would leave out, nor while
+    gradients are being accumulated, which are in no checkpoint.
+    """
+
+    def __init__(self, path: str | Path, *, every_n_train_steps: int) -> None:
+        self.path = path
+        self.every_n_train_steps = every_n_train_steps
+        self._step = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # with max_steps, Lightning would resume from the end of an epoch as if that were in its midst
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        before, self._step = self._step, trainer.global_step
+        if self._step != before and self._step % self.every_n_train_steps == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # Lightning counts a batch as completed after the hooks of its end only, and its versions resume differently
+        loops = checkpoint["loops"]["fit_loop"]
+        for counts in (loops["epoch_loop.batch_progress"][part] for part in ("total", "current")):
+            counts["completed"] = counts["processed"]

@@ -1,6 +1,8 @@
 """The settings of a run in its folder: they repeat it, and a run that goes on is compared with them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,22 @@ def test_settings_of_the_demo_are_defaults(demo: Path, tmp_path: Path, data: boo
     assert (printed["lr"], printed["max_steps"]) == (0.5, 8)
     assert (printed["train_rows"], printed["max_epochs"]) == ((64, 50) if data else (48, 40))
     assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]
+
+
+def test_the_folder_of_another_run_is_left_alone(demo: Path, tmp_path: Path) -> None:
+    command = [SCRIPT, "--data_path", demo, *TINY, "--loss", "l2", "--default_root_dir", "run"]
+    code = (
+        "from pathlib import Path; from fastmri_ufloss.files import lock_folder; lock_folder(Path('run')); input('*')"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None and other.stdout.read(1) == b"*"
+        error = run_recipe(*command, cwd=tmp_path, fails=True).stderr
+        assert "error: another process is writing into run" in error
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    finally:
+        other.kill()
+        other.communicate()
+    run_recipe(*command, cwd=tmp_path)

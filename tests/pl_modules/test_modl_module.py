@@ -1,4 +1,4 @@
-"""MoDL under Lightning: resume, processes, the test's table and picture."""
+"""MoDL under Lightning: processes, the test's table and picture."""
 
 import inspect
 import os
@@ -13,7 +13,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from fastmri.evaluate import nmse
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fastmri_ufloss.data import MoDLDataTransform, SensMapCache, create_mask_for_mask_type
 from fastmri_ufloss.losses import make_loss
@@ -24,7 +23,6 @@ from fastmri_ufloss.pl_modules import (
     MriDataModule,
     RecNetModule,
     SeededSteps,
-    read_checkpoint,
 )
 from fastmri_ufloss.simulation.simulate import simulate_kspace, write_volume
 
@@ -125,46 +123,6 @@ def test_maps_of_the_device_and_of_the_cache_give_the_same_batch(root: Path) -> 
             a, b = module.reconstruct(cached), module.reconstruct(computed)
         for x, y in ((a.image, b.image), (a.reference, b.reference)):
             assert float((x - y).norm() / y.norm()) < 2e-3  # half precision of the cache
-
-
-class Kill(pl.Callback):
-    """Ends the run at once after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("kill_at", [6, 8, 9, 11])
-def test_resumed_run_equals_the_uninterrupted_one(
-    root: Path, tmp_path: Path, net: PatchFeatureNet, kill_at: int
-) -> None:
-    def checkpoints(path: Path) -> list[pl.Callback]:
-        return [
-            ModelCheckpoint(path, monitor="validation_loss", save_last=True, enable_version_counter=False),
-            ModelCheckpoint(path, filename="last", every_n_train_steps=2, save_top_k=1, enable_version_counter=False),
-        ]
-
-    straight = module_with(net)
-    whole = trainer(tmp_path / "a", callbacks=checkpoints(tmp_path / "a"))
-    whole.fit(straight, datamodule=data_module(root))
-    assert whole.global_step == 18
-
-    killed = trainer(tmp_path / "b", callbacks=[*checkpoints(tmp_path / "b"), Kill(kill_at)])
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        killed.fit(module_with(net), datamodule=data_module(root))
-    last = tmp_path / "b" / "last.ckpt"
-    stored = read_checkpoint(last, prefix="modl.")  # plain tensors and values
-    assert stored["global_step"] == (kill_at - 1) // 2 * 2  # killed before the step's own checkpoint
-
-    resumed = module_with(net)
-    again = trainer(tmp_path / "b", callbacks=checkpoints(tmp_path / "b"))
-    again.fit(resumed, datamodule=data_module(root), ckpt_path=last)
-    assert again.global_step == whole.global_step
-    assert torch.equal(weights_of(resumed), weights_of(straight))
 
 
 def test_test_writes_files_and_stages(root: Path, tmp_path: Path, net: PatchFeatureNet) -> None:
