@@ -66,7 +66,7 @@ def laplacian_of_gaussian(images: Tensor) -> Tensor:
     parts = magnitude(channels(images))  # real already: this makes float32 of half precision
     with no_autocast(images):
         padded = F.pad(parts.flatten(0, 1).unsqueeze(1), (KERNEL_SIZE // 2,) * 4, mode="replicate")
-        filtered = F.conv2d(padded, laplacian_kernel().to(parts)).reshape(parts.shape)
+        filtered = F.conv2d(padded, laplacian_kernel().to(parts, non_blocking=True)).reshape(parts.shape)
     if not images.is_complex():
         return filtered
     return torch.view_as_complex(filtered.permute(0, 2, 3, 1).contiguous()).unsqueeze(1)

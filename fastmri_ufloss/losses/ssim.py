@@ -1,8 +1,9 @@
 """Structural similarity of magnitudes: ssim, dssim, ms_ssim.
 
 Arguments, result and errors are those of `fastmri_ufloss.losses.images`; here ``data_range`` is needed, (batch,), the
-largest intensity of each image's volume, positive and in the unit of the images. Images must not be smaller than the
-window. The arithmetic is in float64, because variances in a window are small differences.
+largest intensity of each image's volume, positive and in the unit of the images; otherwise ValueError, or on a GPU
+NaN, as it would have to be waited for. Images must not be smaller than the window. The arithmetic is in float64,
+because variances in a window are small differences.
 """
 
 from collections.abc import Sequence
@@ -128,11 +129,13 @@ def at_unit_range(
     if data_range is None:
         raise ValueError(f"{name} needs data_range, the largest intensity of each image's volume, of shape (batch,)")
     precision = torch.float64 if target.dtype in (torch.float64, torch.complex128) else torch.float32
-    ranges = torch.as_tensor(data_range).detach().to(precision).to(target.device)  # not every device has float64
+    ranges = torch.as_tensor(data_range).detach()
     fits = ranges.ndim <= 1 and ranges.numel() in (1, len(target))
     require(fits, f"data_range must have shape ({len(target)},)", tuple(ranges.shape))
-    if not bool(((ranges > 0) & ranges.isfinite()).all()):
+    is_range = (ranges > 0) & ranges.isfinite()
+    if ranges.device.type == "cpu" and not bool(is_range.all()):  # a GPU would have to be waited for
         raise ValueError(f"data_range must be positive and finite, got {ranges.tolist()}")
+    ranges = torch.where(is_range, ranges, torch.nan).to(precision).to(target.device)  # not every device has float64
     inside = torch.float32 if output.device.type == "mps" else torch.float64
     x, t = (magnitude(image).to(inside) / ranges.reshape(-1, 1, 1, 1) for image in (output, target.detach()))
     return x, t, precision

@@ -228,7 +228,7 @@ def _features(feature_net: nn.Module, channels: Tensor, corners: Tensor) -> Tens
 def _cut(channels: Tensor, corners: Tensor, size: int) -> Tensor:
     """Patches (batch, in_chans, m, size, size)."""
     num_rows, num_cols = channels.shape[2:]
-    corners = corners.to(channels.device)
+    corners = corners.to(channels.device, non_blocking=True)
     span = torch.arange(size, device=channels.device)
     rows = (corners[:, :1] + span) % num_rows
     cols = (corners[:, 1:] + span) % num_cols

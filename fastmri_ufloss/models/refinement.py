@@ -217,7 +217,7 @@ class PatchDiscriminator(nn.Module):
         check(generator.device.type == "cpu", "generator", "on the CPU", generator.device)
         weight = self.last.weight
         draws = (torch.rand(batch, n, 1, 1, generator=generator) for n in self.widths[-_NUM_DROPOUTS:])
-        return [(draw >= self.dropout).to(weight) / (1 - self.dropout) for draw in draws]
+        return [(draw >= self.dropout).to(weight, non_blocking=True) / (1 - self.dropout) for draw in draws]
 
 
 def _check_images(images: Tensor, in_chans: int, min_size: int, *, network: str = "", advice: str = "") -> None:

@@ -1,5 +1,6 @@
 """ESPIRiT: coil sensitivity maps from the fully sampled center of k-space."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,8 @@ def estimate_sens_maps(
     with torch.autocast(maps.device.type, enabled=False), _one_thread(maps.device):
         for height, width in sorted(set(centers)):
             members = [i for i, center in enumerate(centers) if center == (height, width)]
-            center = _calibration(masked_kspace, members, height, width)
+            center, peaks = _calibration(masked_kspace, members, height, width)
+            unexplained = unexplained + (0 * peaks).sum()  # NaN if one is not finite
             samples = _coil_matrices(center, kernel_size, threshold)
             # several images at a time only where a chunk holds them whole
             step = max(1, _chunk_rows(maps, cols, max_memory) // rows)
@@ -98,9 +100,12 @@ def estimate_sens_maps(
                 fraction = _eigenvectors(samples[part], center[part], maps, members[part], crop, max_memory)
                 if min(height, width) >= 3 * kernel_size:  # in smaller regions a second eigenvalue says little
                     unexplained = torch.maximum(unexplained, fraction.amax())
-    if unexplained > _MAX_UNEXPLAINED:
+    left = float(unexplained)  # here alone, as a GPU must be waited for
+    if math.isnan(left):
+        raise ValueError("masked_kspace must be finite in its center lines, got inf or nan")
+    if left > _MAX_UNEXPLAINED:
         warnings.warn(
-            f"num_maps={num_maps} leaves {100 * float(unexplained):.1f}% of the center of k-space unexplained, which "
+            f"num_maps={num_maps} leaves {100 * left:.1f}% of the center of k-space unexplained, which "
             f"num_maps={num_maps + 1} explains: the field of view may be smaller than the object",
             stacklevel=3,
         )
@@ -140,15 +145,18 @@ def _check(
         raise ValueError(f"num_maps must be from 1 to the number of coils ({shape[1]}), got {num_maps}")
 
 
-def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: int) -> Tensor:
-    """The center (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude."""
+def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The center (members, coils, height, width) of k-space, complex, with 1 as its largest magnitude, and that.
+
+    A center that is not finite becomes zero.
+    """
     rows, cols = masked_kspace.shape[2:4]
     center = masked_kspace.narrow(2, (rows - height + 1) // 2, height)
-    center = center.narrow(3, (cols - width + 1) // 2, width)[members].float()
-    scale = center.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
-    if not torch.isfinite(scale).all():
-        raise ValueError("masked_kspace must be finite in its center lines, got inf or nan")
-    return torch.view_as_complex((center / torch.where(scale > 0, scale, 1)).contiguous())
+    center = center.narrow(3, (cols - width + 1) // 2, width)
+    center = (center if len(members) == len(center) else center[members]).float()
+    peaks = center.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
+    center = torch.where(peaks.isfinite(), center / torch.where(peaks > 0, peaks, 1), 0)
+    return torch.view_as_complex(center.contiguous()), peaks
 
 
 def _kernel(kernel_size: int, region: Sequence[int]) -> list[int]:

@@ -204,17 +204,22 @@ class AdversarialModule(MriModule):
         if change is not None:
             values["penalty"] = change.abs().mean()
         loss = self.objective(image, reference, data_range_of(reference), values=values)
-        if not bool(loss.detach().isfinite()):  # before its images get into the replay buffer
-            self._stop({"generator": loss})
+        stored = list(self.replay.images)
         discriminator_value = self._discriminator_loss(fake.detach(), real)
-        self._losses = {"generator": loss.detach(), "discriminator": discriminator_value.detach()}
+        losses = {"generator": loss.detach(), "discriminator": discriminator_value.detach()}
         # one pass: each parameter gets its gradient once, as data-parallel training expects
         self.manual_backward((loss + discriminator_value) / self.hparams.accumulate_grad_batches)
         self._accumulated += 1
-        if self._accumulated == self.hparams.accumulate_grad_batches or self.trainer.is_last_batch:
+        is_step = self._accumulated == self.hparams.accumulate_grad_batches or self.trainer.is_last_batch
+        largest = [p.grad.abs().max() for p in self.parameters() if p.grad is not None] if is_step else []
+        found = torch.stack([*losses.values(), *largest]).cpu()  # here alone, as a GPU must be waited for
+        if not bool(found.isfinite().all()):
+            self.replay.images = stored
+            self._stop(losses)
+        if is_step:
             self._step()
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(fake))
-        self.log("discriminator/loss", discriminator_value.detach(), batch_size=len(fake))
+        self.log("train_loss", found[0], prog_bar=True, batch_size=len(fake))
+        self.log("discriminator/loss", found[1], batch_size=len(fake))
         for name, factor in self.objective.factors.items():
             self.log(f"train_factors/{name}", factor, batch_size=len(fake))
 
@@ -239,8 +244,7 @@ class AdversarialModule(MriModule):
         return self.test_logs(batch, image, stages)
 
     def on_before_backward(self, loss: Tensor) -> None:
-        if not bool(loss.detach().isfinite().all()):
-            self._stop(self._losses)
+        """Nothing: `training_step` looks at the losses together with their gradients."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -284,9 +288,6 @@ class AdversarialModule(MriModule):
         return discriminator_loss(*seen, label_smoothing=self.hparams.label_smoothing)
 
     def _step(self) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if not bool(torch.stack([g.abs().max() for g in gradients]).isfinite().all()):
-            self._stop(self._losses)
         for optimizer in self.optimizers():
             optimizer.step()
             optimizer.zero_grad()

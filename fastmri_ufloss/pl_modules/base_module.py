@@ -37,6 +37,7 @@ class BaseModule(_LightningModule):
 
     prefix: ClassVar[str]  # what the names of the network's weights start with
     _train_batch: Any = None
+    _is_checked = False  # the loss of this batch
 
     @classmethod
     def load_from_checkpoint(
@@ -90,13 +91,22 @@ class BaseModule(_LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._train_batch = batch
+        self._is_checked = False
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._train_batch = None
 
     def on_before_backward(self, loss: Tensor) -> None:
-        if not bool(loss.detach().isfinite().all()):
-            self.stop_training(f"the loss is {float(loss.detach().sum())}", self.loss_terms())
+        if not self._is_checked:
+            self.checked(loss)
+
+    def checked(self, loss: Tensor) -> Tensor:
+        """The value of a step's loss, which is finite, on the CPU: the progress bar need not wait for a GPU again."""
+        value = loss.detach().cpu()
+        if not bool(value.isfinite().all()):
+            self.stop_training(f"the loss is {float(value.sum())}", self.loss_terms())
+        self._is_checked = True
+        return value
 
     def with_cosine(
         self, optimizer: torch.optim.Optimizer, *, warmup_steps: int = 0

@@ -246,7 +246,7 @@ class FeatureModule(BaseModule):
         # The loss needs the bank no more. Overwritten here, and not in a later hook, a checkpoint that is
         # written right after the step has the rows in it.
         self.bank.update(gather_rows(indices), gather_rows(features.detach()))
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(patches))
+        self.log("train_loss", self.checked(loss), prog_bar=True, batch_size=len(patches))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -290,7 +290,7 @@ def _random_phase(patches: Tensor) -> Tensor:
     lines = (torch.linspace(-1, 1, size, device=patches.device) for size in patches.shape[2:])
     rows, cols = torch.meshgrid(*lines, indexing="ij")
     terms = [torch.ones_like(rows), rows, cols, rows * cols, rows**2, cols**2]
-    spread = torch.tensor([2 * torch.pi, 1.5, 1.5, 0.7, 0.7, 0.7], device=patches.device)
+    spread = torch.tensor([2 * torch.pi, 1.5, 1.5, 0.7, 0.7, 0.7]).to(patches.device, non_blocking=True)
     angle = torch.einsum(
         "nk,kij->nij", spread * torch.randn(len(patches), 6, device=patches.device), torch.stack(terms)
     )

@@ -7,6 +7,7 @@ import fastmri
 import fastmri.pl_modules
 import torch
 from fastmri.data.transforms import center_crop
+from fastmri.models.varnet import VarNetBlock
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check
@@ -20,8 +21,19 @@ OptimizerName = Literal["rmsprop", "adam"]
 Optimizers = tuple[list[torch.optim.Optimizer], list[Any]]  # and the schedulers
 
 
+class _VarNetBlock(VarNetBlock):
+    """fastMRI's, whose zero comes from the CPU."""
+
+    def forward(self, current_kspace: Tensor, ref_kspace: Tensor, mask: Tensor, sens_maps: Tensor) -> Tensor:
+        soft_dc = torch.where(mask, current_kspace - ref_kspace, 0) * self.dc_weight
+        model_term = self.sens_expand(self.model(self.sens_reduce(current_kspace, sens_maps)), sens_maps)
+        return current_kspace - soft_dc - model_term
+
+
 class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
     """``fastmri.pl_modules.VarNetModule`` for Lightning 2.
+
+    Called as fastMRI's; ``num_low_frequencies`` may be (batch,), and is counted in the masks where it is 0.
 
     Args:
         loss: in place of ``fastmri.SSIMLoss``: called ``loss(output, target, data_range=max_value)`` with
@@ -35,15 +47,12 @@ class VarNetModule(MriModule, fastmri.pl_modules.VarNetModule):
 
     def __init__(self, *, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # the same without waiting for a GPU
+        self.varnet.sens_net.mask_center = False
+        self.varnet.sens_net.register_forward_pre_hook(_keep_center)
+        self.varnet.cascades = nn.ModuleList(_VarNetBlock(block.model) for block in self.varnet.cascades)
         if loss is not None:
             self.loss = loss
-
-    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
-        """fastMRI's VarNet; of a batch with different numbers it counts the center lines in the masks."""
-        if isinstance(num_low_frequencies, Tensor):
-            numbers = set(num_low_frequencies.flatten().tolist())
-            num_low_frequencies = numbers.pop() if len(numbers) == 1 else None
-        return super().forward(masked_kspace, mask, num_low_frequencies)
 
     def reconstruct(self, batch: Batch) -> Reconstruction:
         """Magnitudes, cropped as fastMRI crops them, and the root-sum-of-squares image of the file."""
@@ -155,6 +164,21 @@ class UnetModule(MriModule, fastmri.pl_modules.UnetModule):
         for name in ("convs_per_stage", "optimizer"):
             if stored.get(name) == parameters[name].default:
                 del stored[name]
+
+
+def _keep_center(sens_net: Any, args: tuple[Tensor, Tensor, int | Tensor | None]) -> tuple[Tensor, Tensor, None]:
+    """Zeros in place of all but the center lines, as fastMRI's ``SensitivityModel`` with ``mask_center``."""
+    masked_kspace, mask, number = args
+    if isinstance(number, Tensor):
+        given = number.to(mask.device, non_blocking=True)
+    else:
+        given = torch.full((1,), number or 0, device=mask.device)
+    counted = sens_net.get_pad_and_num_low_freqs(mask)[1]
+    count = torch.where(given == 0, counted, given)[:, None]
+    first = (mask.shape[-2] - count + 1) // 2
+    lines = torch.arange(mask.shape[-2], device=mask.device)
+    is_center = (lines >= first) & (lines < first + count)
+    return torch.where(is_center[:, None, None, :, None], masked_kspace, 0), mask, None
 
 
 def _without_frozen(configured: Optimizers) -> Optimizers:

@@ -23,6 +23,9 @@ __all__ = ["Batch", "MriModule", "Reconstruction"]
 
 Batch = Any  # a collated `MoDLSample`, or fastMRI's `UnetSample` for its U-Net
 
+# numbers of a batch that the CPU alone reads: for their way back from a GPU it would have to wait
+ON_CPU = ("num_low_frequencies", "slice_num", "crop_size", "first_row", "num_rows")
+
 # arguments that are networks, no plain values
 NOT_STORED = ("loss", "score_feature_net", "reconstruction", "image_losses")
 
@@ -144,13 +147,17 @@ class MriModule(BaseModule, HostModule):
             self.val_log_indices = list(np.random.permutation(len(loader))[: self.num_log_images])
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        outputs = {**outputs, "output": outputs["output"].float(), "target": outputs["target"].float()}
+        images = torch.stack([outputs["output"].float(), outputs["target"].float()])
+        outputs = {**outputs, "output": images[0], "target": images[1]}
         # an objective that is no ``loss`` is not computed in validation
         for name, value in self.loss_terms().items() if hasattr(self, "loss") else ():
             self.log(f"val_terms/{name}", value, batch_size=len(outputs["fname"]), sync_dist=True)
         places = {name: outputs[name] for name in ("fname", "slice_num", "max_value")}
         for metric in getattr(self, "metrics", {}).values():
             metric.update(outputs["output"], outputs["target"], **places)
+        # at once: fastMRI asks for each slice's
+        (output, target), max_value = images.cpu(), torch.as_tensor(outputs["max_value"]).cpu()
+        outputs = {**outputs, "output": output, "target": target, "max_value": max_value}
         self._val_logs.append(HostModule.validation_step_end(self, outputs))
 
     def on_validation_epoch_end(self) -> None:
@@ -182,7 +189,9 @@ class MriModule(BaseModule, HostModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "mps":  # which has no float64
             batch = without_float64(batch, torch.float32)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        stays = {name: getattr(batch, name) for name in ON_CPU if hasattr(batch, name)}
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch._replace(**stays) if stays else batch
 
     def log_image(self, name: str, image: Tensor) -> None:
         if hasattr(getattr(self.logger, "experiment", None), "add_image"):
@@ -243,11 +252,9 @@ def _estimate_maps(batch: Batch) -> Tensor:
     if batch.center is None:
         return estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
     count, cols = batch.masked_kspace.shape[2:4]
-    # together: a GPU is waited for once
-    numbers = torch.stack([batch.num_low_frequencies, batch.num_rows, batch.first_row]).cpu()
-    lines = numbers[0].clamp(max=min(batch.center.shape[2:4]))
-    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(numbers[1, 0]), cols))
-    bands = zip(maps, numbers[2].tolist(), strict=True)
+    lines = batch.num_low_frequencies.clamp(max=min(batch.center.shape[2:4]))
+    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(batch.num_rows[0]), cols))
+    bands = zip(maps, batch.first_row.tolist(), strict=True)
     return torch.stack([whole[:, first : first + count] for whole, first in bands])
 
 

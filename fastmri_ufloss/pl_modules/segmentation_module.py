@@ -121,7 +121,7 @@ def augment(images: Tensor, segmentation: Tensor, draws: Tensor) -> tuple[Tensor
     Images are magnitudes (batch, 1, rows, cols), segmentations class numbers (batch, rows, cols), and the draws,
     (batch, 5), uniform in [0, 1): for two flips, below 0.5, angle, zoom and gamma, which 0.5 leaves as is.
     """
-    draws = draws.to(images)
+    draws = draws.to(images, non_blocking=True)
     flips = torch.where(draws[:, :2] < 0.5, -1.0, 1.0).to(images)
     angle, log_zoom, log_gamma = (
         (2 * draws[:, 2 + i] - 1) * limit for i, limit in enumerate((MAX_ANGLE, MAX_LOG_ZOOM, MAX_LOG_GAMMA))
@@ -202,20 +202,20 @@ class SegmentationModule(BaseModule):
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        image, segmentation = self._checked(batch)
+        image, segmentation = batch.image, batch.segmentation
         if self.hparams.augment:
             rank, world_size = rank_and_world_size()
             draws = torch.rand(world_size, len(image), NUM_DRAWS)  # of all processes, which draw the same
             image, segmentation = augment(image, segmentation, draws[rank])
         loss = self._loss(self(image), segmentation)
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(image))
+        self.log("train_loss", self.checked(loss), prog_bar=True, batch_size=len(image))
         return loss
 
     def on_validation_epoch_start(self) -> None:
         self._rows = {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        image, segmentation = self._checked(batch)
+        image, segmentation = batch.image, batch.segmentation
         logits = self(image)
         losses = torch.stack([self._loss(*pair) for pair in zip(logits.split(1), segmentation.split(1), strict=True)])
         dice = dice_of_classes(logits.argmax(dim=1), segmentation, self.segmentation_net.num_classes)
@@ -240,9 +240,9 @@ class SegmentationModule(BaseModule):
         loss: Tensor = self.dice_ce(logits, segmentation.unsqueeze(1))
         return loss
 
-    def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Images and segmentation of a batch."""
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        # here, as a GPU would have to be waited for
         highest, classes = int(batch.segmentation.max()), self.segmentation_net.num_classes
         demand, files = f"segmentation must hold classes from 0 to {classes - 1}", ", ".join(sorted(set(batch.fname)))
         require(highest < classes, demand, f"{highest} in one of {files}")
-        return batch.image, batch.segmentation
+        return batch

@@ -99,7 +99,7 @@ class SenseModule(MriModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._loss(batch, self.reconstruct(batch))
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.mask))
+        self.log("train_loss", self.checked(loss), prog_bar=True, batch_size=len(batch.mask))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def sigpy_maps(kspace: Tensor, **settings: float) -> Tensor:
 
 def exact_eigenvectors(kspace: Tensor, lines: int) -> tuple[Tensor, Tensor]:
     """All eigenvalues (rows, cols, coils) of the coil matrices and the eigenvectors, from torch."""
-    samples = _coil_matrices(_calibration(kspace, [0], 24, min(lines, 24)), 6, 0.02)
+    samples = _coil_matrices(_calibration(kspace, [0], 24, min(lines, 24))[0], 6, 0.02)
     grids = [_interpolation(kspace.shape[2 + i], 1, samples.shape[1 + i], kspace.device) for i in (0, 1)]
     return torch.linalg.eigh(_interpolate(samples, *grids)[0])
 

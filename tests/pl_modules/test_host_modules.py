@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from fastmri.data.transforms import UnetDataTransform, UnetSample, VarNetDataTransform
+from helpers import column_mask, randn_complex
 from torch.utils.data import DataLoader
 
 from fastmri_ufloss.data import IndexedSliceDataset, MetadataIndex, create_mask_for_mask_type
@@ -167,7 +168,21 @@ def test_mps_gets_no_float64(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     module = module_with(None, "varnet")
     moved = module.transfer_batch_to_device(batch, torch.device("mps"), 0)
     assert moved.max_value.dtype == torch.float32 and moved.masked_kspace is batch.masked_kspace
-    assert module.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    assert module.transfer_batch_to_device(batch, torch.device("cpu"), 0).max_value.dtype == torch.float64
+
+
+def test_varnet_takes_the_center_lines_of_each_sample() -> None:
+    module, host = VarNetModule(**VARNET), fastmri.pl_modules.VarNetModule(**VARNET)
+    host.load_state_dict(module.state_dict())
+    mask = torch.cat([column_mask(1, 36, center=n) for n in (6, 12)])
+    kspace = torch.view_as_real(randn_complex(2, 4, 40, 36)) * mask
+    with torch.no_grad():
+        found = module(kspace, mask, torch.tensor([6, 12]))
+        assert torch.equal(module(kspace, mask, torch.tensor([0, 12])), found)  # counted where it is not known
+        for i, number in enumerate((6, 12)):
+            expected = host(kspace[i, None], mask[i, None], number)
+            assert torch.equal(module(kspace[i, None], mask[i, None], number), expected)
+            torch.testing.assert_close(found[i, None], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_unet_needs_a_target() -> None:

@@ -328,6 +328,6 @@ def test_bad_input() -> None:
     module = make_module()
     batch = batch_of(discs(1))
     with pytest.raises(ValueError, match=r"segmentation must hold classes from 0 to 1, got 4 in one of disc0\.h5"):
-        module.training_step(batch._replace(segmentation=batch.segmentation * 4), 0)
+        module.on_before_batch_transfer(batch._replace(segmentation=batch.segmentation * 4), 0)
     with pytest.raises(ValueError, match="challenge must be 'singlecoil' or 'multicoil', got 'knee'"):
         SegmentationDataModule("nowhere", "knee")
