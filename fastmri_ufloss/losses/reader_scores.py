@@ -39,7 +39,10 @@ def reader_score(
         import piq
     except ImportError as error:
         raise ImportError(f"{name} needs piq ({error}): pip install 'fastmri-ufloss[scores]'") from error
-    x, t, precision = at_unit_range(name, output, target, data_range, [MIN_SIZE])
+    x, t = at_unit_range(name, output, target, data_range, [MIN_SIZE])
+    precision = t.dtype
+    if t.device.type != "mps":  # which has no float64; other GPUs may round convolutions in float32 to 10 bits
+        x, t = x.double(), t.double()
     x, t = x.clamp(0, 1), t.clamp(0, 1)
     known = ~(x + t).flatten(1).isnan().any(dim=1)  # piq refuses NaN, and gives it for two empty images
     usable = (known & ((x + t).flatten(1) > 0).any(dim=1)).reshape(-1, 1, 1, 1)

@@ -2,15 +2,17 @@
 
 Arguments, result and errors are those of `fastmri_ufloss.losses.images`; here ``data_range`` is needed, (batch,), the
 largest intensity of each image's volume, positive and in the unit of the images; otherwise ValueError, or on a GPU
-NaN, as it would have to be waited for. Images must not be smaller than the window. The arithmetic is in float64,
-because variances in a window are small differences.
+NaN, as it would have to be waited for. Images must not be smaller than the window. Their gradients are deterministic
+on every device.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fastmri_ufloss.checks import check, require
@@ -22,33 +24,33 @@ __all__ = [
 ]
 
 HOST_WINDOW = 7
-WINDOW = 11  # rows and columns of the Gaussian window, which torchmetrics derives from sigma = 1.5
+HOST_WEIGHTS = [1 / HOST_WINDOW] * HOST_WINDOW
+WINDOW = 11  # rows and columns of the Gaussian window
+SIGMA = 1.5
+WEIGHTS = [math.exp(-((i - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for i in range(WINDOW)]
+WEIGHTS = [weight / sum(WEIGHTS) for weight in WEIGHTS]  # of lines: the window is their product
+C1, C2 = 0.01**2, 0.03**2
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 FLOOR = 1e-4
 
 
 def ssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: Reduction = "mean") -> Tensor:
     """1 - SSIM by ``fastmri.SSIMLoss``: windows of 7x7 with equal weights, k1 = 0.01, k2 = 0.03; 0 to 2."""
-    import fastmri  # late, as torchmetrics below: other losses do without
-
-    x, t, precision = at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
-    with no_autocast(output):
-        loss: Tensor = fastmri.SSIMLoss(HOST_WINDOW).to(x)(x, t, data_range=x.new_ones(len(x)), reduced=False)
-        return reduce(loss.mean(dim=(1, 2, 3)).to(precision), reduction)
+    x, t = at_unit_range("ssim", output, target, data_range, [HOST_WINDOW])
+    # fastMRI's variances are those of samples
+    return reduce(1 - _ssim(x, t, HOST_WEIGHTS, HOST_WINDOW**2 / (HOST_WINDOW**2 - 1))[0], reduction)
 
 
 def dssim_loss(output: Tensor, target: Tensor, data_range: Range, *, reduction: Reduction = "mean") -> Tensor:
     """1 - SSIM with Wang's Gaussian windows of 11x11, sigma = 1.5, k1 = 0.01, k2 = 0.03; 0 to 2.
 
-    The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq. On a GPU the
-    padding of torchmetrics has no deterministic gradient: ``torch.use_deterministic_algorithms`` refuses it.
+    The mean is over the windows that lie inside the image, as in Wang's code, scikit-image and piq.
 
     Pawar et al., "Enforcing Structural Similarity in Deep Learning MR Image Reconstruction", ISMRM 2019, with weight
     0.1 beside l2; SSIM: Wang et al., IEEE TIP 2004.
     """
-    x, t, precision = at_unit_range("dssim", output, target, data_range, [WINDOW])
-    with no_autocast(output):
-        return reduce((1 - gaussian_ssim(x, t)).to(precision), reduction)
+    x, t = at_unit_range("dssim", output, target, data_range, [WINDOW])
+    return reduce(1 - gaussian_ssim(x, t), reduction)
 
 
 def ms_ssim_loss(
@@ -66,18 +68,18 @@ def ms_ssim_loss(
     """
     _check_num_scales(num_scales)
     sizes = [(WINDOW - 1) * 2**scale + 1 for scale in range(num_scales)]
-    x, t, precision = at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
+    x, t = at_unit_range(f"ms_ssim with num_scales={num_scales}", output, target, data_range, sizes)
     with no_autocast(output):
         terms = []
         for _ in range(num_scales - 1):
-            terms.append(_ssim_map(x, t, return_contrast_sensitivity=True))
+            terms.append(_ssim(x, t, WEIGHTS)[1])
             x, t = (F.avg_pool2d(image, 2, ceil_mode=True) for image in (x, t))
         terms.append(gaussian_ssim(x, t))
         betas = x.new_tensor(BETAS[:num_scales])
         if num_scales < len(BETAS):  # all five are as published, with a sum of 1.0001
             betas = betas / betas.sum()
         similarity = (torch.stack(terms, dim=1).clamp(min=FLOOR) ** betas).prod(dim=1)
-        return reduce((1 - similarity).to(precision), reduction)
+        return reduce(1 - similarity, reduction)
 
 
 SSIMLoss = loss_module("SSIMLoss", ssim_loss)
@@ -98,27 +100,55 @@ class MSSSIMLoss(nn.Module):
 
 def gaussian_ssim(output: Tensor, target: Tensor) -> Tensor:
     """The mean SSIM over the windows inside each image, (batch,), of real images at a data range of 1."""
-    border = WINDOW // 2
-    inside = _ssim_map(output, target, return_full_image=True)[..., border:-border, border:-border]
-    return inside.mean(dim=(1, 2, 3))
+    return _ssim(output, target, WEIGHTS)[0]
 
 
-def _ssim_map(output: Tensor, target: Tensor, **what: bool) -> Tensor:
-    """torchmetrics' map of SSIM, or its contrast and structure term, as ``what`` says."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+def _ssim(x: Tensor, t: Tensor, weights: Sequence[float], correction: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The means of SSIM, and of its contrast and structure term, over the windows inside of each image, (batch,)."""
+    images = torch.cat([x, t], dim=1)
+    # variances in a window are small differences; without the image's mean they are differences of smaller numbers
+    means = images.detach().mean(dim=(2, 3), keepdim=True)
+    images = images - means
+    products = torch.cat([images.square(), images[:, :1] * images[:, 1:]], dim=1)
+    windows: Tensor = _WindowMeans.apply(torch.cat([images, products], dim=1), weights)
+    mx, mt, mxx, mtt, mxt = windows.unbind(dim=1)
+    vx, vt, vxt = (correction * (square - a * b) for square, a, b in ((mxx, mx, mx), (mtt, mt, mt), (mxt, mx, mt)))
+    contrast = (2 * vxt + C2) / (vx + vt + C2)
+    mx, mt = mx + means[:, 0], mt + means[:, 1]
+    brightness = (2 * mx * mt + C1) / (mx * mx + mt * mt + C1)
+    return (brightness * contrast).mean(dim=(1, 2)), contrast.mean(dim=(1, 2))
 
-    result: Any = structural_similarity_index_measure(output, target, reduction="none", data_range=1.0, **what)
-    values: Tensor = result[1]
-    return values
+
+class _WindowMeans(torch.autograd.Function):
+    """Means over the windows inside of images (batch, n, rows, cols), with the same symmetric weights on each axis.
+
+    Slices rather than a convolution, which a GPU may round to 10 bits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weights: Sequence[float]) -> Tensor:
+        ctx.weights = weights
+        for dim in (2, 3):
+            count = images.shape[dim] - len(weights) + 1
+            total = images.narrow(dim, 0, count) * weights[0]
+            for i, weight in enumerate(weights[1:], 1):
+                total.add_(images.narrow(dim, i, count), alpha=weight)
+            images = total
+        return images
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        padded = F.pad(grad, (len(ctx.weights) - 1,) * 4)
+        return _WindowMeans.forward(ctx, padded, ctx.weights), None
 
 
 def at_unit_range(
     name: str, output: Tensor, target: Tensor, data_range: Range, sizes: Sequence[int]
-) -> tuple[Tensor, Tensor, torch.dtype]:
-    """The magnitudes of checked images divided by their data range, in float64, and the precision of the loss.
+) -> tuple[Tensor, Tensor]:
+    """The magnitudes of checked images divided by their data range, in float32, or in float64 if the target is.
 
-    In float32 torchmetrics' SSIM has equal images of one bright value up to 3e-4 apart. MPS has no float64, and gets
-    float32. An image needs sizes[n - 1] rows and columns for n scales.
+    An image needs sizes[n - 1] rows and columns for n scales.
     """
     check_images(output, target)
     rows, cols = output.shape[-2:]
@@ -136,9 +166,8 @@ def at_unit_range(
     if ranges.device.type == "cpu" and not bool(is_range.all()):  # a GPU would have to be waited for
         raise ValueError(f"data_range must be positive and finite, got {ranges.tolist()}")
     ranges = torch.where(is_range, ranges, torch.nan).to(precision).to(target.device)  # not every device has float64
-    inside = torch.float32 if output.device.type == "mps" else torch.float64
-    x, t = (magnitude(image).to(inside) / ranges.reshape(-1, 1, 1, 1) for image in (output, target.detach()))
-    return x, t, precision
+    x, t = (magnitude(image).to(precision) / ranges.reshape(-1, 1, 1, 1) for image in (output, target.detach()))
+    return x, t
 
 
 def _check_num_scales(num_scales: int) -> None:

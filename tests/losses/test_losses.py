@@ -293,6 +293,22 @@ def test_ms_ssim_and_piq() -> None:
     torch.testing.assert_close(ms_ssim_loss(output, target, 3.0, num_scales=3), 1 - expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ssim", "dssim", "ms_ssim"])
+def test_ssim_in_float32_is_that_in_float64(name: str) -> None:
+    target = torch.zeros(1, 1, 64, 64)  # bright areas, where a variance is a small difference, and dark ones
+    target[..., 32:, :] += 0.8
+    target[..., 32:] += 0.2
+    output = target + 1e-3 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    values, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        x = output.to(dtype).requires_grad_()
+        value = LOSSES[name][0](x, target.to(dtype), 1.0)
+        values.append(value.item())
+        gradients.append(torch.autograd.grad(value, x)[0].double())
+    assert values[0] == pytest.approx(values[1], abs=2e-5)
+    assert (gradients[0] - gradients[1]).norm() < 1e-3 * gradients[1].norm()
+
+
 def test_ms_ssim_of_an_inverted_image_has_a_finite_gradient() -> None:
     target = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0)) + torch.linspace(0, 3, 40)
     pooled = nn.functional.avg_pool2d(target, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
