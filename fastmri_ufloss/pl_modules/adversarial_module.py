@@ -344,7 +344,7 @@ class ReplayBuffer:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """What the discriminator is to see instead of the images (batch, ...) of this step, without gradient."""
         used = [self._replace(image, generator) for image in images.detach()]
-        return torch.stack([image.to(images) for image in used])
+        return torch.stack([image.to(images, non_blocking=True) for image in used])
 
     def _replace(self, image: Tensor, generator: torch.Generator) -> Tensor:
         if len(self.images) < self.size:

@@ -45,7 +45,7 @@ CHECK = {"base_module.py checked": 1}  # of the loss
 ADVERSARIAL_CHECK = {"adversarial_module.py training_step": 1}
 IMAGES = {"mri_module.py on_validation_batch_end": 2}  # for fastMRI's scores: images and their data range
 # torch.linalg.eigh reads its error codes, for the calibration and for each grid; pixels to be made exact are counted
-MAPS = {"espirit.py _eigh": 3, "espirit.py _coil_matrices": 1, "espirit.py _iterate": 2}
+MAPS = {"espirit.py _eigh": 4, "espirit.py _coil_matrices": 1, "espirit.py _iterate": 2}
 MAPS |= {"espirit.py estimate_sens_maps": 1}
 METRICS = {"volume_metric.py _add": 4}  # names and numbers of the slices
 WAITS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # of a step of the training, and of the validation
@@ -85,7 +85,7 @@ def test_waits_of_a_step(name: str, found: dict[str, Any]) -> None:
 
 
 def feature_net() -> PatchFeatureNet:
-    return PatchFeatureNet(2, patch_size=32, num_features=8, architecture="narrow", width=8).eval()
+    return PatchFeatureNet(2, patch_size=40, num_features=8, architecture="narrow", width=8).eval()
 
 
 def modl_batch(*, maps: bool) -> MoDLSample:
