@@ -18,7 +18,6 @@ from typing import Any, Literal, NoReturn
 
 import docstring_parser
 import fastmri.pl_modules
-import h5py
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -36,7 +35,8 @@ from fastmri_ufloss.data import MASK_TYPES, MoDLDataTransform, UnetDataTransform
 from fastmri_ufloss.data.masks import POINT_MASKS
 from fastmri_ufloss.data.segmentation import find_reconstruction
 from fastmri_ufloss.data.sens_maps import SensMapCache, SensMapFiles, SensMapSource, UnitSensMaps
-from fastmri_ufloss.files import atomic_path, lock_folder, open_hdf5, remove_leftovers, write_json
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import atomic_path, lock_folder, remove_leftovers, write_json
 from fastmri_ufloss.losses import LOSS_NAMES, MSSSIMLoss, UFLoss, WeightedLoss, make_loss, parse_weights
 from fastmri_ufloss.losses.weighted import GRAMMAR
 from fastmri_ufloss.metrics import METRIC_NAMES, make_metrics, mean_scores, score_run
@@ -425,7 +425,7 @@ def uses_gpu(args: Namespace) -> bool:
 def split_to_score(data: MriDataModule) -> Path:
     """Take the test split where its first volume has a reference, as in the demo, otherwise the validation split."""
     for path in sorted(data.folder("test").glob("*.h5"))[:1]:
-        with h5py.File(path, "r") as volume:
+        with open_hdf5(path) as volume:
             if find_reconstruction(volume) is not None:
                 return data.folder("test")
     data.test_path = data.folder("val")
@@ -720,7 +720,7 @@ def write_scores(
 def middle_slices(folders: Mapping[str, Path], fname: str) -> dict[str, np.ndarray]:
     images = {}
     for title, folder in folders.items():
-        with open_hdf5(folder / fname) as file:
+        with open_hdf5(folder / fname, "reconstruction") as file:
             images[title] = np.asarray(file["reconstruction"][len(file["reconstruction"]) // 2])
     return images
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_stamp", "lock_folder", "name_some", "open_hdf5", "remove_leftovers", "write_json"]
+__all__ = ["atomic_path", "file_stamp", "lock_folder", "name_some", "remove_leftovers", "write_json"]
 
 
 @contextlib.contextmanager
@@ -75,18 +75,6 @@ def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
     """Write plain values as JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def open_hdf5(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file (``h5py.File``) to read from; ValueError if the file, or what the block reads, is damaged."""
-    import h5py  # losses and models need no HDF5
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or it is truncated or damaged ({error})") from error
 
 
 def file_stamp(path: str | Path) -> list[int]:

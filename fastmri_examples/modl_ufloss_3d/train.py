@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 from jsonargparse import ArgumentParser, Namespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +21,7 @@ import train as recipe_2d
 
 from fastmri_ufloss.convert.jobs import find_inputs, plan_jobs
 from fastmri_ufloss.data.masks import POINT_MASKS
+from fastmri_ufloss.data.volume_files import open_hdf5
 from fastmri_ufloss.pl_modules import MoDLModule, MriDataModule
 from fastmri_ufloss.report import save_orthogonal_views
 from fastmri_ufloss.simulation.demo import make_demo_scans_3d
@@ -94,7 +94,7 @@ def save_views(data: MriDataModule, run_dir: Path) -> None:
         source = data.folder("test") / path.name
         if not source.is_file():
             continue
-        with h5py.File(source, "r") as reference, h5py.File(path, "r") as output:
+        with open_hdf5(source) as reference, open_hdf5(path, "reconstruction") as output:
             volumes = {"MoDL": output["reconstruction"]}
             target = reference.get("reconstruction_rss")
             if target is not None and target.shape == volumes["MoDL"].shape:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import fastmri
-import h5py
 import numpy as np
 import pytorch_lightning as pl
 from fastmri.data.transforms import center_crop
@@ -33,6 +32,7 @@ from fastmri_ufloss.baselines import volume_slices
 from fastmri_ufloss.convert.jobs import FORMATS, SPLITS, Job, find_inputs, name_volumes, plan_jobs
 from fastmri_ufloss.convert.magnitudes import convert_nifti
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter
+from fastmri_ufloss.data.volume_files import open_hdf5
 from fastmri_ufloss.files import write_json
 from fastmri_ufloss.losses import make_loss
 from fastmri_ufloss.metrics import ReferenceVolume
@@ -233,11 +233,9 @@ def compare(data: MriDataModule, run_dir: Path) -> None:
     for fname, slice_nums in tqdm(volume_slices(data.dataset("test")).items(), desc="Scores", unit="volume"):
         images = {}
         for folder, name in METHODS.items():
-            with h5py.File(run_dir / folder / "reconstructions" / fname, "r") as volume:
+            with open_hdf5(run_dir / folder / "reconstructions" / fname, "reconstruction") as volume:
                 images[name] = volume["reconstruction"][()]
-        with h5py.File(data.folder("test") / fname, "r") as volume:
-            if key not in volume:
-                raise ValueError(f"{volume.filename} has no '{key}' to score against: move it out of the split")
+        with open_hdf5(data.folder("test") / fname, key) as volume:
             whole = volume[key][()]
             subject = subjects.get(fname) or str(volume.attrs.get("patient_id", "")) or fname.removesuffix(".h5")
         target = center_crop(whole[slice_nums], images["Net-mse"].shape[1:])

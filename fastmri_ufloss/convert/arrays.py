@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ import numpy as np
 
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import naming, naming_source, scan_images, whitening_matrix, write_kspace
+from fastmri_ufloss.data.volume_files import check_declared
 from fastmri_ufloss.simulation.volume_file import write_volume
 
 __all__ = ["convert_bart", "convert_numpy", "open_cfl", "open_numpy", "read_layout"]
@@ -149,13 +148,13 @@ def open_numpy(
             got = ", ".join(content.files) or "none"
             raise ValueError(f"{source} must have an array named {text}, got {got}: name its key")
         with _reading(source):
-            if not header_only:
-                return content[fitting[0]]
             file = content.zip.open(f"{fitting[0]}.npy")
             is_first = np.lib.format.read_magic(file) == (1, 0)
             read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
-            return np.broadcast_to(np.empty((), dtype), shape)
+            stored = content.zip.getinfo(f"{fitting[0]}.npy").compress_size
+            check_declared(math.prod(shape) * max(dtype.itemsize // 8, 1), stored, where=fitting[0])
+            return np.broadcast_to(np.empty((), dtype), shape) if header_only else content[fitting[0]]
 
 
 @contextlib.contextmanager
@@ -163,7 +162,9 @@ def _reading(source: Path) -> Iterator[None]:
     """Errors that name the file."""
     try:
         yield
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of a forged header, numpy raises of many kinds
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 

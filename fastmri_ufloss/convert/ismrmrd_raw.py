@@ -14,6 +14,7 @@ from scipy import fft
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import naming, naming_source, warn_if_undersampled, whitening_matrix
 from fastmri_ufloss.data.sampling import find_sampling, padding_of
+from fastmri_ufloss.data.volume_files import hdf5_data_set, hdf5_member
 from fastmri_ufloss.files import name_some
 from fastmri_ufloss.simulation.mrd_file import flag_mask, import_ismrmrd
 from fastmri_ufloss.simulation.volume_file import write_volume
@@ -53,6 +54,7 @@ SKIPPED = (
     *("ACQ_IS_RTFEEDBACK_DATA", "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA"),
     *("ACQ_IS_PHASE_STABILIZATION_REFERENCE", "ACQ_IS_PHASE_STABILIZATION"),
 )
+MAX_ZERO_FILLING = 128
 SLAB_BYTES = 2**23  # of acquisitions that are read and transformed at once
 SLAB_HEADS = 2**8  # whose samples come along
 TURNED = 16  # slices that are turned at once: their values are next to each other in memory
@@ -226,7 +228,7 @@ def _open_scan(path: Path) -> Iterator[RawScan]:
                     heads[name][start : start + SLAB_HEADS] = part[name] if name in FIELDS else part["idx"][name]
         try:
             header = import_ismrmrd().xsd.CreateFromDocument(xml if isinstance(xml, bytes) else str(xml).encode())
-        except (ValueError, TypeError) as error:  # missing fields are missing arguments of its classes
+        except Exception as error:  # missing fields are missing arguments of its classes, and more
             raise ValueError(f"{path}: the header is broken, or fields are missing ({error})") from error
         yield RawScan(path, header, heads, data)
 
@@ -235,20 +237,20 @@ def _open_scan(path: Path) -> Iterator[RawScan]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:  # h5py raises both
+    except (OSError, RuntimeError, KeyError, TypeError, IndexError) as error:  # h5py and numpy raise all of them
         raise ValueError(f"{path} is not an HDF5 file, or it is truncated ({error})") from error
 
 
 def _find_group(file: h5py.File) -> h5py.Group:
-    groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group)}
-    scans = [name for name, group in groups.items() if isinstance(group.get("data"), h5py.Dataset)]
+    groups = {name: group for name in file if isinstance(group := hdf5_member(file, name), h5py.Group)}
+    scans = [name for name, group in groups.items() if hdf5_data_set(group, "data") is not None]
     if GROUP not in scans and len(scans) != 1:
         got = f"data in {', '.join(scans)}" if scans else f"{', '.join(file) or 'nothing'} without"
         where = f"in the group '{GROUP}' or in a single other one, got {got}: is it an ISMRMRD file of raw data?"
         raise ValueError(f"there must be acquisitions, a data set 'data', {where}")
     name = GROUP if GROUP in scans else scans[0]
     group = groups[name]
-    if "xml" not in group:
+    if hdf5_data_set(group, "xml") is None:
         raise ValueError(f"the group '{name}' has no header, a data set 'xml'")
     if group["data"].size == 0 or not {"head", "data"} <= {*(group["data"].dtype.names or ())}:
         raise ValueError(f"the group '{name}' has no acquisitions with the fields head and data")
@@ -294,7 +296,7 @@ def _read_geometry(encoding: Any, dimensions: str) -> Geometry:
     check(trajectory == "cartesian", "trajectory", "cartesian", f"{trajectory}: grid the data, for example in BART")
     spaces = []
     for name in ("encodedSpace.matrixSize", "encodedSpace.fieldOfView_mm", "reconSpace.fieldOfView_mm"):
-        spaces.append([float(_field(encoding, f"{name}.{axis}")) for axis in "xyz"])
+        spaces.append([float(_field(encoding, f"{name}.{axis}") or 0) for axis in "xyz"])
         fits = all(0 < size < np.inf for size in spaces[-1])
         check(fits, f"{name} of the header", "above 0", f"{spaces[-1]}: correct it")
     matrix, fields = [int(size) for size in spaces[0]], list(zip(*spaces[1:], strict=True))
@@ -381,6 +383,12 @@ def _place_lines(
     place = kspace_encode_step - center of its limits + encoded matrix // 2
     """
     (rows, cols), slices = geometry.size, scan.heads["slice"][numbers]
+    size = rows * cols if geometry.is_3d else cols
+    declared = int(np.ptp(slices) + 1) * size, geometry.samples
+    acquired = len(numbers), int(scan.heads["number_of_samples"][numbers[0]])
+    for name, most, count in zip(("lines", "samples of a line"), acquired, declared, strict=True):
+        text = f"at most {MAX_ZERO_FILLING} times the {most} acquired"
+        check(count <= MAX_ZERO_FILLING * most, f"{name} of encodedSpace and slices", text, count)
     steps = _place(scan, numbers, "kspace_encode_step_1", geometry.shifts[0], rows if geometry.is_3d else cols)
     if geometry.is_3d:
         _single(scan, numbers, "slice", "they are slabs, put one into a file of its own; or choose dimensions '2d'")
@@ -393,7 +401,6 @@ def _place_lines(
     numbers, places = numbers[kept], places[kept]
     if not average_repeats:
         _check_repeats(scan, numbers, places)
-    size = rows * cols if geometry.is_3d else cols
     counts = np.bincount(places, minlength=(int(places.max()) // size + 1) * size).reshape(-1, size)
     sampled = counts > 0
     complete = sampled.any(axis=0)

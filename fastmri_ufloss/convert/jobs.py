@@ -18,7 +18,8 @@ from fastmri_ufloss.convert.arrays import convert_bart, convert_numpy, read_layo
 from fastmri_ufloss.convert.ismrmrd_raw import convert_ismrmrd
 from fastmri_ufloss.convert.magnitudes import SUFFIXES, convert_dicom, convert_nifti, is_dicom
 from fastmri_ufloss.convert.twix_raw import convert_twix
-from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import file_stamp, name_some
 from fastmri_ufloss.workers import interruptible, run_in_processes
 
 __all__ = ["FORMATS", "find_inputs", "missing_jobs", "name_volumes", "plan_jobs", "run_jobs", "stamp_of"]

@@ -7,8 +7,8 @@ and the PatientID, a pseudonym: who knows a PatientID, or tries all of them, can
 
 import gzip
 import hashlib
+import math
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ import numpy as np
 
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, check_magnitude, naming_source, scan_images
+from fastmri_ufloss.data.volume_files import check_declared
 from fastmri_ufloss.simulation.volume_file import write_volume
 
 if TYPE_CHECKING:
@@ -97,8 +98,6 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
     """
     try:
         import nibabel
-        from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError
     except ImportError as error:
         raise ImportError("NIfTI files need nibabel: pip install 'fastmri-ufloss[convert]'") from error
     try:
@@ -108,12 +107,13 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
         header, shape, dtype = image.header, image.shape, image.get_data_dtype()
         affine = np.array(image.affine, dtype=float)
         affine[:3] *= MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
+        check_declared(math.prod(shape), source.stat().st_size, where="the header")
         values = np.asarray(image.dataobj)
         if source.suffix.lower() == ".gz":
             with gzip.open(source) as file:  # to the end: nibabel stops before the sum that tells a damaged file
                 while file.read(1 << 20):
                     pass
-    except (ImageFileError, HeaderDataError, OSError, EOFError, OverflowError, ValueError, zlib.error) as error:
+    except Exception as error:  # of a damaged file, nibabel raises of many kinds
         text = f"is no NIfTI file (.nii, .nii.gz), or it is damaged or truncated ({error}); copy it again"
         raise ValueError(f"{source} {text}") from error
     advice = "save the magnitude as float32"
@@ -293,6 +293,7 @@ def _read_pixels(image: "Dataset") -> np.ndarray:
         implicit = dataset.original_encoding[0]
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     try:
+        check_declared(int(dataset.Rows) * int(dataset.Columns), Path(path).stat().st_size, where="the header")
         values = dataset.pixel_array
     except Exception as error:  # by pydicom or one of its decoders
         syntax, reason = UID(str(dataset.file_meta.TransferSyntaxUID)), " ".join(str(error).split())

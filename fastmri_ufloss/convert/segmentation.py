@@ -1,6 +1,7 @@
 """Segmentations for volumes that are there, of labels in NumPy's files, in NIfTI, or in folders of label images."""
 
 import itertools
+import math
 import os
 import re
 import shutil
@@ -19,7 +20,8 @@ from fastmri_ufloss.convert.jobs import Job, files_in, name_volumes, split_folde
 from fastmri_ufloss.convert.magnitudes import read_nifti
 from fastmri_ufloss.convert.volumes import AFFINE_CONVENTION, naming_source
 from fastmri_ufloss.data.segmentation import NAME, find_reconstruction
-from fastmri_ufloss.files import atomic_path, open_hdf5
+from fastmri_ufloss.data.volume_files import check_declared, open_hdf5
+from fastmri_ufloss.files import atomic_path
 
 __all__ = ["add_segmentation", "plan_labels"]
 
@@ -109,8 +111,7 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
         name, shape, kspace = images.name.lstrip("/"), images.shape, file.get("kspace", images)
         kspace_shape = (kspace.shape[0], *kspace.shape[-2:])
         affine = file.attrs.get("affine") if file.attrs.get("affine_convention") == AFFINE_CONVENTION else None
-        before = file.get(NAME)
-        before = before[()] if isinstance(before, h5py.Dataset) else before
+        before = file[NAME][()] if NAME in file else None
     classes = _check_classes(source, _read(source, key, affine))
     if classes.shape != shape and classes.shape == kspace_shape:
         warnings.warn(
@@ -123,7 +124,7 @@ def add_segmentation(source: Path, volume: Path, *, key: str | None = None, over
     advice = "bring the axes into this order" if turned else "resample them to its reconstruction, slice by slice"
     layout = f"of the shape (slices, rows, cols) of {name} in {volume}, {shape}"
     check(classes.shape == shape, "labels", layout, f"{classes.shape}; {advice}")
-    if isinstance(before, np.ndarray) and before.dtype == np.uint8 and np.array_equal(before, classes):
+    if before is not None and before.dtype == np.uint8 and np.array_equal(before, classes):
         return False
     if before is not None and not overwrite:
         raise ValueError(f"{volume} has another {NAME} already: overwrite it, or leave the labels out")
@@ -193,8 +194,9 @@ def _read_images(folder: Path) -> np.ndarray:
         try:
             with Image.open(path) as image:
                 mode, frames = image.mode, getattr(image, "n_frames", 1)
+                check_declared(math.prod(image.size), path.stat().st_size, where="the header")
                 slices.append(np.asarray(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # of a damaged file, Pillow raises of many kinds
             raise ValueError(f"{path} is not an image, or it is damaged ({error})") from error
         got = f"Pillow's mode {mode} and {frames} images"
         check(mode in MODES and frames == 1, str(path), "a single image of one integer a pixel", got)

@@ -1,6 +1,7 @@
 """Raw data of Siemens scanners (TWIX, ``meas_*.dat``), read by twixtools and taken the way of MRD files."""
 
 import contextlib
+import ctypes
 import io
 import warnings
 from collections.abc import Iterator, Mapping
@@ -134,8 +135,10 @@ def _open_scan(path: Path, echoes: int) -> RawScan:
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             # a name that is no text would be the number of a measurement
-            scans = twixtools.read_twix(str(path), parse_pmu=False, parse_geometry=False, keep_syncdata=False)
-        scans = [scan for scan in scans if isinstance(scan, dict) and scan.get("mdb")]
+            scans = twixtools.read_twix(str(path), parse_data=False, parse_pmu=False, parse_geometry=False)
+        for scan in scans:
+            scan["mdb"] = _read_blocks(path, scan)
+        scans = [scan for scan in scans if scan["mdb"]]
         header = scans[-1]["hdr"]
     except Exception as error:  # the reader raises whatever its parsing comes to
         raise ValueError(f"{path} is not a TWIX file of raw data, or it is damaged ({error!r})") from error
@@ -163,6 +166,29 @@ def _open_scan(path: Path, echoes: int) -> RawScan:
     first = blocks[int(np.flatnonzero(is_image)[0])].mdh
     centers = int(first.CenterLin), int(first.CenterPar)
     return RawScan(path, _make_header(path, header, heads[is_image], centers), heads, _Acquisitions(blocks))
+
+
+def _read_blocks(path: Path, scan: Mapping[str, Any]) -> list[Any]:
+    """The measurement blocks of a scan, which `twixtools.read_twix` would search for ever behind one of length 0."""
+    from twixtools.mdb import Mdb
+
+    entry = scan.get("raidfile_hdr")  # of VD and VE
+    start, size = (0, path.stat().st_size) if entry is None else (int(entry["off_"]), int(entry["len_"]))
+    position, blocks = start + len(scan["hdr_str"]), []
+    with open(path, "rb") as file:
+        while position + 128 < start + size:
+            file.seek(position)
+            block = Mdb(file, entry is not None)
+            if block.is_flag_set("ACQEND"):
+                break
+            length = int(block.dma_len)
+            check(
+                length >= ctypes.sizeof(block.mdh), f"the block at byte {position}", "longer than its header", length
+            )
+            if not block.is_flag_set("SYNCDATA"):
+                blocks.append(block)
+            position += length
+    return blocks
 
 
 def _make_header(path: Path, header: Mapping[str, Any], heads: np.ndarray, centers: tuple[int, int]) -> Any:

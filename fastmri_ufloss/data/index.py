@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 import warnings
 import xml.etree.ElementTree as etree
@@ -17,7 +18,8 @@ from tqdm import tqdm
 
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.sampling import center_shape, mask_of_size, volume_sampling
-from fastmri_ufloss.files import file_stamp, name_some, open_hdf5, write_json
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import file_stamp, name_some, write_json
 from fastmri_ufloss.mri.coil_compression import coil_compression_matrix
 
 __all__ = [
@@ -90,16 +92,12 @@ def read_metadata(path: str | Path, challenge: str) -> dict[str, Any]:
     ``kspace_shape`` and ``target_shape``; ``sampling`` (``"columns"`` or ``"points"``) by the file's ``mask`` or else
     `volume_sampling`, and ``mask_center`` (rows, cols), both None of a full volume.
     """
-    with open_hdf5(path) as volume:
+    with open_hdf5(path, "kspace", "ismrmrd_header") as volume:
         return {**_read_kspace_facts(path, volume, challenge), **_read_header(path, volume)}
 
 
 def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> dict[str, Any]:
-    if "kspace" not in volume:
-        raise ValueError(f"{path} has no data set 'kspace', only {sorted(volume)}")
     kspace = volume["kspace"]
-    if not isinstance(kspace, h5py.Dataset) or kspace.dtype.kind != "c":
-        raise ValueError(f"{path}: 'kspace' must be a data set of complex numbers")
     shape = kspace.shape
     ndim, other = (4, "singlecoil") if challenge == "multicoil" else (3, "multicoil")
     layout = "(slices, coils, rows, cols)" if ndim == 4 else "(slices, rows, cols)"
@@ -119,8 +117,6 @@ def _read_kspace_facts(path: str | Path, volume: h5py.File, challenge: str) -> d
 
 
 def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
-    if "ismrmrd_header" not in volume:
-        raise ValueError(f"{path} has no data set 'ismrmrd_header'")
     try:
         root = etree.fromstring(volume["ismrmrd_header"][()])
 
@@ -131,6 +127,7 @@ def _read_header(path: str | Path, volume: h5py.File) -> dict[str, Any]:
         limits = ["encoding", "encodingLimits", "kspace_encoding_step_1"]
         center = int(et_query(root, [*limits, "center"]))
         maximum = int(et_query(root, [*limits, "maximum"]))
+        check(min(encoding_size + recon_size) >= 1, "sizes", "at least 1", (encoding_size, recon_size))
     except (etree.ParseError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has a broken 'ismrmrd_header' ({error})") from error
     # a negative padding, which some headers give, would blank every mask
@@ -221,7 +218,7 @@ class MetadataIndex:
     @classmethod
     def for_folder(cls, folder: str | Path, cache_dir: str | Path, *, challenge: str) -> "MetadataIndex":
         """The index of a data folder, kept in ``cache_dir`` (the data folder may be read-only)."""
-        folder = Path(folder).resolve()
+        folder = Path(os.path.realpath(folder))
         stamp = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
         return cls(Path(cache_dir) / f"index-{folder.name}-{stamp}.json", challenge=challenge)
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from fastmri_ufloss.checks import check
 from fastmri_ufloss.data.index import list_volumes
-from fastmri_ufloss.files import name_some, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import name_some
 
 __all__ = ["SegmentationSample", "SegmentationSlices", "find_reconstruction"]
 
@@ -78,7 +79,7 @@ class SegmentationSlices(Dataset[SegmentationSample]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> SegmentationSample:
         path, number = self._slices[key[1] if isinstance(key, tuple) else key]
-        with h5py.File(path, "r") as volume:
+        with open_hdf5(path, NAME) as volume:
             images = find_reconstruction(volume)
             if images is None:
                 raise ValueError(f"{path} has no reconstruction any more")
@@ -91,7 +92,7 @@ class SegmentationSlices(Dataset[SegmentationSample]):
         """The highest class number of each slice."""
         highest = {}
         for path in _scan(list(self._shapes)):
-            with h5py.File(path, "r") as volume:
+            with open_hdf5(path, NAME) as volume:
                 highest[path] = [int(classes.max()) for classes in volume[NAME]]
         return highest
 
@@ -109,6 +110,5 @@ def _read_shape(path: Path) -> tuple[int, int, int] | None:
         if images is None:
             raise ValueError(f"{path} must have a reconstruction beside its segmentation: is it undersampled?")
         shape = images.shape
-        fits = classes.dtype.kind in "biu" and classes.shape == shape
-        check(fits, f"{path}: {NAME}", f"integers of the reconstruction's shape {shape}", classes.shape)
+        check(classes.shape == shape, f"{path}: {NAME}", f"of the reconstruction's shape {shape}", classes.shape)
         return shape

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fastmri_ufloss.checks import check
-from fastmri_ufloss.files import atomic_path, file_stamp, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
@@ -127,23 +129,20 @@ class SensMapFiles:
             raise FileNotFoundError(f"no folder {self.folder} with coil maps")
 
     def key(self, path: str | Path) -> str:
-        file = (self.folder / Path(path).name).resolve()
+        file = Path(os.path.realpath(self.folder / Path(path).name))
         return f"{file} {tuple(file_stamp(file)) if file.is_file() else None}"
 
     def __call__(self, scan: ScanSlice) -> Tensor:
         file = self.folder / Path(scan.path).name
-        with open_hdf5(file) as volume:
-            if "sens_maps" not in volume:
-                raise ValueError(f"{file} has no data set 'sens_maps', only {sorted(volume)}")
+        with open_hdf5(file, "sens_maps") as volume:
             stored = volume["sens_maps"]
-            has_slice = stored.ndim in (4, 5) and scan.slice_num < stored.shape[0]
+            has_slice = stored.ndim > 3 and scan.slice_num < stored.shape[0]
             maps = stored[scan.slice_num] if has_slice else stored[()]
         matrix, (coils, *size, _) = scan.matrix, scan.kspace.shape
         coils, sets = coils if matrix is None else matrix.shape[1], maps.shape[:-3] if has_slice else ()
         name, shape = f"{file}: sens_maps of slice {scan.slice_num}", (*sets, coils, *size)
         check(bool(np.isfinite(maps).all()), name, "finite", "NaN or infinite values")
-        fits = maps.shape == shape and np.iscomplexobj(maps)
-        check(fits, name, f"complex of shape {shape}", f"{maps.dtype} of shape {maps.shape}")
+        check(maps.shape == shape, name, f"of shape {shape}", maps.shape)
         given = torch.view_as_real(
             torch.from_numpy(maps[..., scan.rows.start : scan.rows.stop, :].astype(np.complex64))
         )

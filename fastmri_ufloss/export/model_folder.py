@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.files import atomic_path
 from fastmri_ufloss.metrics.paired import bootstrap_interval
 from fastmri_ufloss.models import PatchFeatureNet, read_checkpoint
+from fastmri_ufloss.models.checkpoints import load_safetensors
 from fastmri_ufloss.pl_modules import JointModule, RefinementModule, load_reconstruction
 from fastmri_ufloss.pl_modules.adversarial_module import RECONSTRUCTIONS, AdversarialModule
 from fastmri_ufloss.pl_modules.mri_module import MriModule
@@ -112,10 +112,7 @@ def load_pretrained(folder: str | Path) -> nn.Module:
     digest = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if digest != config["sha256"]:
         raise ValueError(f"{path / WEIGHTS} must have the hash in {SETTINGS}: one of the two was changed")
-    try:
-        weights = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{path / WEIGHTS} must be a safetensors file, got: {error}") from error
+    weights = load_safetensors(path / WEIGHTS)
     kind, settings = config["kind"], dict(config["settings"])
     try:
         module = _make(kind, settings, config.get("reconstruction"))

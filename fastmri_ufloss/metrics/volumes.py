@@ -17,7 +17,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fastmri_ufloss.checks import check, require
 from fastmri_ufloss.data.segmentation import find_reconstruction
-from fastmri_ufloss.files import name_some, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import name_some
 from fastmri_ufloss.losses import reader_scores
 from fastmri_ufloss.losses.fine_structure import laplacian_kernel
 from fastmri_ufloss.losses.ssim import WINDOW

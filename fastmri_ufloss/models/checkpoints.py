@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastmri_ufloss.checks import require
 from fastmri_ufloss.files import name_some
 
-__all__ = ["load_exactly", "load_plain", "read_checkpoint"]
+__all__ = ["check_weights", "load_exactly", "load_plain", "load_safetensors", "read_checkpoint"]
 
 _OLD_MODL = {"num_unrolls": 5, "denoiser": "unet", "chans": 64, "share_weights": True}
 
@@ -53,8 +54,24 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
     return {**content, "hyper_parameters": settings}
 
 
+def load_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError for another kind of file."""
+    try:
+        return load_file(path)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors' own, and what torch says of types and sizes
+        raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
+
+
 def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
     """Load weights of the names and shapes that the network has; others raise ValueError, ``expected`` first."""
+    check_weights(network, weights, expected=expected)
+    network.load_state_dict(weights)
+
+
+def check_weights(network: nn.Module, weights: Mapping[str, Any], *, expected: str) -> None:
+    """Raise as `load_exactly`; the network may be one without memory, on torch's device "meta"."""
     wanted = network.state_dict()
     for problem, names in (("missing", wanted.keys() - weights.keys()), ("got also", weights.keys() - wanted.keys())):
         if names:
@@ -63,4 +80,3 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Any], *, expected: st
         given = weights[name]
         shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
         require(shape == tuple(tensor.shape), f"{expected}: {name} must have shape {tuple(tensor.shape)}", shape)
-    network.load_state_dict(weights)

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from fastmri_ufloss.checks import check, check_at_least_one, require
 from fastmri_ufloss.files import atomic_path, name_some
-from fastmri_ufloss.models.checkpoints import load_exactly, load_plain
+from fastmri_ufloss.models.checkpoints import check_weights, load_exactly, load_plain, load_safetensors
 from fastmri_ufloss.mri.intensity import SCALE_RULE
 
 __all__ = ["PRETRAINED", "PatchFeatureNet", "load_ufloss_checkpoint", "pretrained_feature_net"]
@@ -173,12 +172,15 @@ class PatchFeatureNet(nn.Module):
             fits, own = settings["architecture"] == "narrow", settings["patch_size"]
             check(fits, "patch_size", f"{own}, for which {path} was trained", patch_size)
             settings["patch_size"] = patch_size
+        weights, expected = load_safetensors(path), f"{path} must hold the weights of a PatchFeatureNet"
+        arguments = {name: settings[name] for name in _SETTINGS if name not in _OF_FILE}
         try:
-            weights = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} must be a safetensors file, got: {error}") from error
-        net = cls(**{name: settings[name] for name in _SETTINGS if name not in _OF_FILE})
-        load_exactly(net, weights, expected=f"{path} must hold the weights of a PatchFeatureNet")
+            with torch.device("meta"):  # settings that are not of the weights may ask for any memory
+                check_weights(cls(**arguments), weights, expected=expected)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise ValueError(f"{expected}, got settings {arguments} ({str(error).splitlines()[0]})") from error
+        net = cls(**arguments)
+        net.load_state_dict(weights)
         return net.eval()
 
 
@@ -305,7 +307,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no settings of the feature network at {path}; save() writes them")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be a JSON file, got: {error}") from error
     if isinstance(settings, dict) and settings.get("format_version") == 1:  # there was one architecture
         settings |= _OF_VERSION_1

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +15,7 @@ from fastmri_ufloss.data.loading import ResumableLoader
 from fastmri_ufloss.data.patches import PatchDataset, PatchSettings, patch_file_name, write_volume_patches
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.data.transforms import collate
+from fastmri_ufloss.data.volume_files import open_hdf5
 from fastmri_ufloss.distributed import gather_rows
 from fastmri_ufloss.losses.instance_discrimination import MemoryBank, instance_discrimination_loss
 from fastmri_ufloss.models.feature_net import Architecture, PatchFeatureNet
@@ -144,9 +144,7 @@ class PatchDataModule(DataModule):
 def _file_image(dataset: IndexedSliceDataset, index: int) -> Tensor:
     """The root-sum-of-squares or single-coil image of a slice, without reading its k-space."""
     sample = dataset.raw_samples[index]
-    with h5py.File(sample.fname, "r") as volume:
-        if dataset.recons_key not in volume:
-            raise ValueError(f"{sample.fname} has no {dataset.recons_key} to take patches from")
+    with open_hdf5(sample.fname, dataset.recons_key) as volume:
         return torch.from_numpy(volume[dataset.recons_key][sample.slice_ind]).float()
 
 

@@ -10,7 +10,7 @@ from fastmri.data.transforms import center_crop
 from torch import Tensor
 
 from fastmri_ufloss.data.sampling import mask_of_size, sampled_points, volume_sampling
-from fastmri_ufloss.files import open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 from fastmri_ufloss.mri.sense import cg_sense, data_residual, sens_reduce
 from fastmri_ufloss.report.reconstructions import VolumeFiles, read_mask
@@ -56,7 +56,7 @@ class AcquiredVolume:
         self.path, self.device = Path(path), torch.device(device)
         self.file_mask = read_mask(self.path)
         if self.file_mask is None or self.file_mask.all():
-            with open_hdf5(self.path) as file:
+            with open_hdf5(self.path, "kspace") as file:
                 self.file_mask = volume_sampling(file["kspace"], where=str(self.path))
         self.is_fully_sampled = self.file_mask is None
         self.mask = mask if self.is_fully_sampled else self.file_mask
@@ -66,7 +66,7 @@ class AcquiredVolume:
 
         Raises ValueError if the slice cannot be read, or the mask does not fit or has no sampled center.
         """
-        with open_hdf5(self.path) as file:
+        with open_hdf5(self.path, "kspace") as file:
             kspace = np.asarray(file["kspace"][slice_num], dtype=np.complex64)
         if not np.isfinite(kspace).all():
             return None

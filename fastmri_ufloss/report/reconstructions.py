@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from fastmri_ufloss.data.index import list_volumes
 from fastmri_ufloss.data.segmentation import COMMAND, NAME, QUIET_SECONDS, find_reconstruction
-from fastmri_ufloss.files import file_stamp, name_some, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import file_stamp, name_some
 
 __all__ = [
     "ReconstructedVolume",
@@ -29,12 +30,8 @@ __all__ = [
 KSPACE, MASKS = "k-space", "masks"
 Shape = tuple[int, int, int]
 
-# the data set of a source, its kinds of numbers and numbers of axes, and both in words; images are any other source
-CONTENTS = {
-    NAME: (NAME, "biu", (3,), f"{NAME!r}: add it with {COMMAND}", "class numbers (slices, rows, cols)"),
-    KSPACE: ("kspace", "c", (3, 4), "'kspace'", "complex numbers (slices, coils, rows, cols)"),
-}
-IMAGES = ("", "fiu", (3,), "of images", "real magnitudes (slices, rows, cols)")
+# the data set of a source, and what its lack is called; images are any other source
+CONTENTS = {NAME: (NAME, f"{NAME!r}: add it with {COMMAND}"), KSPACE: ("kspace", "'kspace'")}
 
 
 class ReconstructedVolume(NamedTuple):
@@ -219,8 +216,6 @@ def read_mask(path: Path) -> np.ndarray | None:
         data = file.get("mask")
         if data is None:
             return None
-        if not isinstance(data, h5py.Dataset):
-            raise ValueError(f"{path}: mask must be a data set")
         mask = np.asarray(data[()]).astype(bool)
     mask = mask.ravel() if mask.size == max(mask.shape, default=0) else mask
     if mask.ndim not in (1, 2) or not mask.any():
@@ -236,15 +231,13 @@ def reference_kind(path: Path) -> str:
 
 
 def _find_data(file: h5py.File, source: str) -> h5py.Dataset:
-    """The data set of the segmentation, of the k-space, or of images, checked."""
-    name, kinds, axes, missing, content = CONTENTS.get(source, IMAGES)
-    data = file.get(name or "reconstruction")
-    if data is None and not name:
+    """The data set of the segmentation, of the k-space, or of images."""
+    name, missing = CONTENTS.get(source, ("reconstruction", "of images"))
+    data = file.get(name)
+    if data is None and source not in CONTENTS:
         data = find_reconstruction(file)
-    if not isinstance(data, h5py.Dataset):
+    if data is None:
         raise ValueError(f"{file.filename} has no data set {missing}, only {sorted(file)}")
-    if data.dtype.kind not in kinds or data.ndim not in axes or 0 in data.shape:
-        raise ValueError(f"{file.filename} must hold {content}, got {data.shape} of kind {data.dtype.kind!r}")
     return data
 
 

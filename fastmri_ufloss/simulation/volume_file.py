@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import fft
 
 from fastmri_ufloss.checks import check
+from fastmri_ufloss.data.volume_files import open_hdf5
 from fastmri_ufloss.files import atomic_path
 
 __all__ = ["fft2c", "ifft2c", "read_voxel_size", "write_volume"]
@@ -114,15 +115,18 @@ def write_volume(
 
 def read_voxel_size(path: str | Path) -> tuple[float, float, float]:
     """Size of a volume's voxels, (slices, rows, cols) in mm, from its header; 1 mm where that does not tell."""
-    with h5py.File(path, "r") as volume:
-        root = etree.fromstring(volume["ismrmrd_header"][()])
 
     def size(axis: str) -> float:
         names = (f".//{{*}}encodedSpace/{{*}}{field}/{{*}}{axis}" for field in ("fieldOfView_mm", "matrixSize"))
         field, count = map(root.findtext, names)
         return float(field) / max(float(count), 1) if field and count else 1.0
 
-    return size("z"), size("x"), size("y")
+    with open_hdf5(path, "ismrmrd_header") as volume:
+        try:
+            root = etree.fromstring(volume["ismrmrd_header"][()])
+            return size("z"), size("x"), size("y")
+        except (etree.ParseError, ValueError) as error:
+            raise ValueError(f"{path} has a broken 'ismrmrd_header' ({error})") from error
 
 
 def _header(

@@ -169,7 +169,7 @@ def test_own_maps_come_from_files(folder: Path, tmp_path: Path) -> None:
         data[2]
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["sens_maps"] = maps[:, :3]
-    with pytest.raises(ValueError, match=r"must be complex of shape \(4, 32, 40\)"):
+    with pytest.raises(ValueError, match=r"must be of shape \(4, 32, 40\)"):
         data[2]
     with pytest.raises(FileNotFoundError, match="no folder"):
         SensMapFiles(tmp_path / "nowhere")

@@ -271,7 +271,7 @@ def test_volumes_that_cannot_be_compared_are_left_out(run: dict[str, dict[str, P
     assert [mean["volumes"] for mean in mean_scores([*expected, *rows])] == [3, 3]
     name = "NRMSE (coil-combined)"
     assert mean_scores([*rows, *expected])[0][name] == mean_scores(expected)[0][name]
-    write(run["references"]["RSS"] / "b.h5", {"kspace": np.ones((5, 2, 24, 24))})  # undersampled
+    write(run["references"]["RSS"] / "b.h5", {"kspace": np.ones((5, 2, 24, 24), np.complex64)})  # undersampled
     assert score_run(**run, slices=SLICES) == []
 
 

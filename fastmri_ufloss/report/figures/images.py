@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fastmri_ufloss.data.index import list_volumes, read_metadata
 from fastmri_ufloss.data.segmentation import find_reconstruction
-from fastmri_ufloss.files import name_some, open_hdf5
+from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.files import name_some
 from fastmri_ufloss.losses.ufloss import ufloss_per_image
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.mri import estimate_sens_maps, sens_reduce
@@ -127,7 +128,7 @@ def read_complex(path: str | Path, slice_num: int) -> Tensor:
 
     Several coils are combined with ESPIRiT maps of the 24x24 center. Where k-space is not finite, the image is not.
     """
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "kspace") as file:
         kspace = torch.from_numpy(np.asarray(file["kspace"][slice_num], dtype=np.complex64))
     if kspace.ndim == 2:
         return torch.view_as_complex(fastmri.ifft2c(torch.view_as_real(kspace)))
