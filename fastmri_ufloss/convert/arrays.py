@@ -175,6 +175,8 @@ def open_cfl(path: Path) -> np.ndarray:
         ValueError: if the header is broken, or the data have another size than it says.
     """
     header = path.with_suffix(".hdr")
+    if not header.is_file():
+        raise FileNotFoundError(f"no file {header} with the sizes of {path.name}")
     lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         sizes = [int(size) for size in lines[lines.index("# Dimensions") + 1].split()]

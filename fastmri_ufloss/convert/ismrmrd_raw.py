@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def write_scan(
     check(dimensions in ("auto", "2d", "3d"), "dimensions", "one of auto, 2d, 3d", repr(dimensions))
     check(max_memory >= 1, "max_memory", "at least 1", max_memory)
     check(prewhiten or noise_file is None, "noise_file", "left out without prewhiten", noise_file)
-    check(source.resolve() != output.resolve(), "output", "another file than source", output)
+    check(os.path.realpath(source) != os.path.realpath(output), "output", "another file than source", output)
     with open_scan(source) as scan:
         numbers, calibration, encoding = _select_lines(scan, chosen)
         geometry = _read_geometry(encoding, dimensions)
@@ -250,8 +251,9 @@ def _find_group(file: h5py.File) -> h5py.Group:
         raise ValueError(f"there must be acquisitions, a data set 'data', {where}")
     name = GROUP if GROUP in scans else scans[0]
     group = groups[name]
-    if hdf5_data_set(group, "xml") is None:
-        raise ValueError(f"the group '{name}' has no header, a data set 'xml'")
+    xml = hdf5_data_set(group, "xml")
+    if xml is None or xml.size != 1:
+        raise ValueError(f"the group '{name}' has no header, a data set 'xml' of one text")
     if group["data"].size == 0 or not {"head", "data"} <= {*(group["data"].dtype.names or ())}:
         raise ValueError(f"the group '{name}' has no acquisitions with the fields head and data")
     return group

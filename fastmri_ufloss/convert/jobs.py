@@ -171,7 +171,7 @@ def plan_jobs(
         fits = len(split) == len(SPLITS) and min(split) >= 0 and sum(split) == len(sources)
         check(fits, "split", f"three numbers, from 0, whose sum is that of the inputs, {len(sources)}", split)
     parts = [part for part, count in zip(SPLITS, split or (), strict=bool(split)) for _ in range(count)]
-    taken = {source.resolve() for source in sources.values()}
+    taken = {Path(os.path.realpath(source)) for source in sources.values()}
     jobs = []
     for index, (volume, source) in enumerate(sources.items()):
         output = output_path / volume
@@ -182,7 +182,7 @@ def plan_jobs(
                 if other != output and other.exists():
                     place = f"{output.parent.name}: split as before, or delete it"
                     raise ValueError(f"{other} is of another split, now it would go into {place}")
-        if output.resolve() in taken:
+        if Path(os.path.realpath(output)) in taken:
             raise ValueError(f"{output} is an input: choose another output_path")
         stamp = stamp_of(source)
         document = {"format": name, "version": VERSION, "source": stamp, "settings": facts}

@@ -114,7 +114,8 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
                 while file.read(1 << 20):
                     pass
     except Exception as error:  # of a damaged file, nibabel raises of many kinds
-        text = f"is no NIfTI file (.nii, .nii.gz), or it is damaged or truncated ({error}); copy it again"
+        reason = " ".join(str(error).split())
+        text = f"is no NIfTI file (.nii, .nii.gz), or it is damaged or truncated ({reason}); copy it again"
         raise ValueError(f"{source} {text}") from error
     advice = "save the magnitude as float32"
     check(dtype.kind in "iuf", "voxels", "real magnitudes", f"{'color' if dtype.names else dtype} ones; {advice}")

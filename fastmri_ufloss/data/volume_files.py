@@ -104,11 +104,11 @@ def hdf5_data_set(group: h5py.Group, name: str) -> Any:
     in_file = not data.is_virtual and not data.external
     require(in_file, f"{where} must have its values in the file itself", "values in other files")
     values, itemsize = math.prod(data.shape), data.id.get_type().get_size()
+    chunks = math.prod(data.chunks or ())
     if data.chunks is None and not data.dtype.hasobject:
         stored, size = min(data.id.get_storage_size(), group.file.id.get_filesize()), values * itemsize
         require(stored == size, f"{where} must have {size} bytes for its shape {data.shape}", stored)
-    values = max(values, math.prod(data.chunks or ())) * max(itemsize // 8, 1)
-    if data.chunks is not None and values > SMALL:  # the chunks are counted one by one
+    elif (values := max(values, chunks) * max(itemsize // 8, 1)) > SMALL:  # HDF5 counts the stored chunks one by one
         check_declared(values, data.id.get_storage_size(), where=where)
     return data
 

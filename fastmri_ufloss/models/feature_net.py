@@ -175,10 +175,12 @@ class PatchFeatureNet(nn.Module):
         weights, expected = load_safetensors(path), f"{path} must hold the weights of a PatchFeatureNet"
         arguments = {name: settings[name] for name in _SETTINGS if name not in _OF_FILE}
         try:
-            with torch.device("meta"):  # settings that are not of the weights may ask for any memory
-                check_weights(cls(**arguments), weights, expected=expected)
-        except (RuntimeError, TypeError, OverflowError) as error:
-            raise ValueError(f"{expected}, got settings {arguments} ({str(error).splitlines()[0]})") from error
+            with torch.device("meta"):  # without memory: wrong settings may ask for any
+                net = cls(**arguments)
+        except (RuntimeError, TypeError, OverflowError, ValueError) as error:
+            settings_path, reason = path.with_suffix(".json"), str(error).partition("\n")[0]
+            raise ValueError(f"{settings_path} has settings that no network can have: {reason}") from error
+        check_weights(net, weights, expected=expected)
         net = cls(**arguments)
         net.load_state_dict(weights)
         return net.eval()
