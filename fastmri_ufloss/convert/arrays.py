@@ -162,9 +162,9 @@ def _reading(source: Path) -> Iterator[None]:
     """Errors that name the file."""
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:  # of a forged header, numpy raises of many kinds
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{source} is not a NumPy file of numbers, or it is truncated ({error})") from error
 
 

@@ -38,8 +38,8 @@ def naming_source(convert: Converter) -> Converter:
 
     @functools.wraps(convert)
     def named(source: Path, *args: Any, **options: Any) -> Any:
-        if not Path(source).is_file() and not Path(source).is_dir():  # a pipe would be waited for
-            raise FileNotFoundError(f"no file or folder {source}")
+        if (path := Path(source)).exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise ValueError(f"{source} is no regular file")
         with naming(source):
             return convert(Path(source), *args, **options)
 

@@ -206,7 +206,7 @@ def test_broken_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=r"scan.hdr"):
             convert_bart(source, output)
     header.unlink()
-    with pytest.raises(FileNotFoundError, match=r"No such file .*scan.hdr"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*scan.hdr"):
         convert_bart(source, output)
     header.write_text(text)
     source.unlink()

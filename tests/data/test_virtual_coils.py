@@ -190,7 +190,7 @@ def test_own_maps_are_compressed_by_the_same_matrix(folder: Path, tmp_path: Path
     np.testing.assert_array_equal(torch.view_as_complex(whole.sens_maps).numpy(), maps[1])
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["sens_maps"] = maps[:, :NUM]
-    with pytest.raises(ValueError, match=rf"must be complex of shape \({COILS}, {ROWS}, {COLS}\)"):
+    with pytest.raises(ValueError, match=rf"must be of shape \({COILS}, {ROWS}, {COLS}\)"):
         dataset(folder, transform)[3]
 
 
