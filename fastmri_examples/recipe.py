@@ -126,7 +126,10 @@ def parse(
     Where there are no data, ``demo`` replaces some defaults, then each of ``rules`` what follows from the flags.
     """
     quiet = [text for text in sys.argv[1:] if not text.startswith("--print_config")]
-    args = parser.parse_args(quiet)
+    try:
+        args = parser.parse_args(quiet)
+    except RecursionError as error:
+        raise ValueError("--config must hold plain settings, got some that contain themselves") from error
     if uses_demo(args):
         parser.set_defaults(**demo)
         args = parser.parse_args(quiet)
@@ -315,12 +318,12 @@ def make_mask_func(args: Namespace) -> MaskFunc:
 def read_dirs() -> Mapping[str, str]:
     """What fastMRI's ``fastmri_dirs.yaml`` of the working folder says, if there is one."""
     file = Path(DIRS_FILE)
-    if not file.is_file():
-        return {}
-    dirs = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    if not isinstance(dirs, Mapping):
-        raise ValueError(f"{DIRS_FILE} must hold names and paths, such as 'knee_path: /data/knee'")
-    return {key: value for key, value in dirs.items() if value not in PLACEHOLDERS}
+    dirs = {name: path for name, path in read_yaml(file).items() if path is not None} if file.exists() else {}
+    for name, path in dirs.items():
+        if not isinstance(path, str):
+            text = "must hold names and paths, such as 'knee_path: /data/knee'"
+            raise ValueError(f"{DIRS_FILE} {text}, got {name}: {path}")
+    return {name: path for name, path in dirs.items() if path not in PLACEHOLDERS}
 
 
 def log_path() -> Path:
@@ -614,6 +617,13 @@ class EpochLine(pl.Callback):
             say(f"\nepoch {trainer.current_epoch + 1}: {', '.join(values)}")
 
 
+RESUMED = {  # parts of the checkpoints of Lightning that a training goes on from
+    **dict.fromkeys(("epoch", "global_step"), int),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("loops", "callbacks"), dict),
+}
+
+
 def begin(
     parser: ArgumentParser,
     args: Namespace,
@@ -629,13 +639,15 @@ def begin(
     follow from the data; otherwise ValueError says which it has not.
     """
     config, last = run_dir / CONFIG, run_dir / "checkpoints" / "last.ckpt"
+    best = last.with_name("best.ckpt")
     if pl.utilities.rank_zero_only.rank == 0:
         lock_folder(run_dir)
-        remove_leftovers((config, last, last.with_name("best.ckpt")), stale_seconds=0)  # of a killed run
+        remove_leftovers((config, last, best), stale_seconds=0)  # of a killed run
     settings = yaml.safe_load(parser.dump(args, skip_unset=False))
     resume = {"auto": last if last.is_file() else None, "never": None}.get(args.resume, Path(args.resume))
     if resume is not None:
-        where, stored = resume, read_checkpoint(resume, prefix=kind.prefix)["hyper_parameters"]
+        content = read_checkpoint(resume, prefix=kind.prefix)
+        where, stored = resume, content["hyper_parameters"]
         before = stored  # a checkpoint by itself knows nothing of the loss
         if args.resume == "auto":
             where, before = run_dir, read_config(config)
@@ -644,8 +656,17 @@ def begin(
             for name, value in now.items():
                 if then.get(name, value) != value:
                     raise ValueError(f"{where} was trained with {name}={then[name]}, not {value}: {AGAIN}")
+        if missing := [name for name in RESUMED if not isinstance(content.get(name), RESUMED[name])]:
+            text = "a training goes on from its own checkpoints; --init_checkpoint begins with weights of others"
+            raise ValueError(f"{resume} has no {', '.join(missing)}: {text}")
         say(f"Resuming from {resume}")
     if pl.utilities.rank_zero_only.rank == 0:
+        if args.resume == "auto" and best.is_file():
+            try:
+                read_checkpoint(best)
+            except ValueError as error:
+                damaged = best.replace(best.with_suffix(".damaged"))
+                say(f"{error}: it is now {damaged.name}, and last.ckpt is what counts until an epoch is better")
         named = [Path(value).resolve() for value in settings.values() if isinstance(value, str)]
         for path in last.parent.glob("*.ckpt") if args.resume == "never" else ():
             if path.resolve() not in named:  # such as --init_checkpoint
@@ -661,7 +682,18 @@ def read_config(config: Path) -> dict[str, Any]:
             f"{config.parent} has a checkpoint and no {CONFIG}, as of an earlier version of this package; start anew "
             "with --resume never or another --default_root_dir"
         )
-    return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+    return read_yaml(config)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of names and plain values; ValueError for another one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a YAML file of plain values ({str(error).partition(chr(10))[0]})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold names and values, got a {type(content).__name__}")
+    return content
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None) -> None:

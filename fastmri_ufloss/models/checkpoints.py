@@ -1,7 +1,5 @@
 """Files of ``torch.save`` with plain values and tensors only, which cannot run code when they are read."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,9 @@ def load_plain(path: str | Path) -> Any:
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError) as error:
+    except Exception as error:  # of a damaged file, torch raises of many kinds
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(
             f"{path} must be a file of torch.save with plain values and tensors only, got: "
             f"{str(error).partition(chr(10))[0]}"
@@ -42,6 +42,12 @@ def read_checkpoint(path: str | Path, *, prefix: str = "") -> dict[str, Any]:
         content = {"state_dict": {f"{prefix}{name}": value for name, value in content.items()}}
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'")
+    for part, values in (("state_dict", Tensor), ("hyper_parameters", object)):
+        given = content.get(part, {})
+        fits = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+        require(fits, f"{path}: {part} must be a dictionary with names", type(given).__name__)
+        for name, value in given.items():
+            require(isinstance(value, values), f"{path}: {name} of {part} must be a tensor", type(value).__name__)
     names = list(content["state_dict"])
     if not any(name.startswith(prefix) for name in names):
         raise ValueError(

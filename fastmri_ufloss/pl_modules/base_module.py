@@ -5,6 +5,7 @@ import inspect
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -60,6 +61,10 @@ class BaseModule(_LightningModule):
         parameters = inspect.signature(cls.__init__).parameters
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         known = {name: value for name, value in settings.items() if takes_all or name in parameters}
+        if unknown := sorted(settings.keys() - known.keys()):
+            warnings.warn(
+                f"{checkpoint_path} has settings that {cls.__name__} does not know: {unknown}", stacklevel=2
+            )
         try:
             known |= kwargs
             cls.check_settings(known)

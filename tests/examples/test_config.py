@@ -10,6 +10,9 @@ import torch
 import yaml
 from helpers import EXAMPLES, run_recipe
 
+sys.path.insert(0, str(EXAMPLES))
+import recipe
+
 SCRIPT = "modl_ufloss/train.py"
 TINY = [
     *("--accelerator", "cpu", "--num_workers", 0, "--max_epochs", 1, "--limit_train_batches", 2, "--no-score"),
@@ -63,6 +66,47 @@ def test_a_run_goes_on_with_the_same_settings_only(demo: Path, tmp_path: Path) -
     flags = ["--max_epochs", 2, "--log_every_n_steps", 1, "--num_log_images", 2, "--checkpoint_every_n_steps", 3]
     assert "Resuming from" in run_recipe(*command, *flags, cwd=tmp_path).stdout
     assert yaml.safe_load((folder / "config.yaml").read_text())["max_epochs"] == 2
+
+
+def test_a_run_goes_on_with_what_is_left(demo: Path, tmp_path: Path) -> None:
+    command = [SCRIPT, "--data_path", demo, *TINY, "--loss", "l2"]
+    run_recipe(*command, cwd=tmp_path)
+    folder = tmp_path / "runs" / "modl_ufloss" / "checkpoints"
+    whole = (folder / "last.ckpt").read_bytes()
+    (folder / "best.ckpt").write_bytes(whole[:1000])
+    said = run_recipe(*command, cwd=tmp_path).stdout
+    assert "best.ckpt must be a file of torch.save" in said and "it is now best.damaged, and last.ckpt is" in said
+    assert (folder / "best.damaged").stat().st_size == 1000 and not (folder / "best.ckpt").exists()
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    torch.save({**content, "loops": [], "callbacks": None}, folder / "last.ckpt")
+    error = run_recipe(*command, cwd=tmp_path, fails=True).stderr
+    assert "last.ckpt has no loops, callbacks: a training goes on from its own checkpoints" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"knee_path: 3", "must hold names and paths, such as 'knee_path: /data/knee', got knee_path: 3"),
+        (b"[/data]", "must hold names and values, got a list"),
+        (b"knee_path: !!python/object:os.system {}", "could not determine a constructor"),
+        (b"knee_path: &a {x: *a}", "must hold names and paths"),
+        (b"\xff\xfe\0", "not a YAML file of plain values"),
+        (b"[" * 9000, "not a YAML file of plain values"),
+    ],
+)
+def test_files_of_paths_and_settings_hold_plain_values(
+    text: bytes, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fastmri_dirs.yaml").write_bytes(text)
+    with pytest.raises(ValueError, match=f"fastmri_dirs.yaml .*{problem}"):
+        recipe.log_path()
+
+
+def test_settings_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.yaml").write_text("loss: &a [*a]\n")
+    error = run_recipe(SCRIPT, "--config", "some.yaml", cwd=tmp_path, fails=True).stderr
+    assert "error: --config must hold plain settings" in error
 
 
 def test_settings_of_the_paper(demo: Path, tmp_path: Path) -> None:
