@@ -3,9 +3,9 @@
     python benchmarks/training_step.py [--only NAME ...] [--json FILE]
 
 A slice of 640 x 372 with 15 coils but where another is named, batch 1, l2 but for UFLoss. Each row is measured in a
-process of its own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the
-process above what it had before the first step, or the device's peak on a GPU. What a band and coil maps cost is
-listed apart.
+process of its own, in turn with the others, `--repeats` times; the table has medians. "MB" is the peak of the process
+above what it had before the first step, or the device's peak on a GPU; "kernels" are counted operations. What a band
+and coil maps cost is listed apart.
 
 Inference stands beside its FFTs and convolutions measured alone: the same calls, counted in the network, each on
 random numbers. Gradient errors are relative to the unrolled gradient in float64, of a small problem.
@@ -153,12 +153,14 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         "maps": lambda: lambda: estimate_sens_maps(kspace, 26, mask=mask),
     }[job["kind"]]()
     run()
+    kernels = count_kernels(run)
     seconds, cpu = zip(*(timed(run, device) for _ in range(steps)), strict=True)
     peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else memory("VmHWM") - baseline
     result: dict[str, float] = {
         "seconds": statistics.median(seconds),
         "CPU seconds": statistics.median(cpu),
         "MB": peak,
+        "kernels": kernels,
     }
     if job["kind"] == "infer":
         which = 0 if device == "cuda" else 1
@@ -179,7 +181,7 @@ def training_step(
         weights["ufloss"] = "auto"
         net = PatchFeatureNet() if ufloss == "resnet18" else pretrained_feature_net("general-complex")
     loss = make_loss(weights, feature_net=net).to(kspace.device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, foreach=True)  # as on a GPU
     data_range = target.abs().amax().reshape(1)
     scale = torch.ones_like(data_range)
 
@@ -191,6 +193,22 @@ def training_step(
         optimizer.step()
 
     return step
+
+
+def count_kernels(function: Callable[[], None]) -> int:
+    """Operations that compute tensors: a GPU launches one kernel, or a few, for each. Backward passes count, too."""
+    count = 0
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal count
+            is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+            count += not is_view and not func._schema.name.startswith(("aten::empty", "aten::detach"))
+            return func(*args, **(kwargs or {}))
+
+    with Count():
+        function()
+    return count
 
 
 KINDS = {
