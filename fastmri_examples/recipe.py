@@ -170,7 +170,9 @@ def check_ranges(args: Namespace) -> None:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 low, high = RANGES.get(name, (1, LARGE) if isinstance(number, int) else (sys.float_info.min, INF))
                 if not low <= number <= high:
-                    raise ValueError(f"--{name} must be from {low:.3g} to {high:.3g}, got {number}")
+                    least = "above 0" if low == sys.float_info.min else f"at least {low:g}"
+                    bound = f"at most {high:g}" if number > high else least
+                    raise ValueError(f"--{name} must be {bound}, got {number}")
     cores = max(2, os.cpu_count() or 1)
     if isinstance(args.get("devices"), int) and not uses_gpu(args) and args.devices > cores:
         raise ValueError(f"--devices must be at most {cores}, the cores of this machine, got {args.devices}")
@@ -640,9 +642,6 @@ def begin(
     """
     config, last = run_dir / CONFIG, run_dir / "checkpoints" / "last.ckpt"
     best = last.with_name("best.ckpt")
-    if pl.utilities.rank_zero_only.rank == 0:
-        lock_folder(run_dir)
-        remove_leftovers((config, last, best), stale_seconds=0)  # of a killed run
     settings = yaml.safe_load(parser.dump(args, skip_unset=False))
     resume = {"auto": last if last.is_file() else None, "never": None}.get(args.resume, Path(args.resume))
     if resume is not None:
@@ -661,6 +660,8 @@ def begin(
             raise ValueError(f"{resume} has no {', '.join(missing)}: {text}")
         say(f"Resuming from {resume}")
     if pl.utilities.rank_zero_only.rank == 0:
+        lock_folder(run_dir)
+        remove_leftovers((config, last, best), stale_seconds=0)  # of a killed run
         if args.resume == "auto" and best.is_file():
             try:
                 read_checkpoint(best)

@@ -136,14 +136,14 @@ def test_numbers_out_of_range_are_refused_when_they_are_read(script: str, tmp_pa
 @pytest.mark.parametrize(
     ("script", "flags", "problem"),
     [
-        ("varnet/train.py", "--num_cascades 0", "num_cascades must be from 1"),
+        ("varnet/train.py", "--num_cascades 0", "num_cascades must be at least 1"),
         ("varnet/train.py", "--num_cascades 1000000000", "num_cascades must be at most 4096"),
         ("varnet/train.py", "--pools 20", "GB of this machine's memory"),
         ("unet/train.py", "--chans 4000 --num_pool_layers 8", "GB of this machine's memory"),
-        ("unet/train.py", "--in_chans 2", "in_chans must be from 1 to 1"),
-        ("unet/train.py", "--lr 0", "lr must be from"),
+        ("unet/train.py", "--in_chans 2", "in_chans must be at most 1"),
+        ("unet/train.py", "--lr 0", "lr must be above 0"),
         ("modl_ufloss/train.py", "--num_unrolls 1000000000", "num_unrolls must be at most 4096"),
-        ("modl_ufloss/train.py", "--accelerations 4 0", "accelerations must be from 1"),
+        ("modl_ufloss/train.py", "--accelerations 4 0", "accelerations must be at least 1"),
         ("modl_ufloss/train.py", "--center_fractions 1", "center fraction of 1.0"),
         ("modl_ufloss/train.py", "--accelerator cpu --devices 4096", "--devices must be at most"),
     ],

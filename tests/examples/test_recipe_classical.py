@@ -255,9 +255,9 @@ def test_bad_flags_are_named(demo: Path, tmp_path: Path) -> None:
         (["--weights", "cg_sense"], "weights must be of the form METHOD=VALUE"),
         (["--weights", "cg_sense=0.1", "cg_sense=0.2"], "'cg_sense' is given twice"),
         (["--weights", "pics_tv=0.1", "--methods", "cg_sense"], "weights must be of the methods cg_sense"),
-        (["--methods", "cg_sense", "--search_slices", 0], "num_slices must be at least 1"),
+        (["--methods", "cg_sense", "--search_slices", 0], "search_slices must be at least 1"),
         (["--num_nodes", 2], "--devices times --num_nodes must be the number of processes"),
-        (["--devices", 0], "--devices times --num_nodes must be the number of processes"),
+        (["--devices", 0], "--devices must be at least 1"),
         (["--strategy", "fsdp"], "--strategy must be auto or ddp"),
     ):
         command = (SCRIPT, "--data_path", demo, "--output_path", tmp_path / "out", *MASK, "--num_workers", 0)

@@ -182,7 +182,7 @@ def test_nifti_files_of_a_subject_stay_together(nifti: Path, tmp_path: Path, cal
 
 def convert(call: Call, *options: object) -> None:
     """Stop behind the conversion."""
-    assert "mask_type must be one of" in call("--mask_type", "none", *options, fails=True).stderr
+    assert "invalid strategy name" in call("--strategy", "none", *options, fails=True).stderr
 
 
 def test_split_separator_and_axis_are_followed(nifti: Path, tmp_path: Path, call: Call) -> None:
@@ -217,7 +217,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
     "coils": (["--nifti", "nifti", "--challenge", "multicoil"], "makes single-coil volumes"),
     "no NIfTI files": (["--data_path", "others", "--split", 1, 1, 1], "--split is for NIfTI files"),
     "decay": (["--lr_gamma", 0.5], "--lr_gamma needs --lr_step_size"),
-    "weight": (["--dssim_weight", -1], "--dssim_weight must be a number >= 0"),
+    "weight": (["--dssim_weight", -1], "--dssim_weight must be at least 0"),
     "resume": (["--resume", "some.ckpt"], "--resume FILE is for one network"),
     "no references": (["--data_path", "others", "--test_path", "empty"], "no volumes with 'reconstruction_esc'"),
 }
