@@ -102,18 +102,20 @@ LARGER = (
     "detail seen",
     "faint detail seen",
 )
-FIGURE = {  # metrics of the perception-distortion curve, by the loss whose weight grows
+FIGURE = {  # metrics of the perception-distortion curve
     "UFLoss, narrow": "UFLoss by a network not trained on",
     "UFLoss, ResNet-18": "UFLoss by a ResNet-18 not trained on",
     "ImageNet": "distance of features of photographs",
     "HaarPSI": "HaarPSI",
-    "spectrum 0.5-0.75": "power in the third band of spatial frequency",
+    "spectrum 0.75-1": "power in the highest band of spatial frequency",
     "small detail kept": "contrast of details of a pixel",
 }
 CURVES = {
-    "UFLoss": ["l2", "l2 + UFLoss, ratio 0.3", "l2 + UFLoss", "l2 + UFLoss, ratio 3", "l2 + UFLoss, ratio 10"],
-    "untrained features": ["l2", "l2 + untrained features", "l2 + untrained features, ratio 3"],
+    "l2 + UFLoss, ratios 1 and 3": ["l2", "l2 + UFLoss", "l2 + UFLoss, ratio 3"],
+    "l2 + UFLoss with inner layers, ratios 1 and 2": ["l2", "l2 + UFLoss, layers", "l2 + UFLoss, layers, ratio 2"],
+    "l2 + untrained features, ratios 1 and 3": ["l2", "l2 + untrained features", "l2 + untrained features, ratio 3"],
 }
+ALONE = ("l1 + SSIM", "l1 + SSIM + UFLoss, layers", "l2 + ImageNet", "l2, refined")
 
 
 class Run(NamedTuple):
@@ -340,29 +342,37 @@ def report(args: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def save_curve(path: Path, of_judged: Mapping[str, Any]) -> None:
-    """Each metric against NRMSE as the weight of a loss grows; points are means, bars the range of the seeds."""
+    """Each metric against NRMSE as the weight of a loss grows, both against l2 with the same seed.
+
+    Points are means over subjects and seeds, bars the range of the seeds.
+    """
     seeds = of_judged["by seed and subject"]
-    figure = Figure(figsize=(10, 6), layout="constrained")
+
+    def change(row: str, metric: str) -> np.ndarray:
+        """Percent of l2, by seed."""
+        means = [[np.mean([x[metric] for x in each.values()]) for each in seeds[name]] for name in (row, "l2")]
+        changes: np.ndarray = 100 * (np.array(means[0]) / np.array(means[1]) - 1)
+        return changes
+
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
+    lines = {**CURVES, **{row: [row] for row in ALONE}}
     for axis, (metric, title) in zip(axes.flat, FIGURE.items(), strict=True):
-        for color, (name, rows) in enumerate(CURVES.items()):
-            points = [
-                np.array([[np.mean([x[m] for x in each.values()]) for each in seeds[row]] for m in ("NRMSE", metric)])
-                for row in rows
-                if row in seeds
-            ]
-            means = np.array([point.mean(axis=1) for point in points]).T
-            ranges = np.array([[[p[1].mean() - p[1].min(), p[1].max() - p[1].mean()] for p in points]])[0].T
-            axis.errorbar(*means, yerr=ranges, fmt="o-", color=f"C{color}", capsize=3, label=f"l2 + {name}")
-        for number, row in enumerate(("l1 + SSIM", "l2 + ImageNet", "l2, refined")):
-            if row in seeds:
-                values = [np.mean([[x[m] for x in each.values()] for each in seeds[row]]) for m in ("NRMSE", metric)]
-                axis.plot(*values, "sD^"[number], color=f"C{number + 2}", label=row)
+        for number, (name, rows) in enumerate(lines.items()):
+            points = [np.array([change(row, m) for m in ("NRMSE", metric)]) for row in rows if row in seeds]
+            if points:
+                means = np.array([point.mean(axis=1) for point in points]).T
+                low, high = (np.array([part(point, axis=1) for point in points]).T for part in (np.min, np.max))
+                marker = "o" if name in CURVES else "sD^v"[number - len(CURVES)]
+                (x, y), (left, below), (right, above) = means, means - low, high - means
+                bars = {"xerr": [left, right], "yerr": [below, above], "elinewidth": 0.8}
+                axis.errorbar(x, y, fmt=f"{marker}-", color=f"C{number}", label=name, **bars)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("NRMSE", fontsize=9)
         axis.grid(alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
+    figure.suptitle("changes against l2, %", fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     write_figure(path, figure, dpi=100)
 
 
@@ -370,7 +380,7 @@ def save_zoom(path: Path, args: argparse.Namespace, runs: Sequence[Run]) -> None
     """A slice of the first subject by each row with the first seed."""
     images = {}
     for run in runs:
-        if run.seed == 1 and run.row in ("l2", "l2 + UFLoss", "l1 + SSIM", "l2 + ImageNet", "l2, refined"):
+        if run.seed == 1 and run.row in ("l2", "l2 + UFLoss", *ALONE):
             with np.load(judged_file(args, run).with_suffix(".npz"), allow_pickle=False) as arrays:
                 images[run.row], reference = arrays["outputs"], arrays["references"]
     errors = {name: np.linalg.norm(x - reference) / np.linalg.norm(reference) for name, x in images.items()}
