@@ -30,6 +30,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytorch_lightning as pl
 import torch
 
 from fastmri_ufloss.convert.jobs import FORMATS
@@ -40,6 +41,7 @@ from fastmri_ufloss.data.sens_maps import ScanSlice, SensMapFiles
 from fastmri_ufloss.data.slices import IndexedSliceDataset
 from fastmri_ufloss.metrics.volumes import score_run
 from fastmri_ufloss.models import PatchFeatureNet
+from fastmri_ufloss.pl_modules import MoDLModule, VarNetModule, load_reconstruction
 from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.acquisitions import AcquiredScores
 from fastmri_ufloss.report.figures.loss_curves import RunLog
@@ -185,6 +187,21 @@ def make_settings(folder: Path) -> Path:
     return make_feature_net(folder).with_suffix(".json")
 
 
+def save_checkpoint(module: Any, folder: Path) -> Path:
+    trainer = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    trainer.strategy.connect(module)
+    torch.save(trainer._checkpoint_connector.dump_checkpoint(), folder / "a.ckpt")
+    return folder / "a.ckpt"
+
+
+def make_checkpoint(folder: Path) -> Path:
+    return save_checkpoint(MoDLModule(num_unrolls=1, chans=2, num_layers=2), folder)
+
+
+def make_varnet_checkpoint(folder: Path) -> Path:
+    return save_checkpoint(VarNetModule(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1), folder)
+
+
 def make_events(folder: Path) -> Path:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -258,6 +275,10 @@ def read_feature_net(folder: Path) -> None:
     PatchFeatureNet.load(folder / "a.safetensors")
 
 
+def read_checkpoint(folder: Path) -> None:
+    load_reconstruction(folder / "a.ckpt")
+
+
 DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {  # how the file is made, and read
     "volumes: training": (make_volumes, read_slices),
     "volumes: segmentations": (make_volumes, read_segmentations),
@@ -279,6 +300,8 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {  # h
     "labels: TIFF": (make_tiffs, label("a")),
     "feature network": (make_feature_net, read_feature_net),
     "feature network: JSON": (make_settings, read_feature_net),
+    "checkpoint: MoDL": (make_checkpoint, read_checkpoint),
+    "checkpoint: VarNet": (make_varnet_checkpoint, read_checkpoint),
     "events of a run": (make_events, RunLog),
 }
 DOORS["volumes: to be labelled"] = (lambda folder: make_labels(folder).parent / "volumes" / "a.h5", label("a.npz"))
@@ -289,7 +312,7 @@ DOORS["volumes: to be labelled"] = (lambda folder: make_labels(folder).parent / 
 def forge(path: Path, rng: random.Random) -> str:
     """Forge a file, and say how."""
     own = {".h5": [forge_hdf5], ".npy": [forge_npy], ".npz": [forge_npz], ".json": [forge_json]}
-    own |= {".safetensors": [forge_safetensors]}
+    own |= {".safetensors": [forge_safetensors], ".ckpt": [forge_checkpoint]}
     kinds = [*own.get(path.suffix, []) * 4, flip, flip, put_number, put_number, cut, swap_blocks, replace]
     return str(rng.choice(kinds)(path, rng))
 
@@ -478,6 +501,19 @@ def forge_safetensors(path: Path, rng: random.Random) -> str:
     size = rng.choice((len(forged),) * 9 + (2**62, 2**40, 0))
     path.write_bytes(size.to_bytes(8, "little") + forged + data[8 + length :])
     return f"{name} {header[name]} in {size} bytes"
+
+
+def forge_checkpoint(path: Path, rng: random.Random) -> str:
+    content = torch.load(path, weights_only=True)
+    part = rng.choice(("state_dict", "hyper_parameters", "hyper_parameters", None))
+    of: Any = content if part is None else content[part]
+    name = rng.choice([*of, "other", 3])
+    value = rng.choice((*ODD, torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), "deleted"))
+    of[name] = value
+    if isinstance(value, str) and value == "deleted":
+        del of[name]
+    torch.save(content, path)
+    return f"{part}: {name} {value!r}"
 
 
 # ------------------------------------------------------------------------------------------------------------ runs

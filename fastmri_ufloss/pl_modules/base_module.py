@@ -71,8 +71,9 @@ class BaseModule(_LightningModule):
             module = cls(**known)
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
-        except (RuntimeError, TypeError, KeyError) as error:
-            raise ValueError(f"{checkpoint_path} does not fit its own settings {settings} ({error})") from error
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{checkpoint_path} does not fit its own settings {settings} ({reason})") from error
         return module.to(map_location)
 
     @classmethod
@@ -80,7 +81,7 @@ class BaseModule(_LightningModule):
         """Raise ValueError, before any memory is taken, where no network of these settings can be made here."""
         for name, value in settings.items():
             if re.fullmatch(_SIZES, name) and isinstance(value, int):
-                check(0 <= value <= _LARGEST, name, f"at most {_LARGEST}", value)
+                check(0 <= value <= _LARGEST, name, f"from 0 to {_LARGEST}", value)
         try:
             with torch.device("meta"):
                 network = cls(**settings)
