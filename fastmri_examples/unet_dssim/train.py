@@ -152,7 +152,7 @@ def train(parser: ArgumentParser, args: Namespace, net: str, net_dir: Path) -> N
     if trainer.global_step == steps:
         recipe.say(f"{NETS[net]} is trained: {net_dir}")
     if not (net_dir / "checkpoints" / "last.ckpt").is_file():  # --max_steps came before the first checkpoint
-        trainer.save_checkpoint(net_dir / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(net_dir / "checkpoints" / "last.ckpt", weights_only=False)
 
 
 def convert(args: Namespace) -> Path:

@@ -205,10 +205,10 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         before, self._step = self._step, trainer.global_step
         if self._step != before and self._step % self.every_n_train_steps == 0 and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
