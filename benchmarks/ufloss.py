@@ -111,9 +111,9 @@ FIGURE = {  # metrics of the perception-distortion curve
     "small detail kept": "contrast of details of a pixel",
 }
 CURVES = {
-    "l2 + UFLoss, ratios 1 and 3": ["l2", "l2 + UFLoss", "l2 + UFLoss, ratio 3"],
-    "l2 + UFLoss with inner layers, ratios 1 and 2": ["l2", "l2 + UFLoss, layers", "l2 + UFLoss, layers, ratio 2"],
-    "l2 + untrained features, ratios 1 and 3": ["l2", "l2 + untrained features", "l2 + untrained features, ratio 3"],
+    "l2 + UFLoss": ["l2", "l2 + UFLoss", "l2 + UFLoss, ratio 3"],
+    "l2 + UFLoss, layers": ["l2", "l2 + UFLoss, layers", "l2 + UFLoss, layers, ratio 2"],
+    "l2 + untrained features": ["l2", "l2 + untrained features", "l2 + untrained features, ratio 3"],
 }
 ALONE = ("l1 + SSIM", "l1 + SSIM + UFLoss, layers", "l2 + ImageNet", "l2, refined")
 
@@ -342,7 +342,7 @@ def report(args: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def save_curve(path: Path, of_judged: Mapping[str, Any]) -> None:
-    """Each metric against NRMSE as the weight of a loss grows, both against l2 with the same seed.
+    """Each metric against NRMSE as the ratio of a loss grows, both against l2 with the same seed.
 
     Points are means over subjects and seeds, bars the range of the seeds.
     """
