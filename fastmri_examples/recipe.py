@@ -200,7 +200,9 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*You have overridden `transfer_batch_to_device`.*")
+    warnings.filterwarnings(
+        "ignore", message=".*You have overridden `(transfer_batch_to_device|on_before_batch_transfer)`.*"
+    )
     warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
     torch.set_float32_matmul_precision("high")
     try:
