@@ -1,4 +1,4 @@
-"""The README's examples of losses in one's own run, word for word, on small data and networks."""
+"""The documentation's examples of losses in one's own run, word for word, on small data and networks."""
 
 import re
 from pathlib import Path
@@ -22,8 +22,9 @@ VARNET = {"num_cascades": 1, "pools": 2, "chans": 2, "sens_pools": 2, "sens_chan
 
 
 def example(comment: str) -> str:
-    """The code block of the README that begins with a comment."""
-    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    """The code block of the README, or of the page on losses, that begins with a comment."""
+    pages = (ROOT / page for page in ("README.md", "docs/losses.md"))
+    blocks = "".join(page.read_text(encoding="utf-8") for page in pages).split("```")
     (block,) = [block for block in blocks if block.startswith(f"python\n# {comment}\n")]
     return block.removeprefix("python\n")
 
