@@ -39,6 +39,7 @@ from fastmri_ufloss.data.index import MetadataIndex
 from fastmri_ufloss.data.segmentation import SegmentationSlices
 from fastmri_ufloss.data.sens_maps import ScanSlice, SensMapFiles
 from fastmri_ufloss.data.slices import IndexedSliceDataset
+from fastmri_ufloss.files import write_json
 from fastmri_ufloss.metrics.volumes import score_run
 from fastmri_ufloss.models import PatchFeatureNet
 from fastmri_ufloss.pl_modules import MoDLModule, VarNetModule, load_reconstruction
@@ -283,7 +284,7 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {  # h
     "volumes: training": (make_volumes, read_slices),
     "volumes: segmentations": (make_volumes, read_segmentations),
     "volumes: report": (make_volumes, read_report),
-    "volumes: to be labelled": (make_labels, label("a.npz")),
+    "volumes: to be labelled": (lambda folder: make_labels(folder).parent / "volumes" / "a.h5", label("a.npz")),
     "reconstructions": (make_outputs, read_report),
     "coil maps": (make_maps, read_maps),
     "ISMRMRD": (make_ismrmrd, convert("ismrmrd", "a.h5")),
@@ -304,7 +305,6 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {  # h
     "checkpoint: VarNet": (make_varnet_checkpoint, read_checkpoint),
     "events of a run": (make_events, RunLog),
 }
-DOORS["volumes: to be labelled"] = (lambda folder: make_labels(folder).parent / "volumes" / "a.h5", label("a.npz"))
 
 # ------------------------------------------------------------------------------------------------------- forgeries
 
@@ -591,7 +591,7 @@ def main() -> None:
     rows.append({"door": "all", **total})
     print(format_table(rows))
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, {"doors": rows})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, simulate_volume
 
-from fastmri_ufloss.data.volume_files import open_hdf5
+from fastmri_ufloss.data.volume_files import SMALL, open_hdf5
 
 for package in ("ismrmrd", "nibabel", "pydicom", "twixtools", "PIL", "tensorboard"):
     pytest.importorskip(package)
@@ -69,7 +69,7 @@ def test_links_and_values_of_other_files_are_refused(volume: Path) -> None:
 
 def test_sizes_must_be_those_that_a_file_can_hold(volume: Path) -> None:
     for shape, options, message in (
-        ((10**9, 2, 640, 368), {"chunks": (1, 2, 640, 368)}, "must declare at most 33554432 values for its 0 bytes"),
+        ((10**9, 2, 640, 368), {"chunks": (1, 2, 640, 368)}, "must declare at most 268435456 bytes for the 0"),
         ((10**9, 2, 640, 368), {}, r"must have \d{16} bytes for its shape"),
         ((10**5, 1, 1, 1), {"chunks": True}, "must have at most 16384 slices"),
         ((4, 2, 16, 16), {"chunks": True}, "one number of slices, got {'kspace': 4, 'reconstruction_rss': 3}"),
@@ -83,11 +83,15 @@ def test_sizes_must_be_those_that_a_file_can_hold(volume: Path) -> None:
         if shape[0] == 10**5:
             with h5py.File(volume, "r+") as file:
                 file["reconstruction_rss"] = np.ones((3, 16, 16), np.float32)
-    # compression is no forgery: a thousand bytes in one
+    # compression is no forgery: a thousand bytes in one, of more than any file may declare
     with h5py.File(volume, "w") as file:
-        file.create_dataset("segmentation", data=np.zeros((60, 640, 640), np.uint8), compression="gzip")
+        options = {"chunks": (1, 2048, 2048), "compression": "gzip"}
+        labels = file.create_dataset("segmentation", (70, 2048, 2048), np.uint8, **options)
+        for number in range(len(labels)):
+            labels[number] = 0
+        assert labels.size > SMALL and labels.size > 900 * labels.id.get_storage_size()
     with open_hdf5(volume, "segmentation") as file:
-        assert not file["segmentation"][59].any()
+        assert not file["segmentation"][69].any()
 
 
 def test_kinds_are_checked(volume: Path) -> None:

@@ -153,7 +153,7 @@ def open_numpy(
             read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             stored = content.zip.getinfo(f"{fitting[0]}.npy").compress_size
-            check_declared(math.prod(shape) * max(dtype.itemsize // 8, 1), stored, where=fitting[0])
+            check_declared(math.prod(shape) * dtype.itemsize, stored, where=fitting[0])
             return np.broadcast_to(np.empty((), dtype), shape) if header_only else content[fitting[0]]
 
 

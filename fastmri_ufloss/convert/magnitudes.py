@@ -107,7 +107,7 @@ def read_nifti(source: Path) -> tuple[np.ndarray, np.ndarray, str]:
         header, shape, dtype = image.header, image.shape, image.get_data_dtype()
         affine = np.array(image.affine, dtype=float)
         affine[:3] *= MILLIMETERS.get(header.get_xyzt_units()[0], 1.0)
-        check_declared(math.prod(shape), source.stat().st_size, where="the header")
+        check_declared(math.prod(shape) * dtype.itemsize, source.stat().st_size, where="the header")
         values = np.asarray(image.dataobj)
         if source.suffix.lower() == ".gz":
             with gzip.open(source) as file:  # to the end: nibabel stops before the sum that tells a damaged file
@@ -294,7 +294,8 @@ def _read_pixels(image: "Dataset") -> np.ndarray:
         implicit = dataset.original_encoding[0]
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     try:
-        check_declared(int(dataset.Rows) * int(dataset.Columns), Path(path).stat().st_size, where="the header")
+        size = int(dataset.Rows) * int(dataset.Columns) * 4  # bytes of a pixel, or fewer
+        check_declared(size, Path(path).stat().st_size, where="the header")
         values = dataset.pixel_array
     except Exception as error:  # by pydicom or one of its decoders
         syntax, reason = UID(str(dataset.file_meta.TransferSyntaxUID)), " ".join(str(error).split())

@@ -14,8 +14,8 @@ from fastmri_ufloss.files import name_some
 
 __all__ = ["check_declared", "hdf5_data_set", "hdf5_member", "open_hdf5"]
 
-SMALL = 2**25  # values, as many as any file may declare
-VALUES_PER_BYTE = 128  # that compression comes to: deflate packs 1032 bytes into one
+SMALL = 2**28  # bytes, as many as any file may declare
+COMPRESSION = 1032  # bytes that deflate packs into one, at most
 MAX_SLICES = 2**14
 
 REAL = "?bBhHiIlLqQefd"  # numpy's characters of types that torch has
@@ -103,17 +103,16 @@ def hdf5_data_set(group: h5py.Group, name: str) -> Any:
     require(fits, f"{where} must be a data set with values", f"a {type(data).__name__.lower()}")
     in_file = not data.is_virtual and not data.external
     require(in_file, f"{where} must have its values in the file itself", "values in other files")
-    values, itemsize = math.prod(data.shape), data.id.get_type().get_size()
-    chunks = math.prod(data.chunks or ())
+    itemsize, chunk = data.id.get_type().get_size(), math.prod(data.chunks or ())
     if data.chunks is None and not data.dtype.hasobject:
-        stored, size = min(data.id.get_storage_size(), group.file.id.get_filesize()), values * itemsize
+        stored, size = min(data.id.get_storage_size(), group.file.id.get_filesize()), data.size * itemsize
         require(stored == size, f"{where} must have {size} bytes for its shape {data.shape}", stored)
-    elif (values := max(values, chunks) * max(itemsize // 8, 1)) > SMALL:  # HDF5 counts the stored chunks one by one
-        check_declared(values, data.id.get_storage_size(), where=where)
+    elif (size := max(data.size, chunk) * itemsize) > SMALL:  # HDF5 counts the stored chunks one by one
+        check_declared(size, data.id.get_storage_size(), where=where)
     return data
 
 
-def check_declared(values: int, stored: int, *, where: object) -> None:
-    """Raise ValueError if so many values cannot come of so many stored bytes, whatever the compression."""
-    most = max(SMALL, VALUES_PER_BYTE * stored)
-    require(values <= most, f"{where} must declare at most {most} values for its {stored} bytes", values)
+def check_declared(size: int, stored: int, *, where: object) -> None:
+    """Raise ValueError if so many bytes cannot come of so many stored ones, whatever the compression."""
+    most = max(SMALL, COMPRESSION * stored)
+    require(size <= most, f"{where} must declare at most {most} bytes for the {stored} that are stored", size)
