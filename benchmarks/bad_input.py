@@ -1,22 +1,30 @@
-"""Forged files at every door of the package: a clear error, or a traceback, a hang, a crash, too much memory.
+"""Forged files and flags at every door of the package: a clear error, or a traceback, a hang, a crash, much memory.
 
     python benchmarks/bad_input.py [--cases 60] [--seed 0] [--json FILE]
 
 For each door small good files are made, and one of them is forged: bytes flipped, cut, or replaced by huge numbers;
 a folder, a loop of links or a file of another kind in its place; in HDF5 links, groups, other types and shapes, sizes
-of petabytes; in the headers of NumPy, safetensors and JSON values that no writer writes. Each case runs in a process
-of its own with 10 s and 2 GB. Clear is a ValueError or OSError of one line that has the name of a file; what
-is read after all (flipped values of an image) is no failure. A case that was not clear can be repeated by its seed.
+of petabytes; in the headers of NumPy, safetensors and JSON values that no writer writes. The recipes get a flag with
+a value that is of another kind, out of range or absurd, and train for a step. Each case runs in a process of its own
+with 10 s and 2 GB. Clear is a ValueError or OSError of one line that has the name of a file, or a recipe's last line
+that has the flag's; what is read after all (flipped values of an image) is no failure. A case that was not clear can
+be repeated by its seed.
 """
 
 import argparse
+import atexit
 import contextlib
 import faulthandler
+import functools
+import io
 import json
 import multiprocessing
 import os
 import random
+import re
 import resource
+import runpy
+import shutil
 import struct
 import sys
 import tempfile
@@ -27,11 +35,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jsonargparse import ArgumentParser
 
 from fastmri_ufloss.convert.jobs import FORMATS
 from fastmri_ufloss.convert.segmentation import add_segmentation
@@ -47,9 +57,11 @@ from fastmri_ufloss.report import format_table
 from fastmri_ufloss.report.acquisitions import AcquiredScores
 from fastmri_ufloss.report.figures.loss_curves import RunLog
 from fastmri_ufloss.report.reconstructions import Reconstructions
+from fastmri_ufloss.simulation.demo import make_demo_dataset
 from fastmri_ufloss.simulation.mrd_file import write_mrd
 from fastmri_ufloss.simulation.volume_file import fft2c, read_voxel_size, write_volume
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "fastmri_examples"
 SECONDS, MEMORY = 10.0, 2**31
 SLICES, COILS, SIZE = 2, 2, 40
 HUGE = (0, 1, -1, 2**15, 2**31 - 1, 2**32, 2**40, 2**53, 2**63 - 1, -(2**63), 10**30)
@@ -306,6 +318,92 @@ DOORS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]]] = {  # h
     "events of a run": (make_events, RunLog),
 }
 
+# ----------------------------------------------------------------------------------------------------------- flags
+
+VALUES = (
+    *("0", "-1", "1", "3", "0.5", "1.5", "nan", "inf", "-inf", "1e9", "1000000000", "99999", "x", "", "null", "true"),
+    *("[1,2]", "{}", "a=1", "l2", "l2=0", "l2=nan", "/nowhere", "/dev/null", "/etc/passwd", ".", "é" * 300),
+)
+CPU = ("--max_epochs", "1", "--accelerator", "cpu")
+SMALL = (*CPU, "--chans", "2", "--num_workers", "0")
+MODL = (*SMALL, "--num_unrolls", "1", "--num_layers", "2", "--patch_size", "39", "--no-score")
+SKIPPED = ("help", "print_config", "num_nodes")  # the last waits for other machines
+RECIPES: dict[str, tuple[str, ...]] = {  # how each is called, beside its folders
+    "modl_ufloss/train.py": MODL,
+    "modl_ufloss/pretrain.py": (*CPU, "--patch_size", "39"),
+    "varnet/train.py": (*SMALL, "--num_cascades", "1", "--pools", "1", "--sens_chans", "2", "--sens_pools", "1"),
+    "unet/train.py": (*SMALL, "--num_pool_layers", "2"),
+    "unet_dssim/train.py": (*SMALL, "--num_pool_layers", "2"),
+    "adversarial_refinement/train_recnet.py": (*SMALL, "--num_blocks", "1"),
+    "adversarial_refinement/train_refinement.py": (*CPU, "--joint", "--num_strided", "2"),
+    "adversarial_refinement/train_segmentation.py": (*CPU, "--chans", "2", "--num_levels", "2"),
+    "classical/reconstruct.py": ("--methods", "cg_sense", "--num_workers", "0", "--search_slices", "1"),
+}
+
+
+class Reached(Exception):
+    """The flags were taken: a step of training has come to its end."""
+
+
+def attempt_flag(script: str, folder: Path, seed: str) -> tuple[str, str]:
+    """As `attempt`, for a recipe that gets a flag that it does not expect."""
+    rng = random.Random(seed)
+    path, typed = EXAMPLES / script, ""
+    values = rng.choices(VALUES, k=rng.choice((1, 1, 1, 2)))
+    fit, parse_args = pl.Trainer.fit, ArgumentParser.parse_args
+
+    def parse_odd(parser: ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+        nonlocal typed
+        if not typed:
+            names = [action.dest for action in parser._actions if action.dest not in SKIPPED]
+            typed = rng.choice(sorted(set(names)))
+            sys.argv += [f"--{typed}", *values]
+            args = (sys.argv[1:], *args[1:])
+        return parse_args(parser, *args, **kwargs)
+
+    def fit_a_step(trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        trainer.fit_loop.epoch_loop.max_steps, trainer.limit_val_batches = 1, 0
+        fit(trainer, *args, **kwargs)
+        raise Reached
+
+    where = "--output_path" if script.startswith("classical") else "--default_root_dir"
+    sys.argv = [str(path), "--data_path", str(recipe_data()), where, str(folder / "run"), *RECIPES[script]]
+    sys.path.insert(0, str(path.parent))
+    os.chdir(folder)
+    errors = io.StringIO()
+    try:
+        with (
+            mock.patch.object(ArgumentParser, "parse_args", parse_odd),
+            mock.patch.object(pl.Trainer, "fit", fit_a_step),
+            contextlib.redirect_stdout(None),
+            contextlib.redirect_stderr(errors),
+        ):
+            runpy.run_path(str(path), run_name="__main__")
+    except Reached:
+        pass
+    except SystemExit as end:
+        line = end.code if isinstance(end.code, str) else errors.getvalue().strip().rpartition("\n")[2]
+        if end.code:
+            words = (typed, *map(re.escape, values), "unrecognized arguments: $")
+            is_named = any(re.search(rf"(?<!\w){word}(?!\w)", line) for word in words if word)
+            return "clear" if is_named else "traceback", f"{sys.argv[-3:]}: {line}"
+    except Exception:
+        return "traceback", f"{sys.argv[-3:]}: {traceback.format_exc()}"
+    return "read", str(sys.argv[-3:])
+
+
+@functools.cache
+def recipe_data() -> Path:
+    """A small data set, made once: no recipe writes into it."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    for challenge in ("multicoil", "singlecoil"):
+        make_demo_dataset(
+            folder, challenge=challenge, num_subjects=(1, 1, 1), slices_per_subject=2, shape=(48, 48), num_coils=2
+        )
+    return folder
+
+
 # ------------------------------------------------------------------------------------------------------- forgeries
 
 
@@ -521,6 +619,8 @@ def forge_checkpoint(path: Path, rng: random.Random) -> str:
 
 def attempt(door: str, folder: Path, seed: str) -> tuple[str, str]:
     """What comes of a forged file, "clear", "read" or "traceback", and the forgery with what was raised."""
+    if door in RECIPES:
+        return attempt_flag(door, folder, seed)
     make, read = DOORS[door]
     path = make(folder)
     how = forge(path, random.Random(seed))
@@ -539,6 +639,8 @@ def attempt(door: str, folder: Path, seed: str) -> tuple[str, str]:
 
 def attempt_apart(door: str, seed: str) -> tuple[str, str]:
     """`attempt` in a process of its own, whose end is "hang", "crash" or "memory" if it does not come to one."""
+    if door in RECIPES:
+        recipe_data()
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
 
@@ -573,7 +675,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=60, help="of each door (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
-    parser.add_argument("--doors", nargs="+", default=list(DOORS), metavar="DOOR", help="(default: all)")
+    parser.add_argument("--doors", nargs="+", default=[*DOORS, *RECIPES], metavar="DOOR", help="(default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="to keep the table in")
     args = parser.parse_args()
     rows = []

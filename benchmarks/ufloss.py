@@ -212,7 +212,8 @@ def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> lis
     for row in args.rows:
         network = "recnet" if row.startswith("RecNet") else "modl"
         kind, options = NETWORKS[network], ROWS[row]
-        for seed in range(1, 1 + args.seeds):
+        seeds = 1 if row == "RecNet" else args.seeds  # which is trained once
+        for seed in range(1, 1 + seeds):
             begun = args.work / f"{network}_seed{1 if network == 'recnet' else seed}_steps{kind.steps}"
             if not (begun / "scores.json").is_file() and not (begun / "trained").is_file():
                 mask = ["--mask_type", "random", "--center_fractions", CENTER, "--accelerations", 5]

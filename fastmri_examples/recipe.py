@@ -6,6 +6,7 @@ default, a recipe's setting for its demo, one of ``--config``, or typed: the lat
 
 import inspect
 import os
+import re
 import shutil
 import sys
 import typing
@@ -173,6 +174,8 @@ def check_ranges(args: Namespace) -> None:
                     least = "above 0" if low == sys.float_info.min else f"at least {low:g}"
                     bound = f"at most {high:g}" if number > high else least
                     raise ValueError(f"--{name} must be {bound}, got {number}")
+    if not re.fullmatch(r"auto|-1|\d+(,\d+)*", str(args.get("devices", "auto"))):
+        raise ValueError(f"--devices must be 'auto', a number, or numbers such as 0,1, got {args.devices!r}")
     cores = max(2, os.cpu_count() or 1)
     if isinstance(args.get("devices"), int) and not uses_gpu(args) and args.devices > cores:
         raise ValueError(f"--devices must be at most {cores}, the cores of this machine, got {args.devices}")

@@ -134,6 +134,8 @@ class SensMapFiles:
 
     def __call__(self, scan: ScanSlice) -> Tensor:
         file = self.folder / Path(scan.path).name
+        if not file.exists():
+            raise FileNotFoundError(f"no coil maps {file}: each volume needs a file of its name")
         with open_hdf5(file, "sens_maps") as volume:
             stored = volume["sens_maps"]
             has_slice = stored.ndim > 3 and scan.slice_num < stored.shape[0]

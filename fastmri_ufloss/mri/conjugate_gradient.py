@@ -1,5 +1,6 @@
 """Conjugate gradients for a batch of Hermitian systems, differentiable in three ways."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -71,17 +72,13 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Real part of <a, b> of each system, shaped to multiply it."""
-    if a.is_complex():
-        products = torch.view_as_real(a) * torch.view_as_real(b)
-        return products.sum(dim=(*dims, a.ndim), keepdim=True)[..., 0]
+    """<a, b> of each system, shaped to multiply it."""
     return (a * b).sum(dim=dims, keepdim=True)
 
 
-def _ratio(numerator: Tensor, denominator: Tensor, active: Tensor) -> Tensor:
-    """numerator / denominator, and 0 with zero gradient where a system is not active or the denominator is 0."""
-    active = active & (denominator > 0)
-    return torch.where(active, numerator / torch.where(active, denominator, 1.0), 0.0)
+def _ratio(numerator: Tensor, denominator: Tensor, stopped: Tensor) -> Tensor:
+    """numerator / denominator, and 0 with zero gradient where a system has stopped."""
+    return numerator / denominator.masked_fill(stopped, math.inf)
 
 
 def _power_of_two(rhs: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -92,27 +89,37 @@ def _power_of_two(rhs: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: int, dims: tuple[int, ...]) -> Tensor:
-    scale = _power_of_two(rhs, dims)
-    rhs = rhs / scale
-    x = torch.zeros_like(rhs) if x0 is None else x0 / scale
-    residual = rhs if x0 is None else rhs - operator(x)
+    is_complex = rhs.is_complex()
+    scale = _power_of_two(rhs, dims).unsqueeze(-1)
+    dims = (*dims, rhs.ndim)
+
+    # real and imaginary parts are an axis: step sizes are real, and so is what updates cost
+    def parts(x: Tensor) -> Tensor:
+        return torch.view_as_real(x) if is_complex else x.unsqueeze(-1)
+
+    def whole(x: Tensor) -> Tensor:
+        return torch.view_as_complex(x) if is_complex else x.squeeze(-1)
+
+    right = parts(rhs) / scale
+    x = torch.zeros_like(right) if x0 is None else parts(x0) / scale
+    residual = right if x0 is None else right - parts(operator(whole(x)))
     direction = residual
     energy = _dot(residual, residual, dims)
     # a residual of the size of rounding errors says nothing, and gradients of its ratios overflow
-    smallest = torch.finfo(energy.dtype).eps ** 2 * _dot(rhs, rhs, dims).detach()
+    smallest = torch.finfo(energy.dtype).eps ** 2 * _dot(right, right, dims).detach()
     for step in range(num_iterations):
-        product = operator(direction)
-        active = energy > smallest
-        alpha = _ratio(energy, _dot(direction, product, dims), active).to(rhs.dtype)
+        product = parts(operator(whole(direction)))
+        curvature = _dot(direction, product, dims)
+        stopped = energy <= smallest
+        alpha = _ratio(energy, curvature, stopped | (curvature <= 0))
         x = torch.addcmul(x, alpha, direction)
         if step == num_iterations - 1:
             break
         residual = torch.addcmul(residual, alpha, product, value=-1)
         new_energy = _dot(residual, residual, dims)
-        beta = _ratio(new_energy, energy, active).to(rhs.dtype)
-        direction = torch.addcmul(residual, beta, direction)
+        direction = torch.addcmul(residual, _ratio(new_energy, energy, stopped), direction)
         energy = new_energy
-    return x * scale
+    return whole(x * scale)
 
 
 class _ImplicitSolve(torch.autograd.Function):

@@ -206,10 +206,13 @@ class SenseNormalOperator:
         With a mask of columns each row of the image is a system of its own, so that the rows of a band are those of
         the whole slice after any number of steps.
         """
-        # products with real numbers are slower
-        lam = lam.to(rhs.dtype) if isinstance(lam, Tensor) else rhs.new_full((), lam)
+        weight = lam.real.to(rhs.real.dtype) if isinstance(lam, Tensor) else rhs.real.new_full((), lam)
+
+        def operator(x: Tensor) -> Tensor:
+            return torch.view_as_complex(torch.addcmul(torch.view_as_real(self(x)), weight, torch.view_as_real(x)))
+
         return conjugate_gradient(
-            lambda x: torch.addcmul(self(x), lam, x),
+            operator,
             rhs,
             x0=x0,
             num_iterations=num_iterations,

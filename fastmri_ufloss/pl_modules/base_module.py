@@ -168,7 +168,7 @@ class SeededSteps(pl.Callback):
         # after a resume Lightning's versions differ in batch_idx; the loader knows what it has given
         batch_idx = getattr(trainer.train_dataloader, "used_batches", batch_idx)
         # distinct for any run of fewer than a million batches an epoch; torch takes 64 bits
-        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1_000_003 + batch_idx)
+        torch.manual_seed(((self.seed * 100_003 + trainer.current_epoch) * 1_000_003 + batch_idx) % 2**64)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

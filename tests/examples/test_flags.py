@@ -146,6 +146,11 @@ def test_numbers_out_of_range_are_refused_when_they_are_read(script: str, tmp_pa
         ("modl_ufloss/train.py", "--accelerations 4 0", "accelerations must be at least 1"),
         ("modl_ufloss/train.py", "--center_fractions 1", "center fraction of 1.0"),
         ("modl_ufloss/train.py", "--accelerator cpu --devices 4096", "--devices must be at most"),
+        (
+            "varnet/train.py",
+            "--devices both",
+            "--devices must be 'auto', a number, or numbers such as 0,1, got 'both'",
+        ),
     ],
 )
 def test_absurd_networks_and_machines_are_refused(script: str, flags: str, problem: str, tmp_path: Path) -> None:
