@@ -384,7 +384,7 @@ def attempt_flag(script: str, folder: Path, seed: str) -> tuple[str, str]:
     except SystemExit as end:
         line = end.code if isinstance(end.code, str) else errors.getvalue().strip().rpartition("\n")[2]
         if end.code:
-            words = (typed, *map(re.escape, values), "unrecognized arguments: $")
+            words = (typed, *map(re.escape, values), "unrecognized arguments:$")
             is_named = any(re.search(rf"(?<!\w){word}(?!\w)", line) for word in words if word)
             return "clear" if is_named else "traceback", f"{sys.argv[-3:]}: {line}"
     except Exception:

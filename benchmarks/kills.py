@@ -1,22 +1,27 @@
 """Commands that are killed at random moments and typed again, against the same commands that were left alone.
 
-    python benchmarks/kills.py --work FOLDER [--kills 120] [--seed 0] [--only NAME ...] [--json FILE]
+    python benchmarks/kills.py --work FOLDER [--kills 120] [--full_disk] [--seed 0] [--only NAME ...] [--json FILE]
 
 Every command runs once undisturbed on small generated knees. Then the same command, in a folder of its own, is
 killed by SIGKILL, SIGTERM and SIGINT in turn, each time at a random moment after it wrote its first file,
 and at last runs to its end. All files of both folders are compared: checkpoints and HDF5 by their values, the others
 by their bytes; logs of TensorBoard are left out. Temporary files are counted after the kills and at the end.
+
+With --full_disk the command is stopped by its files instead: no file may have more than a random number of bytes,
+from 16 to those of its largest. Its last line must be an error that says so.
 """
 
 import argparse
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +107,15 @@ class Command:
     def __init__(self, line: list[object]) -> None:
         self.line = [sys.executable, *map(str, line)]
 
-    def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        folder.mkdir(parents=True, exist_ok=True)
+    def environment(self, folder: Path) -> dict[str, str]:
         scratch = folder.with_name(f"{folder.name}_tmp")
         scratch.mkdir(exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch)}
+        return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch)}
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f"{folder.name}.log"), "ab") as log:
-            return subprocess.Popen(self.line, cwd=folder, env=environment, stdout=log, stderr=log)
+            return subprocess.Popen(self.line, cwd=folder, env=self.environment(folder), stdout=log, stderr=log)
 
     def run(self, folder: Path) -> tuple[float, float]:
         """Run to the end; the seconds until the first file is there and until the end."""
@@ -124,6 +131,18 @@ class Command:
             log = folder.with_name(f"{folder.name}.log").read_text(errors="replace")
             raise RuntimeError(f"{self.line} ended with {process.returncode} in {folder}:\n{log[-2000:]}")
         return end if first is None else first, end
+
+    def fill(self, folder: Path, size: int) -> bool:
+        """Run with files of at most so many bytes; whether that was too little, RuntimeError if it is not said so."""
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            self.line, cwd=folder, env=self.environment(folder), preexec_fn=limit, capture_output=True
+        )
+        text = done.stderr.decode(errors="replace")
+        if done.returncode and ("Traceback" in text or "error: " not in text or "written" not in text):
+            raise RuntimeError(f"{self.line} with files of {size} bytes:\n{text[-2000:]}")
+        return done.returncode != 0
 
     def kill(self, folder: Path, number: signal.Signals, seconds: float) -> bool:
         """Run, and send a signal after some seconds; whether the command was still running."""
@@ -175,24 +194,35 @@ def same_values(a: Any, b: Any) -> bool:
     return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)
 
 
-def measure(name: str, line: list[object], work: Path, *, kills: int, rng: random.Random) -> dict[str, Any]:
+def measure(
+    name: str, line: list[object], work: Path, *, kills: int, rng: random.Random, full_disk: bool
+) -> dict[str, Any]:
     """Kill a command so many times, three times in each folder."""
     command, root = Command(line), work / name
     shutil.rmtree(root, ignore_errors=True)
     first, end = command.run(root / "whole")
     row: dict[str, Any] = {"command": name, "seconds": round(end, 1), "kills": 0}
+    largest = max(path.stat().st_size for path in (root / "whole").rglob("*") if path.is_file())
     row |= {"runs": 0, "equal": 0, "left by kills": 0, "left at the end": 0, "differences": []}
     while row["kills"] < kills:
         folder = root / f"killed {row['runs']}"
+        found = []
         for number in rng.sample(SIGNALS, len(SIGNALS)):
-            row["kills"] += command.kill(folder, number, rng.uniform(0.9 * first, end))
+            if not full_disk:
+                row["kills"] += command.kill(folder, number, rng.uniform(0.9 * first, end))
+                continue
+            try:
+                row["kills"] += command.fill(folder, round(16 * (largest / 16) ** rng.random()))
+            except RuntimeError as error:
+                found.append(str(error))
+                row["kills"] += 1
         row["left by kills"] += leftovers(folder)
         row["runs"] += 1
         try:
             command.run(folder)
-            found = list(differences(root / "whole", folder))
+            found += differences(root / "whole", folder)
         except RuntimeError as error:
-            found = [str(error)]
+            found.append(str(error))
         row["left at the end"] += leftovers(folder)
         row["equal"] += not found
         row["differences"] += found
@@ -204,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=120, help="of all commands together, at least")
+    parser.add_argument("--full_disk", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the commands")
     parser.add_argument("--json", type=Path)
@@ -213,7 +244,7 @@ def main() -> None:
     lines = {name: line for name, line in commands(work).items() if args.only is None or name in args.only}
     rng = random.Random(args.seed)
     kills = -(-args.kills // len(lines))
-    rows = [measure(name, line, work, kills=kills, rng=rng) for name, line in lines.items()]
+    rows = [measure(name, line, work, kills=kills, rng=rng, full_disk=args.full_disk) for name, line in lines.items()]
     print(format_table([{name: value for name, value in row.items() if name != "differences"} for row in rows]))
     if args.json is not None:
         write_json(args.json, {"seed": args.seed, "commands": rows})

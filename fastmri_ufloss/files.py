@@ -19,6 +19,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, which takes the final name when the block ends well.
 
     If the block raises, the disk is full or the process dies, ``path`` is as it was before. A missing folder is made.
+    An OSError that names no file, as of a full disk, names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or str(path) in str(error):
+            raise
+        text = f"{path} could not be written: {error.strerror or error}"
+        raise OSError(*(part for part in (error.errno, text) if part is not None)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -177,7 +177,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # of a disk that is full
+                raise OSError(f"{path} could not be written: {error}") from error
 
 
 class LastCheckpoint(Checkpoint):

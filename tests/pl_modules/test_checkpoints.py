@@ -1,7 +1,6 @@
 """A training that is killed at a checkpoint and started again ends as one that was not."""
 
 import contextlib
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +114,19 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
         torch.testing.assert_close(content(folder), whole, rtol=0, atol=0, msg=f"killed after write {number}")
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+@pytest.mark.parametrize("room", [100, 20_000, -1])  # less than the header, than the values, than all bytes
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path, room: int) -> None:
+    resource = pytest.importorskip("resource")
+    writer, path, larger = AtomicCheckpointIO(), tmp_path / "last.ckpt", {"step": 2, "weights": torch.zeros(10_000)}
+    writer.save_checkpoint(larger, path)
+    room += path.stat().st_size if room < 0 else 0
     writer.save_checkpoint({"step": 1}, path)
-
-    def save(content: Any, file: Path) -> None:
-        file.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match="No space left"):
-        writer.save_checkpoint({"step": 2}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.ckpt could not be written"):
+            writer.save_checkpoint(larger, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
