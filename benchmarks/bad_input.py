@@ -327,7 +327,8 @@ VALUES = (
 CPU = ("--max_epochs", "1", "--accelerator", "cpu")
 SMALL = (*CPU, "--chans", "2", "--num_workers", "0")
 MODL = (*SMALL, "--num_unrolls", "1", "--num_layers", "2", "--patch_size", "39", "--no-score")
-SKIPPED = ("help", "print_config", "num_nodes")  # the last waits for other machines
+# without data a large demo is made, and other machines are waited for
+SKIPPED = ("help", "print_config", "data_path", "num_nodes")
 RECIPES: dict[str, tuple[str, ...]] = {  # how each is called, beside its folders
     "modl_ufloss/train.py": MODL,
     "modl_ufloss/pretrain.py": (*CPU, "--patch_size", "39"),
@@ -335,7 +336,7 @@ RECIPES: dict[str, tuple[str, ...]] = {  # how each is called, beside its folder
     "unet/train.py": (*SMALL, "--num_pool_layers", "2"),
     "unet_dssim/train.py": (*SMALL, "--num_pool_layers", "2"),
     "adversarial_refinement/train_recnet.py": (*SMALL, "--num_blocks", "1"),
-    "adversarial_refinement/train_refinement.py": (*CPU, "--joint", "--num_strided", "2"),
+    "adversarial_refinement/train_refinement.py": (*CPU, "--joint", "--num_strided", "2", "--patch_size", "39"),
     "adversarial_refinement/train_segmentation.py": (*CPU, "--chans", "2", "--num_levels", "2"),
     "classical/reconstruct.py": ("--methods", "cg_sense", "--num_workers", "0", "--search_slices", "1"),
 }
@@ -382,7 +383,7 @@ def attempt_flag(script: str, folder: Path, seed: str) -> tuple[str, str]:
     except Reached:
         pass
     except SystemExit as end:
-        line = end.code if isinstance(end.code, str) else errors.getvalue().strip().rpartition("\n")[2]
+        line: str = end.code if isinstance(end.code, str) else errors.getvalue().strip().rpartition("\n")[2]
         if end.code:
             words = (typed, *map(re.escape, values), "unrecognized arguments:$")
             is_named = any(re.search(rf"(?<!\w){word}(?!\w)", line) for word in words if word)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import typing
 import warnings
 from argparse import BooleanOptionalAction, RawDescriptionHelpFormatter
@@ -208,6 +209,8 @@ def run(main: Callable[[], None]) -> None:
     )
     warnings.filterwarnings("ignore", message=".*Attribute 'loss' is an instance of `nn.Module`.*")
     torch.set_float32_matmul_precision("high")
+    # the writer of TensorBoard's files is a thread, whose errors are raised again here
+    threading.excepthook = lambda args: None if args.exc_type is OSError else threading.__excepthook__(args)
     try:
         main()
     except (ValueError, OSError, ImportError, MisconfigurationException) as error:

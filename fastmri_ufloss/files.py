@@ -1,6 +1,7 @@
 """Reading and writing files: nobody ever sees half of one, and a damaged one is named."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -19,7 +20,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, which takes the final name when the block ends well.
 
     If the block raises, the disk is full or the process dies, ``path`` is as it was before. A missing folder is made.
-    An OSError that names no file, as of a full disk, names ``path``.
+    Where the disk is full, whatever the block raises becomes an OSError that names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,13 +35,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is not None or str(path) in str(error):
+    except Exception as error:
+        code = _why_full(temporary)
+        if code is None:
             raise
-        text = f"{path} could not be written: {error.strerror or error}"
-        raise OSError(*(part for part in (error.errno, text) if part is not None)) from error
+        raise OSError(code, f"{path} could not be written: {os.strerror(code)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _why_full(path: Path) -> int | None:
+    """The number of the error with which a file cannot grow by a megabyte, None if it can."""
+    try:
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size + 2**20)
+    except AttributeError:  # not on every system
+        return None
+    except OSError as error:
+        return error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
+    return None
 
 
 def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> list[Path]:

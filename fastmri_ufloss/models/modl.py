@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-from fastmri.models import NormUnet
+from fastmri.models import NormUnet, Unet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -173,13 +173,35 @@ class MoDL(UnrolledNetwork):
         return denoiser(images).view_as(image)
 
 
+class _PlainUnet(Unet):
+    """fastMRI's Unet for sizes that its poolings divide, without the branch that breaks a compiled graph."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        skipped = []
+        for layer in self.down_sample_layers:
+            skipped.append(layer(image))
+            image = nn.functional.avg_pool2d(skipped[-1], 2)
+        image = self.conv(image)
+        for upsample, layer in zip(self.up_transpose_conv, self.up_conv, strict=True):
+            image = layer(torch.cat([upsample(image), skipped.pop()], dim=1))
+        return image
+
+
 class _SafeNormUnet(NormUnet):
     """fastMRI's NormUnet, without its division by zero for an image that is zero, and, for a residual that is
     added to its input, without the input's mean in its output."""
 
     def __init__(self, chans: int, num_pools: int, *, residual: bool) -> None:
-        super().__init__(chans, num_pools)
+        nn.Module.__init__(self)  # fastMRI's would make its own Unet
+        self.unet = _PlainUnet(2, 2, chans, num_pools)
         self.residual = residual
+        self.multiple = 2 ** max(4, num_pools)  # fastMRI's is 16
+
+    def pad(self, x: Tensor) -> tuple[Tensor, tuple[list[int], list[int], int, int]]:
+        rows, cols = (-(-size // self.multiple) * self.multiple for size in x.shape[-2:])
+        more = [(cols - x.shape[-1]) / 2, (rows - x.shape[-2]) / 2]
+        (left, right), (top, bottom) = ([math.floor(part), math.ceil(part)] for part in more)
+        return nn.functional.pad(x, [left, right, top, bottom]), ([top, bottom], [left, right], rows, cols)
 
     def unnorm(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         return x * std if self.residual else x * std + mean

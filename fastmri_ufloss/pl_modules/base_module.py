@@ -177,10 +177,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary:
-            try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # of a disk that is full
-                raise OSError(f"{path} could not be written: {error}") from error
+            torch.save(checkpoint, temporary)
 
 
 class LastCheckpoint(Checkpoint):

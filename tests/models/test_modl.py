@@ -229,7 +229,7 @@ def test_compiled_denoisers_give_the_same_and_keep_the_names_of_their_weights(de
     modl = make(denoiser=denoiser)
     expected, names = result_and_gradient(modl), list(modl.state_dict())
     for part in modl.denoisers:
-        part.compile(backend="aot_eager")
+        part.compile(backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(result_and_gradient(modl), expected, rtol=1e-4, atol=1e-5)
     assert list(modl.state_dict()) == names
 
