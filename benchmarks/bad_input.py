@@ -385,8 +385,9 @@ def attempt_flag(script: str, folder: Path, seed: str) -> tuple[str, str]:
     except SystemExit as end:
         line: str = end.code if isinstance(end.code, str) else errors.getvalue().strip().rpartition("\n")[2]
         if end.code:
-            words = (typed, *map(re.escape, values), "unrecognized arguments:$")
-            is_named = any(re.search(rf"(?<!\w){word}(?!\w)", line) for word in words if word)
+            flag = typed.removeprefix("test_").removeprefix("val_")
+            words = (flag, *map(re.escape, values), "unrecognized arguments:$")
+            is_named = any(re.search(rf"(?<![^\W_]){word}(?![^\W_])", line) for word in words if word)
             return "clear" if is_named else "traceback", f"{sys.argv[-3:]}: {line}"
     except Exception:
         return "traceback", f"{sys.argv[-3:]}: {traceback.format_exc()}"

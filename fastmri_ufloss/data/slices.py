@@ -109,7 +109,9 @@ class IndexedSliceDataset(SliceDataset):
                 warnings.warn(f"{path}: skipped slices {slices}, which have no signal", stacklevel=2)
         self._warn_of_coils(root)
         if not self.raw_samples:
-            raise ValueError(f"no slice of {root} is left after filtering and sub-sampling: raise the sample rate")
+            raise ValueError(
+                f"no slice of {root} is left after filtering and sub-sampling: raise volume_sample_rate or sample_rate"
+            )
 
     def _retrieve_metadata(self, fname: Path) -> tuple[dict[str, Any], int]:
         if fname not in self._volumes:
