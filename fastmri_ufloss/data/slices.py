@@ -110,7 +110,7 @@ class IndexedSliceDataset(SliceDataset):
         self._warn_of_coils(root)
         if not self.raw_samples:
             raise ValueError(
-                f"no slice of {root} is left after filtering and sub-sampling: raise volume_sample_rate or sample_rate"
+                f"no slice of {root} is left after sub-sampling: raise sample_rate or volume_sample_rate"
             )
 
     def _retrieve_metadata(self, fname: Path) -> tuple[dict[str, Any], int]:
