@@ -176,8 +176,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     a full disk cuts short where that is another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # a file of Python says what did not fit; torch 2.5 left out the last bytes without a word
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
 
 class LastCheckpoint(Checkpoint):
