@@ -351,7 +351,10 @@ def save_curve(path: Path, of_judged: Mapping[str, Any]) -> None:
 
     def change(row: str, metric: str) -> np.ndarray:
         """Percent of l2, by seed."""
-        means = [[np.mean([x[metric] for x in each.values()]) for each in seeds[name]] for name in (row, "l2")]
+        count = len(seeds[row])
+        means = [
+            [np.mean([x[metric] for x in each.values()]) for each in seeds[name][:count]] for name in (row, "l2")
+        ]
         changes: np.ndarray = 100 * (np.array(means[0]) / np.array(means[1]) - 1)
         return changes
 
