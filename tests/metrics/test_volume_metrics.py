@@ -263,7 +263,8 @@ def main(rank: int, folder: Path) -> None:
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     expected = {name: fill(metric, all_slices()) for name, metric in all_metrics().items()}
     values = {name: (float(metric.compute()), metric.per_volume()) for name, metric in expected.items()}
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    # scikit-learn turns off what OpenMP needs to survive a fork
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "KMP_INIT_AT_FORK": "TRUE"}
     subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, check=True, timeout=300)
     for rank in "01":
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
