@@ -95,7 +95,7 @@ def _solve(operator: Operator, rhs: Tensor, x0: Tensor | None, num_iterations: i
 
     # real and imaginary parts are an axis: step sizes are real, and so is what updates cost
     def parts(x: Tensor) -> Tensor:
-        return torch.view_as_real(x) if is_complex else x.unsqueeze(-1)
+        return torch.view_as_real(x.resolve_conj()) if is_complex else x.unsqueeze(-1)
 
     def whole(x: Tensor) -> Tensor:
         return torch.view_as_complex(x) if is_complex else x.squeeze(-1)

@@ -207,6 +207,7 @@ class SenseNormalOperator:
         the whole slice after any number of steps.
         """
         weight = lam.real.to(rhs.real.dtype) if isinstance(lam, Tensor) else rhs.real.new_full((), lam)
+        weight = weight.unsqueeze(-1)  # for real and imaginary parts
 
         def operator(x: Tensor) -> Tensor:
             return torch.view_as_complex(torch.addcmul(torch.view_as_real(self(x)), weight, torch.view_as_real(x)))

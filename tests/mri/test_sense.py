@@ -159,3 +159,12 @@ def test_bad_shapes_are_named() -> None:
         sens_reduce(maps[:, :3], two)
     with pytest.raises(ValueError, match=r"image must have shape \(batch, sets, rows, cols\)"):
         data_residual(randn_complex(2, 8, 10), maps, column_mask(2, 10), two)
+
+
+def test_each_slice_may_have_a_lambda_and_a_right_side_that_is_conjugated() -> None:
+    mask, maps = column_mask(2, 12), smooth_maps(2, 3, 8, 12, dtype=torch.complex128)
+    rhs, lams = randn_complex(2, 8, 12, dtype=torch.complex128), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    solutions = SenseNormalOperator(mask, maps).solve(rhs.conj(), lams.view(2, 1, 1))
+    for i, lam in enumerate(lams.tolist()):
+        alone = SenseNormalOperator(mask[i : i + 1], maps[i : i + 1]).solve(rhs[i : i + 1].conj().resolve_conj(), lam)
+        torch.testing.assert_close(solutions[i : i + 1], alone)
