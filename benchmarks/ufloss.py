@@ -165,8 +165,9 @@ def convert_more(source: Path, root: Path) -> None:
 
 
 def train_helpers(args: argparse.Namespace, root: Path) -> tuple[dict[str, Path], Path]:
-    """The feature networks, an untrained one, and the segmentation network."""
-    folders, segmenter = {name: args.work / f"feature_net_{name}" for name in NETS}, args.work / "segmenter"
+    """The feature networks of the rows and of the judges, an untrained one, and the segmentation network."""
+    used = {"JUDGE", "JUDGE18"}.union(*(ROWS[row] or () for row in args.rows))
+    folders, segmenter = {x: args.work / f"feature_net_{x}" for x in NETS if x in used}, args.work / "segmenter"
     commands = {
         f"pretrain_{name}": recipe(
             "pretrain.py", root, folder, *MORE, "--max_steps", 3000 if "narrow" in NETS[name] else 600, *NETS[name]
