@@ -378,6 +378,7 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapSource | None = None
+    coil_matrix_cache = cache_dir / "coil_matrices" if samples == "modl" else None
     if samples == "modl":
         source = make_map_source(args, cache_dir, on_device=uses_gpu(args))
         if args.challenge == "singlecoil" and args.sens_maps_path is None:
@@ -387,8 +388,9 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
         masks = {"use_seed": use_seed, **pick(args, known & {"seed", "mask_per_volume"})}
         if samples == "unet":
             return UnetDataTransform(args.challenge, mask_func, **masks)
+        maps = {"sens_maps": source, "coil_matrix_cache": coil_matrix_cache, "keep_reference": samples == "modl"}
         more = pick(args, (name for name in MODL_SAMPLE_ARGS if name in args))
-        return MoDLDataTransform(mask_func, sens_maps=source, keep_reference=samples == "modl", **masks, **more)
+        return MoDLDataTransform(mask_func, **maps, **masks, **more)
 
     return MriDataModule(
         data_path,

@@ -2,9 +2,13 @@
 
 import contextlib
 import errno
+import functools
 import glob
+import hashlib
 import json
 import os
+import platform
+import re
 import sys
 import tempfile
 import time
@@ -20,11 +24,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, which takes the final name when the block ends well.
 
     If the block raises, the disk is full or the process dies, ``path`` is as it was before. A missing folder is made.
-    Where the disk is full, whatever the block raises becomes an OSError that names ``path``.
+    Where the disk is full, whatever the block raises becomes an OSError that names ``path``. Temporary files that
+    killed processes left in the folder are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    for other in path.parent.glob(".*.tmp"):
+        if _is_abandoned(other):
+            other.unlink(missing_ok=True)
+    prefix = f".{path.name}.{_machine()}-{os.getpid()}."
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -44,6 +53,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@functools.cache
+def _machine() -> str:
+    """Where the number of a process means something: the machine, or a container on it."""
+    numbers = Path("/proc/self/ns/pid")
+    where = os.readlink(numbers) if numbers.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {where}".encode()).hexdigest()[:8]
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether a temporary file is of a process of this machine that has ended."""
+    owner = re.search(rf"\.{_machine()}-(\d+)\.[^.]+\.tmp$", temporary.name)
+    if owner is None or sys.platform == "win32":
+        return False
+    try:
+        os.kill(int(owner[1]), 0)  # a signal that does nothing
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's, which runs
+        return False
+    return False
+
+
 def _why_full(path: Path) -> int | None:
     """The number of the error with which a file cannot grow by a megabyte, None if it can."""
     try:
@@ -59,13 +90,14 @@ def _why_full(path: Path) -> int | None:
 def remove_leftovers(paths: Iterable[Path], *, stale_seconds: float = 60.0) -> list[Path]:
     """Remove temporary files of `atomic_path` that a killed process left: fastMRI would take them for volumes.
 
-    ``paths`` are final names. Files of the last ``stale_seconds``, maybe another process's, stay and are returned.
+    ``paths`` are final names. Files of the last ``stale_seconds`` stay and are returned, unless their process was one
+    of this machine and has ended.
     """
     young = []
     for path in paths:
         for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
-                if time.time() - file.stat().st_mtime > stale_seconds:
+                if _is_abandoned(file) or time.time() - file.stat().st_mtime > stale_seconds:
                     file.unlink()
                 else:
                     young.append(file)

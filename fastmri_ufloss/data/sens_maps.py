@@ -1,9 +1,13 @@
-"""Where coil maps come from when they are not computed on the device: a cache on disk, or the user's files."""
+"""Where coil maps come from when they are not computed on the device: a cache on disk, or the user's files.
+
+For maps that are computed on the device the first step of their computation is kept on disk.
+"""
 
 import hashlib
 import inspect
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,7 +21,15 @@ from fastmri_ufloss.files import atomic_path, file_stamp
 from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
 
-__all__ = ["ScanSlice", "SensMapCache", "SensMapFiles", "SensMapSource", "UnitSensMaps"]
+__all__ = [
+    "ScanSlice",
+    "SensMapCache",
+    "SensMapFiles",
+    "SensMapSource",
+    "UnitSensMaps",
+    "read_coil_matrices",
+    "write_coil_matrices",
+]
 
 
 class ScanSlice(NamedTuple):
@@ -86,31 +98,58 @@ class SensMapCache:
         stamp = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.folder / f"{path.stem}-{stamp}" / f"{slice_num:04d}.npy"
 
+    def file_of(self, scan: ScanSlice) -> Path:
+        """`file` of a slice that is at hand."""
+        is_square = scan.mask.shape[1] > 1
+        return self.file(
+            scan.num_low_frequencies, scan.path, scan.slice_num, square_center=is_square, matrix=scan.matrix
+        )
+
     def __call__(self, scan: ScanSlice) -> Tensor:
-        lines, is_square, shape = scan.num_low_frequencies, scan.mask.shape[1] > 1, tuple(scan.kspace.shape)
-        file = self.file(lines, scan.path, scan.slice_num, square_center=is_square, matrix=scan.matrix)
-        maps = _read_half(file, shape if self.num_maps == 1 else (self.num_maps, *shape))
+        file, shape = self.file_of(scan), tuple(scan.kspace.shape)
+        maps = _read(file, np.float16, shape if self.num_maps == 1 else (self.num_maps, *shape))
         if maps is None:
             estimated = estimate_sens_maps(
                 scan.kspace[None],
-                lines,
+                scan.num_low_frequencies,
                 mask=scan.mask[None],
                 calibration_size=self.calibration_size,
                 num_maps=self.num_maps,
             )
             maps = estimated[0].half().numpy()
-            with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, maps)
+            _write(file, maps)
         # the rounded ones at the first use too: a run must not depend on the state of its cache
         return torch.from_numpy(maps[..., scan.rows.start : scan.rows.stop, :, :].astype(np.float32))
 
 
-def _read_half(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def read_coil_matrices(files: Sequence[str], device: torch.device) -> dict[int, Tensor]:
+    """The coil matrices of a batch for `estimate_sens_maps`, of those of its slices that have a file."""
+    found = {i: _read(Path(file), np.complex64) for i, file in enumerate(files)}
+    return {
+        i: torch.from_numpy(matrices.copy()).to(device, non_blocking=True)
+        for i, matrices in found.items()
+        if matrices is not None
+    }
+
+
+def write_coil_matrices(files: Sequence[str], coil_matrices: Mapping[int, Tensor]) -> None:
+    """Keep coil matrices, of some slices of a batch, in their files."""
+    for i, matrices in coil_matrices.items():
+        _write(Path(files[i]), matrices.cpu().numpy())
+
+
+def _read(file: Path, dtype: type, shape: tuple[int, ...] | None = None) -> np.ndarray | None:
+    """None for a file that is missing or damaged."""
     try:
-        maps: np.ndarray = np.load(file, allow_pickle=False, mmap_mode="r")
+        array: np.ndarray = np.load(file, allow_pickle=False, mmap_mode="r")
     except (FileNotFoundError, EOFError, ValueError):
         return None
-    return maps if maps.shape == shape and maps.dtype == np.float16 else None
+    return array if array.dtype == dtype and shape in (None, array.shape) else None
+
+
+def _write(file: Path, array: np.ndarray) -> None:
+    with atomic_path(file) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, array)
 
 
 class SensMapFiles:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import fastmri.data.transforms
@@ -17,7 +18,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from fastmri_ufloss.checks import check, check_at_least_one
 from fastmri_ufloss.data.sampling import find_sampling, mask_of_size, sampled_points
-from fastmri_ufloss.data.sens_maps import ScanSlice, SensMapSource
+from fastmri_ufloss.data.sens_maps import ScanSlice, SensMapCache, SensMapSource
 from fastmri_ufloss.mri.center import MIN_CENTER_LINES, count_center_lines, crop_center
 from fastmri_ufloss.mri.coil_compression import compress_coils
 from fastmri_ufloss.mri.sense import combine_sets, cut_rows, sense_adjoint
@@ -50,6 +51,8 @@ class MoDLSample(NamedTuple):
             None where there are maps, and of whole slices.
         first_row: of the whole slice, where the rows of this sample begin.
         num_rows: of the whole slice.
+        coil_matrix_file: where the device keeps what its maps begin with, see `read_coil_matrices`; None where
+            nothing is kept, and where there are maps.
     """
 
     masked_kspace: Tensor
@@ -67,6 +70,7 @@ class MoDLSample(NamedTuple):
     center: Tensor | None = None
     first_row: int = 0
     num_rows: int = 0
+    coil_matrix_file: str | None = None
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -171,6 +175,8 @@ class MoDLDataTransform(SliceMasking):
     Args:
         mask_func, use_seed, seed, mask_per_volume: see `SliceMasking`.
         sens_maps: where maps come from. None leaves them to the device.
+        coil_matrix_cache: folder of what the device's maps begin with, 218 KB for a slice of 15 coils: with it a
+            slice costs a GPU the largest eigenvalue problem of its maps once only. None to keep nothing.
         keep_reference: whether the reference, or the fully sampled k-space to make it of, is handed on.
         crop_rows: samples have only the rows that are kept: those of the crop and of the target. With a mask of
             columns no row depends on another, see `cut_rows`; with a mask of points samples have all rows.
@@ -183,6 +189,7 @@ class MoDLDataTransform(SliceMasking):
 
     _: KW_ONLY
     sens_maps: SensMapSource | None = None
+    coil_matrix_cache: str | Path | None = None
     keep_reference: bool = True
     crop_rows: bool = False
     train_rows: int | None = None
@@ -213,11 +220,14 @@ class MoDLDataTransform(SliceMasking):
             rows = self._band(rows, mask_tensor, attrs, fname, slice_num)
         is_cut = len(rows) < num_rows
         band = cut_rows(full, rows.start, len(rows)) if is_cut else full
-        maps = reference = None
+        maps = reference = coil_matrix_file = None
         has_reference = self.keep_reference and not undersampled
-        if self.sens_maps is not None:
-            path = attrs.get("path", fname)
-            maps = self.sens_maps(ScanSlice(full, mask_tensor, num_low, path, slice_num, rows, matrix))
+        scan = ScanSlice(full, mask_tensor, num_low, attrs.get("path", fname), slice_num, rows, matrix)
+        if self.sens_maps is None:
+            if self.coil_matrix_cache is not None:
+                coil_matrix_file = str(SensMapCache(self.coil_matrix_cache).file_of(scan))
+        else:
+            maps = self.sens_maps(scan)
             if has_reference:
                 reference = combine_sets(sense_adjoint(band[None], maps[None]))[0]
         return MoDLSample(
@@ -236,6 +246,7 @@ class MoDLDataTransform(SliceMasking):
             center=crop_center(full).clone() if is_cut and maps is None else None,
             first_row=rows.start,
             num_rows=num_rows,
+            coil_matrix_file=coil_matrix_file,
         )
 
     def _compression_matrix(self, coils: int, attrs: Attrs, fname: str) -> Tensor | None:

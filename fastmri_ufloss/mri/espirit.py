@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -35,6 +35,7 @@ def estimate_sens_maps(
     crop: float = 0.8,
     num_maps: int = 1,
     max_memory: int = 256 * 2**20,
+    coil_matrices: MutableMapping[int, Tensor] | None = None,
 ) -> Tensor:
     r"""Coil sensitivity maps by ESPIRiT (Uecker et al., Magn Reson Med 71:990-1001, 2014).
 
@@ -61,6 +62,9 @@ def estimate_sens_maps(
             noise, but cut parts of a head in vivo.
         num_maps: sets of maps, ordered by eigenvalue.
         max_memory: bytes that the intermediate results of a chunk of rows may take, about.
+        coil_matrices: samples of G (height, width, coils, coils) by the number of the slice in the batch, of an
+            earlier call with the same slice, center and arguments. Those that are missing are computed and put
+            there; with them the maps are the same, bit for bit.
 
     Returns:
         Maps (batch, coils, rows, cols, 2), for several sets (batch, num_maps, coils, rows, cols, 2), of norm 1 or 0
@@ -85,6 +89,7 @@ def estimate_sens_maps(
             "(num_low_frequencies and calibration_size)",
             stacklevel=3,
         )
+    kept = {} if coil_matrices is None else coil_matrices
     maps = masked_kspace.new_empty((batch, num_maps, coils, rows, cols), dtype=torch.complex64)
     unexplained = maps.new_zeros((), dtype=torch.float32)
     with torch.autocast(maps.device.type, enabled=False), _one_thread(maps.device):
@@ -92,7 +97,7 @@ def estimate_sens_maps(
             members = [i for i, center in enumerate(centers) if center == (height, width)]
             center, peaks = _calibration(masked_kspace, members, height, width)
             unexplained = unexplained + (0 * peaks).sum()  # NaN if one is not finite
-            samples = _coil_matrices(center, kernel_size, threshold)
+            samples = _kept_coil_matrices(center, members, kept, kernel_size, threshold)
             # several images at a time only where a chunk holds them whole
             step = max(1, _chunk_rows(maps, cols, max_memory) // rows)
             for i in range(0, len(members), step):
@@ -162,6 +167,19 @@ def _calibration(masked_kspace: Tensor, members: list[int], height: int, width: 
 def _kernel(kernel_size: int, region: Sequence[int]) -> list[int]:
     """The width of a block along each axis."""
     return [min(kernel_size, max(2, (size + 1) // 3)) for size in region]
+
+
+def _kept_coil_matrices(
+    calibration: Tensor, members: list[int], kept: MutableMapping[int, Tensor], kernel_size: int, threshold: float
+) -> Tensor:
+    """`_coil_matrices` of some members of a batch, of which only those that are not kept are computed."""
+    coils = calibration.shape[1]
+    shape = (*(2 * k - 1 for k in _kernel(kernel_size, calibration.shape[2:])), coils, coils)
+    for member, center in zip(members, calibration.split(1), strict=True):
+        if member not in kept or kept[member].shape != shape:
+            # each by itself: what is kept does not depend on the rest of the batch, not even by rounding
+            kept[member] = _coil_matrices(center, kernel_size, threshold)[0]
+    return torch.stack([kept[member] for member in members])
 
 
 def _coil_matrices(calibration: Tensor, kernel_size: int, threshold: float) -> Tensor:

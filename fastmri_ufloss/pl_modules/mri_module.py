@@ -13,6 +13,7 @@ from fastmri.pl_modules import MriModule as HostModule
 from torch import Tensor, nn
 
 from fastmri_ufloss.data.reconstruction_writer import ReconstructionWriter, crop_like_fastmri
+from fastmri_ufloss.data.sens_maps import read_coil_matrices, write_coil_matrices
 from fastmri_ufloss.losses.weighted import AutoWeight, LinearRamp, WeightedLoss
 from fastmri_ufloss.metrics.volume_metric import VolumeMetric
 from fastmri_ufloss.mri.espirit import estimate_sens_maps
@@ -249,11 +250,19 @@ def with_maps(batch: Batch) -> Batch:
 
 def _estimate_maps(batch: Batch) -> Tensor:
     """The maps of a batch; those of bands are computed for the whole slices, then cut."""
-    if batch.center is None:
-        return estimate_sens_maps(batch.masked_kspace, batch.num_low_frequencies, mask=batch.mask)
     count, cols = batch.masked_kspace.shape[2:4]
-    lines = batch.num_low_frequencies.clamp(max=min(batch.center.shape[2:4]))
-    maps = estimate_sens_maps(batch.center, lines, mask=batch.mask, shape=(int(batch.num_rows[0]), cols))
+    kspace, lines, shape = batch.masked_kspace, batch.num_low_frequencies, None
+    if batch.center is not None:
+        kspace, shape = batch.center, (int(batch.num_rows[0]), cols)
+        lines = lines.clamp(max=min(kspace.shape[2:4]))
+    files = batch.coil_matrix_file
+    known = {} if files is None else read_coil_matrices(files, kspace.device)
+    kept = dict(known)
+    maps = estimate_sens_maps(kspace, lines, mask=batch.mask, shape=shape, coil_matrices=kept)
+    if files is not None:
+        write_coil_matrices(files, {i: x for i, x in kept.items() if x is not known.get(i)})
+    if batch.center is None:
+        return maps
     bands = zip(maps, batch.first_row.tolist(), strict=True)
     return torch.stack([whole[:, first : first + count] for whole, first in bands])
 

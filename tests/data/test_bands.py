@@ -171,6 +171,27 @@ def test_maps_of_a_band_that_the_device_makes(folder: Path) -> None:
         torch.testing.assert_close(batch.reference[index], expected.reference[0][rows], **close)
 
 
+@pytest.mark.parametrize("train_rows", [10, None])
+def test_what_the_maps_of_the_device_begin_with_is_kept(folder: Path, tmp_path: Path, train_rows: int | None) -> None:
+    transform = MoDLDataTransform(MASK, use_seed=False, train_rows=train_rows)
+    keeping = dataset(folder, replace(transform, coil_matrix_cache=tmp_path))
+
+    def maps(data: IndexedSliceDataset) -> Tensor:
+        return with_maps(collate([data[(3, index)] for index in range(2)])).sens_maps
+
+    expected = maps(dataset(folder, transform))
+    assert torch.equal(maps(keeping), expected)
+    files = sorted(tmp_path.rglob("*.npy"))
+    assert [file.name for file in files] == ["0000.npy", "0001.npy"]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert torch.equal(maps(keeping), expected)
+    assert before == [file.stat().st_mtime_ns for file in files]  # read, not made again
+    np.save(files[0], np.load(files[1]))
+    assert not torch.equal(maps(keeping)[0], expected[0])
+    files[0].write_bytes(files[0].read_bytes()[:100])  # damaged: made again
+    assert torch.equal(maps(keeping), expected)
+
+
 @pytest.mark.parametrize("rows", [20, 31, 32])
 @pytest.mark.parametrize("cols", [27, 40])
 @pytest.mark.parametrize("lines", [5, 8, 24])

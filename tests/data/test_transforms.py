@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import fastmri
@@ -122,6 +124,35 @@ def test_map_cache_is_used_again_whole_and_keyed_by_content(folder: Path, tmp_pa
     assert SensMapCache(tmp_path, calibration_size=20).file(30, folder / "a.h5", 0) != cache.file(
         30, folder / "a.h5", 0
     )
+
+
+def test_what_a_killed_process_left_in_the_cache_goes(folder: Path, tmp_path: Path) -> None:
+    data = dataset(folder, MoDLDataTransform(MASK, sens_maps=SensMapCache(tmp_path)))
+    file = SensMapCache(tmp_path).file(data[0].num_low_frequencies, folder / "a.h5", 0)
+    file.unlink()
+    code = f"""import os
+from fastmri_ufloss.files import atomic_path
+with atomic_path({str(file)!r}) as temporary:
+    temporary.write_text("half")
+    if {{}}:
+        os.kill(os.getpid(), 9)
+    print(temporary.name, flush=True)
+    input()
+"""
+    subprocess.run([sys.executable, "-c", code.format(True)], check=False)
+    writing = subprocess.Popen(
+        [sys.executable, "-c", code.format(False)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with writing:
+        assert writing.stdout is not None
+        name = writing.stdout.readline().strip()
+        assert [left.name for left in file.parent.glob(".*.tmp")] == [name]  # the other went with the next write
+        assert data[0].sens_maps is not None
+        assert {left.name for left in file.parent.iterdir()} >= {name, file.name}  # what is being written stays
+        writing.kill()
+    file.unlink()
+    assert data[0].sens_maps is not None
+    assert not list(file.parent.glob(".*.tmp"))
 
 
 def test_map_cache_of_two_sets(folder: Path, tmp_path: Path) -> None:

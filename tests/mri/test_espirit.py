@@ -167,6 +167,23 @@ def test_batch_equals_singles() -> None:
         torch.testing.assert_close(batched[i : i + 1], single, atol=1e-3, rtol=0)
 
 
+def test_kept_coil_matrices_give_the_same_maps() -> None:
+    kspace, lines = torch.cat((simulate()[0], simulate(noise=0.05)[0])), torch.tensor([24, 10])
+    kept: dict[int, torch.Tensor] = {}
+    maps = estimate_sens_maps(kspace, lines, coil_matrices=kept)
+    assert torch.equal(maps, estimate_sens_maps(kspace, lines))
+    # they are taken, not made again: those of the other slice are no maps of this one
+    alone = {i: x for i, x in kept.items() if i == 1}
+    assert torch.equal(estimate_sens_maps(kspace, lines, coil_matrices=alone), maps)
+    assert alone[1] is kept[1] and torch.equal(alone[0], kept[0])
+    first = estimate_sens_maps(kspace[:1], 24, coil_matrices={0: kept[0]})
+    other = estimate_sens_maps(kspace[1:], 24, coil_matrices={0: kept[0]})
+    torch.testing.assert_close(other, first)
+    # of another size they are no use, and made again
+    few = estimate_sens_maps(kspace[:1], 10)
+    assert torch.equal(estimate_sens_maps(kspace[:1], 10, coil_matrices={0: kept[0]}), few)
+
+
 def test_chunks_do_not_show() -> None:
     kspace = torch.cat((simulate(45, 52)[0], simulate(45, 52, noise=0.05)[0]))
     whole = estimate_sens_maps(kspace, 20, max_memory=2**30)

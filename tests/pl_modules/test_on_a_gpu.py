@@ -3,6 +3,7 @@
 The modules are run by this file as a script, in a process of its own, since the device cannot be taken away again.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -44,13 +45,14 @@ GAN: dict[str, Any] = {"discriminator_chans": 2, "num_strided": 2, "replay_size"
 CHECK = {"base_module.py checked": 1}  # of the loss
 ADVERSARIAL_CHECK = {"adversarial_module.py training_step": 1}
 IMAGES = {"mri_module.py on_validation_batch_end": 2}  # for fastMRI's scores: images and their data range
-# torch.linalg.eigh reads its error codes, for the calibration and for each grid; pixels to be made exact are counted
-MAPS = {"espirit.py _eigh": 4, "espirit.py _coil_matrices": 1, "espirit.py _iterate": 2}
-MAPS |= {"espirit.py estimate_sens_maps": 1}
+# torch.linalg.eigh reads its error codes, for each grid; pixels to be made exact are counted
+KEPT = {"espirit.py _eigh": 4, "espirit.py _iterate": 2, "espirit.py estimate_sens_maps": 1}
+MAPS = {**KEPT, "espirit.py _coil_matrices": 2}  # and for the calibration of each of two slices
 METRICS = {"volume_metric.py _add": 4}  # names and numbers of the slices
 WAITS: dict[str, tuple[dict[str, int], dict[str, int]]] = {  # of a step of the training, and of the validation
     "modl": (CHECK, IMAGES),
     "modl with maps on the device": ({**CHECK, **MAPS}, {**IMAGES, **MAPS, **METRICS}),
+    "modl with kept coil matrices": ({**CHECK, **KEPT}, {**IMAGES, **KEPT}),
     "recnet": (CHECK, IMAGES),
     "varnet": (CHECK, IMAGES),
     "varnet with fastMRI's loss": (CHECK, IMAGES),
@@ -142,6 +144,10 @@ def refinement() -> RefinementModule:
 CASES: dict[str, Callable[[], tuple[pl.LightningModule, Any]]] = {
     "modl": lambda: (MoDLModule(**MODL, loss=make_loss({"l2": 1.0, "hfen": "auto"})), modl_batch(maps=True)),
     "modl with maps on the device": lambda: (modl_with_metrics(), modl_batch(maps=False)),
+    "modl with kept coil matrices": lambda: (
+        MoDLModule(**MODL),
+        modl_batch(maps=False)._replace(coil_matrix_file=["coil_matrices_a.npy", "coil_matrices_b.npy"]),
+    ),
     "recnet": lambda: (
         RecNetModule(num_blocks=1, chans=4, loss=make_loss({"l1": 1.0, "dssim": 1.0, "edge": 1.0})),
         modl_batch(maps=True),
@@ -217,7 +223,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with pretended_gpu.PretendedGpu():
         for name in CASES:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
                 try:
                     found[name] = steps_of(name, folder)
                 except ImportError as error:
