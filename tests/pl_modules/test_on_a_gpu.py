@@ -3,7 +3,6 @@
 The modules are run by this file as a script, in a process of its own, since the device cannot be taken away again.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -223,7 +222,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     with pretended_gpu.PretendedGpu():
         for name in CASES:
-            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
                 try:
                     found[name] = steps_of(name, folder)
                 except ImportError as error:
