@@ -378,11 +378,11 @@ def make_data_module(args: Namespace, data_path: Path, run_dir: Path, *, samples
     mask_func = make_mask_func(args)
     cache_dir = args.cache_dir or run_dir.parent / "cache"
     source: SensMapSource | None = None
-    coil_matrix_cache = cache_dir / "coil_matrices" if samples == "modl" else None
     if samples == "modl":
         source = make_map_source(args, cache_dir, on_device=uses_gpu(args))
         if args.challenge == "singlecoil" and args.sens_maps_path is None:
             source = UnitSensMaps()
+    coil_matrix_cache = cache_dir / "coil_matrices" if samples == "modl" and source is None else None
 
     def transform(use_seed: bool) -> MoDLDataTransform | UnetDataTransform:
         masks = {"use_seed": use_seed, **pick(args, known & {"seed", "mask_per_volume"})}

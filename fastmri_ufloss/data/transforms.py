@@ -197,6 +197,8 @@ class MoDLDataTransform(SliceMasking):
 
     def __post_init__(self) -> None:
         check_at_least_one(train_rows=self.train_rows, num_virtual_coils=self.num_virtual_coils)
+        if self.sens_maps is not None and self.coil_matrix_cache is not None:
+            raise ValueError("coil_matrix_cache is for maps that the device makes, without sens_maps")
 
     def __call__(
         self, kspace: ndarray, mask: ndarray | None, target: ndarray | None, attrs: Attrs, fname: str, slice_num: int

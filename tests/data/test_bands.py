@@ -190,6 +190,8 @@ def test_what_the_maps_of_the_device_begin_with_is_kept(folder: Path, tmp_path: 
     assert not torch.equal(maps(keeping)[0], expected[0])
     files[0].write_bytes(files[0].read_bytes()[:100])  # damaged: made again
     assert torch.equal(maps(keeping), expected)
+    with pytest.raises(ValueError, match="coil_matrix_cache is for maps that the device makes"):
+        replace(transform, sens_maps=SensMapCache(tmp_path), coil_matrix_cache=tmp_path)
 
 
 @pytest.mark.parametrize("rows", [20, 31, 32])
