@@ -12,7 +12,7 @@ its Dice on the references (SIS), the part of the acquired samples that an image
 discs of 1 to 6 pixels and 5 to 40% contrast, put into the images before the scan is simulated.
 
 Settings are chosen with ``--split val``, four subjects; ``--split test``, six others, is for the proof. The same
-command again goes on where an interrupted run was.
+command again goes on where an interrupted run was. Smaller: --begin_steps, --steps, --judge_at.
 """
 
 import argparse
@@ -82,6 +82,7 @@ ROWS: dict[str, Sequence[object] | None] = {  # what MoDL is trained further wit
     "RecNet": None,
     "RecNet, refined": ["--refinement_chans", 16, "--discriminator_chans", 16, "--lr", 5e-4, "--batch_size", 2],
 }
+SETTINGS = ("begin_steps", "steps", "lr", "judge_at")
 REFINEMENT_EPOCHS = 4
 FROM_START = 5_600  # steps that take as long as l2 first and 1,000 steps more
 NETS = {  # feature networks of losses and judges: options of pretrain.py
@@ -214,11 +215,12 @@ def train(args: argparse.Namespace, root: Path, nets: Mapping[str, Path]) -> lis
         network = "recnet" if row.startswith("RecNet") else "modl"
         kind, options = NETWORKS[network], ROWS[row]
         seeds = 1 if row == "RecNet" else args.seeds  # which is trained once
+        steps = args.begin_steps if network == "modl" else kind.steps
         for seed in range(1, 1 + seeds):
-            begun = args.work / f"{network}_seed{1 if network == 'recnet' else seed}_steps{kind.steps}"
+            begun = args.work / f"{network}_seed{1 if network == 'recnet' else seed}_steps{steps}"
             if not (begun / "scores.json").is_file() and not (begun / "trained").is_file():
                 mask = ["--mask_type", "random", "--center_fractions", CENTER, "--accelerations", 5]
-                flags = ["--max_steps", kind.steps, *common, "--seed", seed, *mask, *kind.options]
+                flags = ["--max_steps", steps, *common, "--seed", seed, *mask, *kind.options]
                 first.setdefault(begun.name, recipe(kind.script, root, begun, *flags))
             run = Run(row, seed, begun)
             if options is not None:
@@ -279,7 +281,7 @@ def judge(run: Run, args: argparse.Namespace, root: Path, nets: Mapping[str, Pat
     numbers = {path.stem: number for number, path in enumerate(sorted(args.data.glob("SC-*.npz")))}
     scores: dict[str, Any] = {}
     folder, cache = root / f"multicoil_{args.split}", args.work / "cache"
-    for acceleration in ACCELERATIONS:
+    for acceleration in args.judge_at:
         subjects = reconstruct(module, folder, acceleration, cache)
         twins = {}
         if acceleration == JUDGED:
@@ -314,7 +316,7 @@ def report(args: argparse.Namespace, runs: Sequence[Run]) -> dict[str, Any]:
     """Means of each row over seeds and subjects, and each row against l2, paired by subject."""
     scores = {(run.row, run.seed): json.loads(judged_file(args, run).read_text(encoding="utf-8")) for run in runs}
     tables: dict[str, Any] = {}
-    for at in (f"{acceleration}x" for acceleration in ACCELERATIONS):
+    for at in (f"{acceleration}x" for acceleration in args.judge_at):
         seeds: dict[str, list[dict[str, dict[str, float]]]] = {}
         for (row, _), of_run in scores.items():
             seeds.setdefault(row, []).append(of_run[at])
@@ -400,7 +402,10 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
+    steps = NETWORKS["modl"].steps
+    parser.add_argument("--begin_steps", type=int, default=steps, help="of MoDL with l2, before the further training")
     parser.add_argument("--steps", type=int, default=1_000, help="of the further training")
+    parser.add_argument("--judge_at", nargs="+", type=int, choices=ACCELERATIONS, default=list(ACCELERATIONS))
     parser.add_argument("--lr", type=float, default=1e-3, help="of the further training")
     parser.add_argument("--processes", type=int, default=2, help="side by side, of one thread each")
     parser.add_argument("--json", type=Path)
@@ -409,8 +414,10 @@ def main() -> None:
     args = parser.parse_args()
     if not args.data.is_dir():
         sys.exit(f"error: no folder {args.data}")
+    if (args.curve or args.zoom) and JUDGED not in args.judge_at:
+        sys.exit(f"error: --curve and --zoom are of {JUDGED}x, got --judge_at {args.judge_at}")
     args.work.mkdir(parents=True, exist_ok=True)
-    check_settings(args.work / "ufloss.json", {name: str(getattr(args, name)) for name in ("data", "steps", "lr")})
+    check_settings(args.work / "ufloss.json", {name: str(getattr(args, name)) for name in ("data", *SETTINGS)})
     root = args.work / "volumes"
     convert(args.data, root)
     convert_more(args.data, root)
@@ -426,7 +433,7 @@ def main() -> None:
     if args.zoom:
         save_zoom(args.zoom, args, runs)
     if args.json:
-        settings = {name: getattr(args, name) for name in ("split", "seeds", "steps", "lr")}
+        settings = {name: getattr(args, name) for name in ("split", "seeds", *SETTINGS)}
         write_json(args.json, {"settings": settings, **tables})
 
 
