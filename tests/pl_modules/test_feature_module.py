@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -148,9 +149,9 @@ def test_training_lowers_the_loss_and_fills_the_bank(tmp_path):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             losses.append(float(outputs["loss"]))
 
-    trainer = make_trainer(tmp_path, max_epochs=12, callbacks=[Losses()])
+    trainer = make_trainer(tmp_path, max_epochs=24, callbacks=[Losses()])
     trainer.fit(module, DataLoader(patch_data(), batch_size=8))
-    assert losses[-1] < 0.7 * losses[0]
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:4])  # of a batch it goes up and down
     assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(losses[-1])
     assert float((module.bank.vectors - before).norm(dim=1).min()) > 0
     torch.testing.assert_close(module.bank.vectors.norm(dim=1), torch.ones(16))
