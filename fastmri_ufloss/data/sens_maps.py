@@ -75,7 +75,8 @@ class SensMapCache:
 
     def key(self, path: str | Path) -> str:
         settings = inspect.signature(estimate_sens_maps).parameters.values()
-        defaults = [setting.default for setting in settings if setting.kind is setting.KEYWORD_ONLY]
+        maths = [x for x in settings if x.kind is x.KEYWORD_ONLY and x.name != "coil_matrices"]
+        defaults = [setting.default for setting in maths]
         return f"espirit-2 {self.calibration_size} {self.num_maps} {defaults}"
 
     def file(
