@@ -71,7 +71,7 @@ def _is_abandoned(temporary: Path) -> bool:
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # another user's, which runs
-        return False
+        pass
     return False
 
 
